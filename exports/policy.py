@@ -1,0 +1,197 @@
+"""Policies: when a sample leaves the network, and what it answers there.
+
+One function, `decide`, holds the rule. The engine calls it stage by stage on the samples still on
+their way; `simulate` calls it on a calibration table, where every exit's logits are known. So what
+is tuned is what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exports.errors import PolicyError
+
+Mode = Literal["early_exit", "ensemble", "exit"]
+Measure = Literal["max_prob", "margin", "entropy"]
+Combine = Literal["running", "single"]
+Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Floats = NDArray[np.float32]
+
+
+class Policy(BaseModel):
+    """When to leave. `thresholds` has one entry per exit but the last; exits count from 1.
+
+    early_exit: leave at the first exit whose confidence reaches its threshold, at `max_exit` in any
+    case; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
+    `max_exit` alone. A threshold of 0 always leaves, one above 1 never does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = "early_exit"
+    measure: Measure = "max_prob"
+    combine: Combine = "single"
+    thresholds: tuple[Threshold, ...]
+    max_exit: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _max_exit_exists(self) -> Self:
+        if self.max_exit > self.exits:
+            raise ValueError(f"max_exit is {self.max_exit}, but there are {self.exits} exits")
+        return self
+
+    @property
+    def exits(self) -> int:
+        """The number of exits of the network this policy is for, K."""
+        return len(self.thresholds) + 1
+
+    def override(
+        self,
+        mode: Mode | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+    ) -> Policy:
+        """This policy with one request's wishes: `threshold` replaces that of every exit.
+
+        Raises PolicyError when a wish is out of range.
+        """
+        if max_exit is not None and not 1 <= max_exit <= self.exits:
+            raise PolicyError(f"max_exit must be between 1 and {self.exits}, not {max_exit}.")
+        if threshold is not None and not (np.isfinite(threshold) and threshold >= 0):
+            raise PolicyError(f"threshold must be a number from 0 up, not {threshold}.")
+        thresholds = self.thresholds if threshold is None else (threshold,) * (self.exits - 1)
+        return Policy(
+            mode=self.mode if mode is None else mode,
+            measure=self.measure,
+            combine=self.combine,
+            thresholds=thresholds,
+            max_exit=self.max_exit if max_exit is None else max_exit,
+        )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How logits become calibrated ones, one figure per exit.
+
+    `temperatures` divide an exit's own logits, `running_temperatures` those of the ensemble of all
+    exits up to it; `weights` are the exits' shares in an ensemble (the running one renormalises).
+    """
+
+    temperatures: tuple[float, ...]
+    running_temperatures: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What exit k says of n samples: probabilities [n, C], confidence [n], and who leaves, [n]."""
+
+    probabilities: Floats
+    confidence: Floats
+    leaves: NDArray[np.bool_]
+
+
+def decide(policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scaling) -> Decision:
+    """Apply `policy` at exit `exit_` (1-based) to samples whose logits at exits 1..exit_ are given.
+
+    `logits` holds exit_ arrays [n, C]. Each sample is judged by its own logits alone.
+    """
+    combine: Combine = policy.combine
+    if policy.mode != "early_exit":
+        combine = "running" if policy.mode == "ensemble" else "single"
+    probabilities = softmax(calibrated(logits, exit_, combine, scaling))
+    confidence = measure_confidence(probabilities, policy.measure)
+    if exit_ >= policy.max_exit:
+        leaves = np.ones(len(confidence), dtype=np.bool_)
+    elif policy.mode == "early_exit":
+        leaves = confidence >= np.float32(policy.thresholds[exit_ - 1])
+    else:
+        leaves = np.zeros(len(confidence), dtype=np.bool_)
+    return Decision(probabilities, confidence, leaves)
+
+
+def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: Scaling) -> Floats:
+    """Temperature-scaled logits [n, C] at exit `exit_`: its own, or the running ensemble's."""
+    own = logits[exit_ - 1]
+    if combine == "single":
+        return own / np.float32(scaling.temperatures[exit_ - 1])
+    mean = running_ensemble(logits, exit_, scaling.weights)
+    return mean / np.float32(scaling.running_temperatures[exit_ - 1])
+
+
+def running_ensemble(logits: Sequence[Floats], exit_: int, weights: Sequence[float]) -> Floats:
+    """Weighted mean of the logits of exits 1..exit_: arrays [n, C] -> [n, C]."""
+    total = np.zeros_like(logits[0], dtype=np.float32)
+    for values, weight in zip(logits[:exit_], weights[:exit_], strict=True):
+        total += np.float32(weight) * values
+    return total / np.float32(sum(weights[:exit_]))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities over the last axis, float32."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
+    """Confidence in [0, 1] from probabilities [n, C].
+
+    max_prob: the largest; margin: the largest less the second; entropy: 1 - H / log C.
+    """
+    if measure == "max_prob":
+        confidence = probabilities.max(axis=-1)
+    elif measure == "margin":
+        top = np.partition(probabilities, -2, axis=-1)
+        confidence = top[..., -1] - top[..., -2]
+    else:
+        logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        entropy = -(probabilities * logs).sum(axis=-1)
+        confidence = 1 - entropy / np.float32(np.log(probabilities.shape[-1]))
+    clipped: Floats = np.clip(confidence, 0.0, 1.0).astype(np.float32)
+    return clipped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where each sample of a table leaves and what it answers: exit (1-based), class, confidence."""
+
+    exits: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    confidence: Floats
+
+    def accuracy(self, labels: NDArray[np.int64]) -> float:
+        """The share of right answers."""
+        return float((self.predictions == labels).mean())
+
+    def mean_cost(self, costs: Sequence[float]) -> float:
+        """Mean of `costs`, the cost of leaving at each exit."""
+        return float(np.asarray(costs, dtype=np.float64)[self.exits - 1].mean())
+
+    def shares(self, exits: int) -> tuple[float, ...]:
+        """The share of samples that left at each of `exits` exits."""
+        counts = np.bincount(self.exits, minlength=exits + 1)[1:]
+        return tuple(float(count) / len(self.exits) for count in counts)
+
+
+def simulate(policy: Policy, logits: Floats, scaling: Scaling) -> Outcome:
+    """Apply `policy` to a table of every exit's logits, [K, N, C]."""
+    count = logits.shape[1]
+    exits = np.zeros(count, dtype=np.int64)
+    predictions = np.zeros(count, dtype=np.int64)
+    confidence = np.zeros(count, dtype=np.float32)
+    waiting = np.arange(count)
+    for exit_ in range(1, policy.max_exit + 1):
+        decision = decide(policy, exit_, [logits[k, waiting] for k in range(exit_)], scaling)
+        leaving = waiting[decision.leaves]
+        exits[leaving] = exit_
+        predictions[leaving] = decision.probabilities[decision.leaves].argmax(axis=-1)
+        confidence[leaving] = decision.confidence[decision.leaves]
+        waiting = waiting[~decision.leaves]
+    return Outcome(exits, predictions, confidence)

@@ -1,0 +1,128 @@
+"""From a multi-exit network to one ONNX graph per stage, with its cost."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+
+import torch
+from onnx import GraphProto
+from torch import Tensor, nn
+
+from exports.bundle import stage_input, stage_outputs
+from training.models.multi_exit import MultiExit, Normalize
+
+BATCH_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class StageGraph:
+    """Stage k with head k: the ONNX file's bytes, its own MACs and parameters (head included),
+    and the shape (C, H, W) of the features it hands on, None for the last."""
+
+    onnx: bytes
+    macs: int
+    params: int
+    feature_shape: tuple[int, int, int] | None
+
+
+class _Stage(nn.Module):
+    """What one file computes. Stage 1 takes uint8 [N, H, W, 3] and normalises it."""
+
+    def __init__(self, entry: nn.Module, stage: nn.Module, head: nn.Module, last: bool) -> None:
+        super().__init__()
+        self.entry, self.stage, self.head, self.last = entry, stage, head, last
+
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        features = self.stage(self.entry(inputs))
+        logits = self.head(features)
+        return logits if self.last else (features, logits)
+
+
+def export_stages(
+    network: MultiExit, normalize: Normalize, image_size: tuple[int, int]
+) -> list[StageGraph]:
+    """Write every stage of `network` (on the CPU, in eval mode) as an ONNX graph in memory.
+
+    Inputs and outputs are named as the bundle says; the batch is dynamic, weights are inside.
+    """
+    example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
+    graphs: list[StageGraph] = []
+    for k, (stage, head) in enumerate(zip(network.stages, network.heads, strict=True), 1):
+        last = k == network.exits
+        module = _Stage(normalize if k == 1 else nn.Identity(), stage, head, last).eval()
+        macs = count_macs(module, example[:1])
+        with torch.no_grad():
+            outputs = module(example)
+        onnx = _to_onnx(module, example, stage_input(k), stage_outputs(k, network.exits))
+        shape = None if last else tuple(outputs[0].shape[1:])
+        params = sum(p.numel() for p in module.parameters())
+        graphs.append(StageGraph(onnx, macs, params, shape))
+        if not last:
+            example = outputs[0]
+    return graphs
+
+
+def count_macs(module: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers for the batch `example`."""
+    total = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += output.numel() * layer.in_features
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
+    with torch.no_grad():
+        module(example)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[str, ...]) -> bytes:
+    batch = torch.export.Dim("batch", min=1, max=BATCH_LIMIT)
+    # The exporter narrates its steps on stdout and warns about packages it does not need.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet_logging():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[input_name],
+            output_names=list(names),
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    _strip(model.graph)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _strip(graph: GraphProto) -> None:
+    """Remove what the exporter notes of its own doings: source paths, stack traces, shapes of inner
+    values. It is several times the size of a small network's weights."""
+    graph.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+@contextlib.contextmanager
+def _quiet_logging():  # type: ignore[no-untyped-def]
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

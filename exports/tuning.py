@@ -1,0 +1,115 @@
+"""Choosing temperatures and the default policy from a calibration table; no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.bundle import Table
+from exports.policy import (
+    Combine,
+    Floats,
+    Measure,
+    Policy,
+    Scaling,
+    calibrated,
+    measure_confidence,
+    running_ensemble,
+    softmax,
+)
+
+CANDIDATES = 200
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
+    """The T > 0 that minimises the negative log-likelihood of softmax(logits / T).
+
+    logits [N, C], labels [N]. Guo et al. 2017, "On Calibration of Modern Neural Networks". The loss
+    is convex in 1/T, so a ternary search over [1/20, 20] finds its minimum.
+    """
+    values = logits.astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(beta: float) -> float:
+        scaled = values * beta
+        peak = scaled.max(axis=1)
+        log_sum = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
+        return float((log_sum - scaled[rows, labels]).mean())
+
+    low, high = 0.05, 20.0
+    for _ in range(60):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        if loss(left) <= loss(right):
+            high = right
+        else:
+            low = left
+    return round(2.0 / (low + high), 4)
+
+
+def fit_scaling(table: Table) -> Scaling:
+    """Equal weights, as in the paper, and a temperature for every exit and running ensemble."""
+    exits = len(table.logits)
+    weights = (1.0 / exits,) * exits
+    ensembles = [running_ensemble(list(table.logits), k, weights) for k in range(1, exits + 1)]
+    return Scaling(
+        temperatures=tuple(fit_temperature(own, table.labels) for own in table.logits),
+        running_temperatures=tuple(fit_temperature(mean, table.labels) for mean in ensembles),
+        weights=weights,
+    )
+
+
+def full_depth_accuracy(table: Table, scaling: Scaling) -> float:
+    """The better accuracy of the last exit and of the ensemble of all: what early exit is held to."""
+    exits = len(table.logits)
+    ensemble = running_ensemble(list(table.logits), exits, scaling.weights)
+    return max(_accuracy(table.logits[-1], table.labels), _accuracy(ensemble, table.labels))
+
+
+def default_policy(
+    table: Table, scaling: Scaling, costs: Sequence[float], max_drop: float
+) -> Policy:
+    """The cheapest policy with one threshold for all exits that loses at most `max_drop` on the table.
+
+    `costs` is the cost of leaving at each exit, `max_drop` a share (0.005 is half a point) below
+    `full_depth_accuracy`. Every measure and combination is tried with CANDIDATES thresholds spread
+    over the confidences seen. One shared threshold is chosen because it overfits least; the drop on
+    other data may still be larger. Falls back to full depth when nothing is cheap enough.
+    """
+    exits = len(table.logits)
+    needed = full_depth_accuracy(table, scaling) - max_drop
+    best_cost = float("inf")
+    best = Policy(mode="ensemble", thresholds=(2.0,) * (exits - 1), max_exit=exits)
+    for combine in get_args(Combine):
+        right, probabilities = [], []
+        for k in range(1, exits + 1):
+            probabilities.append(softmax(calibrated(list(table.logits), k, combine, scaling)))
+            right.append(probabilities[-1].argmax(axis=1) == table.labels)
+        for measure in get_args(Measure):
+            confidence = np.stack([measure_confidence(p, measure) for p in probabilities])
+            for threshold in _candidates(confidence):
+                leaves = confidence >= threshold
+                leaves[-1] = True
+                exit_ = leaves.argmax(axis=0)
+                accuracy = np.stack(right)[exit_, np.arange(len(exit_))].mean()
+                cost = np.asarray(costs, dtype=np.float64)[exit_].mean()
+                if accuracy >= needed and cost < best_cost:
+                    best_cost = cost
+                    best = Policy(
+                        measure=measure,
+                        combine=combine,
+                        thresholds=(threshold,) * (exits - 1),
+                        max_exit=exits,
+                    )
+    return best
+
+
+def _candidates(confidence: Floats) -> list[float]:
+    spread = np.quantile(confidence, np.linspace(0, 1, CANDIDATES))
+    return [0.0, *(round(float(value), 4) for value in np.unique(spread))]
+
+
+def _accuracy(logits: Floats, labels: NDArray[np.int64]) -> float:
+    return float((logits.argmax(axis=-1) == labels).mean())

@@ -1,0 +1,37 @@
+"""The command `offramp`: one subcommand from each wing, loaded without its heavy imports."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from exports.cli import export
+from offramp.errors import OfframpError
+from training.cli import train
+
+app = typer.Typer(
+    name="offramp",
+    help="Train, export and serve image classifiers that answer easy images early.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, export):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence on stderr and its exit code."""
+    try:
+        app()
+    except OfframpError as error:
+        print(f"offramp: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a directory that may not be written
+        print(f"offramp: {error}.", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Temperatures calibrate; the default policy keeps its drop on the table it was chosen on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exports.bundle import Table
+from exports.policy import simulate, softmax
+from exports.tuning import default_policy, fit_scaling, fit_temperature, full_depth_accuracy
+
+COSTS = (1.0, 2.0, 3.0)
+
+
+def table(count: int = 3000, seed: int = 0) -> Table:
+    """Three exits that see the truth ever more clearly."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count)
+    truth = np.eye(10)[labels]
+    logits = [truth * s + rng.normal(size=(count, 10)) for s in (1.5, 2.5, 3.5)]
+    return Table(np.stack(logits).astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=3, size=(20000, 6)).astype(np.float32)
+    probabilities = softmax(logits / np.float32(temperature))
+    labels = (probabilities.cumsum(1) > rng.random((20000, 1))).argmax(1)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_scaling_has_one_temperature_per_exit_and_equal_weights() -> None:
+    scaling = fit_scaling(table())
+    assert len(scaling.temperatures) == len(scaling.running_temperatures) == 3
+    assert scaling.weights == pytest.approx((1 / 3,) * 3)
+    assert scaling.running_temperatures[0] == scaling.temperatures[0]
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.005, 0.03])
+def test_the_default_policy_keeps_to_the_permitted_drop_and_costs_less(drop: float) -> None:
+    data = table()
+    scaling = fit_scaling(data)
+    policy = default_policy(data, scaling, COSTS, drop)
+    outcome = simulate(policy, data.logits, scaling)
+    assert outcome.accuracy(data.labels) >= full_depth_accuracy(data, scaling) - drop - 1e-12
+    assert outcome.mean_cost(COSTS) < COSTS[-1]
+
+
+def test_a_larger_drop_buys_a_cheaper_policy() -> None:
+    data = table()
+    scaling = fit_scaling(data)
+    costs = [
+        simulate(default_policy(data, scaling, COSTS, drop), data.logits, scaling).mean_cost(COSTS)
+        for drop in (0.0, 0.01, 0.1, 1.0)
+    ]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > costs[2]
+    assert costs[-1] == COSTS[0]
+
+
+def test_a_network_of_one_exit_has_a_policy_too() -> None:
+    data = table()
+    single = Table(data.logits[-1:], data.labels)
+    policy = default_policy(single, fit_scaling(single), COSTS[:1], 0.005)
+    assert (policy.thresholds, policy.max_exit) == ((), 1)

@@ -1,0 +1,74 @@
+"""The objectives against numbers worked out by hand.
+
+Student logits (0, ln 3) give p = (1/4, 3/4) at T = 1 and (1, sqrt 3) / (1 + sqrt 3) at T = 2; teacher
+logits (0, 0) give (1/2, 1/2) at any T. Hence, with label 1:
+
+    CE = ln(4/3)                                             = 0.287682
+    KL at T = 1: (ln 2 + ln 2/3) / 2                         = 0.143841
+    KL at T = 2: (ln 1.366025 + ln 0.788675) / 2 = 0.037253; times T^2 = 0.149010
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from training.objectives.losses import cross_entropy, kd, mskd, oto, soft_target
+
+STUDENT = torch.tensor([[0.0, math.log(3.0)]])
+UNIFORM = torch.tensor([[0.0, 0.0]])
+LABEL = torch.tensor([1])
+CE = math.log(4 / 3)
+KL1 = 0.5 * (math.log(2) + math.log(2 / 3))
+KL2 = 0.5 * (math.log((1 + math.sqrt(3)) / 2) + math.log((1 + math.sqrt(3)) / (2 * math.sqrt(3))))
+
+
+def test_soft_target_is_the_divergence_of_the_teacher_from_the_student() -> None:
+    assert soft_target(STUDENT, UNIFORM, 1.0).item() == pytest.approx(KL1, abs=1e-6)
+    assert pytest.approx(0.143841, abs=1e-6) == KL1
+
+
+def test_soft_target_carries_the_square_of_the_temperature() -> None:
+    assert soft_target(STUDENT, UNIFORM, 2.0).item() == pytest.approx(4 * KL2, abs=1e-6)
+    assert pytest.approx(0.149010, abs=1e-5) == 4 * KL2
+
+
+def test_soft_target_averages_over_samples_and_sums_over_classes() -> None:
+    both = torch.cat([STUDENT, UNIFORM])
+    value = soft_target(both, torch.cat([UNIFORM, UNIFORM]), 1.0).item()
+    assert value == pytest.approx(KL1 / 2, abs=1e-6)
+
+
+def test_kd_mixes_labels_and_teacher_by_alpha() -> None:
+    value = kd(STUDENT, UNIFORM, LABEL, temperature=2.0, alpha=0.25).item()
+    assert value == pytest.approx(0.75 * CE + 0.25 * 4 * KL2, abs=1e-6)
+
+
+def test_cross_entropy_sums_over_exits() -> None:
+    value = cross_entropy([STUDENT, UNIFORM], LABEL).item()
+    assert value == pytest.approx(CE + math.log(2), abs=1e-6)
+
+
+def test_mskd_teaches_every_exit_with_the_teachers_last_output() -> None:
+    ignored = torch.tensor([[5.0, -5.0]])
+    value = mskd([STUDENT, STUDENT], [ignored, UNIFORM], LABEL, temperature=2.0, alpha=1.0).item()
+    assert value == pytest.approx(2 * 4 * KL2, abs=1e-6)
+
+
+def test_oto_teaches_exit_k_with_the_teachers_exit_k() -> None:
+    value = oto([STUDENT, UNIFORM], [UNIFORM, STUDENT], LABEL, temperature=1.0, alpha=1.0).item()
+    reverse = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert value == pytest.approx(KL1 + reverse, abs=1e-6)
+
+
+def test_oto_needs_as_many_teacher_exits() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        oto([STUDENT, STUDENT], [UNIFORM], LABEL, temperature=1.0, alpha=1.0)
+
+
+def test_the_teacher_gets_no_gradient_but_every_student_exit_does() -> None:
+    students = [STUDENT.clone().requires_grad_() for _ in range(3)]
+    oto(students, [UNIFORM] * 3, LABEL, temperature=3.0, alpha=0.5).backward()
+    assert all(s.grad is not None and s.grad.abs().sum() > 0 for s in students)

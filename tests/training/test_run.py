@@ -1,0 +1,116 @@
+"""A run can be stopped anywhere and resumed to the same end; its mistakes lose nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import load_checkpoint
+from training.errors import CheckpointError, DivergedError, RecipeError
+from training.loop import learning_rate
+from training.recipe import Recipe
+from training.report import Report
+from training.session import run_recipe
+
+
+def recipe(**train: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"name": "digits", "held_out": 1000, "padding": 1, "flip": False},
+            "network": {"name": "resnet10", "width": 4},
+            "objective": {"name": "cross_entropy"},
+            "train": {"epochs": 3, "batch_size": 64, **train},
+        }
+    )
+
+
+def run(tmp_path: Path, what: Recipe, resume: bool = False) -> None:
+    run_recipe(
+        what, runs=tmp_path, data_root=tmp_path, device="cpu", resume=resume, say=lambda _: None
+    )
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle of an epoch."""
+
+
+def test_a_killed_run_resumes_to_the_identical_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole", recipe())
+    steps = 0
+
+    def kill_in_the_second_epoch(self: Report, done: int, total: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == total + 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "step", kill_in_the_second_epoch)
+        with pytest.raises(Killed):
+            run(tmp_path / "halved", recipe())
+    with pytest.raises(CheckpointError, match="epoch 1 of 3: add --resume"):
+        run(tmp_path / "halved", recipe())
+    run(tmp_path / "halved", recipe(), resume=True)
+
+    whole, _ = load_checkpoint(tmp_path / "whole" / "tiny")
+    halved, _ = load_checkpoint(tmp_path / "halved" / "tiny")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, halved.state_dict()[name]), name
+
+    def history(place: str) -> list[tuple[int, float]]:
+        lines = (tmp_path / place / "tiny" / "metrics.jsonl").read_text().splitlines()
+        return [(m["epoch"], m["loss"]) for m in map(json.loads, lines)]
+
+    assert history("whole") == history("halved")
+
+
+def test_a_finished_run_leaves_its_checkpoint_metrics_and_curves(workplace: Path) -> None:
+    files = sorted(path.name for path in (workplace / "runs" / "digits-oto").iterdir())
+    assert files == ["checkpoint.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+    assert (workplace / "runs/digits-oto/curves.png").read_bytes().startswith(b"\x89PNG")
+    _, config = load_checkpoint(workplace / "runs" / "digits-oto")
+    assert config.test.exits[-1] > 80
+    assert config.teacher_test is not None
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    before = (tmp_path / "tiny" / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="finished run"):
+        run(tmp_path, recipe(epochs=2))
+    assert (tmp_path / "tiny" / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_with_the_epoch(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="in epoch 1: lower"):
+        run(tmp_path, recipe(learning_rate=1e30, warmup_epochs=0, precision="fp32"))
+    assert not (tmp_path / "tiny" / "checkpoint.json").exists()
+
+
+def test_images_can_be_shrunk_for_the_first_epochs(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=2, progressive={"side": 8, "fraction": 0.5}))
+    assert (tmp_path / "tiny" / "checkpoint.json").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(tmp_path / "tiny")
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="batch_size 4096"):
+        run(tmp_path, recipe(batch_size=4096))
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 10, 2, 0.4) for step in range(10)]
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05])

@@ -1,0 +1,150 @@
+"""Checkpoints: safetensors and JSON, never a pickle.
+
+A run's directory holds, once finished, `model.safetensors` and `checkpoint.json`: the checkpoint.
+While it trains it holds `resume.safetensors`: weights, momentum and the epoch in one file, so that
+it is replaced in one step and a kill leaves the last whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from training.errors import CheckpointError
+from training.models.multi_exit import MultiExit, build_network
+from training.recipe import Recipe
+
+WEIGHTS = "model.safetensors"
+CONFIG = "checkpoint.json"
+RESUME = "resume.safetensors"
+
+
+class ExitAccuracies(BaseModel):
+    """Top-1 accuracy in percent: one figure per exit, and of the mean of the exits' logits."""
+
+    exits: tuple[float, ...]
+    ensemble: float
+
+
+class CheckpointConfig(BaseModel):
+    """Everything about a finished run but its weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = 1
+    recipe: Recipe
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: tuple[int, int]
+    teacher_test: ExitAccuracies | None
+    held_out: ExitAccuracies
+    test: ExitAccuracies
+    seconds: float
+    tools: dict[str, str]
+
+    def build(self) -> MultiExit:
+        """The network of this checkpoint, with fresh weights."""
+        network = self.recipe.network
+        return build_network(network.name, network.width, len(self.classes), network.exits)
+
+
+def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:
+    """Write the checkpoint into directory `run`; the JSON comes last and makes it whole."""
+    _write_tensors(run / WEIGHTS, _weights(network), {})
+    part = run / f"{CONFIG}.part"
+    part.write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
+    part.replace(run / CONFIG)
+
+
+def load_checkpoint(run: Path) -> tuple[MultiExit, CheckpointConfig]:
+    """Read the checkpoint in directory `run`: the network on the CPU in eval mode, and its config.
+
+    Raises CheckpointError if it is missing, unfinished, damaged or of another format.
+    """
+    try:
+        text = (run / CONFIG).read_text("utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{run} holds no finished checkpoint ({CONFIG} is missing)."
+        ) from error
+    try:
+        config = CheckpointConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{run / CONFIG} is not a valid checkpoint: {error.errors()[0]['msg']}."
+        ) from error
+    tensors, _ = _read_tensors(run / WEIGHTS)
+    network = config.build()
+    _fill(network, tensors, run / WEIGHTS)
+    return network.eval(), config
+
+
+def save_resume(
+    run: Path, network: MultiExit, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Write weights, momentum and `state` (JSON-able) so that `load_resume` can go on from here."""
+    tensors = {f"model.{name}": tensor for name, tensor in _weights(network).items()}
+    for name, parameter in network.named_parameters():
+        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
+    _write_tensors(run / RESUME, tensors, {"state": json.dumps(state)})
+
+
+def resume_state(run: Path) -> dict[str, Any] | None:
+    """The `state` of the unfinished run in directory `run`, or None if there is none."""
+    if not (run / RESUME).is_file():
+        return None
+    _, metadata = _read_tensors(run / RESUME, tensors=False)
+    state: dict[str, Any] = json.loads(metadata["state"])
+    return state
+
+
+def load_resume(run: Path, network: MultiExit, optimizer: torch.optim.Optimizer) -> None:
+    """Fill `network` and `optimizer` with what `save_resume` wrote."""
+    tensors, _ = _read_tensors(run / RESUME)
+    weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
+    _fill(network, weights, run / RESUME)
+    for name, parameter in network.named_parameters():
+        buffer = tensors.get(f"momentum.{name}")
+        if buffer is not None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                buffer
+            )
+
+
+def _weights(network: MultiExit) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+
+
+def _fill(network: MultiExit, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the network of its recipe.") from error
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _read_tensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys() if tensors else []
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error

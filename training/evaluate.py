@@ -1,0 +1,39 @@
+"""Predictions and accuracies of a multi-exit network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.checkpoint import ExitAccuracies
+from training.data.batches import Resident
+from training.models.multi_exit import MultiExit, Normalize
+
+
+@torch.no_grad()
+def predict(
+    network: MultiExit, normalize: Normalize, data: Resident, batch_size: int = 256
+) -> Tensor:
+    """Logits of every exit, float32 [K, N, C], on the CPU, computed in float32 and eval mode.
+
+    The network's mode is put back afterwards.
+    """
+    was_training = network.training
+    network.eval()
+    parts = [
+        torch.stack(network(normalize(images))).cpu() for images, _ in data.in_order(batch_size)
+    ]
+    network.train(was_training)
+    return torch.cat(parts, dim=1)
+
+
+def accuracies(logits: Tensor, labels: Tensor) -> ExitAccuracies:
+    """Top-1 accuracies of logits [K, N, C] against labels [N], in percent."""
+    labels = labels.cpu()
+
+    def percent(scores: Tensor) -> float:
+        return round(100.0 * (scores.argmax(-1) == labels).double().mean().item(), 2)
+
+    return ExitAccuracies(
+        exits=tuple(percent(scores) for scores in logits), ensemble=percent(logits.mean(0))
+    )

@@ -1,0 +1,105 @@
+"""Residual networks with the CIFAR stem, cut into four stages.
+
+Architecture: He et al. 2016, with a 3x3 stride-1 stem and no max-pool, the usual form for inputs
+of 32 pixels. The stem belongs to stage 1, so a network is a plain list of stages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut: [N, cin, H, W] -> [N, width, H/stride, W/stride]."""
+
+    expansion = 1
+
+    def __init__(self, cin: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(cin, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut = _shortcut(cin, width, stride)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.body(x) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut: [N, cin, H, W] -> [N, 4 width, H/stride, W/stride]."""
+
+    expansion = 4
+
+    def __init__(self, cin: int, width: int, stride: int) -> None:
+        super().__init__()
+        cout = width * self.expansion
+        self.body = nn.Sequential(
+            nn.Conv2d(cin, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, cout, 1, bias=False),
+            nn.BatchNorm2d(cout),
+        )
+        self.shortcut = _shortcut(cin, cout, stride)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.body(x) + self.shortcut(x))
+
+
+def _shortcut(cin: int, cout: int, stride: int) -> nn.Module:
+    if stride == 1 and cin == cout:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+
+
+@dataclass(frozen=True)
+class ResNetSpec:
+    """Block type and the number of blocks in each of the four stages."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+
+
+SPECS: dict[str, ResNetSpec] = {
+    "resnet10": ResNetSpec(BasicBlock, (1, 1, 1, 1)),
+    "resnet18": ResNetSpec(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": ResNetSpec(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": ResNetSpec(Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def resnet_stages(name: str, width: int) -> tuple[list[nn.Module], list[int]]:
+    """Build the stages of network `name` whose first stage has `width` channels (64 in the paper).
+
+    Returns the four stages and the number of channels each one gives. Stage k halves the side of
+    its input for k > 1. Raises KeyError for an unknown name; recipes are checked before.
+    """
+    spec = SPECS[name]
+    stages: list[nn.Module] = []
+    channels: list[int] = []
+    cin = width
+    for k, depth in enumerate(spec.depths):
+        layers: list[nn.Module] = []
+        if k == 0:
+            layers += [
+                nn.Conv2d(3, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+        for i in range(depth):
+            layers.append(spec.block(cin, width << k, stride=2 if k > 0 and i == 0 else 1))
+            cin = (width << k) * spec.block.expansion
+        stages.append(nn.Sequential(*layers))
+        channels.append(cin)
+    return stages, channels

@@ -1,0 +1,72 @@
+"""The objectives as pure functions of logits.
+
+Notation: s_k are the student's logits at exit k, t_k the multi-exit teacher's, t a teacher's last
+ones; y the labels; p_T(z) = softmax(z / T). Every function takes lists of logits [N, C], one per
+exit, and labels [N], and gives a scalar. Exits are summed with equal weight and samples averaged.
+
+The text of "Multiple-Stage Knowledge Distillation" (Xu et al. 2022, doi 10.3390/app12199453) that is
+public has no formulas; MSKD and OtO are written here as its prose and Algorithm 1 describe them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy as ce
+from torch.nn.functional import kl_div, log_softmax
+
+
+def soft_target(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(p_T(teacher) || p_T(student)), summed over classes, averaged over samples.
+
+    Hinton et al. 2015, section 2: the factor T^2 keeps the gradient's size whatever T is.
+    """
+    divergence = kl_div(
+        log_softmax(student / temperature, dim=1),
+        log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return divergence * temperature**2
+
+
+def cross_entropy(student: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """sum_k CE(y, s_k)."""
+    return torch.stack([ce(logits, labels) for logits in student]).sum()
+
+
+def kd(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float
+) -> Tensor:
+    """(1 - alpha) CE(y, s) + alpha T^2 KL(p_T(t) || p_T(s)) for one exit (Hinton et al. 2015)."""
+    soft = soft_target(student, teacher, temperature)
+    return (1 - alpha) * ce(student, labels) + alpha * soft
+
+
+def mskd(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    labels: Tensor,
+    temperature: float,
+    alpha: float,
+) -> Tensor:
+    """sum_k kd(s_k, t): the teacher's last output instructs every exit of the student."""
+    last = teacher[-1]
+    return oto(student, [last] * len(student), labels, temperature, alpha)
+
+
+def oto(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    labels: Tensor,
+    temperature: float,
+    alpha: float,
+) -> Tensor:
+    """sum_k kd(s_k, t_k): exit k of the teacher instructs exit k of the student.
+
+    Raises ValueError if teacher and student differ in their number of exits.
+    """
+    terms = [kd(s, t, labels, temperature, alpha) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(terms).sum()

@@ -1,0 +1,121 @@
+"""What a run shows while it works and leaves behind: progress, metrics.jsonl, a picture of the curves."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from training.checkpoint import ExitAccuracies
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+
+
+class EpochMetrics(BaseModel):
+    """One line of metrics.jsonl. `epoch` counts from 1, `loss` is the training mean."""
+
+    epoch: int
+    loss: float
+    held_out: ExitAccuracies
+    seconds: float
+
+
+class Report:
+    """Shows progress on stderr and keeps the metrics of a run's directory.
+
+    A terminal gets a bar; anything else gets one line per epoch.
+    """
+
+    def __init__(self, directory: Path, epochs: int, first_epoch: int) -> None:
+        self._directory = directory
+        self._epochs = epochs
+        self._done = first_epoch
+        self._first = first_epoch
+        self._began = time.perf_counter()
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            console=self._console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", total=None, epoch="", eta="")
+        self.history = read_metrics(directory)[:first_epoch]
+        lines = (metrics.model_dump_json() + "\n" for metrics in self.history)
+        (directory / METRICS).write_text("".join(lines), "utf-8")
+
+    def __enter__(self) -> Report:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, steps: int) -> None:
+        """Batch `done` of `steps` of the current epoch is finished."""
+        self._bar.update(
+            self._task,
+            completed=done,
+            total=steps,
+            epoch=f"{self._done + 1}/{self._epochs}",
+            eta=self._eta(done / steps),
+        )
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is finished: append to metrics.jsonl, redraw the curves, tell the user."""
+        self.history.append(metrics)
+        self._done = metrics.epoch
+        with (self._directory / METRICS).open("a", encoding="utf-8") as file:
+            file.write(metrics.model_dump_json() + "\n")
+        draw_curves(self.history, self._directory / CURVES)
+        exits = " ".join(f"{value:.2f}" for value in metrics.held_out.exits)
+        self._console.print(
+            f"epoch {metrics.epoch}/{self._epochs}  loss {metrics.loss:.4f}  held-out {exits} "
+            f"ensemble {metrics.held_out.ensemble:.2f}  {metrics.seconds:.0f} s  "
+            f"ETA {self._eta(0.0)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _eta(self, part: float) -> str:
+        done = self._done + part - self._first
+        if done <= 0:
+            return "?"
+        seconds = (time.perf_counter() - self._began) / done * (self._epochs - self._done - part)
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def read_metrics(directory: Path) -> list[EpochMetrics]:
+    """The whole lines of a run's metrics.jsonl; empty if there is none yet."""
+    path = directory / METRICS
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    return [EpochMetrics.model_validate_json(line) for line in lines if line.endswith("\n")]
+
+
+def draw_curves(history: list[EpochMetrics], path: Path) -> None:
+    """Draw loss and held-out accuracies over the epochs as a PNG, replacing `path` in one step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [metrics.epoch for metrics in history]
+    left.plot(epochs, [metrics.loss for metrics in history], color="tab:gray")
+    left.set(xlabel="epoch", ylabel="training loss")
+    for k in range(len(history[0].held_out.exits)):
+        right.plot(epochs, [m.held_out.exits[k] for m in history], label=f"exit {k + 1}")
+    right.plot(epochs, [m.held_out.ensemble for m in history], "k--", label="ensemble")
+    right.set(xlabel="epoch", ylabel="held-out accuracy, %")
+    right.legend()
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=120)
+    part.replace(path)

@@ -110,7 +110,8 @@ def decide(policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scalin
     if exit_ >= policy.max_exit:
         leaves = np.ones(len(confidence), dtype=np.bool_)
     elif policy.mode == "early_exit":
-        leaves = confidence >= np.float32(policy.thresholds[exit_ - 1])
+        # Confidence is at most 1, so every larger threshold means never; float32 could overflow.
+        leaves = confidence >= np.float32(min(policy.thresholds[exit_ - 1], 2.0))
     else:
         leaves = np.zeros(len(confidence), dtype=np.bool_)
     return Decision(probabilities, confidence, leaves)

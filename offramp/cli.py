@@ -8,6 +8,7 @@ import typer
 
 from exports.cli import export
 from offramp.errors import OfframpError
+from serving.cli import classify, serve
 from training.cli import train
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export):
+for command in (train, export, serve, classify):
     app.command()(command)
 
 

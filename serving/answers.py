@@ -1,0 +1,174 @@
+"""The JSON that goes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exports.bundle import Manifest
+from exports.policy import Policy
+from serving.engine import Prediction
+from serving.errors import InvalidRequestError
+from serving.models import LoadedModel
+
+DEFAULT_TOP_K = 5
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One class and its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class PredictionAnswer:
+    """One image's answer: the class, the confidence, and the exit it left at, of how many."""
+
+    label: str
+    index: int
+    confidence: float
+    exit: int
+    exits: int
+    top_k: list[Candidate]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a request's time went, in milliseconds."""
+
+    decode: float
+    queue: float
+    compute: float
+    total: float
+
+
+@dataclass(frozen=True)
+class ClassifyAnswer:
+    """The answer of POST /v1/classify: a prediction for each image, in their order."""
+
+    model: str
+    version: str
+    predictions: list[PredictionAnswer]
+    timing_ms: Timing
+
+
+@dataclass(frozen=True)
+class ErrorAnswer:
+    """Every error's form: one sentence, and a code for programs."""
+
+    error: str
+    code: str
+
+
+@dataclass(frozen=True)
+class InputAnswer:
+    """The size images are brought to, in pixels, and how."""
+
+    height: int
+    width: int
+    resize: str
+
+
+@dataclass(frozen=True)
+class ExitAnswer:
+    """An exit: top-1 accuracy in percent on the test split, alone and with all exits before it, and
+    what leaving here costs, in multiply-accumulates and parameters."""
+
+    exit: int
+    accuracy: float
+    running_accuracy: float
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class PolicyAnswer:
+    """The policy in force and its revision."""
+
+    revision: int
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A loaded model; `classes` is how many labels it tells apart."""
+
+    name: str
+    version: str
+    classes: int
+    input: InputAnswer
+    precision: str
+    provider: str
+    exits: list[ExitAnswer]
+    policy: Policy
+    policy_revision: int
+
+
+@dataclass(frozen=True)
+class ModelDetail(ModelSummary):
+    """A loaded model with its labels, in the order of `index`."""
+
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """The loaded models; the first one answers requests that name none."""
+
+    models: list[ModelSummary]
+
+
+def resolve_top_k(wanted: int | None, classes: int) -> int:
+    """How many candidates to list; raises InvalidRequestError if more are wanted than there are."""
+    if wanted is None:
+        return min(DEFAULT_TOP_K, classes)
+    if not 1 <= wanted <= classes:
+        raise InvalidRequestError(f"top_k must be between 1 and {classes}, not {wanted}.")
+    return wanted
+
+
+def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> PredictionAnswer:
+    """`prediction` with labels, and its `top_k` likeliest classes, the likeliest first."""
+    best = np.argsort(-prediction.probabilities, kind="stable")[:top_k]
+    candidates = [
+        Candidate(manifest.labels[i], i, round(float(prediction.probabilities[i]), DIGITS))
+        for i in best.tolist()
+    ]
+    return PredictionAnswer(
+        label=manifest.labels[prediction.index],
+        index=prediction.index,
+        confidence=round(prediction.confidence, DIGITS),
+        exit=prediction.exit,
+        exits=len(manifest.exits),
+        top_k=candidates,
+    )
+
+
+def summarize(model: LoadedModel) -> ModelSummary:
+    """What /v1/models tells of `model`."""
+    manifest = model.engine.manifest
+    spec = manifest.input
+    return ModelSummary(
+        name=manifest.name,
+        version=manifest.version,
+        classes=len(manifest.labels),
+        input=InputAnswer(spec.height, spec.width, spec.resize),
+        precision=manifest.precision,
+        provider=model.engine.provider,
+        exits=[
+            ExitAnswer(k, entry.test.single, entry.test.running, entry.macs, entry.params)
+            for k, entry in enumerate(manifest.exits, 1)
+        ],
+        policy=model.policy,
+        policy_revision=model.revision,
+    )
+
+
+def detail(model: LoadedModel) -> ModelDetail:
+    """What /v1/models/{m} tells of `model`."""
+    return ModelDetail(**vars(summarize(model)), labels=list(model.engine.manifest.labels))

@@ -1,0 +1,93 @@
+"""Reading the images out of a request's body, in each of its three forms."""
+
+from __future__ import annotations
+
+import binascii
+
+import orjson
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from serving.errors import InvalidRequestError, UnsupportedTypeError
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+FIELD = "files"
+
+
+async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
+    """The files in the body of `request`, at least one.
+
+    Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
+    more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
+    """
+    kind = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedTypeError(
+            "Compressed bodies are not read; send the body without encoding."
+        )
+    if kind in IMAGE_TYPES:
+        return [await request.body()]
+    if kind == "multipart/form-data":
+        files = await _multipart(request, max_images, max_body_bytes)
+    elif kind == "application/json":
+        files = _json(await request.body())
+    else:
+        raise UnsupportedTypeError(
+            f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "
+            "application/json."
+        )
+    if not files:
+        raise InvalidRequestError("The request has no images.")
+    if len(files) > max_images:
+        raise InvalidRequestError(
+            f"A request may have at most {max_images} images, not {len(files)}."
+        )
+    return files
+
+
+async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
+    parser = MultiPartParser(request.headers, request.stream(), max_files=max_images, max_fields=0)
+    # The body is bounded already; a file on disk would cost more than it saves.
+    parser.spool_max_size = max_body_bytes
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequestError(
+            "The multipart body is malformed, has parts that are not files, or has more than "
+            f"{max_images} of them."
+        ) from error
+    try:
+        return [await _file(name, value) for name, value in form.multi_items()]
+    finally:
+        await form.close()
+
+
+async def _file(name: str, value: UploadFile | str) -> bytes:
+    if name != FIELD or isinstance(value, str):
+        raise InvalidRequestError(
+            f"Every part of a multipart body must be a file called {FIELD!r}."
+        )
+    return await value.read()
+
+
+def _json(body: bytes) -> list[bytes]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError("The body is not valid JSON.") from error
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or len(content) != 1:
+        raise InvalidRequestError(
+            'The JSON body must be {"images": [...]} with a list and nothing else.'
+        )
+    return [_base64(number, image) for number, image in enumerate(images, 1)]
+
+
+def _base64(number: int, image: object) -> bytes:
+    if not isinstance(image, str):
+        raise InvalidRequestError(f"Image {number} is not a string of base64.")
+    try:
+        return binascii.a2b_base64(image, strict_mode=True)
+    except ValueError as error:
+        raise InvalidRequestError(f"Image {number} is not valid base64.") from error

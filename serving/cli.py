@@ -1,0 +1,135 @@
+"""`offramp serve` and `offramp classify`."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exports.bundle import InputSpec
+    from serving.images import Pixels
+
+
+class ModeName(enum.StrEnum):
+    """The policy's modes."""
+
+    EARLY_EXIT = "early_exit"
+    ENSEMBLE = "ensemble"
+    EXIT = "exit"
+
+
+class ProviderName(enum.StrEnum):
+    """Where stages can run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+
+
+def serve(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[BUNDLE]...", help="Bundles; by default the embedded one."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port, 0 for any free one (default: 8000).")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads within a stage (default: 1).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Compute workers (default: one per core).")
+    ] = None,
+    provider: Annotated[
+        ProviderName | None, typer.Option(help="Where to run (default: cpu).")
+    ] = None,
+) -> None:
+    """Serve bundles over HTTP. Every flag, and more, can be set as OFFRAMP_… in the environment."""
+    import logging
+
+    from serving.server import run_server
+    from serving.settings import read_settings
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # It logs a line for every malformed body, which is the client's affair.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    settings = read_settings(
+        bundles=tuple(bundles) if bundles else None,
+        host=host,
+        port=port,
+        threads=threads,
+        workers=workers,
+        provider=None if provider is None else provider.value,
+    )
+    run_server(settings)
+
+
+def classify(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Image files.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle (default: the embedded one).")
+    ] = None,
+    mode: Annotated[
+        ModeName | None, typer.Option(help="How to answer (default: the policy's).")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Confidence to leave at (default: the policy's).")
+    ] = None,
+    max_exit: Annotated[
+        int | None, typer.Option(help="Deepest exit (default: the policy's).")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="How many classes to list (default: 5).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Classify image files in this process, as the server would."""
+    import orjson
+
+    from serving.answers import describe, resolve_top_k
+    from serving.models import default_bundle, open_engine
+    from serving.settings import read_settings
+
+    settings = read_settings()
+    model = open_engine(
+        bundle or default_bundle(), threads=settings.threads, provider=settings.provider
+    )
+    manifest = model.engine.manifest
+    policy = model.policy.override(None if mode is None else mode.value, threshold, max_exit)
+    count = resolve_top_k(top_k, len(manifest.labels))
+    for photo in photos:
+        pixels = _read(photo, manifest.input, settings.max_pixels)
+        answer = describe(model.engine.classify(pixels[None], policy)[0], manifest, count)
+        if as_json:
+            found = {
+                "file": str(photo),
+                "model": manifest.name,
+                "version": manifest.version,
+                "predictions": [answer],
+            }
+            typer.echo(orjson.dumps(found).decode())
+            continue
+        typer.echo(
+            f"{photo}: {answer.label} (confidence {answer.confidence:.2f}, "
+            f"exit {answer.exit} of {answer.exits})"
+        )
+        for candidate in answer.top_k:
+            typer.echo(f"  {candidate.probability:7.2%}  {candidate.label}")
+
+
+def _read(photo: Path, spec: InputSpec, max_pixels: int) -> Pixels:
+    from serving.errors import InvalidImageError
+    from serving.images import decode
+
+    try:
+        return decode(photo.read_bytes(), spec, max_pixels)
+    except OSError as error:
+        raise InvalidImageError(f"{photo} cannot be read: {error.strerror}.") from error
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{photo}: {error}") from error

@@ -1,0 +1,139 @@
+"""What the server counts and measures, in a registry of its own. Times are in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+from exports.bundle import Manifest
+from exports.policy import Policy
+from serving.engine import Observer, Prediction
+
+SECONDS = (
+    *(1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+# One queue so far: the one before a worker takes a request, which is before stage 1.
+FIRST = "1"
+
+
+class Metrics:
+    """The metrics of one app. `exit` and `stage` labels count from 1."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = self._counter(
+            "requests", "Requests to classify, by outcome: ok or an error's code.", "outcome"
+        )
+        self._rejected = Counter(
+            "offramp_rejected", "Requests refused, by code.", ["reason"], registry=self.registry
+        )
+        self._duration = self._seconds(
+            "request_duration", "From a request's start to its answer; its deepest exit.", "exit"
+        )
+        self._exits = self._counter("exits", "Images that left at an exit.", "exit")
+        self._confidence = Histogram(
+            "offramp_confidence",
+            "Confidence of the images that left at an exit.",
+            ["model", "exit"],
+            buckets=CONFIDENCES,
+            registry=self.registry,
+        )
+        self._stage = self._seconds("stage_duration", "One run of a stage, on a batch.", "stage")
+        self._batch = Histogram(
+            "offramp_stage_batch_size",
+            "Images in one run of a stage.",
+            ["model", "stage"],
+            buckets=BATCH_SIZES,
+            registry=self.registry,
+        )
+        queue = Histogram(
+            "offramp_queue_duration_seconds",
+            "Wait for a compute worker.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        depth = Gauge("offramp_queue_depth", "Images waiting.", ["stage"], registry=self.registry)
+        self.queue_duration = queue.labels(FIRST)
+        self.queue_depth = depth.labels(FIRST)
+        self.decode_duration = Histogram(
+            "offramp_decode_duration_seconds",
+            "Decoding and resizing one image.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._threshold = self._gauge(
+            "threshold", "The policy's threshold at an exit.", "model", "exit"
+        )
+        self._revision = self._gauge("policy_revision", "The policy's revision.", "model")
+        self._info = self._gauge(
+            "model_info", "1 for each loaded model.", "model", "version", "precision", "provider"
+        )
+
+    def loaded(self, manifest: Manifest, provider: str) -> None:
+        """A model is ready, on onnxruntime's execution provider `provider`."""
+        self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
+
+    def policy(self, model: str, policy: Policy, revision: int) -> None:
+        """`policy` is in force."""
+        for exit_, threshold in enumerate(policy.thresholds, 1):
+            self._threshold.labels(model, str(exit_)).set(threshold)
+        self._revision.labels(model).set(revision)
+
+    def stage_observer(self, model: str) -> Observer:
+        """What an engine calls after each stage."""
+
+        def observe(stage: int, batch: int, seconds: float) -> None:
+            self._stage.labels(model, str(stage)).observe(seconds)
+            self._batch.labels(model, str(stage)).observe(batch)
+
+        return observe
+
+    def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
+        """A request was answered, `seconds` after it came."""
+        for prediction in predictions:
+            exit_ = str(prediction.exit)
+            self._exits.labels(model, exit_).inc()
+            self._confidence.labels(model, exit_).observe(prediction.confidence)
+        deepest = max(prediction.exit for prediction in predictions)
+        self._duration.labels(model, str(deepest)).observe(seconds)
+        self._requests.labels(model, "ok").inc()
+
+    def failed(self, model: str, code: str) -> None:
+        """A request to classify got an error; `model` is empty if it named none that exists."""
+        self._requests.labels(model, code).inc()
+
+    def rejected(self, code: str) -> None:
+        """A request to any address got an error of the client's, or of lacking capacity."""
+        self._rejected.labels(code).inc()
+
+    def render(self) -> bytes:
+        """The exposition, as `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"offramp_{name}", text, ["model", label], registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"offramp_{name}", text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, label: str) -> Histogram:
+        return Histogram(
+            f"offramp_{name}_seconds",
+            text,
+            ["model", label],
+            buckets=SECONDS,
+            registry=self.registry,
+        )

@@ -1,0 +1,93 @@
+"""What holds for every request, as plain ASGI: an id, a bounded body, and no fault without answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import InternalError, ServingError, TooLargeError
+
+log = logging.getLogger("offramp.serving")
+REQUEST_ID = "x-request-id"
+USABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+Refuse = Callable[[Scope, ServingError], Response]
+
+
+class RequestContext:
+    """Gives every response its `X-Request-ID`, and answers an unexpected fault in the error form.
+
+    The client's own id is echoed if it is printable ASCII of at most 128 characters.
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+        self.app = app
+        self.refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request %s: the client left", request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if started:
+                # The answer is half out: only breaking the connection tells the client.
+                raise
+            await self.refuse(scope, InternalError())(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Makes reading a body of more than `limit` bytes raise TooLargeError, before or while it comes."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        announced = int(declared) if declared.isascii() and declared.isdigit() else 0
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            if announced > self.limit:
+                raise self._too_large()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit:
+                raise self._too_large()
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(f"The body is larger than the {self.limit} bytes allowed.")
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,150 @@
+"""onnxruntime sessions for the stages of a bundle, checked against its manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exports.bundle import Bundle, stage_input, stage_outputs
+from exports.errors import BundleError
+from offramp.errors import MissingExtraError
+from serving.errors import SettingsError
+from serving.settings import Provider
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+# Two, because a graph with its batch fixed at one would pass with one.
+CHECK_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """One onnxruntime session per stage, and the execution provider they all run on."""
+
+    stages: tuple[Any, ...]
+    provider: str
+
+
+def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
+    """Open a session per stage from the bundle's verified bytes and run them once.
+
+    `cuda` insists on the GPU, `auto` takes it where it works. Raises BundleError if a graph is
+    broken or is not what the manifest says, SettingsError if the GPU cannot be had,
+    MissingExtraError without onnxruntime.
+    """
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    wanted = _providers(ort, provider)
+    broken = _broken_graph_errors()
+    stages = []
+    for k, content in enumerate(bundle.stages, 1):
+        try:
+            stages.append(ort.InferenceSession(content, _options(ort, threads), providers=wanted))
+        except broken as error:
+            raise BundleError(
+                f"{_file(bundle, k)} is not an ONNX graph that onnxruntime can run."
+            ) from error
+        _check_signature(bundle, k, stages[-1])
+    active = {str(session.get_providers()[0]) for session in stages}
+    if provider == "cuda" and active != {CUDA}:
+        raise SettingsError(
+            "The provider cuda was asked for, but onnxruntime fell back to the CPU; "
+            "CUDA 13 and cuDNN 9 come with: pip install 'offramp[gpu]'."
+        )
+    try:
+        _check_run(bundle, stages)
+    except broken as error:
+        raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
+    return Sessions(tuple(stages), CUDA if active == {CUDA} else CPU)
+
+
+def gpu_present() -> bool:
+    """Whether this machine seems to have an NVIDIA GPU."""
+    return os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None
+
+
+def _providers(ort: Any, provider: Provider) -> list[str]:
+    # The GPU wheel lists CUDA on machines without a GPU too, hence the look at the machine.
+    if provider == "cpu" or (provider == "auto" and not gpu_present()):
+        return [CPU]
+    if CUDA not in ort.get_available_providers():
+        if provider == "auto":
+            return [CPU]
+        raise SettingsError(
+            "The provider cuda was asked for, but this onnxruntime is for CPUs; "
+            "install the other one with: pip uninstall onnxruntime && pip install 'offramp[gpu]'."
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    return [CUDA, CPU]
+
+
+def _options(ort: Any, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # The spinning pool of the stage before would hold the cores that the next one needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _broken_graph_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    # They have no common base but Exception.
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
+def _check_signature(bundle: Bundle, k: int, session: Any) -> None:
+    kind = "tensor(uint8)" if k == 1 else "tensor(float)"
+    inputs = [(node.name, node.type) for node in session.get_inputs()]
+    outputs = [(node.name, node.type) for node in session.get_outputs()]
+    wanted = [(name, "tensor(float)") for name in stage_outputs(k, len(bundle.stages))]
+    if inputs != [(stage_input(k), kind)] or outputs != wanted:
+        raise BundleError(
+            f"{_file(bundle, k)} has the inputs {_list(inputs)} and outputs {_list(outputs)}, "
+            f"not {_list([(stage_input(k), kind)])} and {_list(wanted)}."
+        )
+
+
+def _check_run(bundle: Bundle, stages: list[Any]) -> None:
+    manifest = bundle.manifest
+    size = (manifest.input.height, manifest.input.width)
+    inputs = np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)
+    for k, (session, entry) in enumerate(zip(stages, manifest.exits, strict=True), 1):
+        *features, logits = session.run(None, {stage_input(k): inputs})
+        found = [tuple(array.shape) for array in (*features, logits)]
+        shapes = [] if entry.feature_shape is None else [entry.feature_shape]
+        wanted = [(CHECK_BATCH, *shape) for shape in (*shapes, (len(manifest.labels),))]
+        if found != wanted:
+            raise BundleError(
+                f"{_file(bundle, k)} gives outputs of the shapes {found}, "
+                f"but the manifest says {wanted}."
+            )
+        inputs = features[0] if features else inputs
+
+
+def _file(bundle: Bundle, k: int) -> str:
+    return str(bundle.path / bundle.manifest.exits[k - 1].file)
+
+
+def _list(signature: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in signature) or "none"

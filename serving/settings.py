@@ -1,0 +1,103 @@
+"""What can be set, from flags of `offramp serve` or `OFFRAMP_*` environment variables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from serving.errors import SettingsError
+
+Provider = Literal["cpu", "cuda", "auto"]
+MIB = 1 << 20
+# Pillow refuses larger pictures whatever we allow.
+PILLOW_LIMIT = 178_956_970
+
+
+def available_cores() -> int:
+    """The CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """The server's settings; every default says why."""
+
+    model_config = SettingsConfigDict(env_prefix="OFFRAMP_", extra="forbid", frozen=True)
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; loopback, so that exposing is a decision."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8000, description="Port to listen on, 0 for any free one; the one uvicorn users expect."
+    )
+    bundles: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Bundle directories, separated like PATH in the environment; "
+        "none: the bundle that comes with the package, so that a first start needs nothing.",
+    )
+    threads: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="onnxruntime threads within one stage; one, because small stages gain more "
+        "from several requests side by side than from sharing one request out.",
+    )
+    workers: Annotated[int, Field(ge=1)] = Field(
+        default_factory=available_cores,
+        description="Threads that decode and compute; one per core, because each keeps one busy.",
+    )
+    provider: Provider = Field(
+        "cpu", description="Where stages run; cpu, because every machine has one."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1)] = Field(
+        10 * MIB, description="Largest request body, in bytes; a phone's photo fits."
+    )
+    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_LIMIT)] = Field(
+        50_000_000,
+        description="Most pixels of one image, from its header; a phone's photo fits, "
+        "and a decoded one stays under 200 MB.",
+    )
+    max_images: Annotated[int, Field(ge=1)] = Field(
+        64, description="Most images of one request; more would hold a worker for too long."
+    )
+    max_pending: Annotated[int, Field(ge=1)] = Field(
+        1024,
+        description="Most images waiting or in work; past that a queue only adds delay, "
+        "and the answer is 429.",
+    )
+    grace_seconds: Annotated[int, Field(ge=0)] = Field(
+        30, description="How long accepted requests may take after SIGTERM; what Kubernetes waits."
+    )
+
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        if self.max_images > self.max_pending:
+            raise ValueError("max_images must not be larger than max_pending")
+        return self
+
+
+def read_settings(**flags: object) -> Settings:
+    """Settings from `flags` that are not None, then the environment, then the defaults.
+
+    Raises SettingsError, in one sentence, if one of them is out of range.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        detail = error.errors()[0]
+        name = ".".join(str(part) for part in detail["loc"][:1])
+        reason = str(detail["msg"]).removeprefix("Value error, ")
+        raise SettingsError(
+            f"The setting {name} is not valid: {reason}." if name else f"{reason}."
+        ) from error

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exports.bundle import InputSpec
+from serving.errors import InvalidImageError
+from serving.images import decode
+from tests.serving.conftest import encode
+
+SPEC = InputSpec(height=16, width=16)
+LIMIT = 1_000_000
+
+
+def flat(mode: str, colour: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 10)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (ihdr, idat, b"IEND")
+    )
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_an_image_of_the_inputs_size_is_passed_bit_exact(kind: str, options: dict) -> None:
+    image = noise(16, 16)
+    found = decode(encode(image, kind, **options), SPEC, LIMIT)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(image))
+
+
+def test_a_jpeg_of_the_inputs_size_is_passed_as_decoded() -> None:
+    content = encode(noise(16, 16), "JPEG")
+    expected = np.asarray(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(decode(content, SPEC, LIMIT), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (flat("L", 77), "PNG", (77, 77, 77)),
+        (flat("L", 77), "JPEG", (77, 77, 77)),
+        (flat("1", 1), "PNG", (255, 255, 255)),
+        (flat("I;16", 0x8000), "PNG", (128, 128, 128)),
+        (flat("P", 0), "PNG", (0, 0, 0)),
+        (flat("RGBA", (200, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (flat("RGBA", (0, 0, 0, 51)), "PNG", (204, 204, 204)),
+        (flat("RGBA", (10, 20, 30, 255)), "WEBP", (10, 20, 30)),
+        (flat("LA", (0, 0)), "PNG", (255, 255, 255)),
+        (flat("CMYK", (0, 255, 255, 0)), "JPEG", (254, 0, 0)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_every_colour_mode_becomes_what_people_see(
+    image: Image.Image, kind: str, expected: tuple[int, int, int]
+) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(encode(image, kind, **options), SPEC, LIMIT)
+    assert found.shape == (16, 16, 3)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2)
+
+
+def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+    image = flat("P", 0)
+    image.putpalette([10, 20, 30])
+    content = encode(image, transparency=0)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_cameras_orientation_is_applied(kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (160, 160), "white")
+    upright.paste("black", (0, 0, 80, 80))
+    undo = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    stored = upright
+    for step in undo.get(orientation, []):
+        stored = stored.transpose(step)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(encode(stored, kind, exif=exif), SPEC, LIMIT)
+    dark = found[..., 0] < 128
+    assert dark[:7, :7].all()
+    assert not dark[9:].any()
+    assert not dark[:, 9:].any()
+
+
+def test_a_turned_jpeg_is_cropped_in_the_upright_frame() -> None:
+    stored = Image.new("RGB", (300, 100), "white")
+    stored.paste("black", (100, 0, 200, 100))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = decode(encode(stored, "JPEG", exif=exif), InputSpec(height=8, width=16), LIMIT)
+    assert found.shape == (8, 16, 3)
+    assert (found < 16).all()
+
+
+def test_center_crop_keeps_the_middle_and_the_aspect() -> None:
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("black", (100, 0, 200, 100))
+    found = decode(encode(image), SPEC, LIMIT)
+    assert (found[:, 1:-1] == 0).all()
+    assert (found < 64).all()
+
+
+def test_stretch_shows_the_whole_picture() -> None:
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("black", (150, 0, 300, 100))
+    found = decode(encode(image), InputSpec(height=16, width=16, resize="stretch"), LIMIT)
+    assert (found[:, :7] == 255).all()
+    assert (found[:, 9:] == 0).all()
+
+
+def test_a_scaled_jpeg_decode_looks_like_a_full_one() -> None:
+    smooth = noise(9, 12).resize((640, 480), Image.Resampling.BICUBIC)
+    by_jpeg = decode(encode(smooth, "JPEG", quality=95), SPEC, LIMIT).astype(int)
+    by_png = decode(encode(smooth), SPEC, LIMIT).astype(int)
+    assert np.abs(by_jpeg - by_png).mean() < 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5), (17, 16)])
+def test_any_shape_becomes_the_inputs(size: tuple[int, int]) -> None:
+    assert decode(encode(noise(*size)), SPEC, LIMIT).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
+    content = encode(noise(64, 64), kind)
+    with pytest.raises(InvalidImageError):
+        decode(content[: int(len(content) * share)], SPEC, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"plain text, not a picture",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\0" * 64,
+        b"\xff\xd8\xff",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        encode(noise(16, 16), "GIF"),
+        encode(noise(16, 16), "TIFF"),
+        encode(noise(16, 16), "BMP"),
+    ],
+    ids=["text", "svg", "zeros", "jpeg magic", "webp magic", "gif", "tiff", "bmp"],
+)
+def test_what_is_not_jpeg_png_or_webp_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidImageError):
+        decode(content, SPEC, LIMIT)
+
+
+def test_an_empty_file_is_refused() -> None:
+    with pytest.raises(InvalidImageError, match="empty"):
+        decode(b"", SPEC, LIMIT)
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (60_000, 60_000)])
+def test_too_many_pixels_are_refused_from_the_header(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImageError, match="pixels"):
+        decode(png_header(*size), SPEC, LIMIT)
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_of_too_many_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImageError, match="65535"):
+        decode(encode(Image.new("L", size)), SPEC, LIMIT)
+
+
+def test_a_turned_16_bit_image_is_scaled_and_upright() -> None:
+    rows = np.repeat(np.array([0xFFFF, 0x4000], dtype=np.uint16), 8)
+    stored = Image.fromarray(np.tile(rows[:, None], (1, 16)))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    found = decode(encode(stored, exif=exif), SPEC, LIMIT)
+    assert (found[:8] == 0x40).all()
+    assert (found[8:] == 0xFF).all()
+
+
+def test_flipped_bytes_never_raise_anything_but_an_invalid_image() -> None:
+    rng = np.random.default_rng(3)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        content = np.frombuffer(encode(noise(32, 32), kind), dtype=np.uint8)
+        for _ in range(60):
+            damaged = content.copy()
+            at = rng.integers(0, len(damaged), 4)
+            damaged[at] = rng.integers(0, 256, 4)
+            try:
+                found = decode(damaged.tobytes(), SPEC, LIMIT)
+            except InvalidImageError:
+                continue
+            assert found.shape == (16, 16, 3)

@@ -1,0 +1,143 @@
+"""A three-exit network with fixed random weights, as a bundle, made without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from exports.bundle import (
+    CALIBRATION,
+    FORMAT,
+    MANIFEST,
+    POLICY,
+    Accuracy,
+    CalibrationEntry,
+    ExitEntry,
+    InputSpec,
+    Manifest,
+    Operating,
+    Provenance,
+    Table,
+    sha256,
+    stage_input,
+    stage_outputs,
+    write_table,
+)
+from exports.policy import Policy
+
+LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
+SIZE = 8
+CHANNELS = (3, 4, 6, 8)
+SIDES = (8, 4, 2, 1)
+EXITS = 3
+POLICY_DEFAULT = Policy(thresholds=(0.6, 0.5), max_exit=EXITS)
+
+
+def stage_bytes(stage: int, classes: int = len(LABELS)) -> bytes:
+    """The ONNX graph of stage `stage`: a strided convolution, and a linear head on its mean."""
+    rng = np.random.default_rng(stage)
+    wide, narrow = CHANNELS[stage], CHANNELS[stage - 1]
+    weights = {
+        "kernel": rng.normal(0, 0.6, (wide, narrow, 3, 3)).astype(np.float32),
+        "head": rng.normal(0, 6.0, (wide, classes)).astype(np.float32),
+        "scale": np.float32(255).reshape(()),
+    }
+    name, outputs = stage_input(stage), stage_outputs(stage, EXITS)
+    nodes, source = [], name
+    if stage == 1:
+        nodes = [
+            helper.make_node("Cast", [name], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["wide", "scale"], ["unit"]),
+            helper.make_node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
+        ]
+        source = "planes"
+    features = outputs[0] if stage < EXITS else "last"
+    nodes += [
+        helper.make_node("Conv", [source, "kernel"], ["raw"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["raw"], [features]),
+        helper.make_node("GlobalAveragePool", [features], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+    ]
+    shape = ["n", narrow, SIDES[stage - 1], SIDES[stage - 1]]
+    given = (
+        helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", SIZE, SIZE, 3])
+        if stage == 1
+        else helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    )
+    shapes = {features: ["n", wide, SIDES[stage], SIDES[stage]], "logits": ["n", classes]}
+    graph = helper.make_graph(
+        nodes,
+        f"stage{stage}",
+        [given],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, shapes[o]) for o in outputs],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def write_tiny_bundle(
+    path: Path,
+    *,
+    name: str = "tiny",
+    policy: Policy = POLICY_DEFAULT,
+    stages: dict[int, bytes] | None = None,
+) -> Path:
+    """Write the bundle `path`; `stages` replaces some graphs, hashes included."""
+    path.mkdir(parents=True)
+    graphs = {k: stage_bytes(k) for k in range(1, EXITS + 1)} | (stages or {})
+    for k, content in graphs.items():
+        (path / f"stage{k}.onnx").write_bytes(content)
+    rng = np.random.default_rng(0)
+    table = Table(
+        rng.normal(size=(EXITS, 20, len(LABELS))).astype(np.float32), rng.integers(0, 7, 20)
+    )
+    write_table(path / CALIBRATION, table, "held_out")
+    accuracy = Accuracy(single=50.0, running=60.0)
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        version="1",
+        labels=LABELS,
+        input=InputSpec(height=SIZE, width=SIZE),
+        precision="fp32",
+        exits=tuple(
+            ExitEntry(
+                file=f"stage{k}.onnx",
+                sha256=sha256(graphs[k]),
+                feature_shape=(CHANNELS[k], SIDES[k], SIDES[k]) if k < EXITS else None,
+                macs=1000 * k,
+                params=100 * k,
+                temperature=1.0 + k / 10,
+                running_temperature=0.9,
+                held_out=accuracy,
+                test=accuracy,
+            )
+            for k in range(1, EXITS + 1)
+        ),
+        ensemble_weights=(0.2, 0.3, 0.5),
+        calibration=CalibrationEntry(
+            file=CALIBRATION,
+            sha256=sha256((path / CALIBRATION).read_bytes()),
+            samples=20,
+            split="held_out",
+        ),
+        provenance=Provenance(
+            recipe={},
+            dataset="none",
+            splits={"train": 1, "held_out": 20, "test": 1},
+            seed=0,
+            test_default=Operating(accuracy=50.0, mean_macs=1500.0, exit_shares=(0.5, 0.5, 0.0)),
+            tools={},
+            created="2026-11-22T00:00:00+00:00",
+        ),
+    )
+    (path / MANIFEST).write_text(manifest.model_dump_json())
+    (path / POLICY).write_text(policy.model_dump_json())
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 
 import orjson
@@ -13,6 +14,7 @@ from serving.errors import InvalidRequestError, UnsupportedTypeError
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 FIELD = "files"
+INLINE = 64 * 1024
 
 
 async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
@@ -31,7 +33,9 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     if kind == "multipart/form-data":
         files = await _multipart(request, max_images, max_body_bytes)
     elif kind == "application/json":
-        files = _json(await request.body())
+        body = await request.body()
+        # A large one takes milliseconds, which the event loop does not have.
+        files = _json(body) if len(body) <= INLINE else await asyncio.to_thread(_json, body)
     else:
         raise UnsupportedTypeError(
             f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "

@@ -1,13 +1,16 @@
-"""A network trained and exported once for all tests, through the command line as a user would."""
+"""A network trained and exported once for all tests, by the very commands of the README."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def offramp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -22,15 +25,22 @@ def offramp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def readme_commands() -> list[str]:
+    """The lines of the README's bash blocks, without comments."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with runs/digits-teacher, runs/digits-oto and the bundle digits."""
     place = tmp_path_factory.mktemp("workplace")
-    for arguments in (
-        ["train", "digits-teacher", "--device", "cpu"],
-        ["train", "digits-oto", "--device", "cpu"],
-        ["export", "runs/digits-oto", "-o", "digits"],
-    ):
+    commands = [
+        c.split() for c in readme_commands() if c.startswith(("offramp train", "offramp export"))
+    ]
+    assert len(commands) == 3
+    for _, *arguments in commands:
         done = offramp(*arguments, cwd=place)
         assert done.returncode == 0, done.stderr
     return place

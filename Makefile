@@ -34,14 +34,16 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
 
 # A marker per set of extras: an install is repeated when pyproject.toml changes.
 $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	@echo "Installing Offramp into $(VENV) (about 100 MB, no torch) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,train,dev]'
+	@echo "Installing Offramp with torch and the development tools into $(VENV) (several GB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,dev]'
 	@touch $@ $(VENV)/.serve

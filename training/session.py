@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,8 +96,6 @@ def _first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
         raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
     state = resume_state(directory)
     if state is None:
-        if directory.is_dir():
-            shutil.rmtree(directory)
         return 0
     done: int = state["epochs_done"]
     if not resume:

@@ -39,6 +39,18 @@ def test_a_damaged_cifar_file_is_refused_before_it_is_unpickled(tmp_path: Path) 
         load_dataset("cifar100", tmp_path)
 
 
+def test_a_download_that_fails_or_gives_something_else_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.tar.gz"
+    other.write_bytes(b"not the archive")
+    for url, says in ((f"file://{tmp_path}/nothing", "could not be"), (f"file://{other}", "md5")):
+        monkeypatch.setattr("training.data.cifar.URL", url)
+        with pytest.raises(DataError, match=says):
+            load_dataset("cifar100", tmp_path / "data", download=True)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_cifar_is_read_as_published(cifar_root: Path) -> None:
     cifar = load_dataset("cifar100", cifar_root)
     assert cifar.train.images.shape == (50000, 32, 32, 3)

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from exports.bundle import load_bundle
+from exports.export import export_bundle
+from serving.engine import Engine
 from training.checkpoint import load_checkpoint
+from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
 from training.recipe import Recipe
@@ -24,6 +28,19 @@ def recipe(**train: object) -> Recipe:
             "network": {"name": "resnet10", "width": 4},
             "objective": {"name": "cross_entropy"},
             "train": {"epochs": 3, "batch_size": 64, **train},
+        }
+    )
+
+
+def student(objective: str, exits: list[int], held_out: int = 1000) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": objective,
+            "data": {"name": "digits", "held_out": held_out, "padding": 1, "flip": False},
+            "network": {"name": "resnet10", "width": 4, "exits": exits},
+            "objective": {"name": objective, "temperature": 3.0, "alpha": 0.5},
+            "teacher": {"recipe": "tiny"},
+            "train": {"epochs": 1, "batch_size": 64},
         }
     )
 
@@ -77,6 +94,35 @@ def test_a_finished_run_leaves_its_checkpoint_metrics_and_curves(workplace: Path
     _, config = load_checkpoint(workplace / "runs" / "digits-oto")
     assert config.test.exits[-1] > 80
     assert config.teacher_test is not None
+
+
+@pytest.mark.parametrize(
+    ("objective", "exits"), [("kd", [4]), ("mskd", [2, 4]), ("oto", [1, 2, 3, 4])]
+)
+def test_a_student_of_each_objective_is_trained_exported_and_answers(
+    tmp_path: Path, objective: str, exits: list[int]
+) -> None:
+    run(tmp_path, recipe(epochs=1))
+    run(tmp_path, student(objective, exits))
+    export_bundle(tmp_path / objective, tmp_path / "bundle", data_root=tmp_path, say=lambda _: None)
+    bundle = load_bundle(tmp_path / "bundle")
+    images = load_dataset("digits", tmp_path).test.images[:3]
+    patient = bundle.policy.override(mode="early_exit", threshold=1.1)
+    answers = Engine(bundle).classify(images, patient)
+    assert [answer.exit for answer in answers] == [len(exits)] * 3
+
+
+def test_oto_between_different_numbers_of_exits_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    with pytest.raises(RecipeError, match="has 4 exits and oto 2"):
+        run(tmp_path, student("oto", [2, 4]))
+    assert not (tmp_path / "oto").exists()
+
+
+def test_a_teacher_that_saw_the_held_out_samples_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    with pytest.raises(RecipeError, match="held-out split"):
+        run(tmp_path, student("mskd", [4], held_out=900))
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:

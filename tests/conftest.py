@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure of a property.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 README = Path(__file__).parents[1] / "README.md"
 

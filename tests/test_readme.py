@@ -105,8 +105,9 @@ def test_the_docs_name_every_setting_and_every_recipe() -> None:
     training = (ROOT / "docs" / "training.md").read_text("utf-8")
     for recipe in (ROOT / "training" / "recipes").glob("*.toml"):
         content = tomllib.loads(recipe.read_text("utf-8"))
-        assert f"| `{recipe.stem}` |" in training
-        assert f"width {content['network']['width']} " in training
+        network = content["network"]
+        named = f"| `{recipe.stem}` | {network['name'].replace('resnet', 'ResNet-')}, width {network['width']} |"
+        assert named in training
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

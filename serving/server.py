@@ -6,15 +6,32 @@ import signal
 import socket
 from types import FrameType
 
+import orjson
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.announce import announcement
 from serving.app import create_app
-from serving.errors import SettingsError
+from serving.errors import InvalidRequestError, SettingsError
 from serving.service import Service
 from serving.settings import Settings
 
 BACKLOG = 2048
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with the one answer that it gives by itself in the form of every error."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close the connection."""
+        error = {"error": "The request is not valid HTTP.", "code": InvalidRequestError.code}
+        body = orjson.dumps(error)
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -56,7 +73,7 @@ def run_server(settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -141,6 +141,21 @@ def test_sigterm_lets_accepted_requests_finish(digits_bundle: Path, images: np.n
         assert running.process.wait(20) == 0
 
 
+def test_what_is_not_http_gets_an_error_of_the_same_form(server: Server) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body) == {
+        "error": "The request is not valid HTTP.",
+        "code": "invalid_request",
+    }
+
+
 def test_classify_answers_the_same_in_process(
     server: Server, digits_bundle: Path, images: np.ndarray, tmp_path: Path
 ) -> None:

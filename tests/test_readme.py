@@ -106,8 +106,8 @@ def test_the_docs_name_every_setting_and_every_recipe() -> None:
     for recipe in (ROOT / "training" / "recipes").glob("*.toml"):
         content = tomllib.loads(recipe.read_text("utf-8"))
         network = content["network"]
-        named = f"| `{recipe.stem}` | {network['name'].replace('resnet', 'ResNet-')}, width {network['width']} |"
-        assert named in training
+        shown = f"{network['name'].replace('resnet', 'ResNet-')}, width {network['width']}"
+        assert f"| `{recipe.stem}` | {shown} |" in training
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

@@ -32,7 +32,7 @@ per stage ({manifest.precision}). Inputs are RGB pictures, scaled to {manifest.i
 
 Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({policy.mode}, {policy.measure} of the
 {policy.combine} logits, thresholds {", ".join(f"{t:g}" for t in policy.thresholds)}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
-{default.mean_macs / full:.0%} of full depth. All accuracies are on the test split, which nothing was chosen on.
+{default.mean_macs / full:.0%} of full depth. All accuracies are on the test split; no temperature or threshold was chosen on it.
 
 - Recipe: `{recipe["name"]}` ({recipe["network"]["name"]} of width {recipe["network"]["width"]}, objective {recipe["objective"]["name"]}, {recipe["train"]["epochs"]} epochs, seed {origin.seed}); teacher: `{teacher}`
 - Data: {origin.dataset} ({splits}). Temperatures and thresholds were chosen on the held-out split.

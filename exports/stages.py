@@ -13,6 +13,7 @@ from onnx import GraphProto
 from torch import Tensor, nn
 
 from exports.bundle import stage_input, stage_outputs
+from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
 
 BATCH_LIMIT = 1 << 16
@@ -51,7 +52,7 @@ def export_stages(
     """
     example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     graphs: list[StageGraph] = []
-    for k, (stage, head) in enumerate(zip(network.stages, network.heads, strict=True), 1):
+    for k, (stage, head) in enumerate(zip(network.segments(), network.heads, strict=True), 1):
         last = k == network.exits
         module = _Stage(normalize if k == 1 else nn.Identity(), stage, head, last).eval()
         macs = count_macs(module, example[:1])
@@ -59,30 +60,11 @@ def export_stages(
             outputs = module(example)
         onnx = _to_onnx(module, example, stage_input(k), stage_outputs(k, network.exits))
         shape = None if last else tuple(outputs[0].shape[1:])
-        params = sum(p.numel() for p in module.parameters())
+        params = count_parameters(module)
         graphs.append(StageGraph(onnx, macs, params, shape))
         if not last:
             example = outputs[0]
     return graphs
-
-
-def count_macs(module: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of convolutions and linear layers for the batch `example`."""
-    total = 0
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += output.numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            total += output.numel() * layer.in_features
-
-    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
-    with torch.no_grad():
-        module(example)
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[str, ...]) -> bytes:

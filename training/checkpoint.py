@@ -16,11 +16,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.errors import CheckpointError
 from training.models.multi_exit import MultiExit, build_network
 from training.recipe import Recipe
+from training.step import Step
 
 WEIGHTS = "model.safetensors"
 CONFIG = "checkpoint.json"
@@ -54,7 +55,9 @@ class CheckpointConfig(BaseModel):
     def build(self) -> MultiExit:
         """The network of this checkpoint, with fresh weights."""
         network = self.recipe.network
-        return build_network(network.name, network.width, len(self.classes), network.exits)
+        return build_network(
+            network.name, network.width, len(self.classes), network.exits, network.heads
+        )
 
 
 def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:
@@ -89,11 +92,12 @@ def load_checkpoint(run: Path) -> tuple[MultiExit, CheckpointConfig]:
 
 
 def save_resume(
-    run: Path, network: MultiExit, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    run: Path, step: Step, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Write weights, momentum and `state` (JSON-able) so that `load_resume` can go on from here."""
-    tensors = {f"model.{name}": tensor for name, tensor in _weights(network).items()}
-    for name, parameter in network.named_parameters():
+    """Write student, criterion, momentum and `state` (JSON-able), for `load_resume` to go on from."""
+    learning = _learning(step)
+    tensors = {f"model.{name}": tensor for name, tensor in _weights(learning).items()}
+    for name, parameter in learning.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
@@ -109,12 +113,13 @@ def resume_state(run: Path) -> dict[str, Any] | None:
     return state
 
 
-def load_resume(run: Path, network: MultiExit, optimizer: torch.optim.Optimizer) -> None:
-    """Fill `network` and `optimizer` with what `save_resume` wrote."""
+def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None:
+    """Fill student, criterion and `optimizer` with what `save_resume` wrote."""
+    learning = _learning(step)
     tensors, _ = _read_tensors(run / RESUME)
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
-    _fill(network, weights, run / RESUME)
-    for name, parameter in network.named_parameters():
+    _fill(learning, weights, run / RESUME)
+    for name, parameter in learning.named_parameters():
         buffer = tensors.get(f"momentum.{name}")
         if buffer is not None:
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
@@ -122,11 +127,15 @@ def load_resume(run: Path, network: MultiExit, optimizer: torch.optim.Optimizer)
             )
 
 
-def _weights(network: MultiExit) -> dict[str, Tensor]:
+def _learning(step: Step) -> nn.Module:
+    return nn.ModuleDict({"student": step.student, "criterion": step.criterion})
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
 
 
-def _fill(network: MultiExit, tensors: dict[str, Tensor], path: Path) -> None:
+def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -9,70 +9,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from training.checkpoint import load_resume, save_resume
 from training.data.batches import Resident
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
-from training.models.multi_exit import MultiExit, Normalize
-from training.objectives.losses import cross_entropy, kd, mskd, oto
-from training.recipe import ObjectiveRecipe, Recipe, TrainRecipe
+from training.recipe import Recipe, TrainRecipe
 from training.report import EpochMetrics, Report
+from training.step import Step
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run works on. `teacher` is None for cross-entropy."""
+    """What one training run works on."""
 
     directory: Path
     recipe: Recipe
-    network: MultiExit
-    teacher: MultiExit | None
-    normalize: Normalize
+    step: Step
     train: Resident
     held_out: Resident
     device: torch.device
 
+    @property
+    def preparation(self) -> int:
+        """Epochs of the criterion's preparation, before those of the recipe."""
+        return self.step.criterion.preparation
 
-def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up from peak / warmup over `warmup` steps, then linear decay towards zero."""
+    @property
+    def epochs(self) -> int:
+        """All epochs, the preparation's included."""
+        return self.preparation + self.recipe.train.epochs
+
+
+def learning_rate(settings: TrainRecipe, step: int, steps: int) -> float:
+    """The rate of the 0-based `step` when an epoch has `steps`.
+
+    Linear warm-up from peak / warm-up steps, then linear decay towards zero; or, with milestones,
+    steps down after each.
+    """
+    peak, warmup = settings.learning_rate, round(settings.warmup_epochs * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * (steps - step) / (steps - warmup)
-
-
-def loss_of(
-    objective: ObjectiveRecipe, student: list[Tensor], teacher: list[Tensor] | None, labels: Tensor
-) -> Tensor:
-    """The recipe's objective on one batch of logits. `teacher` is None for cross-entropy alone."""
-    temperature, alpha = objective.temperature, objective.alpha
-    if teacher is None:
-        return cross_entropy(student, labels)
-    if objective.name == "kd":
-        return kd(student[-1], teacher[-1], labels, temperature, alpha)
-    multi_exit = {"mskd": mskd, "oto": oto}[objective.name]
-    return multi_exit(student, teacher, labels, temperature, alpha)
+    if settings.milestones:
+        return peak * settings.decay ** sum(step >= epoch * steps for epoch in settings.milestones)
+    whole = settings.epochs * steps
+    return peak * (whole - step) / (whole - warmup)
 
 
 def train(run: Run, report: Report, first_epoch: int) -> None:
-    """Train `run.network` in place from epoch `first_epoch` (0-based) to the recipe's last.
+    """Train `run.step` in place from epoch `first_epoch` (0-based) to the last.
 
     After every epoch it writes the resume file and reports metrics on the held-out split. Raises
     DivergedError when an epoch's mean loss is not finite; the resume file of the epoch before stays.
     """
-    settings = run.recipe.train
-    optimizer = torch.optim.SGD(
-        run.network.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-    )
+    optimizer = _optimizer(run, first_epoch)
     if first_epoch:
-        load_resume(run.directory, run.network, optimizer)
-    for epoch in range(first_epoch, settings.epochs):
+        load_resume(run.directory, run.step, optimizer)
+    for epoch in range(first_epoch, run.epochs):
+        if epoch == run.preparation:
+            optimizer = _optimizer(run, epoch)
         began = time.perf_counter()
         loss = train_epoch(run, optimizer, epoch, report.step)
         if not math.isfinite(loss):
@@ -81,51 +76,52 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
                 f"{run.directory} keeps the state after epoch {epoch}."
             )
         held_out = accuracies(
-            predict(run.network, run.normalize, run.held_out), run.held_out.labels
+            predict(run.step.student, run.step.normalize, run.held_out), run.held_out.labels
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
         state = {"epochs_done": epoch + 1, "recipe": run.recipe.model_dump(mode="json")}
-        save_resume(run.directory, run.network, optimizer, state)
+        save_resume(run.directory, run.step, optimizer, state)
 
 
 def train_epoch(
     run: Run, optimizer: torch.optim.Optimizer, epoch: int, on_step: Callable[[int, int], None]
 ) -> float:
     """One pass over the training split; returns the mean loss. Calls `on_step(done, steps)`."""
-    settings, data = run.recipe.train, run.recipe.data
+    settings = run.recipe.train
     steps = len(run.train) // settings.batch_size
-    warmup = round(settings.warmup_epochs * steps)
-    side = _side(settings, epoch)
+    preparing = epoch < run.preparation
+    first = (epoch if preparing else epoch - run.preparation) * steps
+    side = None if preparing else _side(settings, epoch - run.preparation)
     total = torch.zeros((), device=run.device)
-    run.network.train()
-    batches = run.train.shuffled(
-        settings.batch_size, data.padding, data.flip, run.recipe.seed, epoch
-    )
-    for step, (images, labels) in enumerate(batches):
-        rate = learning_rate(
-            epoch * steps + step, settings.epochs * steps, warmup, settings.learning_rate
-        )
+    run.step.train()
+    batches = run.train.shuffled(settings.batch_size, run.recipe.data, run.recipe.seed, epoch)
+    for done, (images, batch) in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        inputs = run.normalize(images).contiguous(memory_format=torch.channels_last)
-        if side is not None:
-            inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            teacher = _teach(run.teacher, inputs)
-            student = [logits.float() for logits in run.network(inputs)]
-        loss = loss_of(run.recipe.objective, student, teacher, labels)
+            group["lr"] = learning_rate(settings, first + done, steps)
+        loss = run.step(images, batch, side, preparing)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         total += loss.detach()
-        on_step(step + 1, steps)
+        on_step(done + 1, steps)
     return total.item() / steps
 
 
-@torch.no_grad()
-def _teach(teacher: MultiExit | None, inputs: Tensor) -> list[Tensor] | None:
-    return None if teacher is None else [logits.float() for logits in teacher(inputs)]
+def _optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
+    """A fresh optimiser of what epoch `epoch` trains."""
+    settings, step = run.recipe.train, run.step
+    if epoch < run.preparation:
+        parameters = step.criterion.prepared_parameters(step.student)
+    else:
+        parameters = [*step.student.parameters(), *step.criterion.parameters()]
+    return torch.optim.SGD(
+        [p for p in parameters if p.requires_grad],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov and settings.momentum > 0,
+    )
 
 
 def _side(settings: TrainRecipe, epoch: int) -> int | None:

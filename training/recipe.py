@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,49 +13,131 @@ from training.errors import RecipeError
 
 Positive = Annotated[int, Field(gt=0)]
 
+DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
+CifarNetwork = Literal[
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet152",
+    "vgg8",
+    "vgg13",
+    "wrn-16-2",
+    "wrn-40-2",
+]
+TorchvisionNetwork = Literal[
+    "torchvision-resnet18",
+    "torchvision-resnet50",
+    "torchvision-mobilenet-v3",
+    "torchvision-efficientnet-b0",
+]
+HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
+ComparatorName = Literal[
+    "fitnet",
+    "at",
+    "sp",
+    "cc",
+    "vid",
+    "rkd",
+    "pkt",
+    "ab",
+    "ft",
+    "crd",
+    "sskd",
+    "hsakd",
+    "tskd",
+    "afd",
+]
+SINGLE_EXIT = ("kd", *(name for name in get_args(ComparatorName) if name != "tskd"))
+
+
+def stages_of(network: str) -> int:
+    """The number of stages of a backbone: three for a wide residual network, else four."""
+    return 3 if network.startswith("wrn") else 4
+
+
+def _all_exits(network: str | None) -> tuple[int, ...]:
+    return tuple(range(1, stages_of(network or "") + 1))
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataRecipe(_Table):
-    """Which data, how many training samples are held out for calibration, which augmentation."""
+    """Which data, how many training samples are held out for calibration, which augmentation.
 
-    name: Literal["cifar100", "digits"]
+    `held_out` counts samples of the training split. `padding` is that of the random crops in pixels,
+    `cutout` the side of the square blanked out, `rotation` the largest random turn in degrees.
+    """
+
+    name: DataName
     held_out: Positive
     held_out_seed: int = 0
-    padding: Annotated[int, Field(ge=0, le=16)] = 4
+    padding: Annotated[int, Field(ge=0, le=64)] = 4
     flip: bool = True
+    autoaugment: Literal["cifar10", "imagenet"] | None = None
+    cutout: Annotated[int, Field(ge=0)] = 0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
 
 
 class NetworkRecipe(_Table):
-    """Backbone, channels of its first stage, and the stages that carry a head (1-based)."""
+    """Backbone, channels of its first stage, the stages that carry a head (1-based; all of them unless
+    given) and the design of the heads."""
 
-    name: Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+    name: CifarNetwork | TorchvisionNetwork
     width: Annotated[int, Field(ge=4, le=256)] = 64
-    exits: tuple[int, ...] = (1, 2, 3, 4)
+    exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
+    heads: HeadDesign = "sepconv"
 
     @model_validator(mode="after")
     def _exits_increase_to_the_last_stage(self) -> Self:
-        if sorted(set(self.exits)) != list(self.exits) or self.exits[-1:] != (4,):
-            raise ValueError("exits must increase and end with 4, the last stage")
+        last = stages_of(self.name)
+        if sorted(set(self.exits)) != list(self.exits) or self.exits[-1:] != (last,):
+            raise ValueError(f"exits must increase and end with {last}, the last stage")
         if self.exits[0] < 1:
             raise ValueError("exits count from 1")
         return self
 
 
-class ObjectiveRecipe(_Table):
-    """What is minimised; `temperature` and `alpha` are those of the distillation formulas."""
+class ExitObjective(_Table):
+    """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
+    training/objectives/losses.py. `exit_weights` are all 1 unless given."""
 
-    name: Literal["cross_entropy", "kd", "mskd", "oto"]
+    method: Literal["cross_entropy", "kd", "self_distillation", "mskd", "oto"]
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    exit_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    gradient_equilibrium: bool = False
+
+
+class ComparatorObjective(_Table):
+    """A comparator's objective, gamma CE + alpha KD + beta L_m (training/comparators/base.py), and the
+    epochs it is prepared for. What is left out is as in the method's own source."""
+
+    method: ComparatorName
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    alpha: Annotated[float, Field(ge=0)] | None = None
+    beta: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    preparation: Annotated[int, Field(gt=0)] | None = None
+
+
+Objective = Annotated[ExitObjective | ComparatorObjective, Field(discriminator="method")]
 
 
 class TeacherRecipe(_Table):
     """The recipe whose finished run teaches."""
 
     recipe: str
+
+
+class StartRecipe(_Table):
+    """The recipe whose finished run gives the first weights: its backbone and the heads both networks
+    have. With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+
+    recipe: str
+    frozen: bool = False
 
 
 class Progressive(_Table):
@@ -66,40 +148,58 @@ class Progressive(_Table):
 
 
 class TrainRecipe(_Table):
-    """The optimiser: SGD with Nesterov momentum, linear warm-up, then linear decay to zero."""
+    """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
+    `decay` from each of those epochs on."""
 
     epochs: Positive
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    milestones: tuple[Positive, ...] = ()
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     precision: Literal["fp32", "bf16"] = "bf16"
     progressive: Progressive | None = None
+
+    @model_validator(mode="after")
+    def _milestones_lie_within(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)) or any(
+            m >= self.epochs for m in self.milestones
+        ):
+            raise ValueError("milestones must increase and lie before the last epoch")
+        return self
 
 
 class Recipe(_Table):
     """A whole training run."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataRecipe
     network: NetworkRecipe
-    objective: ObjectiveRecipe
+    objective: Objective
     teacher: TeacherRecipe | None = None
+    start: StartRecipe | None = None
     train: TrainRecipe
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:
-        distils = self.objective.name != "cross_entropy"
-        if distils and self.teacher is None:
-            raise ValueError(f"objective {self.objective.name} needs a [teacher]")
-        if not distils and self.teacher is not None:
-            raise ValueError("objective cross_entropy takes no [teacher]")
-        if self.objective.name == "kd" and len(self.network.exits) != 1:
+        objective, exits = self.objective, self.network.exits
+        alone = objective.method in ("cross_entropy", "self_distillation")
+        if not alone and self.teacher is None:
+            raise ValueError(f"objective {objective.method} needs a [teacher]")
+        if alone and self.teacher is not None:
+            raise ValueError(f"objective {objective.method} takes no [teacher]")
+        if objective.method in SINGLE_EXIT and len(exits) != 1:
             raise ValueError(
-                "objective kd trains one exit: set network.exits = [4], or use mskd for all exits"
+                f"objective {objective.method} trains one exit: set network.exits = "
+                f"[{stages_of(self.network.name)}], or use mskd for all exits"
             )
+        weights = getattr(objective, "exit_weights", None)
+        if weights is not None and len(weights) != len(exits):
+            raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
         return self
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from training.assemble import build_step, load_teacher
 from training.checkpoint import (
     CONFIG,
     RESUME,
     CheckpointConfig,
-    load_checkpoint,
     resume_state,
     save_checkpoint,
 )
@@ -21,7 +21,7 @@ from training.data.dataset import Dataset, hold_out, load_dataset
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import accuracies, predict
 from training.loop import Run, train
-from training.models.multi_exit import MultiExit, Normalize, build_network
+from training.models.cost import count_parameters
 from training.recipe import Recipe
 from training.report import Report
 
@@ -45,23 +45,20 @@ def run_recipe(
     first_epoch = _first_epoch(directory, recipe, resume)
     target = choose_device(device)
     dataset = load_dataset(recipe.data.name, data_root, download)
-    teacher, teacher_config = _load_teacher(recipe, runs, target)
+    teacher, teacher_config = load_teacher(recipe, runs)
     directory.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(recipe.seed)
-    network = build_network(
-        recipe.network.name, recipe.network.width, len(dataset.classes), recipe.network.exits
-    )
-    network = network.to(target).to(memory_format=torch.channels_last)
-    normalize = Normalize(dataset.mean, dataset.std).to(target)
     train_split, held_out = _resident_splits(recipe, dataset, target)
-    run = Run(directory, recipe, network, teacher, normalize, train_split, held_out, target)
-    parameters = sum(p.numel() for p in network.parameters()) / 1e6
+    step = build_step(recipe, dataset, teacher, runs, len(train_split))
+    step = step.to(target).to(memory_format=torch.channels_last)
+    run = Run(directory, recipe, step, train_split, held_out, target)
+    network, normalize = step.student, step.normalize
     say(
         f"{recipe.name}: {recipe.network.name} of width {recipe.network.width}, {network.exits} exits, "
-        f"{parameters:.2f} M parameters, {len(train_split)} images on {target}"
+        f"{count_parameters(network) / 1e6:.2f} M parameters, {len(train_split)} images on {target}"
     )
-    with Report(directory, recipe.train.epochs, first_epoch) as report:
+    with Report(directory, run.epochs, first_epoch) as report:
         train(run, report, first_epoch)
 
     test = Resident.of(dataset.test, target)
@@ -108,34 +105,6 @@ def _first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
             f"{directory} was begun with another recipe; move it away to train anew."
         )
     return done
-
-
-def _load_teacher(
-    recipe: Recipe, runs: Path, device: torch.device
-) -> tuple[MultiExit | None, CheckpointConfig | None]:
-    if recipe.teacher is None:
-        return None, None
-    name = recipe.teacher.recipe
-    if not (runs / name / CONFIG).is_file():
-        raise RecipeError(
-            f"the teacher of {recipe.name} is not trained yet: run `offramp train {name}` first."
-        )
-    teacher, config = load_checkpoint(runs / name)
-    theirs, ours = config.recipe.data, recipe.data
-    if (theirs.name, theirs.held_out, theirs.held_out_seed) != (
-        ours.name,
-        ours.held_out,
-        ours.held_out_seed,
-    ):
-        raise RecipeError(
-            f"teacher {name} was trained on another data set or held-out split than {recipe.name} asks for."
-        )
-    if recipe.objective.name == "oto" and teacher.exits != len(recipe.network.exits):
-        raise RecipeError(
-            f"oto pairs exits one to one, but teacher {name} has {teacher.exits} exits "
-            f"and {recipe.name} {len(recipe.network.exits)}."
-        )
-    return teacher.to(device).to(memory_format=torch.channels_last), config
 
 
 def _resident_splits(

@@ -13,6 +13,7 @@ from training.data.batches import Resident
 from training.data.cifar import FILE_MD5, FOLDER
 from training.data.dataset import Split, hold_out, load_dataset
 from training.errors import DataError
+from training.recipe import DataRecipe
 
 
 def test_digits_are_rgb_bytes_of_sixteen_pixels() -> None:
@@ -99,8 +100,10 @@ def test_an_epochs_batches_follow_from_seed_and_epoch() -> None:
     images = np.arange(20 * 4 * 4 * 3, dtype=np.uint8).reshape(20, 4, 4, 3)
     data = Resident.of(Split(images, np.arange(20)), torch.device("cpu"))
 
+    recipe = DataRecipe(name="digits", held_out=1, padding=1)
+
     def epoch(seed: int, number: int) -> list[list[int]]:
-        return [y.tolist() for _, y in data.shuffled(6, 1, True, seed, number)]
+        return [b.labels.tolist() for _, b in data.shuffled(6, recipe, seed, number)]
 
     assert epoch(0, 1) == epoch(0, 1)
     assert epoch(0, 1) != epoch(0, 2)

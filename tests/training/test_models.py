@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from exports.stages import count_macs
+from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import Normalize, build_network
-from training.models.resnet import resnet_stages
+from training.models.resnet import resnet_backbone
 
 # Parameters (M) and MACs (M) of the single-exit network at 32 pixels, 100 classes.
 PUBLISHED = {
@@ -24,7 +24,7 @@ HEADS = {"resnet18": (0.330, 0.342, 0.391), "resnet50": (4.51, 4.71, 5.50)}
 def test_backbone_has_the_published_size(name: str) -> None:
     network = build_network(name, 64, 100, exits=[4])
     millions, macs = PUBLISHED[name]
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+    assert count_parameters(network) / 1e6 == pytest.approx(millions, abs=0.006)
     counted = count_macs(network.eval(), torch.zeros(1, 3, 32, 32)) / 1e6
     assert counted == pytest.approx(macs, abs=1)
 
@@ -32,7 +32,7 @@ def test_backbone_has_the_published_size(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_have_the_published_size(name: str) -> None:
     network = build_network(name, 64, 100, exits=[1, 2, 3, 4])
-    sizes = [sum(p.numel() for p in head.parameters()) / 1e6 for head in network.heads]
+    sizes = [count_parameters(head) / 1e6 for head in network.heads]
     assert sizes[:3] == pytest.approx(HEADS[name], abs=0.006)
 
 
@@ -47,18 +47,18 @@ def test_stages_without_a_head_join_the_next_one() -> None:
     whole = build_network("resnet10", 8, 5, exits=[1, 2, 3, 4]).eval()
     assert network.exits == 2
     image = torch.zeros(1, 3, 16, 16)
-    assert network.stages[0](image).shape == whole.stages[1](whole.stages[0](image)).shape
+    assert network.segments()[0](image).shape == whole.stages[1](whole.stages[0](image)).shape
 
 
 def test_each_later_stage_halves_the_side_and_doubles_the_channels() -> None:
-    stages, channels = resnet_stages("resnet18", 16)
+    backbone = resnet_backbone("resnet18", 16)
     x = torch.zeros(1, 3, 32, 32)
     shapes = []
-    for stage in stages:
+    for stage in backbone.stages:
         x = stage(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
-    assert channels == [16, 32, 64, 128]
+    assert backbone.channels == [16, 32, 64, 128]
 
 
 def test_normalize_takes_bytes_to_zero_mean_and_unit_deviation() -> None:

@@ -19,7 +19,7 @@ held_out = 100
 name = "resnet10"
 width = 8
 [objective]
-name = "cross_entropy"
+method = "cross_entropy"
 [train]
 epochs = 1
 """

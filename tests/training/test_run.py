@@ -15,7 +15,7 @@ from training.checkpoint import load_checkpoint
 from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
-from training.recipe import Recipe
+from training.recipe import Recipe, StartRecipe, TrainRecipe
 from training.report import Report
 from training.session import run_recipe
 
@@ -26,7 +26,7 @@ def recipe(**train: object) -> Recipe:
             "name": "tiny",
             "data": {"name": "digits", "held_out": 1000, "padding": 1, "flip": False},
             "network": {"name": "resnet10", "width": 4},
-            "objective": {"name": "cross_entropy"},
+            "objective": {"method": "cross_entropy"},
             "train": {"epochs": 3, "batch_size": 64, **train},
         }
     )
@@ -38,7 +38,7 @@ def student(objective: str, exits: list[int], held_out: int = 1000) -> Recipe:
             "name": objective,
             "data": {"name": "digits", "held_out": held_out, "padding": 1, "flip": False},
             "network": {"name": "resnet10", "width": 4, "exits": exits},
-            "objective": {"name": objective, "temperature": 3.0, "alpha": 0.5},
+            "objective": {"method": objective, "temperature": 3.0, "alpha": 0.5},
             "teacher": {"recipe": "tiny"},
             "train": {"epochs": 1, "batch_size": 64},
         }
@@ -158,5 +158,52 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
-    rates = [learning_rate(step, 10, 2, 0.4) for step in range(10)]
+    settings = TrainRecipe(epochs=5, learning_rate=0.4, warmup_epochs=1)
+    rates = [learning_rate(settings, step, 2) for step in range(10)]
     assert rates == pytest.approx([0.2, 0.4, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05])
+
+
+def test_with_milestones_the_learning_rate_steps_down_at_each() -> None:
+    settings = TrainRecipe(
+        epochs=6, learning_rate=0.5, warmup_epochs=0, milestones=(2, 4), decay=0.1
+    )
+    rates = [learning_rate(settings, step, 1) for step in range(6)]
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
+def started(frozen: bool, exits: list[int]) -> Recipe:
+    return recipe(epochs=1).model_copy(
+        update={
+            "name": "started",
+            "network": recipe().network.model_copy(update={"exits": tuple(exits)}),
+            "start": StartRecipe(recipe="tiny", frozen=frozen),
+        }
+    )
+
+
+def test_heads_can_be_trained_on_the_frozen_backbone_of_an_earlier_run(tmp_path: Path) -> None:
+    single = recipe(epochs=1).model_copy(
+        update={"network": recipe().network.model_copy(update={"exits": (4,)})}
+    )
+    run(tmp_path, single)
+    run(tmp_path, started(frozen=True, exits=[1, 2, 3, 4]))
+    earlier, was = load_checkpoint(tmp_path / "tiny")
+    later, now = load_checkpoint(tmp_path / "started")
+    for name, tensor in earlier.stages.state_dict().items():
+        assert torch.equal(tensor, later.stages.state_dict()[name]), name
+    assert now.test.exits[3] == was.test.exits[0]
+
+
+def test_freezing_every_head_there_is_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    with pytest.raises(RecipeError, match="nothing is left to learn"):
+        run(tmp_path, started(frozen=True, exits=[2, 4]))
+
+
+def test_a_run_can_start_from_an_earlier_one_and_go_on(tmp_path: Path) -> None:
+    run(tmp_path, recipe(epochs=1))
+    run(tmp_path, started(frozen=False, exits=[2, 4]))
+    earlier, _ = load_checkpoint(tmp_path / "tiny")
+    later, _ = load_checkpoint(tmp_path / "started")
+    weights = [net.stages[0][0].weight for net in (earlier, later)]
+    assert not torch.equal(*weights)

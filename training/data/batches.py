@@ -10,6 +10,8 @@ from torch import Tensor
 
 from training.data.augment import crop_and_flip
 from training.data.dataset import Split
+from training.objectives.criterion import Batch
+from training.recipe import DataRecipe
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Resident:
         yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
 
     def shuffled(
-        self, size: int, padding: int, flip: bool, seed: int, epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, size: int, recipe: DataRecipe, seed: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Batch]]:
         """Augmented batches of one epoch; the incomplete last one is left out.
 
         The order and every crop follow from (seed, epoch), so a resumed run sees the same data.
@@ -43,5 +45,5 @@ class Resident:
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
         for chosen in torch.split(order, size)[: len(self) // size]:
-            images = crop_and_flip(self.images[chosen], padding, flip, generator)
-            yield images, self.labels[chosen]
+            images = crop_and_flip(self.images[chosen], recipe.padding, recipe.flip, generator)
+            yield images, Batch(self.labels[chosen], chosen)

@@ -6,9 +6,14 @@ one per stage; the last stage has the network's ordinary head.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from training.models.backbones import Backbone
 
 
 class Depthwise(nn.Conv2d):
@@ -67,15 +72,17 @@ class Attention(nn.Module):
 
 
 class SepConvHead(nn.Module):
-    """Attention, then `units` SepConvs that each double the channels, then the linear classifier."""
+    """Attention, then a SepConv for every later stage, then the linear classifier.
 
-    def __init__(self, channels: int, units: int, classes: int) -> None:
+    `channels` are those of the head's own stage and of all later ones, so every head sees the last
+    stage's width and resolution.
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.attention = Attention(channels)
-        self.reduce = nn.Sequential(
-            *(SepConv(channels << i, channels << (i + 1)) for i in range(units))
-        )
-        self.classify = LinearHead(channels << units, classes)
+        self.attention = Attention(channels[0])
+        self.reduce = nn.Sequential(*(SepConv(cin, cout) for cin, cout in pairwise(channels)))
+        self.classify = LinearHead(channels[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.reduce(self.attention(x)))
@@ -92,11 +99,19 @@ class LinearHead(nn.Module):
         return self.linear(x.mean(dim=(2, 3)))
 
 
-def build_heads(channels: list[int], classes: int) -> list[nn.Module]:
-    """One head per stage: SepConv with attention on the early ones, linear on the last.
+def build_heads(design: str, backbone: Backbone, classes: int) -> list[nn.Module]:
+    """One head of `design` per stage of `backbone`; the last stage always has the linear one.
 
-    Head k of K has K - k units, so every head sees the last stage's width and resolution.
+    Raises KeyError for an unknown design; recipes are checked before.
     """
-    last = len(channels) - 1
-    early = [SepConvHead(c, last - k, classes) for k, c in enumerate(channels[:-1])]
-    return [*early, LinearHead(channels[-1], classes)]
+    build = DESIGNS[design]
+    early = [build(backbone, k, classes) for k in range(len(backbone.stages) - 1)]
+    return [*early, LinearHead(backbone.channels[-1], classes)]
+
+
+def _sepconv(backbone: Backbone, stage: int, classes: int) -> nn.Module:
+    return SepConvHead(backbone.channels[stage:], classes)
+
+
+# A design builds the head of the 0-based stage of a backbone.
+DESIGNS: dict[str, Callable[[Backbone, int, int], nn.Module]] = {"sepconv": _sepconv}

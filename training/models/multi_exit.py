@@ -1,35 +1,115 @@
-"""The multi-exit network: stages in a row, a head on each."""
+"""The multi-exit network: stages in a row, heads on some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from training.models.backbones import build_backbone
+from training.models.gradient import scale_gradient
 from training.models.heads import build_heads
-from training.models.resnet import resnet_stages
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """All that a network shows of one batch of N images.
+
+    `logits`: [N, C] for every exit. `features`: [N, C_k, H_k, W_k] for every stage of the backbone,
+    with an exit or without. `preactivations`: the same before the stage's last ReLU, empty unless
+    asked for.
+    """
+
+    logits: list[Tensor]
+    features: list[Tensor]
+    preactivations: list[Tensor] = field(default_factory=list)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The last stage's features averaged over positions: [N, C_K]."""
+        return self.features[-1].mean(dim=(2, 3))
+
+    def float(self) -> Outputs:
+        """All of it in float32."""
+        return Outputs(
+            *(
+                [x.float() for x in part]
+                for part in (self.logits, self.features, self.preactivations)
+            )
+        )
 
 
 class MultiExit(nn.Module):
-    """K stages and K heads. Takes normalised images [N, 3, H, W], gives K logits [N, classes]."""
+    """Takes normalised images [N, 3, H, W], gives the logits [N, classes] of every exit.
 
-    def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
+    `exit_stages` are the stages that carry the heads: 1-based, increasing, the last stage among them.
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], exit_stages: Sequence[int]
+    ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
+        self.exit_stages = tuple(exit_stages)
+        self._frozen: list[nn.Module] = []
 
     @property
     def exits(self) -> int:
         """How many exits there are, K."""
         return len(self.heads)
 
+    def segments(self) -> list[nn.Module]:
+        """What lies between one exit and the next, one module per exit, sharing the weights."""
+        starts = (0, *self.exit_stages[:-1])
+        return [
+            self.stages[end - 1] if end - start == 1 else nn.Sequential(*self.stages[start:end])
+            for start, end in zip(starts, self.exit_stages, strict=True)
+        ]
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        logits: list[Tensor] = []
-        for stage, head in zip(self.stages, self.heads, strict=True):
-            x = stage(x)
-            logits.append(head(x))
-        return logits
+        return self.observe(x).logits
+
+    def observe(
+        self, x: Tensor, *, preactivations: bool = False, gradient_equilibrium: bool = False
+    ) -> Outputs:
+        """Logits and features of a batch. With `gradient_equilibrium` the exits' gradients are
+        rescaled so that no stage gets more of them the more exits lie behind it (Li et al. 2019,
+        "Improved Techniques for Training Adaptive Deep Networks", section 3.1): with r exits from here
+        on, what enters the head and the trunk is scaled by 1/r and the trunk again by r - 1.
+        """
+        seen = Outputs([], [])
+        left = self.exits
+        heads = dict(zip(self.exit_stages, self.heads, strict=True))
+        with _BeforeLastReLU(self.stages if preactivations else [], seen.preactivations):
+            for k, stage in enumerate(self.stages, 1):
+                x = stage(x)
+                seen.features.append(x)
+                if k not in heads:
+                    continue
+                if gradient_equilibrium:
+                    x = scale_gradient(x, 1.0 / left)
+                seen.logits.append(heads[k](x))
+                left -= 1
+                if gradient_equilibrium and left:
+                    x = scale_gradient(x, float(left))
+        return seen
+
+    def freeze(self, modules: Sequence[nn.Module]) -> None:
+        """Keep `modules` as they are: no gradients, batch norm in eval mode whatever the mode."""
+        self._frozen = list(modules)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
 
 class Normalize(nn.Module):
@@ -52,20 +132,15 @@ class Normalize(nn.Module):
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
 
-def build_network(name: str, width: int, classes: int, exits: Sequence[int]) -> MultiExit:
-    """Backbone `name` of first-stage `width`, with a head after each of the 1-based stages `exits`.
-
-    `exits` is increasing and ends with the backbone's last stage. Backbone stages without a head
-    are joined to the next one, so that every stage of the result ends in an exit.
+def build_network(
+    name: str, width: int, classes: int, exits: Sequence[int], heads: str = "sepconv"
+) -> MultiExit:
+    """Backbone `name` of first-stage `width`, with a head of design `heads` after each of the
+    1-based stages `exits`, which increase and end with the backbone's last stage.
     """
-    blocks, channels = resnet_stages(name, width)
-    heads = build_heads(channels, classes)
-    starts = [0, *exits[:-1]]
-    stages = [
-        blocks[end - 1] if end - start == 1 else nn.Sequential(*blocks[start:end])
-        for start, end in zip(starts, exits, strict=True)
-    ]
-    network = MultiExit(stages, [heads[k - 1] for k in exits])
+    backbone = build_backbone(name, width)
+    built = build_heads(heads, backbone, classes)
+    network = MultiExit(backbone.stages, [built[k - 1] for k in exits], exits)
     network.apply(_init)
     return network
 
@@ -73,3 +148,21 @@ def build_network(name: str, width: int, classes: int, exits: Sequence[int]) -> 
 def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class _BeforeLastReLU:
+    """While entered, appends to `seen` what goes into the last ReLU of each of `stages`."""
+
+    def __init__(self, stages: Sequence[nn.Module] | nn.ModuleList, seen: list[Tensor]) -> None:
+        self._relus = [[m for m in s.modules() if isinstance(m, nn.ReLU)][-1] for s in stages]
+        self._seen = seen
+
+    def __enter__(self) -> None:
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._seen.append(inputs[0].clone())  # the ReLU may work in place
+
+        self._hooks = [relu.register_forward_pre_hook(keep) for relu in self._relus]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()

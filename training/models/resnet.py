@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from training.models.backbones import Backbone
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut: [N, cin, H, W] -> [N, width, H/stride, W/stride]."""
@@ -76,14 +78,14 @@ SPECS: dict[str, ResNetSpec] = {
     "resnet18": ResNetSpec(BasicBlock, (2, 2, 2, 2)),
     "resnet34": ResNetSpec(BasicBlock, (3, 4, 6, 3)),
     "resnet50": ResNetSpec(Bottleneck, (3, 4, 6, 3)),
+    "resnet152": ResNetSpec(Bottleneck, (3, 8, 36, 3)),
 }
 
 
-def resnet_stages(name: str, width: int) -> tuple[list[nn.Module], list[int]]:
-    """Build the stages of network `name` whose first stage has `width` channels (64 in the paper).
+def resnet_backbone(name: str, width: int) -> Backbone:
+    """The four stages of network `name` whose first stage has `width` channels (64 in the paper).
 
-    Returns the four stages and the number of channels each one gives. Stage k halves the side of
-    its input for k > 1. Raises KeyError for an unknown name; recipes are checked before.
+    Bottleneck networks give four times as many.
     """
     spec = SPECS[name]
     stages: list[nn.Module] = []
@@ -102,4 +104,4 @@ def resnet_stages(name: str, width: int) -> tuple[list[nn.Module], list[int]]:
             cin = (width << k) * spec.block.expansion
         stages.append(nn.Sequential(*layers))
         channels.append(cin)
-    return stages, channels
+    return Backbone(stages, channels)

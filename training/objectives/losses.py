@@ -2,7 +2,8 @@
 
 Notation: s_k are the student's logits at exit k, t_k the multi-exit teacher's, t a teacher's last
 ones; y the labels; p_T(z) = softmax(z / T). Every function takes lists of logits [N, C], one per
-exit, and labels [N], and gives a scalar. Exits are summed with equal weight and samples averaged.
+exit, and labels [N], and gives a scalar. Samples are averaged, exits summed with weights w_k, all 1
+unless given.
 
 The text of "Multiple-Stage Knowledge Distillation" (Xu et al. 2022, doi 10.3390/app12199453) that is
 public has no formulas; MSKD and OtO are written here as its prose and Algorithm 1 describe them.
@@ -32,9 +33,11 @@ def soft_target(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return divergence * temperature**2
 
 
-def cross_entropy(student: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """sum_k CE(y, s_k)."""
-    return torch.stack([ce(logits, labels) for logits in student]).sum()
+def cross_entropy(
+    student: Sequence[Tensor], labels: Tensor, weights: Sequence[float] | None = None
+) -> Tensor:
+    """sum_k w_k CE(y, s_k)."""
+    return _over_exits([ce(logits, labels) for logits in student], weights)
 
 
 def kd(
@@ -45,16 +48,33 @@ def kd(
     return (1 - alpha) * ce(student, labels) + alpha * soft
 
 
+def self_distillation(
+    student: Sequence[Tensor],
+    labels: Tensor,
+    temperature: float,
+    alpha: float,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """w_K CE(y, s_K) + sum_{k<K} w_k kd(s_k, s_K): the deepest exit instructs the others.
+
+    No gradient goes back through the instructing side. Zhang et al. 2019, "Be Your Own Teacher",
+    equations 2 and 3, without their term on features.
+    """
+    *early, last = student
+    terms = [kd(s, last.detach(), labels, temperature, alpha) for s in early]
+    return _over_exits([*terms, ce(last, labels)], weights)
+
+
 def mskd(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
     labels: Tensor,
     temperature: float,
     alpha: float,
+    weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """sum_k kd(s_k, t): the teacher's last output instructs every exit of the student."""
-    last = teacher[-1]
-    return oto(student, [last] * len(student), labels, temperature, alpha)
+    """sum_k w_k kd(s_k, t): the teacher's last output instructs every exit of the student."""
+    return oto(student, [teacher[-1]] * len(student), labels, temperature, alpha, weights)
 
 
 def oto(
@@ -63,10 +83,17 @@ def oto(
     labels: Tensor,
     temperature: float,
     alpha: float,
+    weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """sum_k kd(s_k, t_k): exit k of the teacher instructs exit k of the student.
+    """sum_k w_k kd(s_k, t_k): exit k of the teacher instructs exit k of the student.
 
     Raises ValueError if teacher and student differ in their number of exits.
     """
     terms = [kd(s, t, labels, temperature, alpha) for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(terms).sum()
+    return _over_exits(terms, weights)
+
+
+def _over_exits(terms: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
+    if weights is None:
+        return torch.stack(list(terms)).sum()
+    return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()

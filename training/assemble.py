@@ -1,0 +1,106 @@
+"""The parts of a run put together: student, teacher, criterion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
+from training.data.dataset import Dataset
+from training.errors import RecipeError
+from training.models.multi_exit import MultiExit, Normalize, build_network
+from training.objectives.build import build_criterion
+from training.objectives.criterion import Criterion
+from training.recipe import Recipe
+from training.step import Step
+
+
+def load_teacher(recipe: Recipe, runs: Path) -> tuple[MultiExit | None, CheckpointConfig | None]:
+    """The finished run that teaches `recipe`, on the CPU, or nothing where none does.
+
+    Raises RecipeError if it is not trained yet or does not fit.
+    """
+    if recipe.teacher is None:
+        return None, None
+    teacher, config = _load_earlier(recipe, recipe.teacher.recipe, runs, "teacher")
+    if recipe.objective.method == "oto" and teacher.exits != len(recipe.network.exits):
+        raise RecipeError(
+            f"oto pairs exits one to one, but teacher {config.recipe.name} has {teacher.exits} exits "
+            f"and {recipe.name} {len(recipe.network.exits)}."
+        )
+    return teacher, config
+
+
+def _load_earlier(
+    recipe: Recipe, name: str, runs: Path, role: str
+) -> tuple[MultiExit, CheckpointConfig]:
+    """The finished run `name`, which must not have seen what `recipe` holds out."""
+    if not (runs / name / CONFIG).is_file():
+        raise RecipeError(
+            f"the {role} of {recipe.name} is not trained yet: run `offramp train {name}` first."
+        )
+    network, config = load_checkpoint(runs / name)
+    theirs, ours = config.recipe.data, recipe.data
+    if (theirs.name, theirs.held_out, theirs.held_out_seed) != (
+        ours.name,
+        ours.held_out,
+        ours.held_out_seed,
+    ):
+        raise RecipeError(
+            f"{role} {name} was trained on another data set or held-out split than {recipe.name} asks for."
+        )
+    return network, config
+
+
+def build_step(
+    recipe: Recipe, dataset: Dataset, teacher: MultiExit | None, runs: Path, samples: int
+) -> Step:
+    """Student, criterion and teacher of a run, on the CPU, with the weights it begins with.
+
+    `samples` is the size of the training split. Raises RecipeError if the start does not fit.
+    """
+    shape = recipe.network
+    student = build_network(shape.name, shape.width, len(dataset.classes), shape.exits, shape.heads)
+    if recipe.start is not None:
+        _start(student, recipe, runs)
+    normalize = Normalize(dataset.mean, dataset.std)
+    criterion = _build_criterion(recipe, student, teacher, normalize, dataset, samples)
+    return Step(student, teacher, criterion, normalize, recipe.train.precision)
+
+
+def _start(student: MultiExit, recipe: Recipe, runs: Path) -> None:
+    """Give `student` the backbone, and the heads it shares, of the run `recipe.start` names."""
+    start = recipe.start
+    assert start is not None
+    earlier, config = _load_earlier(recipe, start.recipe, runs, "start")
+    shared = [k for k in student.exit_stages if k in earlier.exit_stages]
+    ours = [student.stages, *(student.heads[student.exit_stages.index(k)] for k in shared)]
+    theirs = [earlier.stages, *(earlier.heads[earlier.exit_stages.index(k)] for k in shared)]
+    try:
+        for mine, given in zip(ours, theirs, strict=True):
+            mine.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise RecipeError(
+            f"{recipe.name} cannot start from {config.recipe.name}: the networks differ."
+        ) from error
+    if start.frozen:
+        if len(shared) == student.exits:
+            raise RecipeError(f"{recipe.name} freezes every head it has; nothing is left to learn.")
+        student.freeze(ours)
+
+
+@torch.no_grad()
+def _build_criterion(
+    recipe: Recipe,
+    student: MultiExit,
+    teacher: MultiExit | None,
+    normalize: Normalize,
+    dataset: Dataset,
+    samples: int,
+) -> Criterion:
+    """The criterion, sized by what both networks show of one image."""
+    image = normalize(torch.from_numpy(dataset.train.images[:1]))
+    seen = student.eval().observe(image, preactivations=True)
+    shown = None if teacher is None else teacher.observe(image, preactivations=True)
+    return build_criterion(recipe.objective, seen, shown, samples)

@@ -1,0 +1,60 @@
+"""What the comparators share: the other distillation methods the paper's tables set beside its own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from training.models.multi_exit import Outputs
+from training.objectives.criterion import Batch, Criterion
+from training.objectives.losses import soft_target
+from training.recipe import ComparatorObjective
+
+
+class Comparator(Criterion):
+    """gamma CE(y, s) + alpha T^2 KL(p_T(t) || p_T(s)) + beta L_m, for a student with one exit.
+
+    A subclass gives L_m by `term` and, as class attributes, the weights its source uses: `gamma`,
+    `alpha`, `beta` and the temperature T. A recipe can set each. "+KD" in the literature is alpha = 1.
+    """
+
+    gamma = 1.0
+    alpha = 0.0
+    beta = 1.0
+    temperature = 4.0
+
+    def __init__(
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+    ) -> None:
+        """`student` and `teacher` are outputs of any batch, for their shapes; `samples` is the size
+        of the training split."""
+        super().__init__()
+        for name in ("gamma", "alpha", "beta", "temperature", "preparation"):
+            value = getattr(objective, name)
+            if value is not None:
+                setattr(self, name, value)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        if teacher is None:
+            raise ValueError("a comparator needs a teacher's outputs")
+        upright = len(batch.labels)  # rotated copies, if there are any, lie behind
+        s, t = student.logits[-1][:upright], teacher.logits[-1][:upright]
+        loss = self.beta * self.term(student.float(), teacher.float(), batch)
+        if self.gamma:
+            loss = loss + self.gamma * cross_entropy(s, batch.labels)
+        if self.alpha:
+            loss = loss + self.alpha * soft_target(s, t, self.temperature)
+        return loss
+
+    def term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """L_m, the method's own part of the loss, a scalar. Outputs are in float32."""
+        raise NotImplementedError
+
+    def prepare(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        if teacher is None:
+            raise ValueError("a comparator needs a teacher's outputs")
+        return self.preparing_term(student.float(), teacher.float(), batch)
+
+    def preparing_term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """What is minimised while the method is prepared, a scalar. Outputs are in float32."""
+        raise NotImplementedError

@@ -1,0 +1,75 @@
+"""One batch from bytes to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from training.models.multi_exit import MultiExit, Normalize, Outputs
+from training.objectives.criterion import Batch, Criterion
+
+
+class Step(nn.Module):
+    """Normalises the images, asks teacher and student, and gives the criterion's loss.
+
+    Student and criterion are in train mode, the teacher stays in eval mode and gets no gradient.
+    """
+
+    def __init__(
+        self,
+        student: MultiExit,
+        teacher: MultiExit | None,
+        criterion: Criterion,
+        normalize: Normalize,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.student, self.teacher, self.criterion = student, teacher, criterion
+        self.normalize = normalize
+        self._bf16 = precision == "bf16"
+
+    def forward(
+        self, images: Tensor, batch: Batch, side: int | None = None, preparing: bool = False
+    ) -> Tensor:
+        """The mean loss of `images` uint8 [N, H, W, 3], shrunk to `side` pixels if that is given."""
+        inputs = self.normalize(images)
+        if self.criterion.rotations:
+            inputs = torch.cat([inputs.rot90(turns, (2, 3)) for turns in range(4)])
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if side is not None:
+            inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
+        teacher = self._teach(inputs)
+        with self._autocast(inputs):
+            student = self.student.observe(
+                inputs,
+                preactivations=self.criterion.preactivations,
+                gradient_equilibrium=self.criterion.gradient_equilibrium,
+            )
+        loss: Callable[..., Tensor] = self.criterion.prepare if preparing else self.criterion
+        return loss(_exact(student), teacher, batch)
+
+    @torch.no_grad()
+    def _teach(self, inputs: Tensor) -> Outputs | None:
+        if self.teacher is None:
+            return None
+        with self._autocast(inputs):
+            seen = self.teacher.observe(inputs, preactivations=self.criterion.preactivations)
+        return _exact(seen)
+
+    def _autocast(self, inputs: Tensor) -> torch.autocast:
+        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def train(self, mode: bool = True) -> Step:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+
+def _exact(outputs: Outputs) -> Outputs:
+    """Logits in float32; features stay in the precision they came in, for few criteria read them."""
+    logits = [z.float() for z in outputs.logits]
+    return Outputs(logits, outputs.features, outputs.preactivations)

@@ -16,8 +16,8 @@ class AttentionTransfer(Comparator):
     channels of the squared features of stage k, scaled to length 1. The larger of two maps is averaged
     down to the smaller one.
 
-    Section 3.1 and equation 2 of the paper; the mean in place of the norm, and beta, are those of its
-    authors' code.
+    Section 3.1 and equation 2 of the paper; the mean in place of the norm is that of its authors' code,
+    the averaging and beta are those of RepDistiller (Tian et al., ICLR 2020).
     """
 
     beta = 1000.0

@@ -16,7 +16,7 @@ class RelationalKnowledge(Comparator):
     """L_m = 25 mean_{ij} h(d_s, d_t) + 50 mean_{ijk} h(a_s, a_t) on the embeddings e, with h the Huber
     loss, d_ij = ||e_i - e_j|| over the mean distance of samples that lie apart, and a_ijk the cosine of
     the angle at e_i between e_j and e_k. Where two samples coincide their distance and the cosines of
-    their difference are 0, and so is the gradient of the distance.
+    their difference are 0, and the distance has no gradient.
 
     Sections 3.2.1 and 3.2.2 of the paper, with its weights for classification; the means go over all
     N^2 pairs and N^3 triples, i = j among them, as in the authors' code.

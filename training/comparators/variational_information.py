@@ -25,7 +25,7 @@ class VariationalInformation(Comparator):
     channel, 5 at first. The larger of two maps is averaged down to the smaller one.
 
     Section 2 of the paper; the mean in place of its sum, the depth of mu, the first variance and beta
-    are those of RepDistiller (Tian et al., ICLR 2020), after the authors' code.
+    are those of RepDistiller (Tian et al., ICLR 2020), which names the authors' code as its own source.
     """
 
     beta = 1.0

@@ -62,12 +62,12 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
     After every epoch it writes the resume file and reports metrics on the held-out split. Raises
     DivergedError when an epoch's mean loss is not finite; the resume file of the epoch before stays.
     """
-    optimizer = _optimizer(run, first_epoch)
+    optimizer = new_optimizer(run, first_epoch)
     if first_epoch:
         load_resume(run.directory, run.step, optimizer)
     for epoch in range(first_epoch, run.epochs):
         if epoch == run.preparation:
-            optimizer = _optimizer(run, epoch)
+            optimizer = new_optimizer(run, epoch)
         began = time.perf_counter()
         loss = train_epoch(run, optimizer, epoch, report.step)
         if not math.isfinite(loss):
@@ -108,7 +108,7 @@ def train_epoch(
     return total.item() / steps
 
 
-def _optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
+def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
     """A fresh optimiser of what epoch `epoch` trains."""
     settings, step = run.recipe.train, run.step
     if epoch < run.preparation:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from training.recipe import CifarNetwork, Recipe, TrainRecipe, validate_recipe
+from training.recipe import CifarNetwork, Recipe, TrainRecipe
+from training.recipe_files import validate_recipe
 from training.table.definition import Pair, Row, Table, load_table, table_names
 
 # Students of every seed have the same teacher, the usual custom: what varies is the student.

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel
 
 from training.checkpoint import ExitAccuracies
 from training.data.shapes import SHAPES
-from training.models.cost import count_macs, count_parameters
-from training.models.multi_exit import build_network
-from training.recipe import NetworkRecipe
+from training.models.cost import network_cost
 from training.table.compose import Cell, Variant, cell_recipe, find_recipe
 from training.table.definition import Table
 from training.table.results import Results, RunResult
@@ -107,7 +103,7 @@ def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> Fi
     recipe = cell_recipe(table, cell, variant, 0)
     seeds = results.seeds(recipe)
     shape = SHAPES[recipe.data.name]
-    parameters, macs = cost(recipe.network, shape.side, shape.classes)
+    parameters, macs = network_cost(recipe.network, shape.side, shape.classes)
     return Figures(
         pair=cell.pair.name,
         row=cell.row.key,
@@ -142,14 +138,6 @@ def _taught(name: str, results: Results) -> Taught:
     assert recipe is not None
     result = results.of(recipe)
     return Taught(run=name, test=result.test if result else None)
-
-
-@cache
-def cost(network: NetworkRecipe, side: int, classes: int) -> tuple[int, int]:
-    """Parameters of a network and its multiply-accumulates for one image of `side` pixels."""
-    with torch.device("meta"):
-        built = build_network(network.name, network.width, classes, network.exits, network.heads)
-        return count_parameters(built), count_macs(built.eval(), torch.empty(1, 3, side, side))
 
 
 def write(filled: Filled, file: Path) -> None:

@@ -114,7 +114,6 @@ def read_run(runs: Path, name: str) -> RunResult | None:
             test=config.test,
             seconds=config.seconds,
             tools=config.tools,
-            epochs_done=config.recipe.train.epochs,
         )
     state = resume_state(directory)
     if state is None:

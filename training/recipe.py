@@ -55,6 +55,10 @@ def _all_exits(network: str | None) -> tuple[int, ...]:
     return tuple(range(1, stages_of(network or "") + 1))
 
 
+def _published_width(network: str | None) -> int:
+    return 32 if (network or "").startswith("wrn") else 64
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -77,11 +81,13 @@ class DataRecipe(_Table):
 
 
 class NetworkRecipe(_Table):
-    """Backbone, channels of its first stage, the stages that carry a head (1-based; all of them unless
-    given) and the design of the heads."""
+    """Backbone, channels of its first stage (as published unless given), the stages that carry a head
+    (1-based; all of them unless given) and the design of the heads."""
 
     name: CifarNetwork | TorchvisionNetwork
-    width: Annotated[int, Field(ge=4, le=256)] = 64
+    width: Annotated[int, Field(ge=4, le=256)] = Field(
+        default_factory=lambda values: _published_width(values.get("name"))
+    )
     exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
     heads: HeadDesign = "sepconv"
 

@@ -13,10 +13,11 @@ from exports.bundles import embedded
 from exports.errors import ExportError
 from exports.export import export_bundle
 from exports.policy import simulate
+from exports.stages import export_stages
 from exports.verify import StageRunner, verify
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split, load_dataset
-from training.models.multi_exit import Normalize
+from training.models.multi_exit import Normalize, build_network
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,15 @@ def test_the_stages_agree_with_torch_in_batches_of_one_and_seven(
     network, config = load_checkpoint(workplace / "runs" / "digits-oto")
     runner = StageRunner(load_bundle(workplace / "digits").stages)
     assert verify(runner, network, Normalize(config.mean, config.std), images) < 1e-3
+
+
+def test_a_vgg_for_64_pixels_agrees_with_torch(images: np.ndarray) -> None:
+    network = build_network("vgg8", 4, 10, exits=[3, 4], heads="conv").eval()
+    normalize = Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    large = images[:14].repeat(4, axis=1).repeat(4, axis=2)
+    graphs = export_stages(network, normalize, (64, 64))
+    assert [graph.feature_shape for graph in graphs] == [(16, 16, 16), None]
+    assert verify(StageRunner([g.onnx for g in graphs]), network, normalize, large) < 1e-3
 
 
 @pytest.mark.parametrize("exit_", [1, 2, 3, 4])

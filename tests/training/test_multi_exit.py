@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import pytest
 import torch
 
 from training.models.cost import count_parameters
 from training.models.multi_exit import MultiExit, build_network
+from training.recipe import CifarNetwork, stages_of
 
 
 def scalar_network() -> MultiExit:
@@ -35,7 +39,7 @@ def test_with_equilibrium_a_stage_gets_their_mean() -> None:
 
 def test_features_of_every_stage_are_shown_with_a_head_or_without() -> None:
     network = build_network("resnet10", 8, 5, exits=[4]).eval()
-    seen = network.observe(torch.randn(2, 3, 16, 16), preactivations=True)
+    seen = network.observe(torch.randn(2, 3, 16, 16))
     assert [tuple(f.shape[1:]) for f in seen.features] == [
         (8, 16, 16),
         (16, 8, 8),
@@ -44,6 +48,14 @@ def test_features_of_every_stage_are_shown_with_a_head_or_without() -> None:
     ]
     assert len(seen.logits) == 1
     assert seen.embedding.shape == (2, 64)
+
+
+@pytest.mark.parametrize("name", get_args(CifarNetwork))
+def test_preactivations_are_what_the_last_relu_of_each_stage_gets(name: str) -> None:
+    stages = stages_of(name)
+    network = build_network(name, 4, 5, exits=[stages]).eval()
+    seen = network.observe(torch.randn(2, 3, 16, 16), preactivations=True)
+    assert len(seen.preactivations) == stages
     for before, after in zip(seen.preactivations, seen.features, strict=True):
         assert before.min() < 0
         assert torch.equal(before.relu(), after)

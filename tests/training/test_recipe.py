@@ -42,6 +42,23 @@ def test_a_recipe_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "width", "exits"),
+    [
+        ("resnet50", 64, (1, 2, 3, 4)),
+        ("vgg8", 64, (1, 2, 3, 4)),
+        ("wrn-16-2", 32, (1, 2, 3)),
+        ("wrn-40-2", 32, (1, 2, 3)),
+    ],
+)
+def test_a_network_named_alone_is_the_published_one_with_all_exits(
+    tmp_path: Path, name: str, width: int, exits: tuple[int, ...]
+) -> None:
+    text = GOOD.replace('"resnet10"\nwidth = 8', f'"{name}"')
+    network = load_recipe(written(tmp_path, text)).network
+    assert (network.width, network.exits, network.heads) == (width, exits, "sepconv")
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         (("epochs = 1", "epochs = 1\nepoch = 2"), "train.epoch"),
@@ -57,6 +74,15 @@ def test_a_recipe_file_is_read(tmp_path: Path) -> None:
             ('"cross_entropy"', '"kd"\n[teacher]\nrecipe = "t"'),
             r"set network.exits = \[4\]",
         ),
+        (('"resnet10"', '"wrn-16-2"\nexits = [2, 4]'), "end with 3"),
+        (
+            (
+                '"resnet10"\nwidth = 8\n[objective]\nmethod = "cross_entropy"',
+                '"wrn-16-2"\n[objective]\nmethod = "kd"\n[teacher]\nrecipe = "t"',
+            ),
+            r"set network.exits = \[3\]",
+        ),
+        (("width = 8", 'width = 8\nheads = "none"'), "network.heads"),
     ],
 )
 def test_a_mistake_is_named_in_one_sentence(

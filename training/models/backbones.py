@@ -12,7 +12,7 @@ from torch import nn
 class Backbone:
     """K stages in a row; stage k gives `channels[k - 1]` channels.
 
-    Every stage but the first halves the side of its input.
+    Every stage but the first halves the side of its input; a VGG's last one may quarter it.
     """
 
     stages: list[nn.Module]
@@ -28,6 +28,10 @@ def build_backbone(name: str, width: int) -> Backbone:
 
 
 def _builders() -> dict[str, Callable[[str, int], Backbone]]:
-    from training.models import resnet
+    from training.models import resnet, vgg, wrn
 
-    return dict.fromkeys(resnet.SPECS, resnet.resnet_backbone)
+    return {
+        **dict.fromkeys(resnet.SPECS, resnet.resnet_backbone),
+        **dict.fromkeys(vgg.DEPTHS, vgg.vgg_backbone),
+        **dict.fromkeys(wrn.DEPTHS, wrn.wrn_backbone),
+    }

@@ -1,11 +1,13 @@
 """Heads: the small classifiers on the stages' outputs.
 
 A head is any module that maps features [N, C, H, W] to logits [N, classes]. `build_heads` gives
-one per stage; the last stage has the network's ordinary head.
+one per stage; the last stage has the network's ordinary head. All others bring the features to the
+last stage's width, halve their side once for every later stage, and end with a linear layer.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -72,15 +74,15 @@ class Attention(nn.Module):
 
 
 class SepConvHead(nn.Module):
-    """Attention, then a SepConv for every later stage, then the linear classifier.
+    """Attention if wanted, then a SepConv for every later stage, then the linear classifier.
 
     `channels` are those of the head's own stage and of all later ones, so every head sees the last
     stage's width and resolution.
     """
 
-    def __init__(self, channels: Sequence[int], classes: int) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, *, attention: bool) -> None:
         super().__init__()
-        self.attention = Attention(channels[0])
+        self.attention = Attention(channels[0]) if attention else nn.Identity()
         self.reduce = nn.Sequential(*(SepConv(cin, cout) for cin, cout in pairwise(channels)))
         self.classify = LinearHead(channels[-1], classes)
 
@@ -110,8 +112,61 @@ def build_heads(design: str, backbone: Backbone, classes: int) -> list[nn.Module
 
 
 def _sepconv(backbone: Backbone, stage: int, classes: int) -> nn.Module:
-    return SepConvHead(backbone.channels[stage:], classes)
+    """Separable convolutions behind attention, as in the journal version of Zhang et al."""
+    return SepConvHead(backbone.channels[stage:], classes, attention=True)
+
+
+def _sepconv_plain(backbone: Backbone, stage: int, classes: int) -> nn.Module:
+    """The same without attention."""
+    return SepConvHead(backbone.channels[stage:], classes, attention=False)
+
+
+def _bottleneck(backbone: Backbone, stage: int, classes: int) -> nn.Module:
+    """1x1, k x k with stride k and 1x1 convolutions, at a quarter of the last stage's width C:
+    k = 2^r for r later stages. Convolutions have biases. Zhang et al., "Be Your Own Teacher" (ICCV
+    2019), as publicly reimplemented.
+    """
+    cin, cout = backbone.channels[stage], backbone.channels[-1]
+    middle, side = cout // 4, 2 ** (len(backbone.channels) - 1 - stage)
+    return nn.Sequential(
+        nn.Conv2d(cin, middle, 1),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, middle, side, side),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, cout, 1),
+        nn.BatchNorm2d(cout),
+        nn.ReLU(inplace=True),
+        LinearHead(cout, classes),
+    )
+
+
+def _conv(backbone: Backbone, stage: int, classes: int) -> nn.Module:
+    """A 3x3 convolution with stride 2 for every later stage. Lee and Lee, "Students are the Best
+    Teacher: Exit-Ensemble Distillation with Multi-Exits" (2021)."""
+    layers: list[nn.Module] = []
+    for cin, cout in pairwise(backbone.channels[stage:]):
+        layers += [
+            nn.Conv2d(cin, cout, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(cout),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, LinearHead(backbone.channels[-1], classes))
+
+
+def _copy(backbone: Backbone, stage: int, classes: int) -> nn.Module:
+    """All later stages once more, with weights of their own. Yang et al., "Hierarchical
+    Self-supervised Augmented Knowledge Distillation" (IJCAI 2021)."""
+    later = copy.deepcopy(backbone.stages[stage + 1 :])
+    return nn.Sequential(*later, LinearHead(backbone.channels[-1], classes))
 
 
 # A design builds the head of the 0-based stage of a backbone.
-DESIGNS: dict[str, Callable[[Backbone, int, int], nn.Module]] = {"sepconv": _sepconv}
+DESIGNS: dict[str, Callable[[Backbone, int, int], nn.Module]] = {
+    "sepconv": _sepconv,
+    "sepconv-plain": _sepconv_plain,
+    "bottleneck": _bottleneck,
+    "conv": _conv,
+    "copy": _copy,
+}

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from training.comparators.attention_features import AttentionFeatures
+from training.comparators.attention_transfer import AttentionTransfer
 from training.comparators.base import Comparator
-from training.comparators.similarity import SimilarityPreserving
+from training.comparators.correlation_congruence import CorrelationCongruence
+from training.comparators.fitnet import FitNet
+from training.comparators.probabilistic_transfer import ProbabilisticTransfer
+from training.comparators.relational_knowledge import RelationalKnowledge
+from training.comparators.similarity_preserving import SimilarityPreserving
+from training.comparators.variational_information import VariationalInformation
 
-COMPARATORS: dict[str, type[Comparator]] = {"sp": SimilarityPreserving}
+COMPARATORS: dict[str, type[Comparator]] = {
+    "fitnet": FitNet,
+    "at": AttentionTransfer,
+    "sp": SimilarityPreserving,
+    "cc": CorrelationCongruence,
+    "vid": VariationalInformation,
+    "rkd": RelationalKnowledge,
+    "pkt": ProbabilisticTransfer,
+    "afd": AttentionFeatures,
+}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from training.comparators.base import Comparator
+from training.comparators.features import unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
 
@@ -23,5 +23,5 @@ class SimilarityPreserving(Comparator):
 
 
 def _similarities(features: Tensor) -> Tensor:
-    flat = features.float().flatten(1)
-    return normalize(flat @ flat.T, dim=1)
+    flat = features.flatten(1)
+    return unit(flat @ flat.T, dim=1)

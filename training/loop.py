@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from training.checkpoint import load_resume, save_resume
 from training.data.batches import Resident
@@ -80,7 +81,11 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
-        state = {"epochs_done": epoch + 1, "recipe": run.recipe.model_dump(mode="json")}
+        state = {
+            "epochs_done": epoch + 1,
+            "epochs": run.epochs,
+            "recipe": run.recipe.model_dump(mode="json"),
+        }
         save_resume(run.directory, run.step, optimizer, state)
 
 
@@ -97,8 +102,11 @@ def train_epoch(
     run.step.train()
     batches = run.train.shuffled(settings.batch_size, run.recipe.data, run.recipe.seed, epoch)
     for done, (images, batch) in enumerate(batches):
+        at = first + done
+        if preparing:  # through the whole curve of rates, stretched to the preparation's length
+            at = at * settings.epochs // run.preparation
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, first + done, steps)
+            group["lr"] = learning_rate(settings, at, steps)
         loss = run.step(images, batch, side, preparing)
         optimizer.zero_grad()
         loss.backward()
@@ -109,12 +117,14 @@ def train_epoch(
 
 
 def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
-    """A fresh optimiser of what epoch `epoch` trains."""
-    settings, step = run.recipe.train, run.step
+    """A fresh optimiser of what epoch `epoch` trains; settles the criterion if it is prepared."""
+    settings, student, criterion = run.recipe.train, run.step.student, run.step.criterion
     if epoch < run.preparation:
-        parameters = step.criterion.prepared_parameters(step.student)
+        trained = [*criterion.prepared(), *([student] if criterion.prepares_student else [])]
     else:
-        parameters = [*step.student.parameters(), *step.criterion.parameters()]
+        criterion.settle()
+        trained = [student, criterion]
+    parameters = nn.ModuleList(trained).parameters()
     return torch.optim.SGD(
         [p for p in parameters if p.requires_grad],
         lr=settings.learning_rate,

@@ -139,8 +139,8 @@ def _assemble(recipe: Recipe, shape: Shape, shrink: int) -> Step:
         network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
         teacher = _build(network, shape).eval()
     fresh = recipe.model_copy(update={"start": None})
-    samples = shape.train - recipe.data.held_out
-    step = build_step(fresh, _noise(recipe, shape), teacher, NOWHERE, samples)
+    labels = torch.arange(shape.train - recipe.data.held_out) % shape.classes
+    step = build_step(fresh, _noise(recipe, shape), teacher, NOWHERE, labels)
     if recipe.start is not None and recipe.start.frozen:
         _freeze(step.student, load_recipe(recipe.start.recipe).network)
     return step

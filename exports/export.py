@@ -114,7 +114,7 @@ def _write(
     outcome = simulate(policy, test.logits, scaling)
     manifest = Manifest(
         format=FORMAT,
-        name=name or recipe.name,
+        name=name or recipe.name.replace("/", "-"),
         version=version,
         labels=config.classes,
         input=InputSpec(height=config.image_size[0], width=config.image_size[1]),

@@ -9,7 +9,8 @@ import typer
 from exports.cli import export
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
-from training.cli import train
+from training.cli import recipe, train
+from training.table.cli import table
 
 app = typer.Typer(
     name="offramp",
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, serve, classify):
+for command in (train, recipe, table, export, serve, classify):
     app.command()(command)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset
 from training.errors import RecipeError
 from training.models.multi_exit import MultiExit, Normalize, build_network
 from training.objectives.build import build_criterion
-from training.objectives.criterion import Criterion
+from training.objectives.criterion import Criterion, Setting
 from training.recipe import Recipe
 from training.step import Step
 
@@ -54,18 +55,21 @@ def _load_earlier(
 
 
 def build_step(
-    recipe: Recipe, dataset: Dataset, teacher: MultiExit | None, runs: Path, samples: int
+    recipe: Recipe, dataset: Dataset, teacher: MultiExit | None, runs: Path, labels: Tensor
 ) -> Step:
     """Student, criterion and teacher of a run, on the CPU, with the weights it begins with.
 
-    `samples` is the size of the training split. Raises RecipeError if the start does not fit.
+    `labels` are those of the training split, int64 [samples]. Raises RecipeError if the start or the
+    teacher does not fit.
     """
     shape = recipe.network
     student = build_network(shape.name, shape.width, len(dataset.classes), shape.exits, shape.heads)
     if recipe.start is not None:
         _start(student, recipe, runs)
     normalize = Normalize(dataset.mean, dataset.std)
-    criterion = _build_criterion(recipe, student, teacher, normalize, dataset, samples)
+    criterion = _build_criterion(
+        recipe, Setting(student, teacher, labels.cpu()), normalize, dataset
+    )
     return Step(student, teacher, criterion, normalize, recipe.train.precision)
 
 
@@ -92,15 +96,11 @@ def _start(student: MultiExit, recipe: Recipe, runs: Path) -> None:
 
 @torch.no_grad()
 def _build_criterion(
-    recipe: Recipe,
-    student: MultiExit,
-    teacher: MultiExit | None,
-    normalize: Normalize,
-    dataset: Dataset,
-    samples: int,
+    recipe: Recipe, setting: Setting, normalize: Normalize, dataset: Dataset
 ) -> Criterion:
     """The criterion, sized by what both networks show of one image."""
     image = normalize(torch.from_numpy(dataset.train.images[:1]))
-    seen = student.eval().observe(image, preactivations=True)
+    seen = setting.student.eval().observe(image, preactivations=True)
+    teacher = setting.teacher
     shown = None if teacher is None else teacher.observe(image, preactivations=True)
-    return build_criterion(recipe.objective, seen, shown, samples)
+    return build_criterion(recipe.objective, seen, shown, setting)

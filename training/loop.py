@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from training.checkpoint import load_resume, save_resume
 from training.data.batches import Resident
@@ -62,12 +63,12 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
     After every epoch it writes the resume file and reports metrics on the held-out split. Raises
     DivergedError when an epoch's mean loss is not finite; the resume file of the epoch before stays.
     """
-    optimizer = _optimizer(run, first_epoch)
+    optimizer = new_optimizer(run, first_epoch)
     if first_epoch:
         load_resume(run.directory, run.step, optimizer)
     for epoch in range(first_epoch, run.epochs):
         if epoch == run.preparation:
-            optimizer = _optimizer(run, epoch)
+            optimizer = new_optimizer(run, epoch)
         began = time.perf_counter()
         loss = train_epoch(run, optimizer, epoch, report.step)
         if not math.isfinite(loss):
@@ -80,7 +81,11 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
-        state = {"epochs_done": epoch + 1, "recipe": run.recipe.model_dump(mode="json")}
+        state = {
+            "epochs_done": epoch + 1,
+            "epochs": run.epochs,
+            "recipe": run.recipe.model_dump(mode="json"),
+        }
         save_resume(run.directory, run.step, optimizer, state)
 
 
@@ -97,8 +102,11 @@ def train_epoch(
     run.step.train()
     batches = run.train.shuffled(settings.batch_size, run.recipe.data, run.recipe.seed, epoch)
     for done, (images, batch) in enumerate(batches):
+        at = first + done
+        if preparing:  # through the whole curve of rates, stretched to the preparation's length
+            at = at * settings.epochs // run.preparation
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, first + done, steps)
+            group["lr"] = learning_rate(settings, at, steps)
         loss = run.step(images, batch, side, preparing)
         optimizer.zero_grad()
         loss.backward()
@@ -108,13 +116,15 @@ def train_epoch(
     return total.item() / steps
 
 
-def _optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
-    """A fresh optimiser of what epoch `epoch` trains."""
-    settings, step = run.recipe.train, run.step
+def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
+    """A fresh optimiser of what epoch `epoch` trains; settles the criterion if it is prepared."""
+    settings, student, criterion = run.recipe.train, run.step.student, run.step.criterion
     if epoch < run.preparation:
-        parameters = step.criterion.prepared_parameters(step.student)
+        trained = [*criterion.prepared(), *([student] if criterion.prepares_student else [])]
     else:
-        parameters = [*step.student.parameters(), *step.criterion.parameters()]
+        criterion.settle()
+        trained = [student, criterion]
+    parameters = nn.ModuleList(trained).parameters()
     return torch.optim.SGD(
         [p for p in parameters if p.requires_grad],
         lr=settings.learning_rate,

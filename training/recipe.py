@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from training.errors import RecipeError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -207,39 +202,3 @@ class Recipe(_Table):
         if weights is not None and len(weights) != len(exits):
             raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
         return self
-
-
-def load_recipe(source: str) -> Recipe:
-    """Read a recipe from a TOML file, or by its name from those that come with Offramp.
-
-    Raises RecipeError, in one sentence, if there is none or it is not valid.
-    """
-    path = Path(source)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"the recipe {source} cannot be read: {error}.") from error
-    else:
-        shipped = shipped_recipes()
-        if source not in shipped:
-            raise RecipeError(
-                f"there is no recipe {source!r}: give a .toml file or one of {', '.join(shipped)}."
-            )
-        text = (files("training") / "recipes" / f"{source}.toml").read_text("utf-8")
-    try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"the recipe {source} is not valid TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeError(f"the recipe {source} is not valid: {where}: {first['msg']}.") from error
-
-
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with Offramp."""
-    folder = files("training") / "recipes"
-    return sorted(
-        entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )

@@ -46,11 +46,11 @@ def run_recipe(
     target = choose_device(device)
     dataset = load_dataset(recipe.data.name, data_root, download)
     teacher, teacher_config = load_teacher(recipe, runs)
-    directory.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(recipe.seed)
     train_split, held_out = _resident_splits(recipe, dataset, target)
-    step = build_step(recipe, dataset, teacher, runs, len(train_split))
+    step = build_step(recipe, dataset, teacher, runs, train_split.labels)
+    directory.mkdir(parents=True, exist_ok=True)
     step = step.to(target).to(memory_format=torch.channels_last)
     run = Run(directory, recipe, step, train_split, held_out, target)
     network, normalize = step.student, step.normalize
@@ -97,7 +97,7 @@ def _first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
     done: int = state["epochs_done"]
     if not resume:
         raise CheckpointError(
-            f"{directory} holds a run stopped after epoch {done} of {recipe.train.epochs}: "
+            f"{directory} holds a run stopped after epoch {done} of {state['epochs']}: "
             "add --resume to go on, or move it away."
         )
     if Recipe.model_validate(state["recipe"]) != recipe:

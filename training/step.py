@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -42,14 +40,19 @@ class Step(nn.Module):
         if side is not None:
             inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
         teacher = self._teach(inputs)
+        if not preparing:
+            return self.criterion(self._learn(inputs), teacher, batch)
+        student = self._learn(inputs) if self.criterion.prepares_student else None
+        return self.criterion.prepare(student, teacher, batch)
+
+    def _learn(self, inputs: Tensor) -> Outputs:
         with self._autocast(inputs):
-            student = self.student.observe(
+            seen = self.student.observe(
                 inputs,
                 preactivations=self.criterion.preactivations,
                 gradient_equilibrium=self.criterion.gradient_equilibrium,
             )
-        loss: Callable[..., Tensor] = self.criterion.prepare if preparing else self.criterion
-        return loss(_exact(student), teacher, batch)
+        return _exact(seen)
 
     @torch.no_grad()
     def _teach(self, inputs: Tensor) -> Outputs | None:

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from training.comparators.base import Comparator
 from training.comparators.features import unit
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch
+from training.objectives.criterion import Batch, Setting
 from training.recipe import ComparatorObjective
 
 
@@ -31,9 +31,9 @@ class AttentionFeatures(Comparator):
     dimensions = 128
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        super().__init__(objective, student, teacher, samples)
+        super().__init__(objective, student, teacher, setting)
         d, count_s, count_t = self.dimensions, len(student.features), len(teacher.features)
         self.keys = nn.ModuleList(
             nn.Sequential(_normed(f.shape[1], d), nn.ReLU(inplace=True)) for f in student.features

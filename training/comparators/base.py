@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from training.errors import RecipeError
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch, Criterion
+from training.objectives.criterion import Batch, Criterion, Setting
 from training.objectives.losses import soft_target
 from training.recipe import ComparatorObjective
 
@@ -24,11 +27,15 @@ class Comparator(Criterion):
     temperature = 4.0
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        """`student` and `teacher` are outputs of any batch, for their shapes; `samples` is the size
-        of the training split."""
+        """`student` and `teacher` are outputs of any batch, for their shapes.
+
+        Raises RecipeError if the recipe asks for a preparation and the method has none.
+        """
         super().__init__()
+        if objective.preparation is not None and not self.preparation:
+            raise RecipeError(f"method {objective.method} has no preparation: leave it out.")
         for name in ("gamma", "alpha", "beta", "temperature", "preparation"):
             value = getattr(objective, name)
             if value is not None:
@@ -50,11 +57,27 @@ class Comparator(Criterion):
         """L_m, the method's own part of the loss, a scalar. Outputs are in float32."""
         raise NotImplementedError
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+    def prepare(self, student: Outputs | None, teacher: Outputs | None, batch: Batch) -> Tensor:
         if teacher is None:
             raise ValueError("a comparator needs a teacher's outputs")
-        return self.preparing_term(student.float(), teacher.float(), batch)
+        return self.preparing_term(student.float() if student else None, teacher.float(), batch)
 
-    def preparing_term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """What is minimised while the method is prepared, a scalar. Outputs are in float32."""
+    def preparing_term(self, student: Outputs | None, teacher: Outputs, batch: Batch) -> Tensor:
+        """What is minimised while the method is prepared, a scalar. Outputs are in float32;
+        `student` is None unless the method `prepares_student`."""
         raise NotImplementedError
+
+
+def pair_stages(
+    objective: ComparatorObjective, student: Sequence[Tensor], teacher: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """What the stages of both networks show, stage by stage.
+
+    Raises RecipeError if the networks differ in their number of stages.
+    """
+    if len(student) != len(teacher):
+        raise RecipeError(
+            f"method {objective.method} pairs stages one to one, but the student has {len(student)} "
+            f"and the teacher {len(teacher)}."
+        )
+    return list(zip(student, teacher, strict=True))

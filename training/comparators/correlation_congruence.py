@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from training.comparators.base import Comparator
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch
+from training.objectives.criterion import Batch, Setting
 from training.recipe import ComparatorObjective
 
 
@@ -23,9 +23,9 @@ class CorrelationCongruence(Comparator):
     dimensions = 128
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        super().__init__(objective, student, teacher, samples)
+        super().__init__(objective, student, teacher, setting)
         self.embed_student = nn.Linear(student.embedding.shape[1], self.dimensions)
         self.embed_teacher = nn.Linear(teacher.embedding.shape[1], self.dimensions)
 

@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 from training.comparators.base import Comparator
 from training.comparators.features import at_one_size
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch
+from training.objectives.criterion import Batch, Setting
 from training.recipe import ComparatorObjective
 
 
@@ -25,9 +25,9 @@ class FitNet(Comparator):
     stage = 2
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        super().__init__(objective, student, teacher, samples)
+        super().__init__(objective, student, teacher, setting)
         for name, outputs in (("student", student), ("teacher", teacher)):
             if len(outputs.features) < self.stage:
                 raise ValueError(

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from training.comparators.base import Comparator
 from training.comparators.features import at_one_size, stage_pairs
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch
+from training.objectives.criterion import Batch, Setting
 from training.recipe import ComparatorObjective
 
 EPSILON = 1e-5
@@ -31,9 +31,9 @@ class VariationalInformation(Comparator):
     beta = 1.0
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, samples: int
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        super().__init__(objective, student, teacher, samples)
+        super().__init__(objective, student, teacher, setting)
         self.predictions = nn.ModuleList(
             Prediction(s.shape[1], t.shape[1]) for s, t in stage_pairs(student, teacher)
         )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
+
+from training.models.multi_exit import build_network
+from training.recipe import NetworkRecipe
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -28,3 +33,12 @@ def count_macs(module: nn.Module, example: Tensor) -> int:
     for hook in hooks:
         hook.remove()
     return total
+
+
+@cache
+def network_cost(network: NetworkRecipe, side: int, classes: int) -> tuple[int, int]:
+    """Parameters of a network and its multiply-accumulates for one image of `side` pixels with all
+    exits. No weights are made for it."""
+    with torch.device("meta"):
+        built = build_network(network.name, network.width, classes, network.exits, network.heads)
+        return count_parameters(built), count_macs(built.eval(), torch.empty(1, 3, side, side))

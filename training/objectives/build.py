@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from training.comparators import COMPARATORS
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Criterion
+from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
 from training.recipe import ComparatorObjective, Objective
 
 
 def build_criterion(
-    objective: Objective, student: Outputs, teacher: Outputs | None, samples: int
+    objective: Objective, student: Outputs, teacher: Outputs | None, setting: Setting
 ) -> Criterion:
     """The criterion of `objective`, on the CPU.
 
     `student` and `teacher` are outputs of any batch: comparators size their adapters by the shapes.
-    `samples` is the size of the training split.
+    Raises RecipeError if the networks do not suit the objective.
     """
     if not isinstance(objective, ComparatorObjective):
         return ExitCriterion(objective)
     if teacher is None:
         raise ValueError(f"objective {objective.method} needs a teacher's outputs")
-    return COMPARATORS[objective.method](objective, student, teacher, samples)
+    return COMPARATORS[objective.method](objective, student, teacher, setting)

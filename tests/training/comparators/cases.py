@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tests.training.comparators.tiny import network
 from training.comparators import COMPARATORS
 from training.comparators.base import Comparator
 from training.models.multi_exit import Outputs
-from training.objectives.criterion import Batch
+from training.objectives.criterion import Batch, Setting
 from training.recipe import ComparatorObjective
 
 Numbers = Sequence[float] | Sequence["Numbers"]
@@ -30,7 +31,8 @@ def embedded(*vectors: Sequence[float]) -> Outputs:
 def comparator(method: str, student: Outputs, teacher: Outputs, **weights: float) -> Comparator:
     """The comparator for these two, in eval mode: batch norm is the identity, but for 5e-6 of it."""
     objective = ComparatorObjective.model_validate({"method": method, **weights})
-    return COMPARATORS[method](objective, student, teacher, 100).eval()
+    setting = Setting(network(), network(), torch.zeros(100, dtype=torch.int64))
+    return COMPARATORS[method](objective, student, teacher, setting).eval()
 
 
 def batch(samples: int) -> Batch:

@@ -1,0 +1,148 @@
+"""A table's cells with what was published and what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from training.checkpoint import ExitAccuracies
+from training.data.shapes import SHAPES
+from training.models.cost import network_cost
+from training.table.compose import Cell, Variant, cell_recipe, find_recipe
+from training.table.definition import Table
+from training.table.results import Results, RunResult
+
+
+class Spread(BaseModel):
+    """Mean of `n` figures and their sample standard deviation, which one figure has not."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def over(cls, figures: Sequence[float]) -> Spread:
+        """The spread of one figure or more."""
+        std = statistics.stdev(figures) if len(figures) > 1 else None
+        return cls(
+            mean=round(statistics.fmean(figures), 3),
+            std=None if std is None else round(std, 3),
+            n=len(figures),
+        )
+
+
+class Measured(BaseModel):
+    """Test accuracies in percent over the finished seeds."""
+
+    seeds: tuple[int, ...]
+    exits: tuple[Spread, ...]
+    ensemble: Spread
+
+
+class Taught(BaseModel):
+    """The run that teaches, and its test accuracies once it is finished."""
+
+    run: str
+    test: ExitAccuracies | None
+
+
+class Figures(BaseModel):
+    """One cell. Accuracies are in percent; `exits` are the stages that have one; `macs` are
+    multiply-accumulates for one image with all exits. `failed` and `stopped` say by seed why a run
+    ended and after how many epochs one stands.
+    """
+
+    pair: str
+    row: str
+    title: str
+    run: str
+    exits: tuple[int, ...]
+    published: float | None
+    published_exits: tuple[float, ...]
+    doubts: tuple[str, ...]
+    measured: Measured | None
+    failed: dict[int, str]
+    stopped: dict[int, int]
+    teacher: Taught | None
+    parameters: int
+    macs: int
+
+
+class Filled(BaseModel):
+    """A table under one protocol as far as it is filled; the JSON file under benchmarks/.
+
+    `changed` names what differs from the table's own protocol, as in `epochs24`; figures of changed
+    protocols do not stand beside the others.
+    """
+
+    table: str
+    source: str | None
+    changed: str
+    epochs: int
+    cells: tuple[Figures, ...]
+    runs: dict[str, RunResult]
+
+
+def fill(table: Table, cells: Sequence[Cell], variant: Variant, results: Results) -> Filled:
+    """`cells` with the published figures and what `results` has for them."""
+    changed = variant.of(table)
+    return Filled(
+        table=table.name,
+        source=table.source,
+        changed=changed.name,
+        epochs=changed.epochs or table.train.epochs,
+        cells=tuple(_figures(table, cell, variant, results) for cell in cells),
+        runs={name: r for name, r in sorted(results.runs.items()) if r.ended},
+    )
+
+
+def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> Figures:
+    recipe = cell_recipe(table, cell, variant, 0)
+    seeds = results.seeds(recipe)
+    shape = SHAPES[recipe.data.name]
+    parameters, macs = network_cost(recipe.network, shape.side, shape.classes)
+    return Figures(
+        pair=cell.pair.name,
+        row=cell.row.key,
+        title=cell.row.title,
+        run=recipe.name.rpartition("/")[0],
+        exits=recipe.network.exits,
+        published=table.published(cell.pair, cell.row),
+        published_exits=cell.row.published_exits.get(cell.pair.name, ()),
+        doubts=tuple(table.doubts_of(cell.pair, cell.row)),
+        measured=_measured([result for result in seeds if result.test is not None]),
+        failed={r.recipe.seed: r.failed for r in seeds if r.failed is not None},
+        stopped={r.recipe.seed: r.epochs_done for r in seeds if not r.ended},
+        teacher=_taught(recipe.teacher.recipe, results) if recipe.teacher else None,
+        parameters=parameters,
+        macs=macs,
+    )
+
+
+def _measured(finished: Sequence[RunResult]) -> Measured | None:
+    tests = [result.test for result in finished if result.test is not None]
+    if not tests:
+        return None
+    return Measured(
+        seeds=tuple(result.recipe.seed for result in finished),
+        exits=tuple(Spread.over(exits) for exits in zip(*(t.exits for t in tests), strict=True)),
+        ensemble=Spread.over([test.ensemble for test in tests]),
+    )
+
+
+def _taught(name: str, results: Results) -> Taught:
+    recipe = find_recipe(name)
+    assert recipe is not None
+    result = results.of(recipe)
+    return Taught(run=name, test=result.test if result else None)
+
+
+def write(filled: Filled, file: Path) -> None:
+    """Write `filled` as JSON, replacing `file` in one step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    part.write_text(filled.model_dump_json(indent=1) + "\n", "utf-8")
+    part.replace(file)

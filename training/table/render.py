@@ -1,0 +1,154 @@
+"""A table for the terminal and for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from training.errors import RecipeError
+from training.table.measure import Figures, Filled, Spread
+
+NONE = "-"
+
+
+def spread(figures: Spread | None) -> str:
+    """As in `76.27 ± 0.21`, or `76.27` for one run, or a dash for none."""
+    if figures is None:
+        return NONE
+    return f"{figures.mean:.2f}" + ("" if figures.std is None else f" ± {figures.std:.2f}")
+
+
+def percent(published: float | None, doubted: bool = False) -> str:
+    """A published figure, with a question mark where it is doubted."""
+    return NONE if published is None else f"{published:.2f}" + (" ?" if doubted else "")
+
+
+def millions(count: int) -> str:
+    """As in `3.97 M`, `556 M`."""
+    return f"{count / 1e6:.2f} M" if count < 100_000_000 else f"{count / 1e6:.0f} M"
+
+
+def by_pair(cells: Iterable[Figures]) -> Iterator[tuple[str, list[Figures]]]:
+    """The cells of each pair."""
+    for pair, figures in groupby(cells, key=lambda cell: cell.pair):
+        yield pair, list(figures)
+
+
+def heading(filled: Filled) -> str:
+    """Which table under which protocol."""
+    changed = (
+        f", CHANGED PROTOCOL {filled.changed}: not to be compared with the published figures"
+        if filled.changed
+        else ""
+    )
+    return f"{filled.table}, {filled.epochs} epochs{changed}"
+
+
+def columns(cells: Sequence[Figures]) -> list[str]:
+    """The headings of a pair's columns."""
+    exits = [f"exit {k}" for k in range(1, _stages(cells) + 1)]
+    return ["method", "published", "measured", "seeds", *exits, "parameters", "MACs", "remarks"]
+
+
+def line(cell: Figures, stages: int) -> list[str]:
+    """The columns of one cell. Exits have what was measured and, in brackets, what was published."""
+    measured = dict(zip(cell.exits, cell.measured.exits, strict=True)) if cell.measured else {}
+    published = dict(zip(cell.exits, cell.published_exits, strict=False))
+    return [
+        f"{cell.title} ({cell.row})",
+        percent(cell.published, bool(cell.doubts)),
+        spread(cell.measured.ensemble if cell.measured else None),
+        str(len(cell.measured.seeds)) if cell.measured else NONE,
+        *(_exit(measured.get(k), published.get(k)) for k in range(1, stages + 1)),
+        millions(cell.parameters),
+        millions(cell.macs),
+        "; ".join(_remarks(cell)),
+    ]
+
+
+def terminal(filled: Filled) -> Iterator[RichTable | str]:
+    """What to print, one rich table for every pair."""
+    yield heading(filled)
+    for pair, cells in by_pair(filled.cells):
+        stages = _stages(cells)
+        table = RichTable(title=f"{pair}: test accuracy, %", title_justify="left")
+        for k, name in enumerate(columns(cells)):
+            table.add_column(name, justify="left" if k in (0, stages + 6) else "right")
+        for cell in cells:
+            table.add_row(*line(cell, stages))
+        yield table
+        yield from _taught(cells)
+    yield from _doubts(filled.cells)
+
+
+def markdown(filled: Filled) -> str:
+    """The same as Markdown."""
+    parts = [f"*{heading(filled)}.*"]
+    for pair, cells in by_pair(filled.cells):
+        names = columns(cells)
+        rows = [names, ["---"] * len(names), *(line(cell, _stages(cells)) for cell in cells)]
+        parts.append(f"### {pair}")
+        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        parts += [f"{sentence}." for sentence in _taught(cells)]
+    parts += [f"- {sentence}." for sentence in _doubts(filled.cells)]
+    return "\n\n".join(parts).replace(".\n\n- ", ".\n- ") + "\n"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines between which a document has the table `name`."""
+    return f"<!-- table {name}: written by offramp table {name} -->", f"<!-- end of {name} -->"
+
+
+def into_document(path: Path, filled: Filled) -> None:
+    """Write the table between its markers in the Markdown file `path`.
+
+    Raises RecipeError if the file has no such markers.
+    """
+    name = "/".join(part for part in (filled.table, filled.changed) if part)
+    begin, end = markers(name)
+    text = path.read_text("utf-8")
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise RecipeError(f"{path} has no place for this table: add the lines {begin} and {end}.")
+    part = path.with_name(path.name + ".part")
+    part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
+    part.replace(path)
+
+
+def _stages(cells: Sequence[Figures]) -> int:
+    return max(cell.exits[-1] for cell in cells)
+
+
+def _exit(measured: Spread | None, published: float | None) -> str:
+    return spread(measured) + ("" if published is None else f" ({published:.2f})")
+
+
+def _remarks(cell: Figures) -> Iterator[str]:
+    for seed, why in cell.failed.items():
+        yield f"seed {seed} failed: {why.rstrip('.')}"
+    for seed, epochs in cell.stopped.items():
+        if seed not in cell.failed:
+            yield f"seed {seed} stopped after epoch {epochs}"
+
+
+def _taught(cells: Sequence[Figures]) -> Iterator[str]:
+    """A sentence for every teacher of the cells: what it reached."""
+    for teacher in {cell.teacher.run: cell.teacher for cell in cells if cell.teacher}.values():
+        if teacher.test is None:
+            yield f"teacher {teacher.run}: not trained"
+        else:
+            exits = ", ".join(f"{value:.2f}" for value in teacher.test.exits)
+            yield f"teacher {teacher.run}: exits {exits}, ensemble {teacher.test.ensemble:.2f}"
+
+
+def _doubts(cells: Iterable[Figures]) -> Iterator[str]:
+    by_reason: dict[str, list[str]] = {}
+    for cell in cells:
+        for why in cell.doubts:
+            by_reason.setdefault(why, []).append(f"{cell.pair}/{cell.row}")
+    for why, names in by_reason.items():
+        yield f"? {', '.join(names)}: {why}"

@@ -6,11 +6,11 @@ from training.comparators.activation_boundaries import ActivationBoundaries
 from training.comparators.attention_features import AttentionFeatures
 from training.comparators.attention_transfer import AttentionTransfer
 from training.comparators.base import Comparator
-from training.comparators.contrastive import ContrastiveRepresentation
+from training.comparators.contrastive_representation import ContrastiveRepresentation
 from training.comparators.correlation_congruence import CorrelationCongruence
 from training.comparators.factor_transfer import FactorTransfer
 from training.comparators.fitnet import FitNet
-from training.comparators.hierarchical import HierarchicalAugmented
+from training.comparators.hierarchical_augmented import HierarchicalAugmented
 from training.comparators.probabilistic_transfer import ProbabilisticTransfer
 from training.comparators.relational_knowledge import RelationalKnowledge
 from training.comparators.self_supervision import SelfSupervision

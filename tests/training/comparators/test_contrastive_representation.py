@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.training.comparators.tiny import batch, comparator, shown, vectors
-from training.comparators.contrastive import ContrastiveRepresentation
+from training.comparators.contrastive_representation import ContrastiveRepresentation
 
 LABELS = torch.tensor([0, 0, 1, 1])  # two negatives for each image: all of the other class
 STUDENT = np.array([[3.0, 4.0], [1.0, 0.0]])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.training.comparators.tiny import batch, comparator, network, shown, vectors
-from training.comparators.hierarchical import HierarchicalAugmented
+from training.comparators.hierarchical_augmented import HierarchicalAugmented
 from training.errors import RecipeError
 from training.models.multi_exit import Outputs
 

@@ -27,6 +27,7 @@ from exports.bundles import embedded
 from exports.policy import Floats, Policy, simulate
 from serving.engine import Engine
 from training.data.dataset import Split, load_dataset
+from training.recipe import DataRecipe
 
 HERE = Path(__file__).parent
 
@@ -35,7 +36,8 @@ def main() -> None:
     """Measure, print the table, write the JSON and the picture."""
     arguments = _arguments()
     bundle = load_bundle(arguments.bundle)
-    test = load_dataset(bundle.manifest.provenance.dataset, arguments.data).test
+    data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
+    test = load_dataset(data, arguments.data).test
     engine = Engine(bundle, threads=1)
     logits = all_logits(engine, test)
     policies = points(bundle)

@@ -62,7 +62,7 @@ def export_bundle(
         raise ExportError(f"{target} exists already; choose another name or move it away.")
     network, config = load_checkpoint(checkpoint)
     recipe = config.recipe
-    dataset = load_dataset(recipe.data.name, data_root)
+    dataset = load_dataset(recipe.data, data_root)
     if dataset.classes != config.classes:
         raise ExportError(f"{checkpoint} was trained on other classes than {dataset.name} has.")
     _, held_out_index = hold_out(

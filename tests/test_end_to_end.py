@@ -25,6 +25,7 @@ from serving.engine import Engine
 from tests.conftest import offramp
 from tests.servers import Server, started
 from training.data.dataset import load_dataset
+from training.recipe import DataRecipe
 
 SERVE = [sys.executable, "-m", "offramp.cli", "serve"]
 
@@ -43,7 +44,7 @@ def server(digits_bundle: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return load_dataset("digits", Path("unused")).test.images[:30]
+    return load_dataset(DataRecipe(name="digits", held_out=1), Path("unused")).test.images[:30]
 
 
 def test_the_server_answers_as_the_engine_does(

@@ -43,8 +43,9 @@ def _load_earlier(
         )
     network, config = load_checkpoint(runs / name)
     theirs, ours = config.recipe.data, recipe.data
-    if (theirs.name, theirs.held_out, theirs.held_out_seed) != (
+    if (theirs.name, theirs.path, theirs.held_out, theirs.held_out_seed) != (
         ours.name,
+        ours.path,
         ours.held_out,
         ours.held_out_seed,
     ):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
 CifarNetwork = Literal[
@@ -66,18 +67,38 @@ class _Table(BaseModel):
 class DataRecipe(_Table):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
-    `held_out` counts samples of the training split. `padding` is that of the random crops in pixels,
-    `cutout` the side of the square blanked out, `rotation` the largest random turn in degrees.
+    `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
+    its directory, from the data root unless absolute, and the pixels of a side that pictures are
+    brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
+    area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
+    there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
+    square blanked out.
     """
 
     name: DataName
+    path: Annotated[str, Field(min_length=1)] | None = None
+    side: Annotated[int, Field(ge=32, le=224)] | None = None
     held_out: Positive
     held_out_seed: int = 0
-    padding: Annotated[int, Field(ge=0, le=64)] = 4
+    scale: tuple[Share, Share] | None = None
+    padding: Annotated[int, Field(ge=0, le=64)] = Field(
+        default_factory=lambda values: 0 if values.get("scale") else 4
+    )
     flip: bool = True
     autoaugment: Literal["cifar10", "imagenet"] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for field in ("path", "side"):
+            given = getattr(self, field) is not None
+            if given != (self.name == "folder"):
+                verb = "takes no" if given else "needs a"
+                raise ValueError(f"data set {self.name} {verb} {field}")
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale must be [low, high], with low no larger than high")
+        return self
 
 
 class NetworkRecipe(_Table):

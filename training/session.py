@@ -44,7 +44,7 @@ def run_recipe(
     directory = runs / recipe.name
     first_epoch = _first_epoch(directory, recipe, resume)
     target = choose_device(device)
-    dataset = load_dataset(recipe.data.name, data_root, download)
+    dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, runs)
 
     torch.manual_seed(recipe.seed)

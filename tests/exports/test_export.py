@@ -18,11 +18,12 @@ from exports.verify import StageRunner, verify
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split, load_dataset
 from training.models.multi_exit import Normalize, build_network
+from training.recipe import DataRecipe
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    test: Split = load_dataset("digits", Path("unused")).test
+    test: Split = load_dataset(DataRecipe(name="digits", held_out=1), Path("unused")).test
     return test.images[:140]
 
 
@@ -111,7 +112,7 @@ def test_the_files_hold_no_path_of_the_machine_that_wrote_them(digits_bundle: Pa
 def test_the_embedded_bundle_is_as_accurate_as_it_says(cifar_root: Path) -> None:
     """All 10,000 test images through the embedded stages, as its manifest and card report them."""
     bundle = load_bundle(embedded())
-    test = load_dataset("cifar100", cifar_root).test
+    test = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test
     logits = StageRunner(bundle.stages).logits(test.images)
     for entry, own in zip(bundle.manifest.exits, logits, strict=True):
         assert 100 * (own.argmax(1) == test.labels).mean() == pytest.approx(

@@ -15,7 +15,7 @@ from training.checkpoint import load_checkpoint
 from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
-from training.recipe import NetworkRecipe, Recipe, StartRecipe, TrainRecipe
+from training.recipe import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import Report
 from training.session import run_recipe
 
@@ -106,7 +106,7 @@ def test_a_student_of_each_objective_is_trained_exported_and_answers(
     run(tmp_path, student(objective, exits))
     export_bundle(tmp_path / objective, tmp_path / "bundle", data_root=tmp_path, say=lambda _: None)
     bundle = load_bundle(tmp_path / "bundle")
-    images = load_dataset("digits", tmp_path).test.images[:3]
+    images = load_dataset(DataRecipe(name="digits", held_out=1), tmp_path).test.images[:3]
     patient = bundle.policy.override(mode="early_exit", threshold=1.1)
     answers = Engine(bundle).classify(images, patient)
     assert [answer.exit for answer in answers] == [len(exits)] * 3
@@ -122,7 +122,7 @@ def test_a_network_of_each_family_is_trained_exported_and_answers(
     run(tmp_path, recipe(epochs=1).model_copy(update={"network": shape}))
     export_bundle(tmp_path / "tiny", tmp_path / "bundle", data_root=tmp_path, say=lambda _: None)
     bundle = load_bundle(tmp_path / "bundle")
-    images = load_dataset("digits", tmp_path).test.images[:3]
+    images = load_dataset(DataRecipe(name="digits", held_out=1), tmp_path).test.images[:3]
     patient = bundle.policy.override(mode="early_exit", threshold=1.1)
     assert [answer.exit for answer in Engine(bundle).classify(images, patient)] == [exits] * 3
 

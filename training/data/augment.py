@@ -1,9 +1,44 @@
-"""Augmentation of a whole batch at once, on the device the images are on."""
+"""Augmentation of a whole batch at once, on the device the images are on.
+
+All random draws come from a CPU generator, so that they are the same on every device. What follows
+from them is the same to the byte for crops, mirroring, cutout and most of AutoAugment's operations;
+where pixels are interpolated, devices may differ in the last bit.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, pad
+
+from training.data.autoaugment import autoaugment
+from training.recipe import DataRecipe
+
+ASPECT = (3 / 4, 4 / 3)
+
+
+def augment(
+    images: Tensor, recipe: DataRecipe, generator: torch.Generator, blank: Tensor
+) -> Tensor:
+    """What `recipe` asks for, in this order: resized crop, crop and mirroring, rotation, AutoAugment,
+    cutout.
+
+    uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one; `blank` is the colour
+    of what cutout takes away, uint8 [3] on the images' device.
+    """
+    if recipe.scale is not None:
+        images = resized_crop(images, recipe.scale, generator)
+    images = crop_and_flip(images, recipe.padding, recipe.flip, generator)
+    if recipe.rotation:
+        turns = torch.rand(len(images), generator=generator) * 2 - 1
+        images = rotate(images, recipe.rotation * turns)
+    if recipe.autoaugment is not None:
+        images = autoaugment(images, recipe.autoaugment, generator)
+    if recipe.cutout:
+        images = cutout(images, recipe.cutout, generator, blank)
+    return images
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -14,7 +49,7 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
     """
     count, height, width, _ = images.shape
     if padding:
-        images = torch.nn.functional.pad(images, (0, 0, padding, padding, padding, padding))
+        images = pad(images, (0, 0, padding, padding, padding, padding))
     draw = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     rows = draw[0, :, None] + torch.arange(height)
     columns = draw[1, :, None] + torch.arange(width)
@@ -24,3 +59,59 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
     sample = torch.arange(count)[:, None, None]
     index = (sample, rows[:, :, None], columns[:, None, :])
     return images[tuple(part.to(images.device) for part in index)]
+
+
+def resized_crop(images: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Random parts of the images, enlarged to the whole size (Szegedy et al. 2015, section 6).
+
+    A part has a share of the area drawn evenly from `scale` and an aspect ratio drawn evenly in its
+    logarithm from 3/4 to 4/3; a side that would stick out is cut to the image's.
+    uint8 [N, H, W, 3] -> the same shape and type.
+    """
+    count = len(images)
+    area, aspect, x, y = torch.rand(4, count, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    low, high = (math.log(ratio) for ratio in ASPECT)
+    aspect = torch.exp(low + (high - low) * aspect)
+    width = (area * aspect).sqrt().clamp(max=1.0)
+    height = (area / aspect).sqrt().clamp(max=1.0)
+    none = torch.zeros(count)
+    to_x = torch.stack([width, none, (1 - width) * (2 * x - 1)], 1)
+    to_y = torch.stack([none, height, (1 - height) * (2 * y - 1)], 1)
+    return _warp(images, torch.stack([to_x, to_y], 1))
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Each image turned counter-clockwise about its centre by its `degrees` [N]; corners turn black.
+
+    uint8 [N, H, W, 3] -> the same shape and type.
+    """
+    _, height, width, _ = images.shape
+    cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
+    none = torch.zeros_like(cos)
+    to_x = torch.stack([cos, -sin * height / width, none], 1)
+    to_y = torch.stack([sin * width / height, cos, none], 1)
+    return _warp(images, torch.stack([to_x, to_y], 1))
+
+
+def cutout(images: Tensor, side: int, generator: torch.Generator, blank: Tensor) -> Tensor:
+    """A square of `side` pixels of every image painted over with `blank` (DeVries & Taylor 2017).
+
+    Its centre may be any pixel, so that at the border a part of it lies outside. The paper paints
+    with zero after normalisation: `blank` is to be the mean colour. uint8 [N, H, W, 3] -> the same.
+    """
+    count, height, width, _ = images.shape
+    top = torch.randint(0, height, (count, 1), generator=generator) - side // 2
+    left = torch.randint(0, width, (count, 1), generator=generator) - side // 2
+    rows = (torch.arange(height) >= top) & (torch.arange(height) < top + side)
+    columns = (torch.arange(width) >= left) & (torch.arange(width) < left + side)
+    covered = rows[:, :, None, None] & columns[:, None, :, None]
+    return torch.where(covered.to(images.device), blank, images)
+
+
+def _warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """The images seen through `matrices` [N, 2, 3], from output to input coordinates; bilinear."""
+    pixels = images.permute(0, 3, 1, 2).float()
+    grid = affine_grid(matrices.to(images.device), list(pixels.shape), align_corners=False)
+    seen = grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return seen.round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from training.data.augment import crop_and_flip
+from training.data.augment import augment
 from training.data.dataset import Split
 from training.objectives.criterion import Batch
 from training.recipe import DataRecipe
+
+# The largest chunk AutoAugment works on, and its pixels where images are large.
+AT_ONCE = 4096
+PIXELS_AT_ONCE = AT_ONCE * 64 * 64
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,30 @@ class Resident:
     ) -> Iterator[tuple[Tensor, Batch]]:
         """Augmented batches of one epoch; the incomplete last one is left out.
 
-        The order and every crop follow from (seed, epoch), so a resumed run sees the same data.
+        The order and every random draw follow from (seed, epoch), so a resumed run sees the same data.
         """
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
-        for chosen in torch.split(order, size)[: len(self) // size]:
-            images = crop_and_flip(self.images[chosen], recipe.padding, recipe.flip, generator)
-            yield images, Batch(self.labels[chosen], chosen)
+        blank = self.mean_colour if recipe.cutout else self.images.new_zeros(3)
+        whole = order[: len(self) // size * size]
+        for chunk in torch.split(whole, size * self._batches_at_once(size, recipe)):
+            images = augment(self.images[chunk], recipe, generator, blank)
+            for part, chosen in zip(
+                torch.split(images, size), torch.split(chunk, size), strict=True
+            ):
+                yield part, Batch(self.labels[chosen], chosen)
+
+    @cached_property
+    def mean_colour(self) -> Tensor:
+        """The mean of all pixels, uint8 [3], on the device."""
+        parts = torch.split(self.images, 1024)
+        total = torch.stack([part.sum((0, 1, 2), dtype=torch.int64) for part in parts]).sum(0)
+        pixels = self.images[..., 0].numel()
+        return ((total + pixels // 2) // pixels).to(torch.uint8)
+
+    def _batches_at_once(self, size: int, recipe: DataRecipe) -> int:
+        """How many batches are augmented together: AutoAugment is faster the more images it gets."""
+        if recipe.autoaugment is None:
+            return 1
+        _, height, width, _ = self.images.shape
+        return max(1, min(AT_ONCE, PIXELS_AT_ONCE // (height * width)) // size)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import shutil
-import tarfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split, channel_statistics
+from training.data.fetch import fetch_archive
 from training.errors import DataError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -41,18 +39,17 @@ def load_cifar100(root: Path, download: bool = False) -> Dataset:
                 f"CIFAR-100 is not in {folder}: unpack {URL} into {root}, "
                 "or add --download to have it done."
             )
-        _download(root)
+        fetch_archive(URL, ARCHIVE_MD5, root, FOLDER)
     train, test = _read(folder, "train"), _read(folder, "test")
     names = _unpickle(folder, "meta")["fine_label_names"]
-    pixels = train.images.reshape(-1, 3).astype(np.float64) / 255.0
-    mean, std = pixels.mean(0), pixels.std(0)
+    mean, std = channel_statistics(train.images)
     return Dataset(
         name="cifar100",
         train=train,
         test=test,
         classes=tuple(names),
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
+        mean=mean,
+        std=std,
     )
 
 
@@ -65,25 +62,13 @@ def _read(folder: Path, name: str) -> Split:
 
 def _unpickle(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if hashlib.md5(content).hexdigest() != FILE_MD5[name]:
-        raise DataError(f"{path} is not the official file (its md5 differs); download it again.")
+        raise DataError(
+            f"{path} is not the official file (its md5 differs); move {folder} away and fetch it again."
+        )
     loaded: dict[str, Any] = pickle.loads(content, encoding="latin1")
     return loaded
-
-
-def _download(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    archive = root / "cifar-100-python.tar.gz.part"
-    try:
-        with urllib.request.urlopen(URL, timeout=60) as source, archive.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        with archive.open("rb") as file:
-            if hashlib.file_digest(file, "md5").hexdigest() != ARCHIVE_MD5:
-                raise DataError(f"what {URL} gave is not the official archive (its md5 differs).")
-        with tarfile.open(archive) as tar:
-            tar.extractall(root, filter="data")
-    except OSError as error:
-        raise DataError(f"{URL} could not be downloaded to {root}: {error}.") from error
-    finally:
-        archive.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
+from training.recipe import DataRecipe
 
 
 @dataclass(frozen=True)
@@ -41,40 +42,81 @@ class Dataset:
     std: tuple[float, float, float]
 
 
+def channel_statistics(
+    images: NDArray[np.uint8],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each channel of images [N, H, W, 3], in units of the full range.
+
+    Exact but for the last rounding, and in little memory: from how often every value occurs.
+    """
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(images), 1024):
+        for channel in range(3):
+            values = images[start : start + 1024, ..., channel].reshape(-1)
+            counts[channel] += np.bincount(values, minlength=256)
+    levels = np.arange(256) / 255.0
+    mean = counts @ levels / counts.sum(1)
+    std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1))
+    return _three(mean), _three(std)
+
+
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
 def hold_out(
     labels: NDArray[np.int64], count: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose `count` samples to keep out of training, the same number of each class.
 
-    Returns the indices that stay and those held out, both sorted. When `count` is no multiple of
-    the number of classes, the first classes give one more. Raises DataError if a class is too small.
+    Where that would be more than half of the smallest class, the numbers are in proportion to the
+    classes' sizes instead. Returns the indices that stay and those held out, both sorted. What is
+    left over when the numbers do not come out even goes to the first classes. Raises DataError if
+    a class would lose all its samples.
     """
     rng = np.random.default_rng(seed)
-    classes = np.unique(labels)
-    share, rest = divmod(count, len(classes))
+    classes, sizes = np.unique(labels, return_counts=True)
     chosen = []
-    for position, label in enumerate(classes):
+    for label, size, wanted in zip(classes, sizes, _shares(sizes, count), strict=True):
         members = np.flatnonzero(labels == label)
-        wanted = share + (position < rest)
-        if wanted >= len(members):
+        if wanted >= size:
             raise DataError(
-                f"cannot hold out {count} samples: class {label} has only {len(members)} of them."
+                f"cannot hold out {count} samples: class {label} has only {size} of them."
             )
         chosen.append(rng.permutation(members)[:wanted])
     held_out = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
-def load_dataset(name: str, root: Path, download: bool = False) -> Dataset:
-    """Load data set `name` (a key of LOADERS) from below `root`.
+def _shares(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """How many samples each class gives, `count` in all."""
+    equal = np.full(len(sizes), count / len(sizes))
+    exact = equal if 2 * equal.max() <= sizes.min() else count * sizes / sizes.sum()
+    shares = exact.astype(np.int64)
+    rest = count - shares.sum()
+    shares[np.argsort(shares - exact, kind="stable")[:rest]] += 1
+    return shares
 
-    Raises DataError if its files are missing and `download` is not set, or if they are damaged.
+
+def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Dataset:
+    """Load the data set that `recipe` names from below `root`.
+
+    Raises DataError if its files are missing and cannot or, without `download`, may not be fetched,
+    or if they are damaged.
     """
     from training.data.cifar import load_cifar100
     from training.data.digits import load_digits
+    from training.data.folder import load_folder
+    from training.data.tiny_imagenet import load_tiny_imagenet
 
-    if name == "cifar100":
-        return load_cifar100(root, download)
-    if name == "digits":
-        return load_digits()
-    raise DataError(f"unknown data set {name!r}; there are cifar100 and digits.")
+    match recipe.name:
+        case "cifar100":
+            return load_cifar100(root, download)
+        case "tiny-imagenet":
+            return load_tiny_imagenet(root, download)
+        case "digits":
+            return load_digits()
+        case "folder":
+            assert recipe.path is not None
+            assert recipe.side is not None
+            return load_folder(root / recipe.path, recipe.side)

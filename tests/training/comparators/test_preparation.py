@@ -99,7 +99,7 @@ def snapshots(runs: Path, method: str) -> Snapshots:
     """One epoch of preparation and two of training, watched."""
     what = student(method, preparation=1)
     torch.manual_seed(what.seed)
-    dataset = load_dataset("digits", runs)
+    dataset = load_dataset(what.data, runs)
     kept, held_out = hold_out(dataset.train.labels, HELD_OUT, 0)
     splits = [
         Resident.of(dataset.train.take(part), torch.device("cpu")) for part in (kept, held_out)

@@ -1,0 +1,48 @@
+"""The [data] table of a recipe is whole and makes sense, or is refused."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from training.recipe import DataRecipe
+
+
+def data(**fields: object) -> DataRecipe:
+    return DataRecipe.model_validate({"name": "digits", "held_out": 1, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"name": "folder", "side": 64}, "data set folder needs a path"),
+        ({"name": "folder", "path": "photos"}, "data set folder needs a side"),
+        ({"path": "photos"}, "data set digits takes no path"),
+        ({"side": 64}, "data set digits takes no side"),
+        ({"name": "folder", "path": "", "side": 64}, "path"),
+        ({"name": "folder", "path": "photos", "side": 31}, "side"),
+        ({"name": "folder", "path": "photos", "side": 225}, "side"),
+        ({"scale": [0.5, 0.2]}, "low no larger than high"),
+        ({"scale": [0.0, 0.2]}, "scale"),
+        ({"scale": [0.5, 1.1]}, "scale"),
+        ({"scale": [0.5]}, "scale"),
+        ({"cutout": -1}, "cutout"),
+        ({"rotation": 181}, "rotation"),
+        ({"autoaugment": "svhn"}, "autoaugment"),
+    ],
+)
+def test_an_impossible_table_is_refused(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        data(**fields)
+
+
+def test_a_resized_crop_takes_the_place_of_the_padded_one_unless_both_are_asked_for() -> None:
+    assert data().padding == 4
+    assert data(scale=[0.5, 1.0]).padding == 0
+    assert data(scale=[0.5, 1.0], padding=2).padding == 2
+
+
+def test_a_table_survives_being_written_and_read() -> None:
+    for fields in ({"name": "folder", "path": "a/b", "side": 96, "scale": [0.2, 1.0]}, {}):
+        table = data(**fields)
+        assert DataRecipe.model_validate(table.model_dump(mode="json")) == table

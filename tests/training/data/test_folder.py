@@ -1,0 +1,153 @@
+"""A folder of pictures per class becomes a data set, or one sentence says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data.dataset import Dataset, load_dataset
+from training.errors import DataError
+from training.recipe import DataRecipe
+
+
+def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def fill(folder: Path, count: int, red: int, suffix: str = "png") -> None:
+    for number in range(count):
+        picture(folder / f"{number:03}.{suffix}", (red, number, 0))
+
+
+def load(directory: Path, root: Path = Path("elsewhere")) -> Dataset:
+    return load_dataset(DataRecipe(name="folder", path=str(directory), side=32, held_out=1), root)
+
+
+def numbers(images: np.ndarray) -> list[int]:
+    return images[:, 16, 16, 1].tolist()
+
+
+def test_a_fifth_of_every_class_is_the_test_split_and_always_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "dog", 20, 200)
+    fill(tmp_path / "photos" / "cat", 11, 100)
+    found = load(tmp_path / "photos")
+    assert found.name == "photos"
+    assert found.classes == ("cat", "dog")
+    assert found.train.images.shape == (25, 32, 32, 3)
+    assert np.bincount(found.train.labels).tolist() == [9, 16]
+    assert np.bincount(found.test.labels).tolist() == [2, 4]
+    for split in (found.train, found.test):
+        assert (split.images[:, 16, 16, 0] == np.where(split.labels == 0, 100, 200)).all()
+    dogs = [numbers(s.images[s.labels == 1]) for s in (found.train, found.test)]
+    assert sorted([*dogs[0], *dogs[1]]) == list(range(20))
+    assert dogs[1] != [0, 1, 2, 3]
+    assert np.array_equal(load(tmp_path / "photos").test.images, found.test.images)
+
+
+def test_a_relative_path_begins_at_the_data_root(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / "photos" / name, 5, 9)
+    assert load(Path("photos"), tmp_path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_splits_that_are_there_are_kept(tmp_path: Path, test: str) -> None:
+    for name, red in (("a", 10), ("b", 20)):
+        fill(tmp_path / "train" / name, 6, red)
+        fill(tmp_path / test / name, 2, red + 1)
+    found = load(tmp_path)
+    assert numbers(found.train.images) == [*range(6), *range(6)]
+    assert found.test.images[:, 0, 0, 0].tolist() == [11, 11, 21, 21]
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+    assert found.mean == pytest.approx((15 / 255, 2.5 / 255, 0.0))
+
+
+def test_of_test_and_val_it_is_test_that_tests(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / "train" / name, 6, 1)
+        fill(tmp_path / "test" / name, 2, 2)
+        fill(tmp_path / "val" / name, 3, 3)
+    assert load(tmp_path).test.images[:, 0, 0, 0].tolist() == [2] * 4
+
+
+def test_a_train_folder_without_a_test_folder_is_split(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / "train" / name, 10, 1)
+    found = load(tmp_path)
+    assert (len(found.train), len(found.test)) == (16, 4)
+
+
+def test_train_can_be_a_class(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 5, 1)
+    fill(tmp_path / "train" / "steam", 5, 1)
+    fill(tmp_path / "plane", 5, 2)
+    found = load(tmp_path)
+    assert found.classes == ("plane", "train")
+    assert len(found.train) + len(found.test) == 15
+
+
+def test_hidden_and_other_files_are_passed_over_and_any_suffix_is_known(tmp_path: Path) -> None:
+    for name in "ab":
+        for suffix in ("png", "JPG", "jpeg", "webp", "bmp", "gif"):
+            fill(tmp_path / name / suffix, 1, 1, suffix)
+        (tmp_path / name / ".hidden.png").write_text("not a picture")
+        (tmp_path / name / ".trash").mkdir()
+        (tmp_path / name / ".trash" / "old.png").write_text("not a picture")
+        (tmp_path / name / "Thumbs.db").write_text("not a picture")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.txt").write_text("what these are")
+    found = load(tmp_path)
+    assert found.classes == ("a", "b")
+    assert len(found.train) + len(found.test) == 12
+
+
+def unreadable(folder: Path) -> None:
+    fill(folder / "b", 6, 1)
+    (folder / "b" / "003.png").write_bytes((folder / "b" / "003.png").read_bytes()[:60])
+
+
+def untested(folder: Path) -> None:
+    fill(folder / "b", 1, 1)
+    fill(folder / "train" / "b", 5, 1)
+    fill(folder / "train" / "a", 5, 1)
+    fill(folder / "test" / "a", 5, 1)
+
+
+def empty_test(folder: Path) -> None:
+    untested(folder)
+    (folder / "test" / "b").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: None, "only one class (a)"),
+        (lambda folder: (folder / "b").mkdir(), "class b has too few pictures"),
+        (lambda folder: fill(folder / "b", 4, 1), "4, where it takes 5"),
+        (unreadable, "b/003.png cannot be read"),
+        (untested, "class b has a folder"),
+        (empty_test, "class b has no pictures"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
+    tmp_path: Path, change: object, says: str
+) -> None:
+    fill(tmp_path / "a", 5, 1)
+    assert callable(change)
+    change(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_and_what_is_no_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no folders of pictures"):
+        load(tmp_path)
+    for path in (tmp_path / "nowhere", Path(__file__)):
+        with pytest.raises(DataError, match="is not a directory"):
+            load(path)

@@ -1,0 +1,114 @@
+"""Training sees a picture as the server will, and names the one it cannot read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exports.bundle import InputSpec
+from serving.images import decode
+from training.data.pictures import PORTION, read_picture, read_pictures
+from training.errors import DataError
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def scene(height: int, width: int) -> Image.Image:
+    return noise(9, 12).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize(
+    ("name", "image", "options"),
+    [
+        ("landscape.jpg", scene(480, 641), {}),
+        ("portrait.jpeg", scene(700, 333), {}),
+        ("turned.JPG", scene(481, 640), {"exif": turned(6)}),
+        ("grey.jpg", scene(200, 300).convert("L"), {}),
+        ("print.jpg", scene(200, 300).convert("CMYK"), {}),
+        ("exact.png", noise(32, 32), {}),
+        ("small.png", noise(9, 14), {}),
+        ("line.png", noise(1, 300), {}),
+        ("clear.png", scene(90, 80).convert("RGBA").rotate(30), {}),
+        ("palette.png", scene(90, 80).convert("P"), {"transparency": 3}),
+        ("deep.png", Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13), {}),
+        ("photo.webp", scene(120, 90), {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_picture_has_the_pixels_that_the_server_gives_it(
+    tmp_path: Path, name: str, image: Image.Image, options: dict[str, object], side: int
+) -> None:
+    path = tmp_path / name
+    image.save(path, **options)
+    served = decode(path.read_bytes(), InputSpec(height=side, width=side), 1_000_000)
+    found = read_picture(path, side)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, served)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif"])
+def test_formats_the_server_does_not_take_are_read_too(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    Image.new("RGB", (40, 50), "white").save(path)
+    assert (read_picture(path, 32) == 255).all()
+
+
+def test_pictures_are_read_in_order(tmp_path: Path) -> None:
+    paths = []
+    for number in range(PORTION + 3):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (40, 40), (number, 0, 255 - number)).save(paths[-1])
+    images = read_pictures(paths, 32, "reading")
+    assert images.shape == (PORTION + 3, 32, 32, 3)
+    assert images[:, 5, 5, 0].tolist() == list(range(PORTION + 3))
+
+
+def truncated(path: Path) -> None:
+    noise(80, 80).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def claims_to_be_huge(path: Path) -> None:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(ihdr) - 4) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("half.jpg", truncated),
+        ("half.png", truncated),
+        ("half.webp", truncated),
+        ("huge.png", claims_to_be_huge),
+        ("text.jpg", lambda path: path.write_text("no picture")),
+        ("empty.jpg", lambda path: path.touch()),
+        ("missing.jpg", lambda path: None),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(
+    tmp_path: Path, name: str, spoil: object
+) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / name
+    noise(40, 40).save(good)
+    assert callable(spoil)
+    spoil(bad)
+    with pytest.raises(DataError) as caught:
+        read_pictures([good, bad, good], 32, "reading")
+    assert str(bad) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from training.assemble import build_step
 from training.data.batches import Resident
@@ -17,7 +18,7 @@ from training.data.shapes import SHAPES, Shape
 from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.cost import count_parameters, network_cost
-from training.models.multi_exit import MultiExit, build_network
+from training.models.multi_exit import MultiExit, Normalize, build_network
 from training.recipe import NetworkRecipe, Recipe
 from training.recipe_files import load_recipe
 from training.session import choose_device
@@ -134,16 +135,33 @@ def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
 
 def _assemble(recipe: Recipe, shape: Shape, shrink: int) -> Step:
     """The step, with fresh networks where a run would load earlier ones."""
+    noise = _noise(recipe, shape)
+    images = Normalize(noise.mean, noise.std)(torch.from_numpy(noise.train.images[:8]))
     teacher = None
     if recipe.teacher is not None:
         network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
-        teacher = _build(network, shape).eval()
+        teacher = _build(network, shape)
+        _give_statistics(teacher, images)
     fresh = recipe.model_copy(update={"start": None})
     labels = torch.arange(shape.train - recipe.data.held_out) % shape.classes
-    step = build_step(fresh, _noise(recipe, shape), teacher, NOWHERE, labels)
+    step = build_step(fresh, noise, teacher, NOWHERE, labels)
     if recipe.start is not None and recipe.start.frozen:
+        _give_statistics(step.student, images)
         _freeze(step.student, load_recipe(recipe.start.recipe).network)
     return step
+
+
+@torch.no_grad()
+def _give_statistics(network: MultiExit, images: Tensor) -> None:
+    """Let batch norm see `images` once: without, a deep fresh network in eval mode overflows."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean of all batches, of which there is one
+    network.train()(images)
+    network.eval()
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
 
 
 def _build(network: NetworkRecipe, shape: Shape) -> MultiExit:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from offramp.cli import app
 from training.errors import DivergedError, RecipeError
+from training.recipe import DataRecipe
 from training.recipe_files import load_recipe, shipped_recipes
 from training.rehearse import rehearse
 from training.table.compose import all_recipes
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small compute slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", [*shipped_recipes(), *all_recipes()])
 def test_a_recipe_passes_a_two_step_run(name: str) -> None:
     rehearse(load_recipe(name), device="cpu", shrink=8, batch_size=4)
@@ -39,9 +52,17 @@ def test_a_rehearsal_at_full_width_counts_what_the_network_has() -> None:
     assert seen.seconds == pytest.approx(240 * 24_500 * seen.step)
 
 
-def test_frozen_heads_learn_and_the_backbone_does_not() -> None:
-    recipe = load_recipe("digits/resnet18/heads")
-    assert rehearse(recipe, device="cpu", batch_size=4).learnt == 0
+@pytest.mark.parametrize("cell", ["vgg13-vgg8/oto", "wrn-40-2-wrn-16-2/crd", "wrn-40-2/heads"])
+def test_a_recipe_passes_at_full_width(cell: str) -> None:
+    rehearse(load_recipe(f"cifar100/{cell}"), device="cpu", batch_size=2)
+
+
+def test_a_preparation_is_rehearsed_and_forecast_too() -> None:
+    recipe = load_recipe("cifar100/vgg13-vgg8/sskd")
+    seen = rehearse(recipe, device="cpu", shrink=8, batch_size=4)
+    assert seen.preparation == 60
+    assert seen.preparing > 0
+    assert "60 epochs of preparation at " in str(seen)
 
 
 def test_a_loss_that_is_no_number_fails_the_rehearsal() -> None:
@@ -53,6 +74,7 @@ def test_a_loss_that_is_no_number_fails_the_rehearsal() -> None:
 
 def test_pictures_never_read_cannot_be_rehearsed() -> None:
     recipe = load_recipe("digits-teacher")
-    folder = recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": "folder"})})
+    pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
+    folder = recipe.model_copy(update={"data": pictures})
     with pytest.raises(RecipeError, match="nothing is known before"):
         rehearse(folder, device="cpu")

@@ -21,18 +21,36 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch compile the network first.")
+    ] = False,
 ) -> None:
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
     try:
+        from training.distributed import Processes, joined
         from training.session import run_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
+    from training.errors import StoppedError
     from training.recipe import load_recipe
 
-    loaded = load_recipe(recipe)
-    config = run_recipe(
-        loaded, runs=runs, data_root=data, device=device, download=download, resume=resume
-    )
-    exits = ", ".join(f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1))
-    typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
-    typer.echo(f"checkpoint: {runs / loaded.name}")
+    with joined(device):
+        loaded = load_recipe(recipe)
+        try:
+            config = run_recipe(
+                loaded,
+                runs=runs,
+                data_root=data,
+                device=device,
+                download=download,
+                resume=resume,
+                compiled=compiled,
+            )
+        except KeyboardInterrupt:
+            raise StoppedError(f"stopped; go on with: offramp train {recipe} --resume") from None
+        if Processes.current().first:
+            exits = ", ".join(
+                f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
+            )
+            typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
+            typer.echo(f"checkpoint: {runs / loaded.name}")

@@ -36,14 +36,20 @@ class Resident:
         yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
 
     def shuffled(
-        self, size: int, recipe: DataRecipe, seed: int, epoch: int
+        self,
+        size: int,
+        recipe: DataRecipe,
+        seed: int,
+        epoch: int,
+        share: slice = slice(None),
     ) -> Iterator[tuple[Tensor, Batch]]:
         """Augmented batches of one epoch; the incomplete last one is left out.
 
-        The order and every crop follow from (seed, epoch), so a resumed run sees the same data.
+        The order and every crop follow from (seed, epoch), so a resumed run sees the same data. Of
+        every batch only `share` is given: the parts of several processes make up the same batch.
         """
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
         for chosen in torch.split(order, size)[: len(self) // size]:
             images = crop_and_flip(self.images[chosen], recipe.padding, recipe.flip, generator)
-            yield images, Batch(self.labels[chosen], chosen)
+            yield images[share], Batch(self.labels[chosen[share]], chosen[share])

@@ -2,7 +2,8 @@
 
 The loss is a mean over samples and the shares are equal, so the mean of the processes' gradients is
 the whole batch's; batch norm takes its statistics over all shares. A criterion that compares samples
-with each other or remembers them (SP, RKD, CC, PKT, CRD and the like) sees its process's share only.
+with each other (SP, RKD, CC, PKT) sees its process's share only; one that remembers them (CRD)
+remembers those of the first process.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ class Processes:
             return step
         # A comparator may leave some of the weights, its own or the student's, out of its loss.
         partial = not isinstance(step.criterion, ExitCriterion)
-        return DistributedDataParallel(
-            step, broadcast_buffers=False, find_unused_parameters=partial
-        )
+        return DistributedDataParallel(step, find_unused_parameters=partial)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of the processes' `value`, of any shape; changes `value` itself."""
@@ -152,13 +151,13 @@ def share_batch_norm(step: Step, device: torch.device) -> None:
 class SharedBatchNorm(_BatchNorm):
     """Batch norm over the samples of all processes, for CPUs: torch's SyncBatchNorm needs GPUs.
 
-    [N, C, ...] -> the same shape and type, computed in float32. All processes have the same N.
+    [N, C, ...] -> the same shape and type, computed in the weights' type. All processes have the same N.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        exact, others = x.float(), [0, *range(2, x.dim())]
+        exact, others = x.to(self.weight.dtype), [0, *range(2, x.dim())]
         own = torch.stack([exact.mean(others), exact.var(others, correction=0)])
         means, variances = _Gather.apply(own).unbind(1)
         mean = means.mean(0)

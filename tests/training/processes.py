@@ -15,8 +15,8 @@ from pathlib import Path
 
 from offramp.cli import main
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
     [
         "training.session",
         "torch._dynamo",  # making an optimiser imports it
@@ -41,7 +41,7 @@ class Offramp:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = cwd / f"output-{time.monotonic_ns()}"
-        self._process = _context.Process(
+        self._process = context.Process(
             target=_offramp, args=(arguments, cwd, self._log, first, dict(environment or {}))
         )
         self._process.start()

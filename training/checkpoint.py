@@ -7,10 +7,7 @@ it is replaced in one step and a kill leaves the last whole one.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.errors import CheckpointError
+from training.files import replacing
 from training.models.multi_exit import MultiExit, build_network
 from training.recipe import Recipe
 from training.step import Step
@@ -60,12 +58,20 @@ class CheckpointConfig(BaseModel):
         )
 
 
+class ResumeState(BaseModel):
+    """What an unfinished run is besides its tensors. `epochs_done` counts the preparation's too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs_done: int
+    recipe: Recipe
+
+
 def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:
     """Write the checkpoint into directory `run`; the JSON comes last and makes it whole."""
     _write_tensors(run / WEIGHTS, _weights(network), {})
-    part = run / f"{CONFIG}.part"
-    part.write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
-    part.replace(run / CONFIG)
+    with replacing(run / CONFIG) as part:
+        part.write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
 
 
 def load_checkpoint(run: Path) -> tuple[MultiExit, CheckpointConfig]:
@@ -73,44 +79,56 @@ def load_checkpoint(run: Path) -> tuple[MultiExit, CheckpointConfig]:
 
     Raises CheckpointError if it is missing, unfinished, damaged or of another format.
     """
-    try:
-        text = (run / CONFIG).read_text("utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"{run} holds no finished checkpoint ({CONFIG} is missing)."
-        ) from error
-    try:
-        config = CheckpointConfig.model_validate_json(text)
-    except ValidationError as error:
-        raise CheckpointError(
-            f"{run / CONFIG} is not a valid checkpoint: {error.errors()[0]['msg']}."
-        ) from error
+    config = read_config(run)
     tensors, _ = _read_tensors(run / WEIGHTS)
     network = config.build()
     _fill(network, tensors, run / WEIGHTS)
     return network.eval(), config
 
 
+def read_config(run: Path) -> CheckpointConfig:
+    """The config of the checkpoint in directory `run`. Raises CheckpointError as `load_checkpoint`."""
+    try:
+        content = (run / CONFIG).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{run} holds no finished checkpoint ({CONFIG} is missing)."
+        ) from error
+    try:
+        return CheckpointConfig.model_validate_json(content)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{run / CONFIG} is not a valid checkpoint: {error.errors()[0]['msg']}."
+        ) from error
+
+
 def save_resume(
-    run: Path, step: Step, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    run: Path, step: Step, optimizer: torch.optim.Optimizer, state: ResumeState
 ) -> None:
-    """Write student, criterion, momentum and `state` (JSON-able), for `load_resume` to go on from."""
+    """Write student, criterion, momentum and `state`, for `load_resume` to go on from."""
     learning = _learning(step)
     tensors = {f"model.{name}": tensor for name, tensor in _weights(learning).items()}
     for name, parameter in learning.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
-    _write_tensors(run / RESUME, tensors, {"state": json.dumps(state)})
+    _write_tensors(run / RESUME, tensors, {"state": state.model_dump_json()})
 
 
-def resume_state(run: Path) -> dict[str, Any] | None:
-    """The `state` of the unfinished run in directory `run`, or None if there is none."""
+def resume_state(run: Path) -> ResumeState | None:
+    """The state of the unfinished run in directory `run`, or None if there is none.
+
+    Raises CheckpointError if its file is damaged or not one of a run.
+    """
     if not (run / RESUME).is_file():
         return None
     _, metadata = _read_tensors(run / RESUME, tensors=False)
-    state: dict[str, Any] = json.loads(metadata["state"])
-    return state
+    try:
+        return ResumeState.model_validate_json(metadata.get("state", ""))
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{run / RESUME} is not the state of a run of this version; move it away to train anew."
+        ) from error
 
 
 def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None:
@@ -143,11 +161,8 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata)
 
 
 def _read_tensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:

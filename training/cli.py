@@ -23,6 +23,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch compile the network first.")
+    ] = False,
     rehearse: Annotated[
         bool,
         typer.Option(
@@ -33,22 +36,37 @@ def train(
 ) -> None:
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
     try:
+        from training.distributed import Processes, joined
         from training.recipe_files import load_recipe
         from training.rehearse import rehearse as rehearsed
         from training.session import run_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
+    from training.errors import StoppedError
 
-    loaded = load_recipe(recipe)
-    if rehearse:
-        typer.echo(rehearsed(loaded, device=device))
-        return
-    config = run_recipe(
-        loaded, runs=runs, data_root=data, device=device, download=download, resume=resume
-    )
-    exits = ", ".join(f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1))
-    typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
-    typer.echo(f"checkpoint: {runs / loaded.name}")
+    with joined(device):
+        loaded = load_recipe(recipe)
+        if rehearse:
+            typer.echo(rehearsed(loaded, device=device))
+            return
+        try:
+            config = run_recipe(
+                loaded,
+                runs=runs,
+                data_root=data,
+                device=device,
+                download=download,
+                resume=resume,
+                compiled=compiled,
+            )
+        except KeyboardInterrupt:
+            raise StoppedError(f"stopped; go on with: offramp train {recipe} --resume") from None
+        if Processes.current().first:
+            exits = ", ".join(
+                f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
+            )
+            typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
+            typer.echo(f"checkpoint: {runs / loaded.name}")
 
 
 def recipe(

@@ -19,3 +19,17 @@ class CheckpointError(OfframpError):
 
 class DivergedError(OfframpError):
     """The loss stopped being a number."""
+
+
+class BusyError(OfframpError):
+    """Another process works on the same run."""
+
+
+class WriteError(OfframpError):
+    """A file of a run cannot be written."""
+
+
+class StoppedError(OfframpError):
+    """The user stopped the run; the exit code is the shell's for an interrupt."""
+
+    exit_code = 130

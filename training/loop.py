@@ -1,4 +1,4 @@
-"""The training loop: one for a CPU and for a GPU."""
+"""The training loop: one for a CPU, a GPU and several processes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from training.checkpoint import load_resume, save_resume
+from training.checkpoint import ResumeState, load_resume, save_resume
 from training.data.batches import Resident
+from training.distributed import ALONE, Processes
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
 from training.recipe import Recipe, TrainRecipe
@@ -30,6 +32,12 @@ class Run:
     train: Resident
     held_out: Resident
     device: torch.device
+    processes: Processes = ALONE
+
+    @cached_property
+    def parallel(self) -> nn.Module:
+        """The step, its gradients those of all processes' samples."""
+        return self.processes.parallel(self.step)
 
     @property
     def preparation(self) -> int:
@@ -57,11 +65,12 @@ def learning_rate(settings: TrainRecipe, step: int, steps: int) -> float:
     return peak * (whole - step) / (whole - warmup)
 
 
-def train(run: Run, report: Report, first_epoch: int) -> None:
+def train(run: Run, report: Report | None, first_epoch: int) -> None:
     """Train `run.step` in place from epoch `first_epoch` (0-based) to the last.
 
-    After every epoch it writes the resume file and reports metrics on the held-out split. Raises
-    DivergedError when an epoch's mean loss is not finite; the resume file of the epoch before stays.
+    After every epoch the first process writes the resume file and reports metrics on the held-out
+    split; the others have no `report`. Raises DivergedError when an epoch ends with a loss or a weight
+    that is not finite; the resume file of the epoch before stays.
     """
     optimizer = new_optimizer(run, first_epoch)
     if first_epoch:
@@ -70,22 +79,17 @@ def train(run: Run, report: Report, first_epoch: int) -> None:
         if epoch == run.preparation:
             optimizer = new_optimizer(run, epoch)
         began = time.perf_counter()
-        loss = train_epoch(run, optimizer, epoch, report.step)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss} in epoch {epoch + 1}: lower train.learning_rate; "
-                f"{run.directory} keeps the state after epoch {epoch}."
-            )
+        loss = train_epoch(run, optimizer, epoch, report.step if report else _unseen)
+        if not (math.isfinite(loss) and _finite(run.step)):
+            raise DivergedError(_diverged(run, epoch, loss))
+        if report is None:
+            continue
         held_out = accuracies(
             predict(run.step.student, run.step.normalize, run.held_out), run.held_out.labels
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
-        state = {
-            "epochs_done": epoch + 1,
-            "epochs": run.epochs,
-            "recipe": run.recipe.model_dump(mode="json"),
-        }
+        state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe)
         save_resume(run.directory, run.step, optimizer, state)
 
 
@@ -100,20 +104,23 @@ def train_epoch(
     side = None if preparing else _side(settings, epoch - run.preparation)
     total = torch.zeros((), device=run.device)
     run.step.train()
-    batches = run.train.shuffled(settings.batch_size, run.recipe.data, run.recipe.seed, epoch)
+    share = run.processes.share(settings.batch_size)
+    batches = run.train.shuffled(
+        settings.batch_size, run.recipe.data, run.recipe.seed, epoch, share
+    )
     for done, (images, batch) in enumerate(batches):
         at = first + done
         if preparing:  # through the whole curve of rates, stretched to the preparation's length
             at = at * settings.epochs // run.preparation
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, at, steps)
-        loss = run.step(images, batch, side, preparing)
+        loss = run.parallel(images, batch, side, preparing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
         on_step(done + 1, steps)
-    return total.item() / steps
+    return run.processes.mean(total).item() / steps
 
 
 def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
@@ -139,3 +146,24 @@ def _side(settings: TrainRecipe, epoch: int) -> int | None:
     if progressive is None or epoch >= progressive.fraction * settings.epochs:
         return None
     return progressive.side
+
+
+def _unseen(done: int, steps: int) -> None:
+    """Progress of a process that shows none."""
+
+
+def _finite(step: Step) -> bool:
+    """Whether all that is learnt and its statistics are numbers: a resume file must not hold others."""
+    learning = (*step.student.state_dict().values(), *step.criterion.state_dict().values())
+    return all(bool(tensor.isfinite().all()) for tensor in learning)
+
+
+def _diverged(run: Run, epoch: int, loss: float) -> str:
+    what = "a weight is no longer finite" if math.isfinite(loss) else f"the loss is {loss}"
+    if epoch == 0:
+        return f"{what} in epoch 1: lower train.learning_rate and train again."
+    return (
+        f"{what} in epoch {epoch + 1}; {run.directory} keeps the last good state, that after epoch "
+        f"{epoch}: move it away and train anew with a lower train.learning_rate, or add --resume to "
+        "go on from it."
+    )

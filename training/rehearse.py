@@ -15,13 +15,13 @@ from training.assemble import build_step
 from training.data.batches import Resident
 from training.data.dataset import Dataset, Split
 from training.data.shapes import SHAPES, Shape
+from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.cost import count_parameters, network_cost
 from training.models.multi_exit import MultiExit, Normalize, build_network
 from training.recipe import NetworkRecipe, Recipe
 from training.recipe_files import load_recipe
-from training.session import choose_device
 from training.step import Step
 
 STEPS = 2

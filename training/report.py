@@ -6,14 +6,17 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from training.checkpoint import ExitAccuracies
+from training.errors import CheckpointError
+from training.files import replacing
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+REDRAW_SECONDS = 10.0
 
 
 class EpochMetrics(BaseModel):
@@ -28,7 +31,8 @@ class EpochMetrics(BaseModel):
 class Report:
     """Shows progress on stderr and keeps the metrics of a run's directory.
 
-    A terminal gets a bar; anything else gets one line per epoch.
+    A terminal gets a bar; anything else gets one line per epoch. The curves are drawn at the end, and
+    on the way whenever they are older than `REDRAW_SECONDS`: a drawing takes longer than a small epoch.
     """
 
     def __init__(self, directory: Path, epochs: int, first_epoch: int) -> None:
@@ -36,7 +40,7 @@ class Report:
         self._epochs = epochs
         self._done = first_epoch
         self._first = first_epoch
-        self._began = time.perf_counter()
+        self._began = self._drawn = time.perf_counter()
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -48,8 +52,7 @@ class Report:
         )
         self._task = self._bar.add_task("", total=None, epoch="", eta="")
         self.history = read_metrics(directory)[:first_epoch]
-        lines = (metrics.model_dump_json() + "\n" for metrics in self.history)
-        (directory / METRICS).write_text("".join(lines), "utf-8")
+        write_metrics(self.history, directory)
 
     def __enter__(self) -> Report:
         self._bar.start()
@@ -69,12 +72,14 @@ class Report:
         )
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """An epoch is finished: append to metrics.jsonl, redraw the curves, tell the user."""
+        """An epoch is finished: add it to metrics.jsonl and the curves, tell the user."""
         self.history.append(metrics)
         self._done = metrics.epoch
-        with (self._directory / METRICS).open("a", encoding="utf-8") as file:
-            file.write(metrics.model_dump_json() + "\n")
-        draw_curves(self.history, self._directory / CURVES)
+        write_metrics(self.history, self._directory)
+        now = time.perf_counter()
+        if metrics.epoch == self._epochs or now - self._drawn > REDRAW_SECONDS:
+            draw_curves(self.history, self._directory / CURVES)
+            self._drawn = now
         exits = " ".join(f"{value:.2f}" for value in metrics.held_out.exits)
         self._console.print(
             f"epoch {metrics.epoch}/{self._epochs}  loss {metrics.loss:.4f}  held-out {exits} "
@@ -94,12 +99,23 @@ class Report:
 
 
 def read_metrics(directory: Path) -> list[EpochMetrics]:
-    """The whole lines of a run's metrics.jsonl; empty if there is none yet."""
+    """A run's metrics.jsonl, line by line; empty if there is none yet.
+
+    Raises CheckpointError if it is damaged.
+    """
     path = directory / METRICS
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    return [EpochMetrics.model_validate_json(line) for line in lines if line.endswith("\n")]
+    try:
+        return [EpochMetrics.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is damaged: {error.errors()[0]['msg']}.") from error
+
+
+def write_metrics(history: list[EpochMetrics], directory: Path) -> None:
+    """Write metrics.jsonl, replacing it in one step."""
+    with replacing(directory / METRICS) as part:
+        part.write_text("".join(m.model_dump_json() + "\n" for m in history), "utf-8")
 
 
 def draw_curves(history: list[EpochMetrics], path: Path) -> None:
@@ -116,6 +132,5 @@ def draw_curves(history: list[EpochMetrics], path: Path) -> None:
     right.plot(epochs, [m.held_out.ensemble for m in history], "k--", label="ensemble")
     right.set(xlabel="epoch", ylabel="held-out accuracy, %")
     right.legend()
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png")

@@ -13,17 +13,22 @@ from training.checkpoint import (
     CONFIG,
     RESUME,
     CheckpointConfig,
+    load_checkpoint,
+    read_config,
     resume_state,
     save_checkpoint,
 )
 from training.data.batches import Resident
 from training.data.dataset import Dataset, hold_out, load_dataset
+from training.distributed import Processes, choose_device, share_batch_norm
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import accuracies, predict
+from training.files import locked
 from training.loop import Run, train
 from training.models.cost import count_parameters
 from training.recipe import Recipe
-from training.report import Report
+from training.report import EpochMetrics, Report
+from training.speed import compile_step, use_tensor_cores
 
 
 def run_recipe(
@@ -34,17 +39,24 @@ def run_recipe(
     device: str = "auto",
     download: bool = False,
     resume: bool = False,
+    compiled: bool = False,
     say: Callable[[str], None] = print,
 ) -> CheckpointConfig:
     """Train `recipe` in directory `runs`/NAME and write its checkpoint there.
 
-    A new run starts unless `resume`. Raises RecipeError, DataError, CheckpointError or DivergedError;
+    A new run starts unless `resume`; with it, a finished run is left as it is. `compiled` passes the
+    step through torch.compile. Of several processes (training/distributed.py) only the first writes
+    and speaks. Raises RecipeError, DataError, CheckpointError, BusyError, WriteError or DivergedError;
     nothing of an earlier run is overwritten unless it is resumed.
     """
     directory = runs / recipe.name
-    first_epoch = _first_epoch(directory, recipe, resume)
+    processes = Processes.current()
+    processes.share(recipe.train.batch_size)
     target = choose_device(device)
-    dataset = load_dataset(recipe.data, data_root, download)
+    if (directory / CONFIG).is_file():
+        return _finished(directory, recipe, resume, processes, say)
+    with processes.first_alone():
+        dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, runs)
 
     torch.manual_seed(recipe.seed)
@@ -52,59 +64,94 @@ def run_recipe(
     step = build_step(recipe, dataset, teacher, runs, train_split.labels)
     directory.mkdir(parents=True, exist_ok=True)
     step = step.to(target).to(memory_format=torch.channels_last)
-    run = Run(directory, recipe, step, train_split, held_out, target)
-    network, normalize = step.student, step.normalize
-    say(
-        f"{recipe.name}: {recipe.network.name} of width {recipe.network.width}, {network.exits} exits, "
-        f"{count_parameters(network) / 1e6:.2f} M parameters, {len(train_split)} images on {target}"
-    )
-    with Report(directory, run.epochs, first_epoch) as report:
-        train(run, report, first_epoch)
+    if processes.count > 1:
+        share_batch_norm(step, target)
+    if target.type == "cuda":
+        use_tensor_cores()
+    if compiled:
+        compile_step(step, target)
 
-    test = Resident.of(dataset.test, target)
+    run = Run(directory, recipe, step, train_split, held_out, target, processes)
+    if processes.first:
+        with locked(directory):
+            first_epoch = _first_epoch(run, resume)
+            say(_headline(run))
+            with Report(directory, run.epochs, first_epoch) as report:
+                train(run, report, first_epoch)
+            _finish(run, report.history, dataset, teacher_config)
+    else:
+        train(run, None, _first_epoch(run, resume))
+    processes.wait()
+    return read_config(directory)
+
+
+def _headline(run: Run) -> str:
+    network, processes = run.step.student, run.processes
+    several = f"{processes.count} x " if processes.count > 1 else ""
+    return (
+        f"{run.recipe.name}: {run.recipe.network.name} of width {run.recipe.network.width}, "
+        f"{network.exits} exits, {count_parameters(network) / 1e6:.2f} M parameters, "
+        f"{len(run.train)} images on {several}{run.device.type}"
+    )
+
+
+def _finish(
+    run: Run, history: list[EpochMetrics], dataset: Dataset, teacher: CheckpointConfig | None
+) -> None:
+    """Evaluate on the test split and write the checkpoint in the resume file's place."""
+    network, test = run.step.student, Resident.of(dataset.test, run.device)
     config = CheckpointConfig(
-        recipe=recipe,
+        recipe=run.recipe,
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
         image_size=(dataset.train.images.shape[1], dataset.train.images.shape[2]),
-        teacher_test=teacher_config.test if teacher_config else None,
-        held_out=report.history[-1].held_out,
-        test=accuracies(predict(network, normalize, test), test.labels),
-        seconds=round(sum(metrics.seconds for metrics in report.history), 1),
+        teacher_test=teacher.test if teacher else None,
+        held_out=history[-1].held_out,
+        test=accuracies(predict(network, run.step.normalize, test), test.labels),
+        seconds=round(sum(metrics.seconds for metrics in history), 1),
         tools={"python": platform.python_version(), "torch": torch.__version__},
     )
-    save_checkpoint(directory, network, config)
-    (directory / RESUME).unlink()
+    save_checkpoint(run.directory, network, config)
+    (run.directory / RESUME).unlink()
+
+
+def _finished(
+    directory: Path,
+    recipe: Recipe,
+    resume: bool,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> CheckpointConfig:
+    """The config of the finished run in `directory`, if it is `recipe` that was to be resumed."""
+    if not resume:
+        raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
+    _, config = load_checkpoint(directory)
+    if config.recipe != recipe:
+        raise CheckpointError(f"{directory} holds a finished run of another recipe; move it away.")
+    if processes.first:
+        with locked(directory):
+            (directory / RESUME).unlink(missing_ok=True)  # a kill may have come just before
+        say(f"{recipe.name}: finished already")
     return config
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device for "auto" (a GPU if there is one), "cpu" or "cuda"."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("--device cuda was asked for, but torch sees no GPU.")
-    return torch.device(name)
-
-
-def _first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
+def _first_epoch(run: Run, resume: bool) -> int:
+    directory, state = run.directory, resume_state(run.directory)
     if (directory / CONFIG).is_file():
-        raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
-    state = resume_state(directory)
+        raise CheckpointError(f"another process has just finished the run in {directory}.")
     if state is None:
         return 0
-    done: int = state["epochs_done"]
     if not resume:
         raise CheckpointError(
-            f"{directory} holds a run stopped after epoch {done} of {state['epochs']}: "
+            f"{directory} holds a run stopped after epoch {state.epochs_done} of {run.epochs}: "
             "add --resume to go on, or move it away."
         )
-    if Recipe.model_validate(state["recipe"]) != recipe:
+    if state.recipe != run.recipe:
         raise CheckpointError(
             f"{directory} was begun with another recipe; move it away to train anew."
         )
-    return done
+    return state.epochs_done
 
 
 def _resident_splits(

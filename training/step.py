@@ -28,6 +28,8 @@ class Step(nn.Module):
         self.student, self.teacher, self.criterion = student, teacher, criterion
         self.normalize = normalize
         self._bf16 = precision == "bf16"
+        if teacher is not None:
+            teacher.requires_grad_(False)
 
     def forward(
         self, images: Tensor, batch: Batch, side: int | None = None, preparing: bool = False

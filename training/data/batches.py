@@ -41,11 +41,17 @@ class Resident:
         yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
 
     def shuffled(
-        self, size: int, recipe: DataRecipe, seed: int, epoch: int
+        self,
+        size: int,
+        recipe: DataRecipe,
+        seed: int,
+        epoch: int,
+        share: slice = slice(None),
     ) -> Iterator[tuple[Tensor, Batch]]:
         """Augmented batches of one epoch; the incomplete last one is left out.
 
         The order and every random draw follow from (seed, epoch), so a resumed run sees the same data.
+        Of every batch only `share` is given: the parts of several processes make up the same batch.
         """
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
@@ -56,7 +62,7 @@ class Resident:
             for part, chosen in zip(
                 torch.split(images, size), torch.split(chunk, size), strict=True
             ):
-                yield part, Batch(self.labels[chosen], chosen)
+                yield part[share], Batch(self.labels[chosen[share]], chosen[share])
 
     @cached_property
     def mean_colour(self) -> Tensor:

@@ -118,9 +118,7 @@ def read_run(runs: Path, name: str) -> RunResult | None:
     state = resume_state(directory)
     if state is None:
         return None
-    return RunResult(
-        recipe=Recipe.model_validate(state["recipe"]), epochs_done=state["epochs_done"]
-    )
+    return RunResult(recipe=state.recipe, epochs_done=state.epochs_done)
 
 
 def _run_names(runs: Path, table: str) -> Iterator[str]:

@@ -1,0 +1,281 @@
+"""Two processes train what one does, and an error in one of them ends both."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+
+from tests.training.processes import Offramp, context
+from tests.training.test_robustness import kill_at
+from training.assemble import build_step
+from training.checkpoint import load_checkpoint, resume_state
+from training.data.batches import Resident
+from training.data.dataset import load_dataset
+from training.distributed import Processes, SharedBatchNorm, share_batch_norm
+from training.errors import RecipeError
+from training.models.multi_exit import build_network
+from training.recipe import Recipe
+from training.recipe_files import load_recipe
+from training.session import run_recipe
+
+TEACHER = """
+name = "teacher"
+[data]
+name = "digits"
+held_out = 1000
+padding = 1
+flip = false
+[network]
+name = "resnet10"
+width = 4
+exits = [4]
+[objective]
+method = "cross_entropy"
+[train]
+epochs = 2
+batch_size = 64
+learning_rate = 0.02
+precision = "fp32"
+"""
+STUDENT = TEACHER.replace('"teacher"', '"student"').replace('"cross_entropy"', '"kd"') + (
+    '[teacher]\nrecipe = "teacher"\n'
+)
+# Distance between the weights of two runs in units of their size. On a CPU torch's own batch norm is
+# exact to 1e-4 only, in float32 and channels_last, and a dozen steps carry that on. (Batch norm over
+# each process's half alone ends 7e-4 apart.) The gradients are compared in float64 below, to 1e-6.
+TOLERANCE = 5e-4
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with recipes and the runs of teacher and student, each trained by one process."""
+    place = tmp_path_factory.mktemp("alone")
+    (place / "teacher.toml").write_text(TEACHER)
+    (place / "student.toml").write_text(STUDENT)
+    for name in ("teacher", "student"):
+        train(place, name)
+    return place
+
+
+@pytest.fixture
+def place(alone: Path, tmp_path: Path) -> Path:
+    """The same directory, with the teacher's run only."""
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "runs" / "student")
+    return tmp_path
+
+
+def train(place: Path, name: str, resume: bool = False) -> None:
+    run_recipe(
+        load_recipe(str(place / f"{name}.toml")),
+        runs=place / "runs",
+        data_root=place,
+        device="cpu",
+        resume=resume,
+        say=lambda _: None,
+    )
+
+
+def assert_close(place: Path, alone: Path) -> None:
+    ours, config = load_checkpoint(place / "runs" / "student")
+    theirs, single = load_checkpoint(alone / "runs" / "student")
+    mine, whole = (
+        torch.cat([p.detach().flatten() for p in net.parameters()]) for net in (ours, theirs)
+    )
+    assert float((mine - whole).norm() / whole.norm()) < TOLERANCE
+    for name, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer, theirs.get_buffer(name), rtol=0.02, atol=0.02, msg=name)
+    assert config.held_out.exits == pytest.approx(single.held_out.exits, abs=0.3)
+
+
+def two(place: Path, first: dict[int, Callable[[], None]]) -> list[Offramp]:
+    """`offramp train student.toml` as two processes that find each other as torchrun has them do;
+    `first` is called in the process of that rank before."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        Offramp(
+            *("train", "student.toml", "--device", "cpu", "--resume"),
+            cwd=place,
+            first=first.get(rank),
+            environment={**common, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+
+
+def test_two_processes_of_torchrun_train_what_one_does(place: Path, alone: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "offramp.cli"),
+            *("train", "student.toml", "--device", "cpu"),
+        ],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    assert done.stdout.splitlines()[0].endswith("397 images on 2 x cpu")
+    assert done.stderr.count("epoch 1/2") == 1
+    files = sorted(path.name for path in (place / "runs" / "student").iterdir())
+    assert files == ["checkpoint.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+    assert_close(place, alone)
+
+
+def test_when_one_of_two_is_killed_both_end_and_one_alone_goes_on(place: Path, alone: Path) -> None:
+    deadly = functools.partial(kill_at, "resume.safetensors", "after", 1)
+    killed, other = two(place, {0: deadly})
+    assert killed.wait() == -signal.SIGKILL
+    assert other.wait() > 0
+    state = resume_state(place / "runs" / "student")
+    assert state is not None
+    assert state.epochs_done == 1
+    train(place, "student", resume=True)
+    assert_close(place, alone)
+
+
+def diverge() -> None:
+    """Let the loss of this process be no number in the second epoch."""
+    forward, steps = nn.parallel.DistributedDataParallel.forward, 0
+
+    def poisoned(self: nn.Module, *inputs: object) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        loss: torch.Tensor = forward(self, *inputs)
+        return loss * (float("nan") if steps > 6 else 1.0)
+
+    nn.parallel.DistributedDataParallel.forward = poisoned  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_in_one_of_two_ends_both_with_one_sentence(place: Path, rank: int) -> None:
+    processes = two(place, {rank: diverge})
+    assert [process.wait() for process in processes] == [2, 2]
+    said = "".join(process.output for process in processes)
+    assert said.count("offramp: the loss is nan in epoch 2") == 1
+    assert "Traceback" not in said
+
+
+def fail() -> None:
+    """Let this process run out of disk while the other waits for it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    nn.parallel.DistributedDataParallel.forward = full  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_other_process_does_not_wait_for_one_that_failed(place: Path, rank: int) -> None:
+    processes = two(place, {rank: fail})
+    assert processes[rank].wait() == 2
+    assert processes[1 - rank].wait() > 0
+    said = "".join(process.output for process in processes)
+    assert said.count("offramp: ") == 1
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+    assert [Processes(rank, 4).share(8) for rank in (0, 3)] == [slice(0, 2), slice(6, 8)]
+    with pytest.raises(RecipeError, match="batch_size 10 cannot be shared evenly by 4"):
+        Processes(0, 4).share(10)
+
+
+def on_two_processes(work: Callable[..., None], *arguments: object) -> None:
+    """Call `work` with its rank and `arguments` in two processes at once."""
+    workers = [context.Process(target=work, args=(rank, *arguments)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+
+
+def normalise_a_share(rank: int, place: Path, shape: tuple[int, ...]) -> None:
+    """In one of two processes: batch norm of half the samples, and what comes back to its input."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    x = torch.randn(shape).chunk(2)[rank].requires_grad_()
+    norm = SharedBatchNorm(shape[1])
+    out = norm(x)
+    (out**3).sum().backward()
+    assert x.grad is not None
+    kept = {"out": out.detach(), "grad": x.grad, "mean": norm.running_mean, "var": norm.running_var}
+    save_file({name: t.contiguous() for name, t in kept.items()}, place / f"{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
+def test_batch_norm_of_two_halves_is_that_of_the_whole(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    on_two_processes(normalise_a_share, tmp_path, shape)
+    halves = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
+
+    torch.manual_seed(0)
+    x = torch.randn(shape).requires_grad_()
+    norm = nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3)
+    out = norm(x)
+    (out**3).sum().backward()
+    for name, whole in (("out", out), ("grad", x.grad)):
+        torch.testing.assert_close(torch.cat([half[name] for half in halves]), whole)
+    for half in halves:
+        torch.testing.assert_close(half["mean"], norm.running_mean)
+        torch.testing.assert_close(half["var"], norm.running_var)
+
+
+def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
+    """Those of the first batch of OtO with all heads, in float64, in process `rank` of `count`."""
+    torch.manual_seed(0)
+    oto = load_recipe(str(place / "student.toml")).model_dump()
+    oto["network"]["exits"], oto["objective"]["method"] = [1, 2, 3, 4], "oto"
+    recipe, data = Recipe.model_validate(oto), load_dataset("digits", place)
+    teacher = build_network("resnet10", 4, 10, [1, 2, 3, 4]).eval()
+    images = Resident.of(data.train, torch.device("cpu"))
+    step = build_step(recipe, data, teacher, place, len(images)).double().train()
+    processes = Processes(rank, count)
+    if count > 1:
+        share_batch_norm(step, torch.device("cpu"))
+    share = processes.share(32)
+    batch = next(images.shuffled(32, recipe.data, seed=0, epoch=0, share=share))
+    parallel = processes.parallel(step)  # it must live on until the gradients are there
+    parallel(*batch).backward()
+    return torch.cat([p.grad.flatten() for p in step.student.parameters() if p.grad is not None])
+
+
+def gradients_of_a_share(rank: int, place: Path) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{place}/gather", rank=rank, world_size=2
+    )
+    save_file({"all": gradients(place, rank, 2)}, place / f"{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+def test_the_gradients_of_two_halves_are_those_of_the_batch(place: Path) -> None:
+    on_two_processes(gradients_of_a_share, place)
+    whole = gradients(place, 0, 1)
+    for rank in range(2):
+        half = load_file(place / f"{rank}.safetensors")["all"]
+        assert float((half - whole).norm() / whole.norm()) < 1e-6  # the loss is in float32

@@ -1,0 +1,276 @@
+"""Killed, interrupted, short of disk or fed with rubbish, a run loses nothing and says what to do."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pickle
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.training.processes import Offramp
+from training import loop
+from training.checkpoint import load_checkpoint, resume_state
+from training.errors import BusyError, CheckpointError, DivergedError
+from training.recipe import Recipe
+from training.recipe_files import load_recipe
+from training.report import Report
+from training.session import run_recipe
+
+RECIPE = """
+name = "tiny"
+[data]
+name = "digits"
+held_out = 1130
+padding = 1
+flip = false
+[network]
+name = "resnet10"
+width = 4
+[objective]
+method = "cross_entropy"
+[train]
+epochs = 4
+batch_size = 64
+learning_rate = 0.05
+"""
+LEFT = ["checkpoint.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with recipe.toml."""
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of a process that nobody disturbed."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    (place / "recipe.toml").write_text(RECIPE)
+    done = Offramp("train", "recipe.toml", cwd=place)
+    assert done.wait() == 0, done.output
+    return place / "runs" / "tiny"
+
+
+def tiny(place: Path) -> Recipe:
+    return load_recipe(str(place / "recipe.toml"))
+
+
+def run(place: Path, resume: bool = False) -> None:
+    run_recipe(tiny(place), runs=place / "runs", data_root=place, resume=resume, say=lambda _: None)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def history(directory: Path) -> list[tuple[int, float]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [(m["epoch"], m["loss"]) for m in map(json.loads, lines)]
+
+
+def assert_same(directory: Path, undisturbed: Path) -> None:
+    assert sorted(contents(directory)) == LEFT
+    assert contents(directory)["model.safetensors"] == contents(undisturbed)["model.safetensors"]
+    assert history(directory) == history(undisturbed)
+
+
+def kill_at(name: str, when: str, turn: int) -> None:
+    """Kill this process when file `name` is written for the `turn`th time: when "half" of it is
+    written, "before" it takes its place or "after" that."""
+    replace, turns = Path.replace, 0
+
+    def deadly(self: Path, target: Path) -> Path:
+        nonlocal turns
+        turns += target.name == name
+        if target.name == name and turns == turn:
+            if when == "half":
+                os.truncate(self, self.stat().st_size // 2)
+            if when == "after":
+                replace(self, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = deadly  # type: ignore[method-assign, assignment]
+
+
+def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
+    place: Path, undisturbed: Path
+) -> None:
+    for name, when, turn in (
+        ("metrics.jsonl", "half", 2),  # epoch 1; the first time is the start
+        ("resume.safetensors", "half", 1),
+        ("resume.safetensors", "before", 2),
+        ("resume.safetensors", "after", 1),
+        ("curves.png", "half", 1),
+        ("model.safetensors", "half", 1),
+        ("model.safetensors", "after", 1),
+        ("checkpoint.json", "half", 1),
+        ("checkpoint.json", "after", 1),  # the resume file is still there
+    ):
+        deadly = functools.partial(kill_at, name, when, turn)
+        killed = Offramp("train", "recipe.toml", "--resume", cwd=place, first=deadly)
+        assert killed.wait() == -signal.SIGKILL, (name, when, killed.output)
+    assert (place / "runs" / "tiny" / "resume.safetensors").exists()
+    last = Offramp("train", "recipe.toml", "--resume", cwd=place)
+    assert last.wait() == 0, last.output
+    assert "finished already" in last.output
+    assert_same(place / "runs" / "tiny", undisturbed)
+
+
+def test_killed_at_random_moments_a_run_resumes_to_the_identical_end(
+    place: Path, undisturbed: Path
+) -> None:
+    moments = random.Random(0)
+    began, killed = time.monotonic(), 0
+    first = Offramp("train", "recipe.toml", cwd=place)
+    first.wait_for(place / "runs" / "tiny" / "resume.safetensors")
+    usual = time.monotonic() - began
+    first.kill()
+    for _ in range(4):
+        victim = Offramp("train", "recipe.toml", "--resume", cwd=place)
+        time.sleep(moments.uniform(0, 2 * usual))
+        killed += victim.kill() == -signal.SIGKILL
+    last = Offramp("train", "recipe.toml", "--resume", cwd=place)
+    assert last.wait() == 0, last.output
+    assert killed > 0
+    assert_same(place / "runs" / "tiny", undisturbed)
+
+
+def block_in_the_second_epoch() -> None:
+    step, epochs = Report.step, 0
+
+    def blocking(self: Report, done: int, steps: int) -> None:
+        nonlocal epochs
+        epochs += done == 1
+        if epochs == 2:
+            time.sleep(600)
+        step(self, done, steps)
+
+    Report.step = blocking  # type: ignore[method-assign]
+
+
+def test_a_second_process_on_the_same_run_is_refused_until_the_first_is_dead(place: Path) -> None:
+    first = Offramp("train", "recipe.toml", cwd=place, first=block_in_the_second_epoch)
+    first.wait_for(place / "runs" / "tiny" / "resume.safetensors")
+    before = contents(place / "runs" / "tiny")
+    with pytest.raises(BusyError, match="another process is training in"):
+        run(place, resume=True)
+    assert contents(place / "runs" / "tiny") == before
+    first.kill()
+    run(place, resume=True)
+    assert sorted(contents(place / "runs" / "tiny")) == LEFT
+
+
+def test_ctrl_c_leaves_with_130_and_a_line_that_says_how_to_go_on(place: Path) -> None:
+    stopped = Offramp("train", "recipe.toml", cwd=place, first=block_in_the_second_epoch)
+    stopped.wait_for(place / "runs" / "tiny" / "resume.safetensors")
+    stopped.send(signal.SIGINT)
+    assert stopped.wait() == 130
+    headline, epoch, line = stopped.output.splitlines()
+    assert (headline[:5], epoch[:9]) == ("tiny:", "epoch 1/4")
+    assert line == "offramp: stopped; go on with: offramp train recipe.toml --resume"
+
+
+def limit_files(size: int) -> None:
+    """Let no file of this process grow beyond `size` bytes, as if the disk were full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_is_one_sentence_and_the_state_before_survives(place: Path) -> None:
+    directory = place / "runs" / "tiny"
+    deadly = functools.partial(kill_at, "resume.safetensors", "after", 1)
+    Offramp("train", "recipe.toml", cwd=place, first=deadly).wait()
+    state = contents(directory)["resume.safetensors"]
+    full = functools.partial(limit_files, len(state) - 1)
+    failed = Offramp("train", "recipe.toml", "--resume", cwd=place, first=full)
+    assert failed.wait() == 2
+    sentence = failed.output.splitlines()[-1]
+    assert sentence.startswith(f"offramp: {Path('runs/tiny/resume.safetensors')} cannot be written")
+    assert "Traceback" not in failed.output
+    assert not [name for name in contents(directory) if name.endswith((".part", "lock"))]
+    assert contents(directory)["resume.safetensors"] == state
+
+
+def test_a_loss_that_is_no_number_keeps_the_epoch_before_to_go_on_from(
+    place: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
+) -> None:
+    steps = (1397 - 1130) // 64
+    usual = loop.learning_rate
+    for broken, says in (
+        (range(steps, 2 * steps), "the loss is nan in epoch 2"),
+        (range(2 * steps - 1, 2 * steps), "a weight is no longer finite in epoch 2"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                loop,
+                "learning_rate",
+                lambda settings, step, steps, broken=broken: (
+                    float("inf") if step in broken else usual(settings, step, steps)
+                ),
+            )
+            with pytest.raises(DivergedError, match=says) as caught:
+                run(place, resume=True)
+        assert "add --resume to go on" in str(caught.value)
+        assert caught.value.exit_code == 2
+        state = resume_state(place / "runs" / "tiny")
+        assert state is not None
+        assert state.epochs_done == 1
+    run(place, resume=True)
+    assert_same(place / "runs" / "tiny", undisturbed)
+
+
+@pytest.mark.parametrize("what", ["truncated", "foreign", "pickle"])
+def test_a_resume_file_that_is_none_is_refused_in_one_sentence(
+    place: Path, undisturbed: Path, what: str
+) -> None:
+    directory = place / "runs" / "tiny"
+    directory.mkdir(parents=True)
+    weights = (undisturbed / "model.safetensors").read_bytes()
+    rubbish = {"truncated": weights[:-1], "foreign": weights, "pickle": pickle.dumps({"a": 1})}
+    (directory / "resume.safetensors").write_bytes(rubbish[what])
+    with pytest.raises(CheckpointError, match=r"resume\.safetensors") as caught:
+        run(place, resume=True)
+    assert "\n" not in str(caught.value)
+    assert contents(directory) == {"resume.safetensors": rubbish[what]}
+
+
+@pytest.mark.parametrize("what", ["other weights", "not json", "not utf-8"])
+def test_a_checkpoint_that_is_none_is_refused_in_one_sentence(
+    tmp_path: Path, undisturbed: Path, what: str
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes((undisturbed / "model.safetensors").read_bytes())
+    config = (undisturbed / "checkpoint.json").read_bytes()
+    if what == "other weights":
+        save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    config = {"not json": config[:-9], "not utf-8": b"\xff" + config}.get(what, config)
+    (tmp_path / "checkpoint.json").write_bytes(config)
+    with pytest.raises(CheckpointError, match=str(tmp_path)) as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_unpickled_when_a_run_is_resumed_and_its_checkpoint_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = functools.partial(kill_at, "resume.safetensors", "after", 3)
+    Offramp("train", "recipe.toml", cwd=place, first=deadly).wait()
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
+        monkeypatch.setattr(name, forbidden)
+    run(place, resume=True)
+    network, _ = load_checkpoint(place / "runs" / "tiny")
+    assert sum(p.numel() for p in network.parameters()) > 0

@@ -20,3 +20,7 @@ class MissingExtraError(OfframpError):
         super().__init__(
             f"{package} is not installed; install it with: pip install 'offramp[{extra}]'"
         )
+
+
+class ImageError(OfframpError):
+    """An image file cannot be decoded, or is larger than allowed."""

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from exports.bundle import InputSpec
-    from serving.images import Pixels
+    from offramp.images import Pixels
 
 
 class ModeName(enum.StrEnum):

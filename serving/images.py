@@ -2,109 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import math
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from exports.bundle import InputSpec
+from offramp.errors import ImageError
+from offramp.images import ImageSpec, Pixels
+from offramp.images import decode as decode_image
 from serving.errors import InvalidImageError
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-# JPEG's own limit. Pillow spends memory and time on every line, however short, so a picture one
-# pixel wide could cost gigabytes within the limit of pixels.
-MAX_SIDE = 65_535
-# What is decoded at a reduced scale stays this many times larger than the result in each
-# direction, so that the final, antialiased resize decides what it looks like.
-RESERVE = 2
-REDUCING_GAP = 3.0
-ORIENTATION_TAG = 0x0112
-# EXIF orientations that swap width and height.
-TURNED = frozenset({5, 6, 7, 8})
-
-Pixels = NDArray[np.uint8]
 
 
 def decode(content: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
-    """Decode a JPEG, PNG or WebP file to uint8 [height, width, 3] RGB of the size `spec` asks for.
-
-    EXIF orientation is applied, transparency is laid on white. A picture that has the size already
-    is not resampled. Raises InvalidImageError if it is of another format, damaged, or has more than
-    `max_pixels` pixels or 65535 on one side.
-    """
-    if not content:
-        raise InvalidImageError("The image is empty.")
+    """`offramp.images.decode` for a network's input; raises InvalidImageError."""
     try:
-        image = _open(content, spec, max_pixels)
-    except InvalidImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise InvalidImageError("The image is not a JPEG, PNG or WebP file.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidImageError(f"The image has more than {max_pixels} pixels.") from error
-    except Exception as error:
-        # Pillow's decoders raise a dozen types on damaged files (SyntaxError, struct.error …).
-        raise InvalidImageError("The image is damaged or incomplete.") from error
-    fitted = _fit(image, spec)
-    return np.asarray(_on_white(fitted) if fitted.mode == "RGBA" else fitted)
-
-
-def _open(content: bytes, spec: InputSpec, max_pixels: int) -> Image.Image:
-    """The upright picture as RGB or RGBA, perhaps smaller than stored, but never than needed."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise InvalidImageError(
-                f"The image has {width} x {height} pixels; at most {max_pixels} are allowed."
-            )
-        if max(width, height) > MAX_SIDE:
-            raise InvalidImageError(
-                f"The image has {width} x {height} pixels; a side may have at most {MAX_SIDE}."
-            )
-        if image.format in ("JPEG", "MPO"):
-            turned = image.getexif().get(ORIENTATION_TAG) in TURNED
-            image.draft(None, _scaled_size(image.size, spec, turned))
-        image.load()
-        return _to_eight_bit_colour(ImageOps.exif_transpose(image))
-
-
-def _scaled_size(size: tuple[int, int], spec: InputSpec, turned: bool) -> tuple[int, int]:
-    """The least (width, height), in the file's orientation, that decoding may reduce `size` to."""
-    needed = (spec.height, spec.width) if turned else (spec.width, spec.height)
-    if spec.resize == "stretch":
-        return RESERVE * needed[0], RESERVE * needed[1]
-    scale = max(needed[0] / size[0], needed[1] / size[1])
-    return math.ceil(RESERVE * scale * size[0]), math.ceil(RESERVE * scale * size[1])
-
-
-def _to_eight_bit_colour(image: Image.Image) -> Image.Image:
-    if image.mode == "I;16":
-        # Pillow's own conversion clips at 255 instead of scaling.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _fit(image: Image.Image, spec: InputSpec) -> Image.Image:
-    size = (spec.width, spec.height)
-    if image.size == size:
-        return image
-    width, height = float(image.width), float(image.height)
-    if spec.resize == "center_crop":
-        # Cutting the part that will be seen, then scaling it, equals scaling to cover and cutting.
-        scale = max(size[0] / width, size[1] / height)
-        width, height = min(size[0] / scale, width), min(size[1] / scale, height)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    return image.resize(
-        size,
-        Image.Resampling.BILINEAR,
-        box=(left, top, left + width, top + height),
-        reducing_gap=REDUCING_GAP,
-    )
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+        return decode_image(content, ImageSpec(spec.height, spec.width, spec.resize), max_pixels)
+    except ImageError as error:
+        raise InvalidImageError(str(error)) from error

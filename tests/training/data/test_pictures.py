@@ -61,13 +61,6 @@ def test_a_picture_has_the_pixels_that_the_server_gives_it(
     np.testing.assert_array_equal(found, served)
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "gif"])
-def test_formats_the_server_does_not_take_are_read_too(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"picture.{suffix}"
-    Image.new("RGB", (40, 50), "white").save(path)
-    assert (read_picture(path, 32) == 255).all()
-
-
 def test_pictures_are_read_in_order(tmp_path: Path) -> None:
     paths = []
     for number in range(PORTION + 3):

@@ -15,7 +15,14 @@ import math
 import pytest
 import torch
 
-from training.objectives.losses import cross_entropy, kd, mskd, oto, soft_target
+from training.objectives.losses import (
+    cross_entropy,
+    kd,
+    mskd,
+    oto,
+    self_distillation,
+    soft_target,
+)
 
 STUDENT = torch.tensor([[0.0, math.log(3.0)]])
 UNIFORM = torch.tensor([[0.0, 0.0]])
@@ -72,3 +79,31 @@ def test_the_teacher_gets_no_gradient_but_every_student_exit_does() -> None:
     students = [STUDENT.clone().requires_grad_() for _ in range(3)]
     oto(students, [UNIFORM] * 3, LABEL, temperature=3.0, alpha=0.5).backward()
     assert all(s.grad is not None and s.grad.abs().sum() > 0 for s in students)
+
+
+def test_self_distillation_teaches_the_early_exits_with_the_last_ones_output() -> None:
+    value = self_distillation([STUDENT, UNIFORM], LABEL, temperature=2.0, alpha=0.25).item()
+    assert value == pytest.approx(0.75 * CE + 0.25 * 4 * KL2 + math.log(2), abs=1e-6)
+
+
+def test_in_self_distillation_the_last_exit_learns_from_the_labels_alone() -> None:
+    early, last = STUDENT.clone().requires_grad_(), UNIFORM.clone().requires_grad_()
+    self_distillation([early, last], LABEL, temperature=2.0, alpha=1.0).backward()
+    assert early.grad is not None
+    assert last.grad is not None
+    assert last.grad.tolist() == [[0.5, -0.5]]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (cross_entropy([STUDENT, UNIFORM], LABEL, [2.0, 0.5]), 2 * CE + 0.5 * math.log(2)),
+        (mskd([STUDENT, STUDENT], [UNIFORM], LABEL, 2.0, 1.0, [3.0, 0.0]), 3 * 4 * KL2),
+        (
+            self_distillation([STUDENT, UNIFORM], LABEL, 2.0, 1.0, [0.5, 2.0]),
+            0.5 * 4 * KL2 + 2 * math.log(2),
+        ),
+    ],
+)
+def test_each_exit_counts_by_its_weight(value: torch.Tensor, expected: float) -> None:
+    assert value.item() == pytest.approx(expected, abs=1e-6)

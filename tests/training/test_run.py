@@ -39,7 +39,7 @@ def student(objective: str, exits: list[int], held_out: int = 1000) -> Recipe:
             "data": {"name": "digits", "held_out": held_out, "padding": 1, "flip": False},
             "network": {"name": "resnet10", "width": 4, "exits": exits},
             "objective": {"method": objective, "temperature": 3.0, "alpha": 0.5},
-            "teacher": {"recipe": "tiny"},
+            "teacher": None if objective == "self_distillation" else {"recipe": "tiny"},
             "train": {"epochs": 1, "batch_size": 64},
         }
     )
@@ -97,7 +97,8 @@ def test_a_finished_run_leaves_its_checkpoint_metrics_and_curves(workplace: Path
 
 
 @pytest.mark.parametrize(
-    ("objective", "exits"), [("kd", [4]), ("mskd", [2, 4]), ("oto", [1, 2, 3, 4])]
+    ("objective", "exits"),
+    [("kd", [4]), ("mskd", [2, 4]), ("oto", [1, 2, 3, 4]), ("self_distillation", [1, 4])],
 )
 def test_a_student_of_each_objective_is_trained_exported_and_answers(
     tmp_path: Path, objective: str, exits: list[int]

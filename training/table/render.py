@@ -99,7 +99,7 @@ def markdown(filled: Filled) -> str:
 
 def markers(name: str) -> tuple[str, str]:
     """The lines between which a document has the table `name`."""
-    return f"<!-- table {name}: written by offramp table {name} -->", f"<!-- end of {name} -->"
+    return f"<!-- table {name} -->", f"<!-- end of table {name} -->"
 
 
 def into_document(path: Path, filled: Filled) -> None:

@@ -64,14 +64,18 @@ class Session:
             after_each=self._write_json,
         )
 
+    def filled(self) -> measure.Filled:
+        """The whole table, whatever was chosen."""
+        return self._fill(choose(self.table, "*"))
+
     def write(self) -> None:
         """Write the JSON file and the picture, of the whole table whatever was chosen."""
         self._write_json()
-        draw(self._whole(), self._file.with_suffix(".png"))
+        draw(self.filled(), self._file.with_suffix(".png"))
 
     def into_document(self, path: Path) -> None:
         """Write the whole table into a Markdown file."""
-        render.into_document(path, self._whole())
+        render.into_document(path, self.filled())
 
     def show(self) -> None:
         """Print the chosen cells."""
@@ -84,10 +88,7 @@ class Session:
         return results_file(self.out, self.table.name, self.variant.name)
 
     def _write_json(self) -> None:
-        measure.write(self._whole(), self._file)
-
-    def _whole(self) -> measure.Filled:
-        return self._fill(choose(self.table, "*"))
+        measure.write(self.filled(), self._file)
 
     def _fill(self, cells: Sequence[Cell]) -> measure.Filled:
         return measure.fill(self.table, cells, self.variant, self.results)

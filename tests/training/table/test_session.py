@@ -78,7 +78,7 @@ def test_one_seed_has_no_deviation() -> None:
 def test_rows_not_trained_show_a_dash_and_those_trained_their_figures(tmp_path: Path) -> None:
     recipe = load_recipe("digits/resnet10/baseline")
     finished(tmp_path / "runs", recipe, (91.25,), 91.25)
-    text = markdown(session(tmp_path)._whole())
+    text = markdown(session(tmp_path).filled())
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     cells = [cell.strip() for cell in lines["single exit (baseline)"].strip("|").split("|")]
     assert cells[1:8] == ["-", "91.25", "1", "-", "-", "-", "91.25"]
@@ -89,14 +89,14 @@ def test_rows_not_trained_show_a_dash_and_those_trained_their_figures(tmp_path: 
 def test_the_row_says_what_its_teacher_reached(tmp_path: Path) -> None:
     recipe = load_recipe("digits/resnet18/baseline")
     finished(tmp_path / "runs", recipe, (94.5,), 94.5)
-    text = markdown(session(tmp_path, "*/kd")._whole())
+    text = markdown(session(tmp_path, "*/kd").filled())
     assert "teacher digits/resnet18/baseline/seed0: exits 94.50, ensemble 94.50." in text
     assert "teacher digits/resnet18/heads/seed0: not trained." in text
 
 
 def test_published_figures_stand_beside_with_their_exits_and_doubts(tmp_path: Path) -> None:
     opened = Session.open("cifar100", "*", Variant(), tmp_path / "runs", tmp_path / "out")
-    text = markdown(opened._whole())
+    text = markdown(opened.filled())
     row = next(line for line in text.splitlines() if line.startswith("| OtO (oto) | 76.27"))
     assert "- (71.17) | - (70.59) | - (71.10) | - (72.65)" in row
     assert "| CRD (crd) | 74.58 ? |" in text
@@ -122,7 +122,7 @@ def test_a_changed_protocol_is_kept_apart_and_marked(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / f"table-digits-{CHANGED}.json").read_text())
     assert (written["changed"], written["epochs"]) == (CHANGED, 2)
     assert written["cells"][0]["measured"]["ensemble"]["mean"] == 60.0
-    assert f"CHANGED PROTOCOL {CHANGED}" in markdown(opened._whole())
+    assert f"CHANGED PROTOCOL {CHANGED}" in markdown(opened.filled())
 
 
 def test_results_outlive_their_runs_in_the_json_file(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_damaged_file_of_results_is_refused_in_one_sentence(tmp_path: Path) ->
 def test_the_table_goes_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
     page, (begin, end) = tmp_path / "page.md", markers("digits")
     page.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n")
-    filled = session(tmp_path)._whole()
+    filled = session(tmp_path).filled()
     into_document(page, filled)
     into_document(page, filled)
     assert page.read_text() == f"Before.\n{begin}\n{markdown(filled)}{end}\nAfter.\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from training.errors import CheckpointError, DivergedError, RecipeError
+from training.errors import BusyError, CheckpointError, DivergedError, RecipeError
 from training.recipe import Recipe
 from training.session import run_recipe
 from training.table.compose import Cell, Variant, cell_recipe, needs, with_what_it_needs
@@ -65,6 +65,10 @@ def train_runs(
                 resume=True,
                 say=say,
             )
+        except BusyError as error:  # no end of the run: nothing to keep
+            failures[name] = str(error)
+            say(f"{name} is left out: {error}")
+            continue
         except (CheckpointError, DivergedError, RecipeError, torch.OutOfMemoryError) as error:
             failures[name] = str(error).splitlines()[0]
             say(f"{name} failed: {failures[name]}")

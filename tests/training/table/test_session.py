@@ -15,6 +15,7 @@ from offramp.cli import app, main
 from training.assemble import load_teacher
 from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoint
 from training.errors import CheckpointError, DivergedError, RecipeError
+from training.files import locked
 from training.recipe import Recipe
 from training.recipe_files import load_recipe
 from training.report import Report
@@ -226,6 +227,17 @@ def test_a_failed_run_is_reported_and_the_others_go_on(
         assert figures(tmp_path, row, Variant(2, 4)).measured is not None
     kept = json.loads((tmp_path / "out" / f"table-digits-{CHANGED}.json").read_text())
     assert kept["runs"][teacher]["failed"] == "the loss is nan in epoch 1."
+
+
+def test_a_run_that_another_process_makes_is_left_to_it_and_not_called_failed(
+    tmp_path: Path,
+) -> None:
+    run = f"digits/resnet10/baseline/{CHANGED}/seed0"
+    with locked(tmp_path / "runs" / run):
+        failures = train(tmp_path, "*/baseline")
+    assert list(failures) == [run]
+    assert "another process" in failures[run]
+    assert figures(tmp_path, "baseline", Variant(2, 4)).failed == {}
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
 
 def test_hidden_and_other_files_are_passed_over_and_any_suffix_is_known(tmp_path: Path) -> None:
     for name in "ab":
-        for suffix in ("png", "JPG", "jpeg", "webp"):
+        for suffix in ("png", "JPG", "jpeg", "webp", "PNG", "JPEG"):
             fill(tmp_path / name / suffix, 1, 1, suffix)
         (tmp_path / name / ".hidden.png").write_text("not a picture")
         (tmp_path / name / ".trash").mkdir()
@@ -102,7 +102,7 @@ def test_hidden_and_other_files_are_passed_over_and_any_suffix_is_known(tmp_path
     (tmp_path / "readme.txt").write_text("what these are")
     found = load(tmp_path)
     assert found.classes == ("a", "b")
-    assert len(found.train) + len(found.test) == 8
+    assert len(found.train) + len(found.test) == 12
 
 
 def unreadable(folder: Path) -> None:

@@ -60,7 +60,7 @@ def train(
                 compiled=compiled,
             )
         except KeyboardInterrupt:
-            raise StoppedError(f"stopped; go on with: offramp train {recipe} --resume") from None
+            raise StoppedError("stopped; add --resume to the same command to go on.") from None
         if Processes.current().first:
             exits = ", ".join(
                 f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)

@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_with_130_and_a_line_that_says_how_to_go_on(place: Path) -
     assert stopped.wait() == 130
     headline, epoch, line = stopped.output.splitlines()
     assert (headline[:5], epoch[:9]) == ("tiny:", "epoch 1/4")
-    assert line == "offramp: stopped; go on with: offramp train recipe.toml --resume"
+    assert line == "offramp: stopped; add --resume to the same command to go on."
 
 
 def limit_files(size: int) -> None:

@@ -1,0 +1,56 @@
+"""`--compile` changes how a run is computed and not what it is, or says that it cannot work."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_robustness import RECIPE
+from training.checkpoint import load_checkpoint
+from training.errors import RecipeError
+from training.recipe import load_recipe
+from training.session import run_recipe
+
+
+def run(place: Path, compiled: bool) -> None:
+    place.mkdir()
+    text = RECIPE.replace("epochs = 4", "epochs = 1").replace("width = 4", "width = 4\nexits = [4]")
+    (place / "recipe.toml").write_text(text)
+    run_recipe(
+        load_recipe(str(place / "recipe.toml")),
+        runs=place / "runs",
+        data_root=place,
+        device="cpu",
+        compiled=compiled,
+        say=lambda _: None,
+    )
+
+
+def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "eager", compiled=False)
+    counted = torch._dynamo.utils.counters["frames"]
+    before = counted["ok"]
+    # Everything of torch.compile but the minutes of the C++ compiler.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    run(tmp_path / "compiled", compiled=True)
+    assert counted["ok"] > before
+    eager, _ = load_checkpoint(tmp_path / "eager" / "runs" / "tiny")
+    compiled, _ = load_checkpoint(tmp_path / "compiled" / "runs" / "tiny")
+    for name, tensor in eager.state_dict().items():
+        assert torch.equal(tensor, compiled.state_dict()[name]), name
+
+
+def test_without_a_compiler_it_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_found(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand how to get one")
+
+    monkeypatch.setattr(torch, "compile", none_found)
+    with pytest.raises(RecipeError, match=r"needs a compiler .*found\); leave it out") as caught:
+        run(tmp_path / "compiled", compiled=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "compiled" / "runs").exists()

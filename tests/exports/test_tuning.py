@@ -7,7 +7,13 @@ import pytest
 
 from exports.bundle import Table
 from exports.policy import simulate, softmax
-from exports.tuning import default_policy, fit_scaling, fit_temperature, full_depth_accuracy
+from exports.tuning import (
+    default_policy,
+    fit_scaling,
+    fit_temperature,
+    fit_weights,
+    full_depth_accuracy,
+)
 
 COSTS = (1.0, 2.0, 3.0)
 
@@ -30,11 +36,39 @@ def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> No
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_scaling_has_one_temperature_per_exit_and_equal_weights() -> None:
+def test_scaling_has_one_weight_and_two_temperatures_per_exit() -> None:
     scaling = fit_scaling(table())
     assert len(scaling.temperatures) == len(scaling.running_temperatures) == 3
-    assert scaling.weights == pytest.approx((1 / 3,) * 3)
+    assert sum(scaling.weights) == pytest.approx(1, abs=1e-3)
     assert scaling.running_temperatures[0] == scaling.temperatures[0]
+
+
+def test_the_weights_that_made_the_labels_are_found() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=2, size=(3, 20000, 6)).astype(np.float32)
+    probabilities = softmax(np.tensordot(np.float32([0.2, 0.5, 0.9]), logits, 1))
+    labels = (probabilities.cumsum(1) > rng.random((20000, 1))).argmax(1)
+    assert fit_weights(logits, labels) == pytest.approx((0.125, 0.3125, 0.5625), abs=0.02)
+
+
+def test_an_exit_that_knows_nothing_or_less_still_has_a_weight() -> None:
+    data = table()
+    misleading = Table(np.concatenate([-data.logits[:1], data.logits]), data.labels)
+    weights = fit_weights(misleading.logits, data.labels)
+    assert min(weights) == weights[0] > 0
+    assert weights[0] == pytest.approx(0.02 * max(weights), abs=1e-3)
+
+
+def test_fitted_weights_are_at_least_as_likely_as_equal_ones() -> None:
+    data = table()
+
+    def loss(weights: tuple[float, ...]) -> float:
+        mixed = np.tensordot(np.float32(weights), data.logits, 1)
+        temperature = fit_temperature(mixed, data.labels)
+        p = softmax(mixed / np.float32(temperature))
+        return float(-np.log(p[np.arange(len(data.labels)), data.labels]).mean())
+
+    assert loss(fit_weights(data.logits, data.labels)) <= loss((1 / 3,) * 3) + 1e-6
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.005, 0.03])

@@ -27,7 +27,7 @@ def train(
         from training.session import run_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
-    from training.recipe import load_recipe
+    from training.recipe_files import load_recipe
 
     loaded = load_recipe(recipe)
     config = run_recipe(

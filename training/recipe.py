@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from training.errors import RecipeError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -49,6 +44,7 @@ ComparatorName = Literal[
     "tskd",
     "afd",
 ]
+TORCHVISION = "torchvision-"
 SINGLE_EXIT = ("kd", *(name for name in get_args(ComparatorName) if name != "tskd"))
 
 
@@ -59,6 +55,10 @@ def stages_of(network: str) -> int:
 
 def _all_exits(network: str | None) -> tuple[int, ...]:
     return tuple(range(1, stages_of(network or "") + 1))
+
+
+def _published_width(network: str | None) -> int | None:
+    return None if (network or "").startswith(TORCHVISION) else 64
 
 
 class _Table(BaseModel):
@@ -104,10 +104,12 @@ class DataRecipe(_Table):
 
 class NetworkRecipe(_Table):
     """Backbone, channels of its first stage, the stages that carry a head (1-based; all of them unless
-    given) and the design of the heads."""
+    given) and the design of the heads. torchvision's networks have no `width` to choose."""
 
     name: CifarNetwork | TorchvisionNetwork
-    width: Annotated[int, Field(ge=4, le=256)] = 64
+    width: Annotated[int, Field(ge=4, le=256)] | None = Field(
+        default_factory=lambda values: _published_width(values.get("name"))
+    )
     exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
     heads: HeadDesign = "sepconv"
 
@@ -119,6 +121,18 @@ class NetworkRecipe(_Table):
         if self.exits[0] < 1:
             raise ValueError("exits count from 1")
         return self
+
+    @model_validator(mode="after")
+    def _width_can_be_chosen(self) -> Self:
+        if (self.width is None) != self.name.startswith(TORCHVISION):
+            verb = "needs a" if self.width is None else "has its own width: leave out"
+            raise ValueError(f"{self.name} {verb} width")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The backbone in a few words."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class ExitObjective(_Table):
@@ -154,11 +168,20 @@ class TeacherRecipe(_Table):
 
 
 class StartRecipe(_Table):
-    """The recipe whose finished run gives the first weights: its backbone and the heads both networks
-    have. With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+    """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
+    both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
+    "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
+    dict). With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
 
-    recipe: str
+    recipe: str | None = None
+    weights: str | None = None
     frozen: bool = False
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if (self.recipe is None) == (self.weights is None):
+            raise ValueError("give either recipe or weights")
+        return self
 
 
 class Progressive(_Table):
@@ -223,38 +246,11 @@ class Recipe(_Table):
             raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
         return self
 
-
-def load_recipe(source: str) -> Recipe:
-    """Read a recipe from a TOML file, or by its name from those that come with Offramp.
-
-    Raises RecipeError, in one sentence, if there is none or it is not valid.
-    """
-    path = Path(source)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"the recipe {source} cannot be read: {error}.") from error
-    else:
-        shipped = shipped_recipes()
-        if source not in shipped:
-            raise RecipeError(
-                f"there is no recipe {source!r}: give a .toml file or one of {', '.join(shipped)}."
+    @model_validator(mode="after")
+    def _weights_are_torchvisions(self) -> Self:
+        pretrained = self.start is not None and self.start.weights is not None
+        if pretrained and not self.network.name.startswith(TORCHVISION):
+            raise ValueError(
+                f"start.weights are for torchvision's networks, not {self.network.name}"
             )
-        text = (files("training") / "recipes" / f"{source}.toml").read_text("utf-8")
-    try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"the recipe {source} is not valid TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeError(f"the recipe {source} is not valid: {where}: {first['msg']}.") from error
-
-
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with Offramp."""
-    folder = files("training") / "recipes"
-    return sorted(
-        entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+        return self

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from training.assemble import build_step, load_teacher
+from training.assemble import build_step, load_teacher, use_statistics
 from training.checkpoint import (
     CONFIG,
     RESUME,
@@ -42,24 +42,25 @@ def run_recipe(
     nothing of an earlier run is overwritten unless it is resumed.
     """
     directory = runs / recipe.name
-    first_epoch = _first_epoch(directory, recipe, resume)
+    begin = first_epoch(directory, recipe, resume)
     target = choose_device(device)
     dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, runs)
-    directory.mkdir(parents=True, exist_ok=True)
+    dataset = use_statistics(recipe, dataset, teacher_config, runs)
 
     torch.manual_seed(recipe.seed)
     train_split, held_out = _resident_splits(recipe, dataset, target)
     step = build_step(recipe, dataset, teacher, runs, len(train_split))
+    directory.mkdir(parents=True, exist_ok=True)
     step = step.to(target).to(memory_format=torch.channels_last)
     run = Run(directory, recipe, step, train_split, held_out, target)
     network, normalize = step.student, step.normalize
     say(
-        f"{recipe.name}: {recipe.network.name} of width {recipe.network.width}, {network.exits} exits, "
+        f"{recipe.name}: {recipe.network.title}, {network.exits} exits, "
         f"{count_parameters(network) / 1e6:.2f} M parameters, {len(train_split)} images on {target}"
     )
-    with Report(directory, run.epochs, first_epoch) as report:
-        train(run, report, first_epoch)
+    with Report(directory, run.epochs, begin) as report:
+        train(run, report, begin)
 
     test = Resident.of(dataset.test, target)
     config = CheckpointConfig(
@@ -88,7 +89,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
+def first_epoch(directory: Path, recipe: Recipe, resume: bool) -> int:
+    """The 0-based epoch at which a run of `recipe` in `directory` would begin.
+
+    Raises CheckpointError if it may not.
+    """
     if (directory / CONFIG).is_file():
         raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
     state = resume_state(directory)

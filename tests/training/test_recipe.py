@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import offramp
 from training.errors import RecipeError
-from training.recipe import load_recipe, shipped_recipes
+from training.recipe_files import load_recipe, shipped_recipes
 
 GOOD = """
 name = "mine"

@@ -20,6 +20,8 @@ def model_card(manifest: Manifest, policy: Policy) -> str:
     full = manifest.exits[-1].macs
     default = origin.test_default
     splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
+    network = recipe["network"]
+    backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
     teacher = (recipe.get("teacher") or {}).get("recipe", "none")
     return f"""# {manifest.name}
 
@@ -34,7 +36,7 @@ Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy (
 {policy.combine} logits, thresholds {", ".join(f"{t:g}" for t in policy.thresholds)}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
 {default.mean_macs / full:.0%} of full depth. All accuracies are on the test split; no temperature or threshold was chosen on it.
 
-- Recipe: `{recipe["name"]}` ({recipe["network"]["name"]} of width {recipe["network"]["width"]}, objective {recipe["objective"]["method"]}, {recipe["train"]["epochs"]} epochs, seed {origin.seed}); teacher: `{teacher}`
+- Recipe: `{recipe["name"]}` ({backbone}, objective {recipe["objective"]["method"]}, {recipe["train"]["epochs"]} epochs, seed {origin.seed}); teacher: `{teacher}`
 - Data: {origin.dataset} ({splits}). Temperatures and thresholds were chosen on the held-out split.
 - Tools: {", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))}
 - The bundle holds weights and logits and no image.

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,6 +40,7 @@ from offramp import __version__
 from training.checkpoint import CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset, hold_out, load_dataset
 from training.models.multi_exit import Normalize
+from training.recipe import Recipe
 
 MAX_DROP = 0.005
 
@@ -128,7 +130,7 @@ def _write(
             split="held_out",
         ),
         provenance=Provenance(
-            recipe=recipe.model_dump(mode="json"),
+            recipe=_portable(recipe),
             dataset=dataset.name,
             splits={
                 "train": len(dataset.train) - len(table.labels),
@@ -157,6 +159,15 @@ def _write(
     (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(manifest, policy), "utf-8")
     return manifest
+
+
+def _portable(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the directories of the machine it was run on."""
+    content = recipe.model_dump(mode="json")
+    for table, key in (("data", "path"), ("start", "weights")):
+        if (content[table] or {}).get(key):
+            content[table][key] = Path(content[table][key]).name
+    return content
 
 
 def _exit_entries(

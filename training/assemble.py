@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,7 +67,8 @@ def build_step(
     shape = recipe.network
     student = build_network(shape.name, shape.width, len(dataset.classes), shape.exits, shape.heads)
     if recipe.start is not None:
-        _start(student, recipe, runs)
+        given = _start_from_weights if recipe.start.weights else _start_from_run
+        given(student, recipe, runs)
     normalize = Normalize(dataset.mean, dataset.std)
     criterion = _build_criterion(
         recipe, Setting(student, teacher, labels.cpu()), normalize, dataset
@@ -74,10 +76,49 @@ def build_step(
     return Step(student, teacher, criterion, normalize, recipe.train.precision)
 
 
-def _start(student: MultiExit, recipe: Recipe, runs: Path) -> None:
+def use_statistics(
+    recipe: Recipe, dataset: Dataset, teacher: CheckpointConfig | None, runs: Path
+) -> Dataset:
+    """`dataset` with the pixel statistics the run is to normalise by: those of the weights it starts
+    from, else those of its teacher, else the data's own.
+
+    Raises RecipeError if weights and teacher are used to different ones.
+    """
+    wanted = None if teacher is None else (teacher.mean, teacher.std)
+    if recipe.start is not None:
+        if recipe.start.weights is not None:
+            from training.pretrained import pixel_statistics  # loads torchvision
+
+            given = pixel_statistics(recipe.network.name)
+        else:
+            _, earlier = _load_earlier(recipe, recipe.start.recipe or "", runs, "start")
+            given = earlier.mean, earlier.std
+        if wanted not in (None, given):
+            raise RecipeError(
+                f"{recipe.name} starts from weights that are used to other pixel statistics than its "
+                "teacher: start the teacher from pretrained weights too, or neither."
+            )
+        wanted = given
+    return dataset if wanted is None else replace(dataset, mean=wanted[0], std=wanted[1])
+
+
+def _start_from_weights(student: MultiExit, recipe: Recipe, _: Path) -> None:
+    """Give `student` the pretrained backbone that `recipe.start` names."""
+    from training.pretrained import load_pretrained
+
+    start = recipe.start
+    assert start is not None
+    assert start.weights is not None
+    load_pretrained(student.stages, recipe.network.name, start.weights)
+    if start.frozen:
+        student.freeze([student.stages])
+
+
+def _start_from_run(student: MultiExit, recipe: Recipe, runs: Path) -> None:
     """Give `student` the backbone, and the heads it shares, of the run `recipe.start` names."""
     start = recipe.start
     assert start is not None
+    assert start.recipe is not None
     earlier, config = _load_earlier(recipe, start.recipe, runs, "start")
     shared = [k for k in student.exit_stages if k in earlier.exit_stages]
     ours = [student.stages, *(student.heads[student.exit_stages.index(k)] for k in shared)]

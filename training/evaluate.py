@@ -12,12 +12,14 @@ from training.models.multi_exit import MultiExit, Normalize
 
 @torch.no_grad()
 def predict(
-    network: MultiExit, normalize: Normalize, data: Resident, batch_size: int = 256
+    network: MultiExit, normalize: Normalize, data: Resident, pixels: int = 256 * 64 * 64
 ) -> Tensor:
     """Logits of every exit, float32 [K, N, C], on the CPU, computed in float32 and eval mode.
 
-    The network's mode is put back afterwards.
+    A batch has at most 256 images and about `pixels` pixels. The network's mode is put back afterwards.
     """
+    _, height, width, _ = data.images.shape
+    batch_size = max(1, min(256, pixels // (height * width)))
     was_training = network.training
     network.eval()
     parts = [

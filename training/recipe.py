@@ -44,6 +44,7 @@ ComparatorName = Literal[
     "tskd",
     "afd",
 ]
+TORCHVISION = "torchvision-"
 SINGLE_EXIT = ("kd", *(name for name in get_args(ComparatorName) if name != "tskd"))
 
 
@@ -56,8 +57,11 @@ def _all_exits(network: str | None) -> tuple[int, ...]:
     return tuple(range(1, stages_of(network or "") + 1))
 
 
-def _published_width(network: str | None) -> int:
-    return 32 if (network or "").startswith("wrn") else 64
+def _published_width(network: str | None) -> int | None:
+    name = network or ""
+    if name.startswith(TORCHVISION):
+        return None
+    return 32 if name.startswith("wrn") else 64
 
 
 class _Table(BaseModel):
@@ -103,10 +107,11 @@ class DataRecipe(_Table):
 
 class NetworkRecipe(_Table):
     """Backbone, channels of its first stage (as published unless given), the stages that carry a head
-    (1-based; all of them unless given) and the design of the heads."""
+    (1-based; all of them unless given) and the design of the heads. torchvision's networks have no
+    `width` to choose."""
 
     name: CifarNetwork | TorchvisionNetwork
-    width: Annotated[int, Field(ge=4, le=256)] = Field(
+    width: Annotated[int, Field(ge=4, le=256)] | None = Field(
         default_factory=lambda values: _published_width(values.get("name"))
     )
     exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
@@ -120,6 +125,18 @@ class NetworkRecipe(_Table):
         if self.exits[0] < 1:
             raise ValueError("exits count from 1")
         return self
+
+    @model_validator(mode="after")
+    def _width_can_be_chosen(self) -> Self:
+        if (self.width is None) != self.name.startswith(TORCHVISION):
+            verb = "needs a" if self.width is None else "has its own width: leave out"
+            raise ValueError(f"{self.name} {verb} width")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The backbone in a few words."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class ExitObjective(_Table):
@@ -155,11 +172,20 @@ class TeacherRecipe(_Table):
 
 
 class StartRecipe(_Table):
-    """The recipe whose finished run gives the first weights: its backbone and the heads both networks
-    have. With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+    """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
+    both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
+    "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
+    dict). With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
 
-    recipe: str
+    recipe: str | None = None
+    weights: str | None = None
     frozen: bool = False
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if (self.recipe is None) == (self.weights is None):
+            raise ValueError("give either recipe or weights")
+        return self
 
 
 class Progressive(_Table):
@@ -222,4 +248,13 @@ class Recipe(_Table):
         weights = getattr(objective, "exit_weights", None)
         if weights is not None and len(weights) != len(exits):
             raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_torchvisions(self) -> Self:
+        pretrained = self.start is not None and self.start.weights is not None
+        if pretrained and not self.network.name.startswith(TORCHVISION):
+            raise ValueError(
+                f"start.weights are for torchvision's networks, not {self.network.name}"
+            )
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from training.errors import RecipeError
+from training.files import replacing
 from training.recipe import Recipe
 
 
@@ -70,3 +72,11 @@ def shipped_recipes() -> list[str]:
 def recipe_toml(recipe: Recipe) -> str:
     """`recipe` as TOML with all its values; `load_recipe` gives the same recipe back."""
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def write_recipe(recipe: Recipe, path: Path, comments: Sequence[str] = ()) -> None:
+    """Write `recipe` with all its values to `path`, in one step, below `comments` of one line each."""
+    head = "".join(f"# {comment}\n" for comment in comments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(head + recipe_toml(recipe), "utf-8")

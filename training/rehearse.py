@@ -20,7 +20,7 @@ from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.cost import count_parameters, network_cost
 from training.models.multi_exit import MultiExit, Normalize, build_network
-from training.recipe import NetworkRecipe, Recipe
+from training.recipe import NetworkRecipe, Recipe, StartRecipe
 from training.recipe_files import load_recipe
 from training.step import Step
 
@@ -65,7 +65,7 @@ class Rehearsal:
         minutes, seconds = divmod(round(self.seconds), 60)
         return (
             f"{self.recipe.name}: rehearsed on {self.device} in batches of {train.batch_size}\n"
-            f"student: {network.name} of width {network.width}, {len(network.exits)} exits, "
+            f"student: {network.title}, {len(network.exits)} exits, "
             f"{self.parameters:,} parameters, {self.macs:,} MACs an image\n"
             f"beside it: {self.learnt:,} parameters that learn, a teacher of "
             f"{self.teacher_parameters:,}\n"
@@ -130,6 +130,8 @@ def _shape(recipe: Recipe) -> Shape:
 
 
 def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
+    if network.width is None:  # torchvision's have one size
+        return network
     return network.model_copy(update={"width": max(4, network.width // shrink)})
 
 
@@ -147,7 +149,7 @@ def _assemble(recipe: Recipe, shape: Shape, shrink: int) -> Step:
     step = build_step(fresh, noise, teacher, NOWHERE, labels)
     if recipe.start is not None and recipe.start.frozen:
         _give_statistics(step.student, images)
-        _freeze(step.student, load_recipe(recipe.start.recipe).network)
+        _freeze(step.student, recipe.start)
     return step
 
 
@@ -168,8 +170,9 @@ def _build(network: NetworkRecipe, shape: Shape) -> MultiExit:
     return build_network(network.name, network.width, shape.classes, network.exits, network.heads)
 
 
-def _freeze(student: MultiExit, earlier: NetworkRecipe) -> None:
-    shared = [k for k, stage in enumerate(student.exit_stages) if stage in earlier.exits]
+def _freeze(student: MultiExit, start: StartRecipe) -> None:
+    earlier = () if start.recipe is None else load_recipe(start.recipe).network.exits
+    shared = [k for k, stage in enumerate(student.exit_stages) if stage in earlier]
     student.freeze([student.stages, *(student.heads[k] for k in shared)])
 
 

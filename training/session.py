@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from training.assemble import build_step, load_teacher
+from training.assemble import build_step, load_teacher, use_statistics
 from training.checkpoint import (
     CONFIG,
     RESUME,
@@ -58,6 +58,7 @@ def run_recipe(
     with processes.first_alone():
         dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, runs)
+    dataset = use_statistics(recipe, dataset, teacher_config, runs)
 
     torch.manual_seed(recipe.seed)
     train_split, held_out = _resident_splits(recipe, dataset, target)
@@ -89,8 +90,8 @@ def _headline(run: Run) -> str:
     network, processes = run.step.student, run.processes
     several = f"{processes.count} x " if processes.count > 1 else ""
     return (
-        f"{run.recipe.name}: {run.recipe.network.name} of width {run.recipe.network.width}, "
-        f"{network.exits} exits, {count_parameters(network) / 1e6:.2f} M parameters, "
+        f"{run.recipe.name}: {run.recipe.network.title}, {network.exits} exits, "
+        f"{count_parameters(network) / 1e6:.2f} M parameters, "
         f"{len(run.train)} images on {several}{run.device.type}"
     )
 

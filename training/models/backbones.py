@@ -19,11 +19,20 @@ class Backbone:
     channels: list[int]
 
 
-def build_backbone(name: str, width: int) -> Backbone:
+class NoFinalReLU(nn.Sequential):
+    """A stage that ends without a ReLU; one inside it is not its last activation."""
+
+
+def build_backbone(name: str, width: int | None) -> Backbone:
     """The backbone `name` whose first stage has `width` channels, with fresh weights.
 
-    Raises KeyError for an unknown name; recipes are checked before.
+    torchvision's networks have no width to choose: None. Raises KeyError for an unknown name;
+    recipes are checked before.
     """
+    if width is None:
+        from training.models.torchvision_backbones import torchvision_backbone
+
+        return torchvision_backbone(name)
     return _builders()[name](name, width)
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from training.models.backbones import build_backbone
+from training.models.backbones import NoFinalReLU, build_backbone
 from training.models.gradient import scale_gradient
 from training.models.heads import build_heads
 
@@ -19,8 +19,8 @@ class Outputs:
     """All that a network shows of one batch of N images.
 
     `logits`: [N, C] for every exit. `features`: [N, C_k, H_k, W_k] for every stage of the backbone,
-    with an exit or without. `preactivations`: the same before the stage's last ReLU, empty unless
-    asked for.
+    with an exit or without. `preactivations`: the same before the stage's last ReLU, and the same
+    again for a stage that does not end in one; empty unless asked for.
     """
 
     logits: list[Tensor]
@@ -84,18 +84,21 @@ class MultiExit(nn.Module):
         seen = Outputs([], [])
         left = self.exits
         heads = dict(zip(self.exit_stages, self.heads, strict=True))
-        with _BeforeLastReLU(self.stages if preactivations else [], seen.preactivations):
-            for k, stage in enumerate(self.stages, 1):
+        for k, stage in enumerate(self.stages, 1):
+            if preactivations:
+                x, before = _run(stage, x)
+                seen.preactivations.append(before)
+            else:
                 x = stage(x)
-                seen.features.append(x)
-                if k not in heads:
-                    continue
-                if gradient_equilibrium:
-                    x = scale_gradient(x, 1.0 / left)
-                seen.logits.append(heads[k](x))
-                left -= 1
-                if gradient_equilibrium and left:
-                    x = scale_gradient(x, float(left))
+            seen.features.append(x)
+            if k not in heads:
+                continue
+            if gradient_equilibrium:
+                x = scale_gradient(x, 1.0 / left)
+            seen.logits.append(heads[k](x))
+            left -= 1
+            if gradient_equilibrium and left:
+                x = scale_gradient(x, float(left))
         return seen
 
     def freeze(self, modules: Sequence[nn.Module]) -> None:
@@ -133,10 +136,10 @@ class Normalize(nn.Module):
 
 
 def build_network(
-    name: str, width: int, classes: int, exits: Sequence[int], heads: str = "sepconv"
+    name: str, width: int | None, classes: int, exits: Sequence[int], heads: str = "sepconv"
 ) -> MultiExit:
-    """Backbone `name` of first-stage `width`, with a head of design `heads` after each of the
-    1-based stages `exits`, which increase and end with the backbone's last stage.
+    """Backbone `name` of first-stage `width` (None for torchvision's), with a head of design `heads`
+    after each of the 1-based stages `exits`, which increase and end with the backbone's last stage.
     """
     backbone = build_backbone(name, width)
     built = build_heads(heads, backbone, classes)
@@ -150,19 +153,20 @@ def _init(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-class _BeforeLastReLU:
-    """While entered, appends to `seen` what goes into the last ReLU of each of `stages`."""
+def _run(stage: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output of `stage`, and what goes into its last ReLU, or the output again if it has none."""
+    if isinstance(stage, NoFinalReLU):
+        y = stage(x)
+        return y, y
+    before = x
 
-    def __init__(self, stages: Sequence[nn.Module] | nn.ModuleList, seen: list[Tensor]) -> None:
-        self._relus = [[m for m in s.modules() if isinstance(m, nn.ReLU)][-1] for s in stages]
-        self._seen = seen
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal before  # a block may use one ReLU several times: its last use counts
+        before = inputs[0].clone()  # and it may work in place
 
-    def __enter__(self) -> None:
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._seen.append(inputs[0].clone())  # the ReLU may work in place
-
-        self._hooks = [relu.register_forward_pre_hook(keep) for relu in self._relus]
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    *_, relu = (module for module in stage.modules() if isinstance(module, nn.ReLU))
+    hook = relu.register_forward_pre_hook(keep)
+    try:
+        return stage(x), before
+    finally:
+        hook.remove()

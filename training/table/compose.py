@@ -195,7 +195,8 @@ def with_what_it_needs(recipes: Iterable[Recipe]) -> list[Recipe]:
 
 def needs(recipe: Recipe) -> list[str]:
     """The names of the runs that must be finished before `recipe` can be trained."""
-    return [part.recipe for part in (recipe.teacher, recipe.start) if part is not None]
+    parts = (recipe.teacher, recipe.start)
+    return [part.recipe for part in parts if part is not None and part.recipe is not None]
 
 
 def all_recipes() -> list[str]:

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
 from offramp.errors import MissingExtraError
 
 
+class _Options(TypedDict):
+    """What a run takes whether its recipe was named or chosen."""
+
+    runs: Path
+    device: str
+    resume: bool
+    compiled: bool
+
+
 def train(
+    ctx: typer.Context,
     recipe: Annotated[
-        str, typer.Argument(help="A .toml file, or the name of a recipe that comes with Offramp.")
-    ],
+        str | None,
+        typer.Argument(
+            help="A .toml file, or the name of a recipe that comes with Offramp. Without one, --data "
+            "names a folder of pictures, and a recipe is chosen for them."
+        ),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept, one directory each.")] = Path(
         "runs"
     ),
     data: Annotated[
-        Path, typer.Option(envvar="OFFRAMP_DATA", help="Where data sets are kept.")
+        Path,
+        typer.Option(
+            envvar="OFFRAMP_DATA",
+            help="Where data sets are kept; without a recipe, a folder of pictures per class.",
+        ),
     ] = Path("data"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch compile the network first.")
+    ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Without a recipe: use no pretrained weights.")
+    ] = False,
+    teacher: Annotated[
+        bool,
+        typer.Option("--teacher", help="Without a recipe: train a larger network first to teach."),
     ] = False,
     rehearse: Annotated[
         bool,
@@ -37,28 +62,37 @@ def train(
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
     try:
         from training.distributed import Processes, joined
+        from training.photos import train_folder
         from training.recipe_files import load_recipe
         from training.rehearse import rehearse as rehearsed
         from training.session import run_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
-    from training.errors import StoppedError
+    from training.errors import RecipeError, StoppedError
 
+    options: _Options = {"runs": runs, "device": device, "resume": resume, "compiled": compiled}
     with joined(device):
-        loaded = load_recipe(recipe)
-        if rehearse:
-            typer.echo(rehearsed(loaded, device=device))
-            return
         try:
-            config = run_recipe(
-                loaded,
-                runs=runs,
-                data_root=data,
-                device=device,
-                download=download,
-                resume=resume,
-                compiled=compiled,
-            )
+            if recipe is None:
+                given = ctx.get_parameter_source("data")
+                if rehearse or given is None or given.name != "COMMANDLINE":
+                    raise RecipeError(
+                        "name a recipe, or a folder with one folder of pictures per class: "
+                        "offramp train --data photos/"
+                    )
+                config = train_folder(
+                    data, from_scratch=from_scratch, teacher=teacher, say=typer.echo, **options
+                )
+            else:
+                if from_scratch or teacher:
+                    raise RecipeError(
+                        f"--from-scratch and --teacher choose a recipe; {recipe} is one already."
+                    )
+                loaded = load_recipe(recipe)
+                if rehearse:
+                    typer.echo(rehearsed(loaded, device=device))
+                    return
+                config = run_recipe(loaded, data_root=data, download=download, **options)
         except KeyboardInterrupt:
             raise StoppedError("stopped; add --resume to the same command to go on.") from None
         if Processes.current().first:
@@ -66,7 +100,7 @@ def train(
                 f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
             )
             typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
-            typer.echo(f"checkpoint: {runs / loaded.name}")
+            typer.echo(f"checkpoint: {runs / config.recipe.name}")
 
 
 def recipe(

@@ -117,6 +117,12 @@ def _finish(
     (run.directory / RESUME).unlink()
 
 
+def refuse_finished(directory: Path) -> None:
+    """Raise CheckpointError if there is a finished run in `directory`."""
+    if (directory / CONFIG).is_file():
+        raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
+
+
 def _finished(
     directory: Path,
     recipe: Recipe,
@@ -126,7 +132,7 @@ def _finished(
 ) -> CheckpointConfig:
     """The config of the finished run in `directory`, if it is `recipe` that was to be resumed."""
     if not resume:
-        raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
+        refuse_finished(directory)
     _, config = load_checkpoint(directory)
     if config.recipe != recipe:
         raise CheckpointError(f"{directory} holds a finished run of another recipe; move it away.")

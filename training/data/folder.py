@@ -31,16 +31,7 @@ def load_folder(directory: Path, side: int) -> Dataset:
     Raises DataError, in one sentence, if it is no directory or has fewer than two classes, if a
     class has too few pictures or none to test, or if a picture cannot be read.
     """
-    if not directory.is_dir():
-        raise DataError(
-            f"{directory} is not a directory; data.path names one with a folder of pictures per class."
-        )
-    try:
-        train, test = _list(directory)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or directory} cannot be read: {error.strerror}."
-        ) from error
+    train, test = list_pictures(directory)
     classes = tuple(train)
     paths, labels = _flatten(train)
     if test is None:
@@ -66,8 +57,24 @@ def load_folder(directory: Path, side: int) -> Dataset:
 Listing = Mapping[str, list[Path]]
 
 
+def list_pictures(directory: Path) -> tuple[Listing, Listing | None]:
+    """Every class's pictures to train with, and to test with where the directory says which.
+
+    Raises DataError for what is wrong with the directory and not with a picture.
+    """
+    if not directory.is_dir():
+        raise DataError(
+            f"{directory} is not a directory; data.path names one with a folder of pictures per class."
+        )
+    try:
+        return _list(directory)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or directory} cannot be read: {error.strerror}."
+        ) from error
+
+
 def _list(directory: Path) -> tuple[Listing, Listing | None]:
-    """Every class's pictures to train with, and to test with where the directory says which."""
     train_root, test_root = _roots(directory)
     train = {folder.name: _pictures(folder) for folder in _folders(train_root)}
     if len(train) < 2:
@@ -125,11 +132,16 @@ def _flatten(listing: Listing) -> tuple[list[Path], NDArray[np.int64]]:
     return paths, np.repeat(np.arange(len(sizes)), sizes)
 
 
+def share_to_test(pictures: int) -> int:
+    """How many of a class's pictures become its test split, where no directory is for it."""
+    return round(pictures / TEST_PART)
+
+
 def _split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions to train with and to test with: a fifth of each class, always the same."""
     rng = np.random.default_rng(SPLIT_SEED)
     tested = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        tested[rng.permutation(members)[: round(len(members) / TEST_PART)]] = True
+        tested[rng.permutation(members)[: share_to_test(len(members))]] = True
     return np.flatnonzero(~tested), np.flatnonzero(tested)

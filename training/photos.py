@@ -1,0 +1,82 @@
+"""From a folder of pictures to a trained network, with recipes chosen on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
+from training.choose import choose
+from training.data.survey import survey
+from training.recipe import Recipe
+from training.recipe_files import write_recipe
+from training.session import refuse_finished, run_recipe
+
+
+def train_folder(
+    folder: Path,
+    *,
+    runs: Path,
+    device: str = "auto",
+    resume: bool = False,
+    compiled: bool = False,
+    from_scratch: bool = False,
+    teacher: bool = False,
+    say: Callable[[str], None] = print,
+) -> CheckpointConfig:
+    """Choose recipes for the pictures in `folder`, write them to `runs`, and train them in order.
+
+    The last one's run, `runs`/NAME, is named after the folder; its recipe is `runs`/NAME.toml. A
+    teacher that is trained already is used as it is. Raises what `run_recipe` raises, before
+    anything is written where that can be known.
+    """
+    found = survey(folder)
+    whole = folder.resolve()
+    name = run_name(whole.name)
+    choice = choose(
+        name, str(whole), found.counts, found.side, from_scratch=from_scratch, teacher=teacher
+    )
+    for reason in choice.reasons:
+        say(f"- {reason}")
+    *_, last = choice.recipes
+    ahead = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
+    for recipe in ahead:
+        if not resume:
+            refuse_finished(runs / recipe.name)
+        _fetch(recipe)
+    for recipe in ahead:
+        path = runs / f"{recipe.name}.toml"
+        write_recipe(recipe, path, [f"Chosen for {len(found.counts)} classes:", *choice.reasons])
+        say(f"recipe: {path}")
+    configs = [
+        run_recipe(
+            recipe,
+            runs=runs,
+            data_root=folder,
+            device=device,
+            resume=resume,
+            compiled=compiled,
+            say=say,
+        )
+        for recipe in ahead
+    ]
+    return configs[-1]
+
+
+def run_name(folder: str) -> str:
+    """A recipe's name for a folder called `folder`: "My Photos" gives "my-photos"."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.lower()).strip("-._")
+    return name or "pictures"
+
+
+def _is_trained(directory: Path, recipe: Recipe) -> bool:
+    return (directory / CONFIG).is_file() and load_checkpoint(directory)[1].recipe == recipe
+
+
+def _fetch(recipe: Recipe) -> None:
+    """Have the weights `recipe` starts from at hand, or fail now."""
+    if recipe.start is not None and recipe.start.weights is not None:
+        from training.pretrained import read_weights
+
+        read_weights(recipe.network.name, recipe.start.weights)

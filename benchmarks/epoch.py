@@ -32,7 +32,7 @@ from torchvision import transforms
 from training.assemble import build_step
 from training.data.batches import Resident
 from training.data.dataset import Dataset, Split
-from training.distributed import Processes, choose_device
+from training.distributed import choose_device
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.multi_exit import build_network
 from training.objectives.losses import oto
@@ -105,13 +105,13 @@ class Ours:
         )
         data = Dataset("random", images, images, tuple(map(str, range(CLASSES))), MEAN, STD)
         teacher = build_network(shape, arguments.width, CLASSES, exits).eval()
-        step = build_step(recipe, data, teacher, HERE, len(images))
+        step = build_step(recipe, data, teacher, HERE, torch.from_numpy(images.labels))
         step = step.to(device).to(memory_format=torch.channels_last)
         if compiled:
             compile_step(step, device)
         split = Resident.of(images, device)
-        self._run = Run(HERE, recipe, step, split, split, device, step, Processes())
-        self.new_optimizer = new_optimizer(self._run, 0)
+        self._run = Run(HERE, recipe, step, split, split, device)
+        self._optimizer = new_optimizer(self._run, 0)
         self._warm = False
 
     def seconds(self) -> float:
@@ -142,14 +142,14 @@ class Ours:
                 images, batch = timed("data", next, batches)
                 loss = timed("student forward", step, images, batch)
                 parts["student forward"][-1] -= parts["teacher"][-1]
-                self.new_optimizer.zero_grad()
+                self._optimizer.zero_grad()
                 timed("student backward", loss.backward)
-                timed("optimiser", self.new_optimizer.step)
+                timed("optimiser", self._optimizer.step)
         later = {part: spent[WARM:] or spent for part, spent in parts.items()}
         return {part: round(1e3 * statistics.median(spent), 1) for part, spent in later.items()}
 
     def _epoch(self) -> None:
-        train_epoch(self._run, self.new_optimizer, 0, lambda *_: None)
+        train_epoch(self._run, self._optimizer, 0, lambda *_: None)
 
     @contextmanager
     def _tuned(self) -> Iterator[None]:
@@ -170,7 +170,7 @@ class Plain:
         shape = (arguments.network, arguments.width, CLASSES, [1, 2, 3, 4])
         self._teacher = build_network(*shape).to(device).eval()
         self._student = build_network(*shape).to(device)
-        self.new_optimizer = torch.optim.SGD(
+        self._optimizer = torch.optim.SGD(
             self._student.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
         self._loader = DataLoader(
@@ -201,9 +201,9 @@ class Plain:
         with torch.no_grad():
             taught = self._teacher(images)
         loss = oto(self._student(images), taught, labels, temperature=4.0, alpha=0.9)
-        self.new_optimizer.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
-        self.new_optimizer.step()
+        self._optimizer.step()
 
 
 class OneByOne(torch.utils.data.Dataset[tuple[Tensor, int]]):

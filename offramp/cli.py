@@ -7,9 +7,11 @@ import sys
 import typer
 
 from exports.cli import export
+from exports.pictures.cli import calibration, exits
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
 from training.cli import recipe, train
+from training.pictures.cli import cam
 from training.table.cli import table
 
 app = typer.Typer(
@@ -21,6 +23,11 @@ app = typer.Typer(
 )
 for command in (train, recipe, table, export, serve, classify):
     app.command()(command)
+
+picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)
+for drawing in (cam, exits, calibration):
+    picture.command()(drawing)
+app.add_typer(picture, name="picture")
 
 
 def main() -> None:

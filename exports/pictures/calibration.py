@@ -1,0 +1,119 @@
+"""`offramp picture calibration`: whether an exit's confidence is what it says."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from exports.pictures.table import Known, open_table
+from exports.policy import Floats, softmax
+from training.pictures.canvas import BLUE, GREY, INK, RED, check_target, save_png
+
+BINS = 15  # as in Guo et al.
+LARGEST_DOT = 140  # points squared
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The bins that hold samples, in order: mean confidence, accuracy and share of samples, float64
+    [B] each, all in 0..1."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """ECE: the gap between accuracy and confidence, averaged over samples, in 0..1. Guo et al.
+        2017, "On Calibration of Modern Neural Networks", eq. 3."""
+        return float((self.share * np.abs(self.accuracy - self.confidence)).sum())
+
+
+def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Sort N samples into `bins` equal-width bins ((m - 1)/M, m/M] of confidence; both inputs [N].
+
+    Guo et al. 2017, section 2.
+    """
+    edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    place = np.digitize(confidence, edges, right=True)
+    count = np.bincount(place, minlength=bins)
+    filled = count > 0
+    sums = np.bincount(place, confidence, bins)[filled]
+    hits = np.bincount(place, right, bins)[filled]
+    return Reliability(sums / count[filled], hits / count[filled], count[filled] / len(confidence))
+
+
+def picture_calibration(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
+    """Draw reliability diagrams of `bundle`'s exits and ensemble, before and after temperature.
+
+    Raises PictureError or BundleError before anything is written.
+    """
+    check_target(output)
+    known = open_table(bundle)
+    figure = draw_calibration(known)
+    save_png(figure, output, "Reliability before and after temperature", known.source)
+    say(str(output))
+
+
+def draw_calibration(known: Known) -> Figure:
+    """A column per exit and one for the ensemble; above as trained, below with its temperature."""
+    scaling = known.manifest.scaling
+    columns = [
+        *(
+            (f"exit {k}", logits, temperature)
+            for k, (logits, temperature) in enumerate(
+                zip(known.table.logits, scaling.temperatures, strict=True), 1
+            )
+        ),
+        ("ensemble", known.running(known.exits), scaling.running_temperatures[-1]),
+    ]
+    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 5.6), layout="constrained")
+    grid = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
+    for column, (name, logits, temperature) in enumerate(columns):
+        right = known.right(logits)
+        for row, t in enumerate((1.0, temperature)):
+            confidence = softmax(logits / np.float32(t)).max(axis=-1)
+            found = reliability(confidence, right)
+            _draw_reliability(grid[row, column], found)
+            error = f"ECE {100 * found.expected_calibration_error:.1f} %"
+            grid[row, column].set_title(
+                f"{name}: {error}" if row == 0 else f"T = {t:.2f}: {error}", size=10
+            )
+    grid[0, 0].set_ylabel("as trained (T = 1)\naccuracy")
+    grid[1, 0].set_ylabel("temperature-scaled\naccuracy")
+    for axes in grid[1]:
+        axes.set_xlabel("confidence")
+    figure.suptitle(
+        f"Confidence against accuracy, {known.manifest.name}", size=12, color=INK, parse_math=False
+    )
+    note = (
+        f"{known.split.capitalize()}; {BINS} bins of equal width, dots as large as their share of "
+        "samples; blue: too modest, red: too confident. The temperatures were fitted on these same "
+        "samples: the lower row is optimistic."
+    )
+    letters = int(13 * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(note, letters), size=9, color=INK)
+    return figure
+
+
+def _draw_reliability(axes: Any, found: Reliability) -> None:
+    modest = found.accuracy >= found.confidence
+    colours = np.where(modest, BLUE, RED)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+    axes.vlines(found.confidence, found.confidence, found.accuracy, color=colours, linewidth=1.5)
+    sizes = 6 + LARGEST_DOT * found.share
+    axes.scatter(
+        found.confidence, found.accuracy, sizes, color=colours, linewidth=0, zorder=3, clip_on=False
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)

@@ -1,0 +1,31 @@
+"""`offramp picture exits` and `offramp picture calibration`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offramp.errors import MissingExtraError
+
+Bundle = Annotated[Path, typer.Argument(help="The directory of a bundle.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")]
+
+
+def exits(bundle: Bundle, output: Output) -> None:
+    """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
+    try:
+        from exports.pictures.exits import picture_exits
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "matplotlib", "train") from error
+    picture_exits(bundle, output, say=typer.echo)
+
+
+def calibration(bundle: Bundle, output: Output) -> None:
+    """Draw a bundle's reliability diagrams: confidence against accuracy, before and after temperature."""
+    try:
+        from exports.pictures.calibration import picture_calibration
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "matplotlib", "train") from error
+    picture_calibration(bundle, output, say=typer.echo)

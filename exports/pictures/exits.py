@@ -1,0 +1,165 @@
+"""`offramp picture exits`: how the exits differ, and what their ensemble adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from exports.pictures.table import Known, open_table
+from training.pictures.canvas import BLUE, GREY, INK, ORANGE, PALE, check_target, save_png
+
+Classes = NDArray[np.int64]
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the ensemble changes against one exit, as shares of all samples: `won` were wrong at the
+    exit and are right in the ensemble, `lost` the other way round."""
+
+    won: float
+    lost: float
+
+    @property
+    def net(self) -> float:
+        """The difference of the two accuracies."""
+        return self.won - self.lost
+
+
+def agreement(predictions: Classes) -> Shares:
+    """The share of samples on which each two of M classifiers give the same class.
+
+    predictions [M, N] -> [M, M], symmetric, with ones on the diagonal.
+    """
+    shares: Shares = (predictions[:, None] == predictions[None]).mean(axis=2)
+    return shares
+
+
+def gain(ensemble: NDArray[np.bool_], single: NDArray[np.bool_]) -> Gain:
+    """Compare which of the N samples the ensemble and one exit answer rightly, both bool [N]."""
+    return Gain(float((ensemble & ~single).mean()), float((single & ~ensemble).mean()))
+
+
+def first_solved(right: NDArray[np.bool_]) -> Classes:
+    """The first exit (1-based) that is right on each sample, 0 where none is: bool [K, N] -> [N]."""
+    return np.where(right.any(axis=0), right.argmax(axis=0) + 1, 0)
+
+
+def picture_exits(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
+    """Draw agreement, accuracies, gain and first solutions of the exits of `bundle`.
+
+    Raises PictureError or BundleError before anything is written.
+    """
+    check_target(output)
+    known = open_table(bundle)
+    figure = draw_exits(known)
+    save_png(figure, output, "The exits compared", known.source)
+    say(str(output))
+
+
+def draw_exits(known: Known) -> Figure:
+    """Four panels of a bundle's calibration table."""
+    singles = list(known.table.logits)
+    ensembles = [known.running(k) for k in range(1, known.exits + 1)]
+    right = np.stack([known.right(logits) for logits in singles])
+    running = np.stack([known.right(logits) for logits in ensembles])
+    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
+    figure = Figure(figsize=(9.5, 7.6), layout=layout)
+    grid = figure.subplots(2, 2)
+    figure.suptitle(
+        f"The exits of {known.manifest.name}: {known.split}", size=12, color=INK, parse_math=False
+    )
+    _draw_agreement(
+        grid[0, 0], agreement(np.stack([z.argmax(axis=-1) for z in (*singles, ensembles[-1])]))
+    )
+    _draw_accuracies(grid[0, 1], right.mean(axis=1), running.mean(axis=1))
+    _draw_gains(grid[1, 0], [gain(running[-1], own) for own in right])
+    _draw_first(grid[1, 1], right)
+    return figure
+
+
+def _draw_agreement(axes: Any, shares: Shares) -> None:
+    exits = len(shares) - 1
+    names = [*(str(k) for k in range(1, exits + 1)), "ens."]
+    low = min(np.floor(10 * shares.min()) / 10, 0.9)
+    axes.imshow(100 * shares, cmap="cividis", vmin=100 * low, vmax=100)
+    for i, row in enumerate(shares):
+        for j, share in enumerate(row):
+            dark = share < (low + 1) / 2
+            axes.text(
+                j, i, f"{100 * share:.0f}", ha="center", va="center", color="w" if dark else "k"
+            )
+    axes.set_xticks(range(exits + 1), names)
+    axes.set_yticks(range(exits + 1), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="exit", ylabel="exit")
+    axes.set_title("Same answer, % of samples", size=10)
+
+
+def _draw_accuracies(axes: Any, singles: Shares, running: Shares) -> None:
+    exits = np.arange(1, len(singles) + 1)
+    axes.plot(exits, 100 * singles, "o-", color=BLUE, label="exit k alone")
+    axes.plot(exits, 100 * running, "s--", color=ORANGE, label="ensemble of exits 1 to k")
+    axes.set_xticks(exits)
+    axes.set(xlabel="exit k", ylabel="accuracy, %")
+    axes.set_title("Accuracy", size=10)
+    axes.legend(frameon=False, loc="lower right")
+    _calm(axes)
+
+
+def _draw_gains(axes: Any, gains: list[Gain]) -> None:
+    exits = np.arange(1, len(gains) + 1)
+    won = np.array([100 * each.won for each in gains])
+    lost = np.array([100 * each.lost for each in gains])
+    axes.bar(exits, won, 0.6, color=BLUE, label="wrong there, right in the ensemble")
+    axes.bar(exits, -lost, 0.6, color=ORANGE, label="right there, wrong in the ensemble")
+    axes.axhline(0, color=INK, linewidth=0.8)
+    top = max(won.max(), lost.max(), 0.1)
+    for k, each, height in zip(exits, gains, won, strict=True):
+        net = f"{100 * each.net:+.1f}".replace("-", "\N{MINUS SIGN}")
+        axes.text(k, height + 0.03 * top, net, ha="center", color=INK)
+    axes.set_ylim(-lost.max() - 0.1 * top, won.max() + 0.5 * top)
+    axes.set_xticks(exits)
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{abs(share):g}")
+    axes.set(xlabel="exit", ylabel="% of samples")
+    axes.set_title("What the ensemble of all exits gains over each, net in points", size=10)
+    axes.legend(frameon=False, loc="upper right")
+    _calm(axes)
+
+
+def _draw_first(axes: Any, right: NDArray[np.bool_]) -> None:
+    exits = len(right)
+    first = first_solved(right)
+    kept = [100 * float((right[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
+    lost = [100 * float((~right[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
+    never = 100 * float((first == 0).mean())
+    places = np.arange(1, exits + 1)
+    axes.bar(places, kept, 0.6, color=BLUE, label=f"and right at exit {exits}")
+    axes.bar(places, lost, 0.6, bottom=kept, color=ORANGE, label=f"but wrong at exit {exits}")
+    axes.bar([exits + 1], [never], 0.6, color=PALE)
+    heights = [*(a + b for a, b in zip(kept, lost, strict=True)), never]
+    for place, height in enumerate(heights, 1):
+        axes.text(place, height + 0.02 * max(heights), f"{height:.1f}", ha="center", color=INK)
+    axes.set_ylim(0, 1.12 * max(heights))
+    axes.set_xticks(range(1, exits + 2), [*(str(k) for k in places), "never"])
+    axes.set(xlabel="first right at exit", ylabel="% of samples")
+    axes.set_title("Where samples are solved first", size=10)
+    axes.legend(frameon=False, loc="upper right")
+    _calm(axes)
+
+
+def _calm(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)

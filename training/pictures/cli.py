@@ -1,0 +1,27 @@
+"""`offramp picture cam`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offramp.errors import MissingExtraError
+
+
+def cam(
+    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="The class to look for (default: what each exit answers)."),
+    ] = None,
+) -> None:
+    """Draw what each exit looks at in image files: class-activation maps (Grad-CAM)."""
+    try:
+        from training.pictures.cam import picture_cam
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    picture_cam(run, images, output, class_name, say=typer.echo)

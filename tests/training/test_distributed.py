@@ -251,10 +251,11 @@ def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
     torch.manual_seed(0)
     oto = load_recipe(str(place / "student.toml")).model_dump()
     oto["network"]["exits"], oto["objective"]["method"] = [1, 2, 3, 4], "oto"
-    recipe, data = Recipe.model_validate(oto), load_dataset("digits", place)
+    recipe = Recipe.model_validate(oto)
+    data = load_dataset(recipe.data, place)
     teacher = build_network("resnet10", 4, 10, [1, 2, 3, 4]).eval()
     images = Resident.of(data.train, torch.device("cpu"))
-    step = build_step(recipe, data, teacher, place, len(images)).double().train()
+    step = build_step(recipe, data, teacher, place, images.labels).double().train()
     processes = Processes(rank, count)
     if count > 1:
         share_batch_norm(step, torch.device("cpu"))

@@ -63,7 +63,6 @@ def run_recipe(
     torch.manual_seed(recipe.seed)
     train_split, held_out = _resident_splits(recipe, dataset, target)
     step = build_step(recipe, dataset, teacher, runs, train_split.labels)
-    directory.mkdir(parents=True, exist_ok=True)
     step = step.to(target).to(memory_format=torch.channels_last)
     if processes.count > 1:
         share_batch_norm(step, target)
@@ -71,6 +70,7 @@ def run_recipe(
         use_tensor_cores()
     if compiled:
         compile_step(step, target)
+    directory.mkdir(parents=True, exist_ok=True)
 
     run = Run(directory, recipe, step, train_split, held_out, target, processes)
     if processes.first:

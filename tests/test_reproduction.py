@@ -25,7 +25,7 @@ def kept(table: str) -> Filled:
     return Filled.model_validate_json(file.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("table", ["cifar100", "tiny-imagenet"])
+@pytest.mark.parametrize("table", ["cifar100", "tiny-imagenet", "digits"])
 def test_the_page_has_the_table_as_the_kept_results_have_it(table: str, tmp_path: Path) -> None:
     opened = Session.open(table, "*", Variant(), tmp_path, ROOT / "benchmarks")
     assert opened.filled() == kept(table)

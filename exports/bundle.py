@@ -28,6 +28,7 @@ CALIBRATION = "calibration.npz"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Table(BaseModel):
@@ -70,6 +71,34 @@ class ExitEntry(_Table):
     test: Accuracy
 
 
+class Conversion(_Table):
+    """How a bundle of less than float32 was made, and what it cost.
+
+    `scheme` is how int8 represents (activations, weights): u8s8 or s8s8; `images` of the held-out split
+    set the activations' ranges; `kept` names what stayed in float32, as stage/node. `held_out` and
+    `test` are every exit's accuracy before: those in `exits` are after.
+    """
+
+    scheme: Literal["u8s8", "s8s8"] | None
+    images: Annotated[int, Field(ge=0)]
+    kept: tuple[str, ...]
+    held_out: tuple[Accuracy, ...]
+    test: tuple[Accuracy, ...]
+
+
+class GraphEntry(_Table):
+    """A whole network in one file, for hosts other than Offramp.
+
+    exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, each sample routed on
+    its own (`exit` is None).
+    """
+
+    kind: Literal["exit", "routed"]
+    exit: Annotated[int, Field(ge=1)] | None
+    file: FileName
+    sha256: Sha256
+
+
 class CalibrationEntry(_Table):
     """The calibration table's file."""
 
@@ -107,8 +136,10 @@ class Manifest(_Table):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     labels: tuple[str, ...]
     input: InputSpec
-    precision: Literal["fp32"]
+    precision: Precision
+    conversion: Conversion | None = None
     exits: Annotated[tuple[ExitEntry, ...], Field(min_length=1)]
+    graphs: tuple[GraphEntry, ...] = ()
     ensemble_weights: tuple[Annotated[float, Field(gt=0)], ...]
     calibration: CalibrationEntry
     provenance: Provenance

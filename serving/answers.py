@@ -8,9 +8,10 @@ import numpy as np
 
 from exports.bundle import Manifest
 from exports.policy import Policy
-from serving.engine import Prediction
+from serving.engine import Prediction, Reason
 from serving.errors import InvalidRequestError
 from serving.models import LoadedModel
+from serving.work import Done, ExitSeen
 
 DEFAULT_TOP_K = 5
 DIGITS = 6
@@ -27,19 +28,39 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PredictionAnswer:
-    """One image's answer: the class, the confidence, and the exit it left at, of how many."""
+    """One image's answer: the class, the confidence, the exit it left at, of how many, and why there:
+    it was confident, it was the deepest exit allowed, or the deadline left no time to go on."""
 
     label: str
     index: int
     confidence: float
     exit: int
     exits: int
+    reason: Reason
     top_k: list[Candidate]
 
 
 @dataclass(frozen=True)
+class ExitEvent:
+    """An image, from 0, reached an exit, and whether that is its answer. `elapsed_ms` counts from the
+    request's start, `macs` are the multiply-accumulates spent on the image so far."""
+
+    image: int
+    exit: int
+    exits: int
+    left: bool
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Candidate]
+    elapsed_ms: float
+    macs: int
+
+
+@dataclass(frozen=True)
 class Timing:
-    """Where a request's time went, in milliseconds."""
+    """Where a request's time went, in milliseconds; of several images, the one answered last tells
+    decoding, waiting in queues and computing."""
 
     decode: float
     queue: float
@@ -134,19 +155,54 @@ def resolve_top_k(wanted: int | None, classes: int) -> int:
 
 def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> PredictionAnswer:
     """`prediction` with labels, and its `top_k` likeliest classes, the likeliest first."""
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top_k]
-    candidates = [
-        Candidate(manifest.labels[i], i, round(float(prediction.probabilities[i]), DIGITS))
-        for i in best.tolist()
-    ]
     return PredictionAnswer(
         label=manifest.labels[prediction.index],
         index=prediction.index,
         confidence=round(prediction.confidence, DIGITS),
         exit=prediction.exit,
         exits=len(manifest.exits),
-        top_k=candidates,
+        reason=prediction.reason,
+        top_k=_candidates(prediction, manifest, top_k),
     )
+
+
+def compose(model: LoadedModel, done: Done, top_k: int, spent: Timing) -> ClassifyAnswer:
+    """The answer to a request that `done` came of."""
+    manifest = model.engine.manifest
+    predictions = [describe(found, manifest, top_k) for found in done.predictions]
+    return ClassifyAnswer(manifest.name, manifest.version, predictions, spent)
+
+
+def describe_exit(seen: ExitSeen, manifest: Manifest, top_k: int, elapsed: float) -> ExitEvent:
+    """`seen`, `elapsed` seconds after its request's start, as an event of the stream."""
+    prediction = seen.prediction
+    return ExitEvent(
+        image=seen.image,
+        exit=prediction.exit,
+        exits=len(manifest.exits),
+        left=seen.left,
+        label=manifest.labels[prediction.index],
+        index=prediction.index,
+        confidence=round(prediction.confidence, DIGITS),
+        top_k=_candidates(prediction, manifest, top_k),
+        elapsed_ms=round(1000 * elapsed, 3),
+        macs=manifest.exits[prediction.exit - 1].macs,
+    )
+
+
+def timing(done: Done, total: float) -> Timing:
+    """`done`'s times and the `total` in milliseconds."""
+    seconds = (done.decode, done.queue, done.compute, total)
+    return Timing(*(round(1000 * value, 3) for value in seconds))
+
+
+def _candidates(prediction: Prediction, manifest: Manifest, top_k: int) -> list[Candidate]:
+    best = np.argsort(-prediction.probabilities, kind="stable")[:top_k].tolist()
+    chances = prediction.probabilities[best].tolist()
+    return [
+        Candidate(manifest.labels[i], i, round(chance, DIGITS))
+        for i, chance in zip(best, chances, strict=True)
+    ]
 
 
 def summarize(model: LoadedModel) -> ModelSummary:

@@ -22,7 +22,7 @@ from serving.errors import (
     ServingError,
 )
 from serving.middleware import BodyLimit, RequestContext
-from serving.routes import classify, models, probes
+from serving.routes import classify, models, probes, stream
 from serving.service import Service
 from serving.settings import Settings
 
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, models, probes):
+    for module in (classify, stream, models, probes):
         app.include_router(module.router)
     _handle_errors(app)
 
@@ -72,7 +72,7 @@ def refuse(
     """Count `error` and write it in the form that every error has."""
     if error.code != "internal":
         service.metrics.rejected(error.code)
-    if scope["path"] == classify.PATH:
+    if scope["path"] in (classify.PATH, stream.PATH):
         service.metrics.failed(scope.get("state", {}).get("model", ""), error.code)
     return Response(
         orjson.dumps({"error": str(error), "code": error.code}),

@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import Bundle, Manifest, stage_input
+from exports.bundle import Bundle, Manifest
 from exports.errors import PolicyError
 from exports.policy import Decision, Floats, Policy, decide
+from serving.runners import Tensor
 from serving.sessions import open_sessions
-from serving.settings import Provider
+from serving.settings import Pool, Provider
 
 Observer = Callable[[int, int, float], None]
+# Why a sample left: sure enough, at the deepest exit its policy allows, or for lack of time.
+Reason = Literal["confident", "max_exit", "deadline"]
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What stage k gives for n samples: features float32 [n, C, H, W], None after the last stage,
-    and logits float32 [n, classes] of exit k."""
+    """What stage k gives for n samples: features float32 [n, C, H, W] where the provider computes,
+    None after the last stage, and logits float32 [n, classes] of exit k."""
 
-    features: Floats | None
+    features: Tensor | None
     logits: Floats
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One sample's answer: probabilities float32 [classes], the best class's index, the confidence
-    that the policy measured, and the exit it left at, from 1."""
+    that the policy measured, the exit it left at, from 1, and why there."""
 
     probabilities: Floats
     index: int
     confidence: float
     exit: int
+    reason: Reason
 
 
 def _ignore(stage: int, batch: int, seconds: float) -> None:
@@ -52,34 +56,40 @@ class Engine:
         *,
         threads: int = 1,
         provider: Provider = "cpu",
+        pool: Pool = "own",
         on_stage: Observer = _ignore,
     ) -> None:
-        """`threads` is onnxruntime's, per stage; `on_stage(stage, batch size, seconds)` is called
-        after each stage, in the thread that ran it. Raises what `open_sessions` raises.
+        """`threads` is onnxruntime's, per stage, from `pool`; `on_stage(stage, batch size, seconds)`
+        is called after each stage, in the thread that ran it. Raises what `open_sessions` raises.
         """
-        sessions = open_sessions(bundle, threads, provider)
+        sessions = open_sessions(bundle, threads, provider, pool)
         self.manifest: Manifest = bundle.manifest
         self.provider = sessions.provider
-        self._stages = sessions.stages
+        self.exits = len(bundle.manifest.exits)
+        self._runner = sessions.runner
+        self.take = sessions.runner.take
+        self.join = sessions.runner.join
         self._scaling = bundle.manifest.scaling
         self._on_stage = on_stage
 
-    @property
-    def exits(self) -> int:
-        """The number of exits, K."""
-        return len(self._stages)
-
-    def run_stage(self, stage: int, inputs: NDArray[Any]) -> StageOutput:
+    def run_stage(self, stage: int, inputs: Tensor) -> StageOutput:
         """Run stage `stage` (1-based) on images uint8 [n, H, W, 3], for stage 1, or on the features
-        float32 [n, C, H, W] that the stage before gave."""
+        [n, C, H, W] that the stage before gave."""
         started = time.perf_counter()
-        output = self._run(stage, inputs)
-        self._on_stage(stage, len(inputs), time.perf_counter() - started)
+        output = self.compute(stage, inputs)
+        self._on_stage(stage, len(output.logits), time.perf_counter() - started)
         return output
+
+    def compute(self, stage: int, inputs: Tensor) -> StageOutput:
+        """`run_stage`, unobserved."""
+        return StageOutput(*self._runner.run(stage, inputs))
 
     def decide(self, policies: Sequence[Policy], stage: int, logits: Sequence[Floats]) -> Decision:
         """Judge n samples at exit `stage`, each by its own policy, from `stage` arrays of logits
         [n, classes]."""
+        first = policies[0]
+        if all(policy is first for policy in policies):
+            return decide(first, stage, logits, self._scaling)
         groups: dict[Policy, list[int]] = {}
         for row, policy in enumerate(policies):
             groups.setdefault(policy, []).append(row)
@@ -103,10 +113,12 @@ class Engine:
         policy is for another number of exits, ValueError if shapes or counts do not fit.
         """
         policies = [policy] * len(images) if isinstance(policy, Policy) else list(policy)
-        self._check(images, policies)
+        if len(policies) != len(images):
+            raise ValueError(f"there are {len(images)} images, but {len(policies)} policies")
+        self.check(images, set(policies))
         found: list[Prediction | None] = [None] * len(images)
         waiting = np.arange(len(images))
-        inputs: NDArray[Any] = images
+        inputs: Tensor = images
         logits: list[Floats] = []
         for stage in range(1, self.exits + 1):
             if len(waiting) == 0:
@@ -115,45 +127,50 @@ class Engine:
             logits.append(output.logits)
             decision = self.decide([policies[i] for i in waiting], stage, logits)
             for row in np.flatnonzero(decision.leaves):
-                found[int(waiting[row])] = _prediction(decision, int(row), stage)
-            stays = ~decision.leaves
-            if output.features is not None:
-                whole = bool(stays.all())
-                inputs = output.features if whole else output.features[stays]
+                index = int(waiting[row])
+                found[index] = prediction(decision, int(row), stage, policies[index])
+            stays = np.flatnonzero(~decision.leaves)
+            if output.features is not None and len(stays) > 0:
+                whole = len(stays) == len(waiting)
+                inputs = output.features if whole else self.take(output.features, stays)
                 logits = logits if whole else [values[stays] for values in logits]
             waiting = waiting[stays]
-        return [prediction for prediction in found if prediction is not None]
+        return [answer for answer in found if answer is not None]
 
     def warm_up(self) -> None:
         """Run every stage once on one sample, so that no request pays for first-run work."""
         spec = self.manifest.input
-        inputs: NDArray[Any] = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
+        inputs: Tensor = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
         for stage in range(1, self.exits + 1):
-            output = self._run(stage, inputs)
-            inputs = inputs if output.features is None else output.features
+            inputs = self.compute(stage, inputs).features
 
-    def _run(self, stage: int, inputs: NDArray[Any]) -> StageOutput:
-        outputs = self._stages[stage - 1].run(None, {stage_input(stage): inputs})
-        return StageOutput(outputs[0] if len(outputs) == 2 else None, outputs[-1])
-
-    def _check(self, images: NDArray[np.uint8], policies: Sequence[Policy]) -> None:
+    def check(self, images: NDArray[np.uint8], policies: Iterable[Policy]) -> None:
+        """Raise ValueError if `images` are not what stage 1 takes, PolicyError if one of `policies`
+        is for another number of exits."""
         spec = self.manifest.input
         if images.dtype != np.uint8 or images.shape[1:] != (spec.height, spec.width, 3):
             raise ValueError(
                 f"images must be uint8 [N, {spec.height}, {spec.width}, 3], "
                 f"not {images.dtype} {list(images.shape)}"
             )
-        if len(policies) != len(images):
-            raise ValueError(f"there are {len(images)} images, but {len(policies)} policies")
-        for policy in set(policies):
-            if policy.exits != self.exits:
-                raise PolicyError(
-                    f"The policy is for {policy.exits} exits, but the network has {self.exits}."
-                )
+        for policy in policies:
+            self.check_policy(policy)
+
+    def check_policy(self, policy: Policy) -> None:
+        """Raise PolicyError if `policy` is for another number of exits."""
+        if policy.exits != self.exits:
+            raise PolicyError(
+                f"The policy is for {policy.exits} exits, but the network has {self.exits}."
+            )
 
 
-def _prediction(decision: Decision, row: int, stage: int) -> Prediction:
+def prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
+    """What row `row` of `decision` would answer at exit `stage`, as if it left there by `policy`."""
     probabilities = decision.probabilities[row]
     return Prediction(
-        probabilities, int(probabilities.argmax()), float(decision.confidence[row]), stage
+        probabilities,
+        int(probabilities.argmax()),
+        float(decision.confidence[row]),
+        stage,
+        "max_exit" if stage >= policy.max_exit else "confident",
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from offramp.errors import OfframpError
@@ -12,7 +15,7 @@ class ServingError(OfframpError):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    headers: ClassVar[dict[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class SettingsError(ServingError):
@@ -69,12 +72,16 @@ class UnsupportedTypeError(ServingError):
 
 
 class OverCapacityError(ServingError):
-    """As many images as allowed are waiting already."""
+    """More work is waiting than can be done within the wait allowed."""
 
     status = 429
     code = "over_capacity"
-    # Long enough to clear a full queue on a slow machine, short enough not to idle a fast one.
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        """`retry_after` is when there will be room, in seconds; the header has whole ones."""
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(max(1, math.ceil(retry_after)))}
 
 
 class NotReadyError(ServingError):
@@ -89,3 +96,10 @@ class DrainingError(ServingError):
 
     status = 503
     code = "draining"
+
+
+class DeadlineExceededError(ServingError):
+    """The request's deadline came before all of its images had reached the first exit."""
+
+    status = 504
+    code = "deadline_exceeded"

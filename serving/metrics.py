@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,22 +19,26 @@ from exports.bundle import Manifest
 from exports.policy import Policy
 from serving.engine import Observer, Prediction
 
+# From a part of a millisecond, a small stage or a wait on an idle server, to seconds.
 SECONDS = (
-    *(1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
+    *(2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-# One queue so far: the one before a worker takes a request, which is before stage 1.
-FIRST = "1"
 
 
 class Metrics:
-    """The metrics of one app. `exit` and `stage` labels count from 1."""
+    """The metrics of one app. `exit` and `stage` count from 1; stage 0 is decoding.
+
+    Any thread may call any method. Children are looked up once per label, since the client's own
+    lookup costs more than an observation.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._child = lru_cache(maxsize=4096)(_child)
         self._requests = self._counter(
             "requests", "Requests to classify, by outcome: ok or an error's code.", "outcome"
         )
@@ -58,20 +64,19 @@ class Metrics:
             buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        queue = Histogram(
-            "offramp_queue_duration_seconds",
-            "Wait for a compute worker.",
-            ["stage"],
+        self._queue = self._seconds("queue_duration", "An image's wait for a stage.", "stage")
+        self._depth = self._gauge("queue_depth", "Images waiting for a stage.", "model", "stage")
+        self._decode = Histogram(
+            "offramp_decode_duration_seconds",
+            "Decoding and resizing one image.",
+            ["model"],
             buckets=SECONDS,
             registry=self.registry,
         )
-        depth = Gauge("offramp_queue_depth", "Images waiting.", ["stage"], registry=self.registry)
-        self.queue_duration = queue.labels(FIRST)
-        self.queue_depth = depth.labels(FIRST)
-        self.decode_duration = Histogram(
-            "offramp_decode_duration_seconds",
-            "Decoding and resizing one image.",
-            buckets=SECONDS,
+        self._expired = Counter(
+            "offramp_expired",
+            "Images whose deadline came before their policy let them leave.",
+            ["model"],
             registry=self.registry,
         )
         self._threshold = self._gauge(
@@ -92,24 +97,45 @@ class Metrics:
             self._threshold.labels(model, str(exit_)).set(threshold)
         self._revision.labels(model).set(revision)
 
+    def watch_queue(self, model: str, stage: int, depth: Callable[[], float]) -> None:
+        """`depth` says how many images of `model` wait for `stage`, whenever it is asked."""
+        # A counter that has never moved should show its 0 all the same.
+        self._child(self._expired, model)
+        self._depth.labels(model, str(stage)).set_function(depth)
+
+    def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
+        """Images waited for `stage`, each for so long."""
+        child = self._child(self._queue, model, stage)
+        for value in seconds:
+            child.observe(value)
+
+    def decoded(self, model: str, seconds: Iterable[float]) -> None:
+        """Images were decoded, each in so long."""
+        child = self._child(self._decode, model)
+        for value in seconds:
+            child.observe(value)
+
+    def expired(self, model: str) -> None:
+        """An image's deadline came before its policy let it leave."""
+        self._child(self._expired, model).inc()
+
     def stage_observer(self, model: str) -> Observer:
         """What an engine calls after each stage."""
 
         def observe(stage: int, batch: int, seconds: float) -> None:
-            self._stage.labels(model, str(stage)).observe(seconds)
-            self._batch.labels(model, str(stage)).observe(batch)
+            self._child(self._stage, model, stage).observe(seconds)
+            self._child(self._batch, model, stage).observe(batch)
 
         return observe
 
     def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
         """A request was answered, `seconds` after it came."""
         for prediction in predictions:
-            exit_ = str(prediction.exit)
-            self._exits.labels(model, exit_).inc()
-            self._confidence.labels(model, exit_).observe(prediction.confidence)
+            self._child(self._exits, model, prediction.exit).inc()
+            self._child(self._confidence, model, prediction.exit).observe(prediction.confidence)
         deepest = max(prediction.exit for prediction in predictions)
-        self._duration.labels(model, str(deepest)).observe(seconds)
-        self._requests.labels(model, "ok").inc()
+        self._child(self._duration, model, deepest).observe(seconds)
+        self._child(self._requests, model, "ok").inc()
 
     def failed(self, model: str, code: str) -> None:
         """A request to classify got an error; `model` is empty if it named none that exists."""
@@ -137,3 +163,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+
+
+def _child(metric: Any, *labels: object) -> Any:
+    return metric.labels(*labels)

@@ -12,7 +12,7 @@ from exports.policy import Policy
 from serving.engine import Engine
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
-from serving.settings import Provider, Settings
+from serving.settings import Pool, Provider, Settings
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,12 @@ class Models:
 
 
 def open_engine(
-    path: Path, *, threads: int, provider: Provider, metrics: Metrics | None = None
+    path: Path,
+    *,
+    threads: int,
+    provider: Provider,
+    pool: Pool = "own",
+    metrics: Metrics | None = None,
 ) -> LoadedModel:
     """Load the bundle in `path` and warm it up, watched by `metrics` if there are any.
 
@@ -59,10 +64,10 @@ def open_engine(
     """
     bundle = load_bundle(path)
     if metrics is None:
-        engine = Engine(bundle, threads=threads, provider=provider)
+        engine = Engine(bundle, threads=threads, provider=provider, pool=pool)
     else:
         observer = metrics.stage_observer(bundle.manifest.name)
-        engine = Engine(bundle, threads=threads, provider=provider, on_stage=observer)
+        engine = Engine(bundle, threads=threads, provider=provider, pool=pool, on_stage=observer)
     engine.warm_up()
     return LoadedModel(engine, bundle.policy)
 
@@ -75,7 +80,11 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
     loaded: dict[str, LoadedModel] = {}
     for path in settings.bundles or (default_bundle(),):
         model = open_engine(
-            path, threads=settings.threads, provider=settings.provider, metrics=metrics
+            path,
+            threads=settings.threads,
+            provider=settings.provider,
+            pool=settings.pool,
+            metrics=metrics,
         )
         if model.name in loaded:
             raise BundleError(f"{path}: another bundle is called {model.name} already.")

@@ -25,15 +25,18 @@ class Service:
         self.phase: Phase = "starting"
         self.work = Work(
             workers=settings.workers,
-            max_pending=settings.max_pending,
+            max_queue_ms=settings.max_queue_ms,
+            max_queue_bytes=settings.max_queue_bytes,
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
         )
 
     def load(self) -> None:
-        """Load and warm the models, once; raises what `load_models` raises."""
+        """Load, warm and measure the models, once; raises what `load_models` raises."""
         if self.phase == "starting":
             self.models = load_models(self.settings, self.metrics)
+            for model in self.models:
+                self.work.open(model.engine)
             self.phase = "ready"
 
     def drain(self) -> None:

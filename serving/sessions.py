@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from exports.bundle import Bundle, stage_input, stage_outputs
 from exports.errors import BundleError
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
-from serving.settings import Provider
+from serving.runners import TAKE, DeviceRunner, HostRunner, Runner
+from serving.settings import Pool, Provider
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -23,13 +25,13 @@ CHECK_BATCH = 2
 
 @dataclass(frozen=True)
 class Sessions:
-    """One onnxruntime session per stage, and the execution provider they all run on."""
+    """One onnxruntime session per stage, ready to run, and the provider they all run on."""
 
-    stages: tuple[Any, ...]
+    runner: Runner
     provider: str
 
 
-def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
+def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool = "own") -> Sessions:
     """Open a session per stage from the bundle's verified bytes and run them once.
 
     `cuda` insists on the GPU, `auto` takes it where it works. Raises BundleError if a graph is
@@ -42,10 +44,11 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
         raise MissingExtraError("onnxruntime", "cpu") from None
     wanted = _providers(ort, provider)
     broken = _broken_graph_errors()
+    options = session_options(ort, threads, pool)
     stages = []
     for k, content in enumerate(bundle.stages, 1):
         try:
-            stages.append(ort.InferenceSession(content, _options(ort, threads), providers=wanted))
+            stages.append(ort.InferenceSession(content, options, providers=wanted))
         except broken as error:
             raise BundleError(
                 f"{_file(bundle, k)} is not an ONNX graph that onnxruntime can run."
@@ -61,7 +64,10 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
         _check_run(bundle, stages)
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
-    return Sessions(tuple(stages), CUDA if active == {CUDA} else CPU)
+    if active == {CUDA}:
+        take = ort.InferenceSession(TAKE, options, providers=wanted)
+        return Sessions(DeviceRunner(stages, take, "cuda", ort), CUDA)
+    return Sessions(HostRunner(stages), CPU)
 
 
 def gpu_present() -> bool:
@@ -85,15 +91,29 @@ def _providers(ort: Any, provider: Provider) -> list[str]:
     return [CUDA, CPU]
 
 
-def _options(ort: Any, threads: int) -> Any:
+def session_options(ort: Any, threads: int, pool: Pool) -> Any:
+    """Options of a session with `threads` threads from `pool`; see `Settings.pool`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    # The spinning pool of the stage before would hold the cores that the next one needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if pool == "shared":
+        _open_shared_pool(ort, threads)
+        options.use_per_session_threads = False
+        return options
+    # A pool that still spins after its run holds the cores that the next stage needs.
+    if pool == "own":
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    else:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+@lru_cache(maxsize=1)
+def _open_shared_pool(ort: Any, threads: int) -> None:
+    # Once per process, before its first session; onnxruntime refuses what comes too late.
+    ort.set_global_thread_pool_sizes(threads, 1)
 
 
 def _broken_graph_errors() -> tuple[type[Exception], ...]:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from serving.errors import SettingsError
 
 Provider = Literal["cpu", "cuda", "auto"]
+Pool = Literal["own", "spinning", "shared"]
 MIB = 1 << 20
 # Pillow refuses larger pictures whatever we allow.
 PILLOW_LIMIT = 178_956_970
@@ -45,6 +46,12 @@ class Settings(BaseSettings):
         description="onnxruntime threads within one stage; one, because small stages gain more "
         "from several requests side by side than from sharing one request out.",
     )
+    pool: Pool = Field(
+        "own",
+        description="Where a stage's threads come from, if there are several: a pool of its own that "
+        "sleeps when idle, one that spins while the stage runs, or one shared by all stages; own, "
+        "because it takes no core from anything else.",
+    )
     workers: Annotated[int, Field(ge=1)] = Field(
         default_factory=available_cores,
         description="Threads that decode and compute; one per core, because each keeps one busy.",
@@ -63,10 +70,15 @@ class Settings(BaseSettings):
     max_images: Annotated[int, Field(ge=1)] = Field(
         64, description="Most images of one request; more would hold a worker for too long."
     )
-    max_pending: Annotated[int, Field(ge=1)] = Field(
-        1024,
-        description="Most images waiting or in work; past that a queue only adds delay, "
-        "and the answer is 429.",
+    max_queue_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        500.0,
+        description="Longest predicted wait of an accepted request, in milliseconds; past half a second "
+        "another server, or a later try, answers sooner, so the answer is 429.",
+    )
+    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(
+        256 * MIB,
+        description="Most bytes of images waiting, in case they are few but large; "
+        "it fits the smallest containers.",
     )
     grace_seconds: Annotated[int, Field(ge=0)] = Field(
         30, description="How long accepted requests may take after SIGTERM; what Kubernetes waits."
@@ -81,8 +93,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
-        if self.max_images > self.max_pending:
-            raise ValueError("max_images must not be larger than max_pending")
+        if self.max_body_bytes > self.max_queue_bytes:
+            raise ValueError("max_body_bytes must not be larger than max_queue_bytes")
         return self
 
 

@@ -1,31 +1,34 @@
-"""From files' bytes to predictions, off the event loop.
-
-This is the seam for a scheduler that batches across requests: it takes the place of `Work` and
-drives `Engine.run_stage` and `Engine.decide` itself.
-"""
+"""The door to the scheduler: an event loop's requests go in, their predictions come out."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import InputSpec
 from exports.policy import Policy
+from serving.costs import measure
 from serving.engine import Engine, Prediction
-from serving.errors import InvalidImageError, OverCapacityError
-from serving.images import decode
 from serving.metrics import Metrics
+from serving.samples import Block, Job, Sample, Seen
+from serving.scheduler import Scheduler
+
+Priority = Literal["normal", "low"]
+# What remains to be done when a deadline comes: writing the answer. At most this share of the time.
+ANSWERING = 1e-3
+ANSWERING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Done:
-    """A request's predictions, one per image, and where its time went, in seconds."""
+    """A request's predictions, one per image, and where the time went of the image that was answered
+    last, in seconds."""
 
     predictions: list[Prediction]
     queue: float
@@ -33,66 +36,227 @@ class Done:
     compute: float
 
 
+@dataclass(frozen=True)
+class ExitSeen:
+    """Image `image` of a request, from 0, reached an exit; `left` if that is its answer."""
+
+    image: int
+    prediction: Prediction
+    left: bool
+
+
+OnExit = Callable[[ExitSeen], None]
+OnAnswer = Callable[[Done], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Request(Job):
+    """A job with someone waiting for it on `loop`; only that loop touches what is declared here."""
+
+    loop: asyncio.AbstractEventLoop = field(kw_only=True)
+    future: asyncio.Future[Done] = field(kw_only=True)
+    on_exit: OnExit | None = None
+    on_answer: OnAnswer | None = None
+    answers: dict[int, Prediction] = field(default_factory=dict)
+    running: int = 0
+    done: Done | None = None
+
+
 class Work:
-    """Worker threads behind a bounded queue. `classify` and `pending` belong to the event loop."""
+    """Worker threads that decode and compute, shared by all requests."""
 
     def __init__(
-        self, *, workers: int, max_pending: int, max_pixels: int, metrics: Metrics
+        self,
+        *,
+        workers: int,
+        max_queue_ms: float,
+        max_queue_bytes: int,
+        max_pixels: int,
+        metrics: Metrics,
     ) -> None:
-        self.pending = 0
-        self._max_pending = max_pending
-        self._max_pixels = max_pixels
-        self._metrics = metrics
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="offramp-work")
+        self._scheduler = Scheduler(
+            workers=workers,
+            max_wait=max_queue_ms / 1000,
+            max_bytes=max_queue_bytes,
+            max_pixels=max_pixels,
+            metrics=metrics,
+            report=_post,
+        )
 
-    async def classify(self, engine: Engine, files: Sequence[bytes], policy: Policy) -> Done:
-        """Decode `files` and classify them as one batch, in a worker.
+    @property
+    def pending(self) -> int:
+        """Images accepted and not done with."""
+        return self._scheduler.alive
 
-        Raises OverCapacityError at once if they do not fit in the queue, InvalidImageError if one of them
-        cannot be decoded.
-        """
-        if self.pending + len(files) > self._max_pending:
-            raise OverCapacityError(
-                "The server has as many images waiting as it allows; try again."
-            )
-        self.pending += len(files)
-        self._metrics.queue_depth.inc(len(files))
-        submitted = time.perf_counter()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._job, engine, files, policy, submitted
-            )
-        finally:
-            self.pending -= len(files)
+    def open(self, engine: Engine) -> None:
+        """Warm `engine` up and measure what its stages cost; takes seconds, in any thread."""
+        engine.warm_up()
+        self._scheduler.open(engine, measure(engine))
+
+    async def retire(self, engine: Engine) -> None:
+        """Wait until none of the engine's samples is left, then forget it."""
+        loop = asyncio.get_running_loop()
+        empty = asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(empty.set)
+
+        self._scheduler.retire(engine, tell)
+        await empty.wait()
 
     def close(self) -> None:
-        """Finish what is queued and end the threads."""
-        self._executor.shutdown(wait=True)
+        """Finish what is accepted and end the threads."""
+        self._scheduler.close()
 
-    def _job(
-        self, engine: Engine, files: Sequence[bytes], policy: Policy, submitted: float
+    def check(self, priority: Priority = "normal") -> None:
+        """Raise OverCapacityError if a request would be refused now, before its body is read."""
+        self._scheduler.check(priority == "low")
+
+    async def classify(
+        self,
+        engine: Engine,
+        files: Sequence[bytes],
+        policy: Policy,
+        *,
+        deadline: float | None = None,
+        priority: Priority = "normal",
+        on_exit: OnExit | None = None,
+        on_answer: OnAnswer | None = None,
+        beyond: bool = False,
     ) -> Done:
-        started = time.perf_counter()
-        self._metrics.queue_depth.dec(len(files))
-        self._metrics.queue_duration.observe(started - submitted)
-        images = np.stack(
-            [
-                self._decode(file, engine.manifest.input, number, len(files))
-                for number, file in enumerate(files, 1)
-            ]
-        )
-        decoded = time.perf_counter()
-        predictions = engine.classify(images, policy)
-        computed = time.perf_counter()
-        return Done(predictions, started - submitted, decoded - started, computed - decoded)
+        """Decode `files` and classify them, each leaving by itself.
 
-    def _decode(self, file: bytes, spec: InputSpec, number: int, count: int) -> NDArray[np.uint8]:
-        started = time.perf_counter()
+        `deadline` is a `time.perf_counter()` value: what has reached an exit by then is answered from
+        the deepest one so far. `on_exit` is called on the event loop, once per image and exit reached,
+        `on_answer` when the answer stands; with `beyond` the exits behind it follow, and only then
+        does this return. Cancelling it drops what is not computed yet.
+
+        Raises OverCapacityError at once if the wait would be too long, InvalidImageError if a file
+        cannot be decoded, DeadlineExceededError if one had not reached the first exit in time,
+        PolicyError if `policy` is for another number of exits.
+        """
+        request = _request(engine, policy, deadline, priority, on_exit, on_answer, beyond)
+        request.samples = [
+            Sample(request, number, len(file), file=file) for number, file in enumerate(files)
+        ]
+        return await self._finish(request)
+
+    async def classify_pixels(
+        self,
+        engine: Engine,
+        images: NDArray[np.uint8],
+        policy: Policy,
+        *,
+        deadline: float | None = None,
+        priority: Priority = "normal",
+        on_exit: OnExit | None = None,
+        on_answer: OnAnswer | None = None,
+        beyond: bool = False,
+    ) -> Done:
+        """`classify` for images uint8 [N, height, width, 3] of the size that the engine takes.
+
+        Raises ValueError if they are of another shape or type, and what `classify` raises.
+        """
+        engine.check(images, ())
+        request = _request(engine, policy, deadline, priority, on_exit, on_answer, beyond)
+        block = Block(len(images), images, [])
+        size = images.nbytes // max(1, len(images))
+        request.samples = [
+            Sample(request, number, size, block=block, row=number, stage=1)
+            for number in range(len(images))
+        ]
+        return await self._finish(request)
+
+    async def _finish(self, request: _Request) -> Done:
+        if not request.samples:
+            return Done([], 0.0, 0.0, 0.0)
+        request.running = len(request.samples)
+        self._scheduler.submit(request)
+        timer = None
+        if request.deadline is not None:
+            left = request.deadline - time.perf_counter()
+            early = min(ANSWERING, ANSWERING_SHARE * max(left, 0.0))
+            timer = request.loop.call_later(max(left - early, 0.0), self._expire, request)
         try:
-            pixels = decode(file, spec, self._max_pixels)
-        except InvalidImageError as error:
-            if count == 1:
-                raise
-            raise InvalidImageError(f"Image {number} of {count}: {error}") from error
-        self._metrics.decode_duration.observe(time.perf_counter() - started)
-        return pixels
+            return await request.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if request.running:
+                self._scheduler.drop(request)
+
+    def _expire(self, request: _Request) -> None:
+        _deliver(self._scheduler.expire(request))
+
+
+def _request(
+    engine: Engine,
+    policy: Policy,
+    deadline: float | None,
+    priority: Priority,
+    on_exit: OnExit | None,
+    on_answer: OnAnswer | None,
+    beyond: bool,
+) -> _Request:
+    engine.check_policy(policy)
+    loop = asyncio.get_running_loop()
+    return _Request(
+        engine,
+        policy,
+        deadline,
+        low=priority == "low",
+        eager=on_exit is not None,
+        beyond=beyond,
+        loop=loop,
+        future=loop.create_future(),
+        on_exit=on_exit,
+        on_answer=on_answer,
+    )
+
+
+def _post(seen: list[Seen]) -> None:
+    """Bring what became of samples to the loops that wait for them; one call each."""
+    loops = {_of(one).loop for one in seen}
+    for loop in loops:
+        own = seen if len(loops) == 1 else [one for one in seen if _of(one).loop is loop]
+        # A loop that is closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_deliver, own)
+
+
+def _deliver(seen: list[Seen]) -> None:
+    for one in seen:
+        request = _of(one)
+        # Given up meanwhile, or failed by another of its images.
+        if request.future.done():
+            continue
+        if one.error is not None:
+            request.running = 0
+            request.future.set_exception(one.error)
+            continue
+        if one.prediction is not None:
+            _tell(request, one, one.prediction)
+        if one.last:
+            request.running -= 1
+            if request.running == 0 and request.done is not None:
+                request.future.set_result(request.done)
+
+
+def _tell(request: _Request, one: Seen, prediction: Prediction) -> None:
+    sample = one.sample
+    if request.on_exit is not None:
+        request.on_exit(ExitSeen(sample.number, prediction, one.left))
+    if not one.left:
+        return
+    request.answers[sample.number] = prediction
+    if len(request.answers) == len(request.samples):
+        predictions = [request.answers[number] for number in range(len(request.samples))]
+        request.done = Done(predictions, sample.waited, sample.decoding, sample.computing)
+        if request.on_answer is not None:
+            request.on_answer(request.done)
+
+
+def _of(one: Seen) -> _Request:
+    request = one.sample.job
+    assert isinstance(request, _Request)
+    return request

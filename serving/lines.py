@@ -1,0 +1,100 @@
+"""The queues of one engine, one per stage and class, and what it knows of its own speed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from serving.costs import CostTable
+from serving.engine import Engine
+from serving.forecast import Forecasts
+
+if TYPE_CHECKING:
+    from serving.samples import Sample
+
+# How much of a batch's deviation from the table is believed at once, and how far that may go.
+LEARNING = 0.05
+SLOWEST = 20.0
+FASTEST = 0.5
+
+
+class Queue:
+    """First in, first out; but any sample may go at any time, at no cost."""
+
+    def __init__(self, line: Line, stage: int, low: bool) -> None:
+        self.line = line
+        self.stage = stage
+        self.low = low
+        self._waiting: OrderedDict[Sample, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, sample: Sample) -> None:
+        """Put `sample` at the end."""
+        self._waiting[sample] = None
+        sample.queue = self
+
+    def remove(self, sample: Sample) -> None:
+        """Take `sample` out, wherever it stands."""
+        del self._waiting[sample]
+        sample.queue = None
+
+    def head(self) -> Sample:
+        """The one that has waited longest; there must be one."""
+        return next(iter(self._waiting))
+
+
+class Line:
+    """One engine's state in the scheduler, under its lock. `backlog` is the seconds of work that all
+    its samples still have before them, by class: normal and low; `alive` is how many they are."""
+
+    def __init__(self, engine: Engine, costs: CostTable, *, passing: bool = False) -> None:
+        """`passing` is for an engine that is not open (any more): it goes with its last sample."""
+        self.engine = engine
+        self.costs = costs
+        self.forecasts = Forecasts(engine.manifest, costs)
+        self.passing = passing
+        self.backlog = [0.0, 0.0]
+        self.alive = 0
+        self.when_empty: list[Callable[[], None]] = []
+        self._slowdown = 1.0
+        # Deepest stage first, the order in which they are looked through.
+        self._queues = tuple(
+            tuple(Queue(self, stage, low) for stage in range(engine.exits, -1, -1))
+            for low in (False, True)
+        )
+
+    def queue(self, stage: int, low: bool) -> Queue:
+        """Where samples wait for `stage`, 0 for decoding."""
+        return self._queues[low][self.engine.exits - stage]
+
+    def deepest(self, low: bool) -> Queue | None:
+        """The deepest queue of a class that is not empty."""
+        for queue in self._queues[low]:
+            if queue:
+                return queue
+        return None
+
+    def busy(self) -> bool:
+        """Whether any sample waits."""
+        return any(queue for queues in self._queues for queue in queues)
+
+    def waiting(self, stage: int) -> int:
+        """How many samples wait for `stage`, of both classes."""
+        return len(self.queue(stage, False)) + len(self.queue(stage, True))
+
+    def seconds(self, stage: int, batch: int) -> float:
+        """What a batch will take: the table's figure, corrected by how the host does at present."""
+        return self.costs.seconds(stage, batch) * self._slowdown
+
+    def wait(self, low: bool) -> float:
+        """Seconds of work before a new sample; low ones wait for all, normal ones for their kind."""
+        return (self.backlog[0] + (self.backlog[1] if low else 0.0)) * self._slowdown
+
+    def saw(self, stage: int, batch: int, seconds: float) -> None:
+        """Learn that a batch took `seconds`, waiting for the interpreter and a core included."""
+        ratio = seconds / self.costs.seconds(stage, batch)
+        moved = self._slowdown + LEARNING * (ratio - self._slowdown)
+        self._slowdown = min(max(moved, FASTEST), SLOWEST)

@@ -1,0 +1,132 @@
+"""POST /v1/classify/stream: every exit as it is reached, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from serving.answers import ErrorAnswer, compose, describe_exit, timing
+from serving.bodies import read_images
+from serving.errors import InternalError, ServingError
+from serving.lean import LeanRoute
+from serving.presence import Presence
+from serving.routes.classify import ERRORS, REQUEST_BODY
+from serving.service import Service, of_request
+from serving.wishes import StreamQuery, Wishes, apply
+from serving.work import Done, ExitSeen
+
+log = logging.getLogger("offramp.serving")
+PATH = "/v1/classify/stream"
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
+        "POST /v1/classify answers, `error` if that fails on the way, and `done` at the end.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+router = APIRouter(tags=["classify"], route_class=LeanRoute)
+
+
+@router.post(PATH, responses={**ERRORS, **EVENTS}, openapi_extra={"requestBody": REQUEST_BODY})
+async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Response:
+    """Classify images and tell of every exit as it is reached."""
+    started = time.perf_counter()
+    service = of_request(request)
+    wishes = apply(query, request, service, started)
+    settings = service.settings
+    files = await read_images(
+        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
+    )
+    feed = _Feed(service, wishes, started)
+    task = asyncio.create_task(
+        service.work.classify(
+            wishes.model.engine,
+            files,
+            wishes.policy,
+            deadline=wishes.deadline,
+            priority=wishes.priority,
+            on_exit=feed.exit,
+            on_answer=feed.answer,
+            beyond=query.beyond,
+        )
+    )
+    task.add_done_callback(feed.end)
+    try:
+        async with Presence(request.receive):
+            first = await feed.events.get()
+        if first is None:
+            # Nothing was sent yet, so the error goes out like any other.
+            task.result()
+    except BaseException:
+        task.cancel()
+        raise
+    return StreamingResponse(
+        _events(first, feed, task),
+        media_type="text/event-stream",
+        # A proxy that collects the answer would take away the point of it.
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@dataclass
+class _Feed:
+    """Events of one request on their way out; None is the end."""
+
+    service: Service
+    wishes: Wishes
+    started: float
+    events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+
+    def exit(self, seen: ExitSeen) -> None:
+        manifest = self.wishes.model.engine.manifest
+        elapsed = time.perf_counter() - self.started
+        told = describe_exit(seen, manifest, self.wishes.top_k, elapsed)
+        self.events.put_nowait(_event("exit", told))
+
+    def answer(self, done: Done) -> None:
+        total = time.perf_counter() - self.started
+        model = self.wishes.model
+        self.service.metrics.answered(model.name, done.predictions, total)
+        self.events.put_nowait(
+            _event("answer", compose(model, done, self.wishes.top_k, timing(done, total)))
+        )
+
+    def fail(self, error: BaseException) -> bytes:
+        if not isinstance(error, ServingError):
+            log.error("a stream failed", exc_info=error)
+            error = InternalError()
+        self.service.metrics.failed(self.wishes.model.name, error.code)
+        return _event("error", ErrorAnswer(str(error), error.code))
+
+    def end(self, _: object) -> None:
+        self.events.put_nowait(None)
+
+
+async def _events(
+    first: bytes | None, feed: _Feed, task: asyncio.Task[Done]
+) -> AsyncIterator[bytes]:
+    event = first
+    try:
+        while event is not None:
+            yield event
+            event = await feed.events.get()
+        error = task.exception()
+        if error is not None:
+            yield feed.fail(error)
+        yield _event("done", {})
+    finally:
+        # If the client has gone, nobody wants the rest.
+        task.cancel()
+
+
+def _event(name: str, data: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))

@@ -1,0 +1,573 @@
+"""Which samples run next. One object owns all queues under one lock; workers come and take.
+
+A worker takes a batch, runs it without the lock, then puts those who stay into the next stage's queue
+and takes its next batch in one step, so a sample needs no hand-over to go deeper. docs/scheduling.md
+tells the rules.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from offramp.images import Pixels
+from serving.costs import MAX_BATCH, CostTable, DecodeCosts
+from serving.engine import Engine, Prediction, prediction
+from serving.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    InvalidImageError,
+    OverCapacityError,
+)
+from serving.forecast import Forecast
+from serving.images import decode
+from serving.lines import Line, Queue
+from serving.metrics import Metrics
+from serving.samples import Block, Job, Sample, Seen, gather
+
+log = logging.getLogger("offramp.serving")
+
+# Waking another worker takes about this long; less work than that is not worth sharing.
+WAKE = 1e-4
+# After this many batches of normal samples while low ones wait, one batch of low ones runs.
+LOW_TURN = 16
+# Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
+# of them may wait for the others.
+DECODE_TOGETHER = 5e-3
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Samples of one engine that run stage `stage` together, 0 for decoding; taken at `taken`."""
+
+    line: Line
+    stage: int
+    samples: list[Sample]
+    taken: float
+
+
+@dataclass(eq=False, slots=True)
+class Outcome:
+    """What a batch came to: what the samples carry on, which of them leave, the predictions that
+    someone wants, and errors by row."""
+
+    block: Block | None
+    leaves: list[bool]
+    predictions: list[Prediction | None]
+    errors: dict[int, Exception]
+
+
+class Scheduler:
+    """Queues, workers and the rules between them. Any thread may call any method."""
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        max_wait: float,
+        max_bytes: int,
+        max_pixels: int,
+        metrics: Metrics,
+        report: Callable[[list[Seen]], None],
+    ) -> None:
+        """`max_wait` is the longest predicted wait in seconds, `max_bytes` bounds the waiting images.
+
+        `report` gets what became of samples, once per batch, in a worker's thread and outside of
+        the lock; it must not block.
+        """
+        self._workers = workers
+        self._max_wait = max_wait
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+        self._metrics = metrics
+        self._report = report
+        self._lock = threading.Lock()
+        self._work_came = threading.Condition(self._lock)
+        self._lines: dict[Engine, Line] = {}
+        self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
+        self._decoding = DecodeCosts()
+        # Waiting samples with a deadline, the most urgent first; entries may be out of date.
+        self._dated: list[tuple[float, int, Sample, int]] = []
+        self._entry = itertools.count()
+        self._outbox: list[Seen] = []
+        self._alive = 0
+        self._bytes = 0
+        self._free = workers
+        self._asleep = 0
+        self._turn = 0
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"offramp-work-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # For the door
+
+    @property
+    def alive(self) -> int:
+        """Accepted samples that are not over."""
+        return self._alive
+
+    def open(self, engine: Engine, costs: CostTable) -> None:
+        """Expect samples for `engine`."""
+        with self._lock:
+            self._costs[engine] = costs
+            self._lines[engine] = Line(engine, costs)
+        name = engine.manifest.name
+        for stage in range(engine.exits + 1):
+            self._metrics.watch_queue(name, stage, partial(self._depth, name, stage))
+
+    def retire(self, engine: Engine, when_empty: Callable[[], None]) -> None:
+        """Forget `engine` once none of its samples is left, and say so."""
+        with self._lock:
+            line = self._lines.get(engine)
+            if line is not None and line.alive:
+                line.passing = True
+                line.when_empty.append(when_empty)
+                return
+            self._lines.pop(engine, None)
+        when_empty()
+
+    def check(self, low: bool) -> None:
+        """Raise OverCapacityError if a request would have to wait for too long."""
+        with self._lock:
+            self._check(low, 0)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job's samples; raises OverCapacityError if there is no room for them, DrainingError
+        after `close`."""
+        size = sum(sample.size for sample in job.samples)
+        now = time.perf_counter()
+        with self._lock:
+            if self._closing:
+                raise DrainingError("The server is shutting down.")
+            self._check(job.low, size)
+            job.line = line = self._line(job.engine)
+            job.forecast = line.forecasts.of(job.policy, job.beyond)
+            self._bytes += size
+            self._alive += len(job.samples)
+            line.alive += len(job.samples)
+            for sample in job.samples:
+                sample.expected = job.forecast.remaining(sample.stage)
+                if sample.file is not None:
+                    sample.expected += self._decoding.guess(sample.size)
+                sample.held = sample.size
+                line.backlog[job.low] += sample.expected
+                self._enqueue(sample, now)
+            self._wake(1)
+
+    def drop(self, job: Job) -> None:
+        """Forget what is left of a job that nobody waits for."""
+        with self._lock:
+            self._end(job.samples)
+
+    def expire(self, job: Job) -> list[Seen]:
+        """The job's deadline has come: end its samples with what they have."""
+        with self._lock:
+            for sample in job.samples:
+                if not sample.over:
+                    self._run_out(sample)
+            return self._collect()
+
+    def close(self) -> None:
+        """Finish what is accepted and end the workers."""
+        with self._lock:
+            self._closing = True
+            self._wake(self._workers)
+        for thread in self._threads:
+            thread.join()
+
+    # Workers
+
+    def _work(self) -> None:
+        batch: Batch | None = None
+        outcome: Outcome | None = None
+        while True:
+            with self._lock:
+                now = time.perf_counter()
+                if batch is not None and outcome is not None:
+                    self._settle(batch, outcome, now)
+                    self._free += 1
+                batch, outcome = self._take(now), None
+                seen = self._collect()
+                if batch is None and not seen:
+                    if self._closing and self._alive == 0:
+                        self._wake(self._workers)
+                        return
+                    self._asleep += 1
+                    self._work_came.wait()
+                    continue
+            if seen:
+                self._report(seen)
+            if batch is not None:
+                outcome = self._run(batch)
+
+    def _run(self, batch: Batch) -> Outcome:
+        """Everything that takes time; without the lock."""
+        self._metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
+        try:
+            return self._decode(batch) if batch.stage == 0 else self._run_stage(batch)
+        except Exception as error:
+            log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
+            count = len(batch.samples)
+            return Outcome(
+                None, [False] * count, [None] * count, dict.fromkeys(range(count), error)
+            )
+
+    def _decode(self, batch: Batch) -> Outcome:
+        engine = batch.line.engine
+        pixels: list[Pixels] = []
+        errors: dict[int, Exception] = {}
+        for row, sample in enumerate(batch.samples):
+            started = time.perf_counter()
+            file = sample.file
+            # Its request may have ended since; then there is no file any more.
+            if file is not None:
+                try:
+                    image = decode(file, engine.manifest.input, self._max_pixels)
+                    sample.row = len(pixels)
+                    pixels.append(image)
+                except InvalidImageError as error:
+                    errors[row] = _numbered(error, sample)
+                except Exception as error:
+                    log.exception("decoding a file of %d bytes failed", sample.size)
+                    errors[row] = error
+            sample.decoding = time.perf_counter() - started
+        block = Block(len(pixels), np.stack(pixels), []) if pixels else None
+        took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
+        self._metrics.decoded(engine.manifest.name, took)
+        count = len(batch.samples)
+        return Outcome(block, [False] * count, [None] * count, errors)
+
+    def _run_stage(self, batch: Batch) -> Outcome:
+        engine, stage, samples = batch.line.engine, batch.stage, batch.samples
+        given = gather(engine, samples)
+        output = engine.run_stage(stage, given.inputs)
+        logits = [*given.logits, output.logits]
+        decision = engine.decide([sample.job.policy for sample in samples], stage, logits)
+        leaves: list[bool] = decision.leaves.tolist()
+        wanted = [
+            prediction(decision, row, stage, sample.job.policy)
+            if leaves[row] or sample.job.eager or sample.job.deadline is not None
+            else None
+            for row, sample in enumerate(samples)
+        ]
+        return Outcome(Block(len(samples), output.features, logits), leaves, wanted, {})
+
+    # Everything below holds the lock
+
+    def _line(self, engine: Engine) -> Line:
+        """The line of `engine`. A request may still hold one that was retired meanwhile, or was never
+        opened; such a line goes with its last sample."""
+        found = self._lines.get(engine)
+        if found is None:
+            costs = self._costs.get(engine) or CostTable.unmeasured(engine.exits)
+            found = self._lines[engine] = Line(engine, costs, passing=True)
+        return found
+
+    def _check(self, low: bool, size: int) -> None:
+        wait = sum(line.wait(low) for line in self._lines.values()) / self._workers
+        if wait > self._max_wait:
+            raise OverCapacityError(
+                f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
+                wait - self._max_wait,
+            )
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
+
+    def _settle(self, batch: Batch, outcome: Outcome, now: float) -> None:
+        """Send off those who leave, queue those who stay."""
+        line, stage, samples = batch.line, batch.stage, batch.samples
+        for row, error in outcome.errors.items():
+            self._fail(samples[row], error)
+        if stage == 0:
+            for sample in samples:
+                self._decoding.saw(sample.size, sample.decoding)
+                sample.file = None
+                if not sample.over:
+                    self._go_on(sample, outcome.block, sample.row, now)
+            return
+        elapsed = now - batch.taken
+        line.saw(stage, len(samples), elapsed)
+        self._learn(batch, outcome.leaves)
+        for row, sample in enumerate(samples):
+            sample.computing += elapsed
+            if sample.over:
+                continue
+            found = outcome.predictions[row]
+            if sample.left:
+                self._pass(sample, found, outcome.block, row, now)
+            elif outcome.leaves[row]:
+                self._leave(sample, found, outcome.block, row, now)
+            else:
+                self._stay(sample, found, outcome.block, row, now)
+
+    def _leave(
+        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    ) -> None:
+        sample.left = True
+        last = not sample.job.beyond or sample.stage == sample.job.engine.exits
+        self._outbox.append(Seen(sample, found, left=True, last=last))
+        if last:
+            self._finish(sample)
+        else:
+            self._go_on(sample, block, row, now)
+
+    def _pass(
+        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    ) -> None:
+        """Its answer stands already; only its request's curiosity goes on."""
+        last = sample.stage == sample.job.engine.exits
+        self._outbox.append(Seen(sample, found, last=last))
+        if last:
+            self._finish(sample)
+        else:
+            self._go_on(sample, block, row, now)
+
+    def _stay(
+        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    ) -> None:
+        job = sample.job
+        sample.best = found
+        if job.deadline is not None and now + job.line.seconds(sample.stage + 1, 1) > job.deadline:
+            self._run_out(sample)
+            return
+        if job.eager:
+            self._outbox.append(Seen(sample, found))
+        self._go_on(sample, block, row, now)
+
+    def _go_on(self, sample: Sample, block: Block | None, row: int, now: float) -> None:
+        sample.stage += 1
+        sample.block, sample.row = block, row
+        expected = sample.job.forecast.remaining(sample.stage)
+        sample.job.line.backlog[sample.job.low] += expected - sample.expected
+        sample.expected = expected
+        self._enqueue(sample, now)
+
+    def _run_out(self, sample: Sample) -> None:
+        """End `sample` because its deadline leaves no time to go deeper."""
+        if sample.left:
+            self._outbox.append(Seen(sample, last=True))
+            self._finish(sample)
+            return
+        self._metrics.expired(sample.job.engine.manifest.name)
+        if sample.best is None:
+            self._fail(
+                sample,
+                DeadlineExceededError("The deadline came before the first exit was reached."),
+            )
+        else:
+            cut = replace(sample.best, reason="deadline")
+            self._outbox.append(Seen(sample, cut, left=True, last=True))
+            self._finish(sample)
+
+    def _fail(self, sample: Sample, error: Exception) -> None:
+        if not sample.over:
+            self._outbox.append(Seen(sample, last=True, error=error))
+            self._end(sample.job.samples)
+
+    def _end(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            if not sample.over:
+                self._finish(sample)
+
+    def _finish(self, sample: Sample) -> None:
+        """Nothing more happens to `sample`; if a worker has it just now, the result is ignored."""
+        if sample.queue is not None:
+            self._dequeue(sample)
+        sample.over = True
+        sample.file = sample.block = None
+        self._alive -= 1
+        if self._closing and self._alive == 0:
+            self._wake(self._workers)
+        line = sample.job.line
+        line.backlog[sample.job.low] -= sample.expected
+        line.alive -= 1
+        if line.alive == 0:
+            # Rounding must not add up over the days.
+            line.backlog = [0.0, 0.0]
+            if line.passing:
+                self._lines.pop(line.engine, None)
+                for tell in line.when_empty:
+                    tell()
+
+    def _learn(self, batch: Batch, leaves: list[bool]) -> None:
+        """Tell the forecasts who left; samples with a deadline too, since their policy decided."""
+        counts: dict[Forecast, list[int]] = {}
+        for sample, left in zip(batch.samples, leaves, strict=True):
+            count = counts.setdefault(sample.job.forecast, [0, 0])
+            count[0] += 1
+            count[1] += left
+        for forecast, (reached, leaving) in counts.items():
+            forecast.saw(batch.stage, reached, leaving)
+
+    def _take(self, now: float) -> Batch | None:
+        """The next batch for the worker that asks, None if nothing waits."""
+        while (chosen := self._choose(now)) is not None:
+            queue, urgent = chosen
+            samples = (
+                self._take_files(queue)
+                if queue.stage == 0 and urgent is None
+                else self._take_rows(queue, urgent, now)
+            )
+            if samples:
+                self._free -= 1
+                if self._asleep and any(line.busy() for line in self._lines.values()):
+                    self._wake(1)
+                return Batch(queue.line, queue.stage, samples, now)
+        return None
+
+    def _choose(self, now: float) -> tuple[Queue, Sample | None] | None:
+        """The queue to take from, and the sample in it that must come first, if one must."""
+        usual = self._usual()
+        if usual is None:
+            return None
+        urgent = self._most_urgent()
+        if urgent is not None and urgent.queue is not None:
+            deadline = urgent.job.deadline
+            needs = self._seconds(urgent.queue, 1)
+            blocked = self._seconds(usual, self._share(usual))
+            if deadline is not None and deadline - now < needs + blocked:
+                return urgent.queue, urgent
+        return usual, None
+
+    def _usual(self) -> Queue | None:
+        """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
+        lows = [queue for line in self._lines.values() if (queue := line.deepest(True))]
+        normals = [queue for line in self._lines.values() if (queue := line.deepest(False))]
+        if lows and normals:
+            self._turn += 1
+        if lows and (not normals or self._turn >= LOW_TURN):
+            self._turn = 0
+            candidates = lows
+        else:
+            candidates = normals
+        if len(candidates) <= 1:
+            return candidates[0] if candidates else None
+        return max(candidates, key=lambda queue: (queue.stage, -queue.head().since))
+
+    def _most_urgent(self) -> Sample | None:
+        while self._dated:
+            _, _, sample, stage = self._dated[0]
+            if sample.queue is not None and sample.stage == stage:
+                return sample
+            heapq.heappop(self._dated)
+        return None
+
+    def _take_files(self, queue: Queue) -> list[Sample]:
+        """Small files until they make a batch for stage 1, or one large one."""
+        limit = self._share(queue)
+        samples: list[Sample] = []
+        spent = 0.0
+        while queue and len(samples) < limit:
+            sample = queue.head()
+            spent += self._decoding.guess(sample.size)
+            if samples and spent > DECODE_TOGETHER:
+                break
+            self._dequeue(sample)
+            samples.append(sample)
+        return samples
+
+    def _take_rows(self, queue: Queue, urgent: Sample | None, now: float) -> list[Sample]:
+        """A batch in the queue's order, the urgent sample first; no larger than its deadlines allow."""
+        limit = self._share(queue)
+        samples: list[Sample] = []
+        earliest = float("inf")
+        while queue and len(samples) < limit:
+            sample = urgent if urgent is not None and urgent.queue is queue else queue.head()
+            deadline = sample.job.deadline
+            if deadline is not None and self._too_late(sample, deadline, now):
+                self._run_out(sample)
+                continue
+            if deadline is not None:
+                earliest = min(earliest, deadline)
+            if samples and now + self._seconds(queue, len(samples) + 1) > earliest:
+                break
+            self._dequeue(sample)
+            samples.append(sample)
+        return samples
+
+    def _too_late(self, sample: Sample, deadline: float, now: float) -> bool:
+        if sample.best is None:
+            # Without any answer it is worth trying until the end.
+            return now >= deadline
+        return now + sample.job.line.seconds(sample.stage, 1) > deadline
+
+    def _share(self, queue: Queue) -> int:
+        """How many samples of `queue` one worker should take: what pays, less what others could do."""
+        line, waiting = queue.line, len(queue)
+        if queue.stage == 0:
+            best = min(line.costs.best(1), waiting)
+            return min(best, -(-waiting // max(1, self._free)))
+        best = min(line.costs.best(queue.stage), waiting)
+        part = -(-waiting // max(1, self._free))
+        if part < best and line.seconds(queue.stage, best) - line.seconds(queue.stage, part) > WAKE:
+            return part
+        return best
+
+    def _seconds(self, queue: Queue, batch: int) -> float:
+        if queue.stage == 0:
+            return self._decoding.guess(queue.head().size) + queue.line.seconds(1, batch)
+        return queue.line.seconds(queue.stage, batch)
+
+    def _enqueue(self, sample: Sample, now: float) -> None:
+        sample.since = now
+        job = sample.job
+        job.line.queue(sample.stage, job.low).add(sample)
+        if job.deadline is not None and not job.low:
+            if len(self._dated) > 2 * self._alive + MAX_BATCH:
+                self._dated = [entry for entry in self._dated if entry[2].queue is not None]
+                heapq.heapify(self._dated)
+            heapq.heappush(self._dated, (job.deadline, next(self._entry), sample, sample.stage))
+
+    def _dequeue(self, sample: Sample) -> None:
+        assert sample.queue is not None
+        sample.queue.remove(sample)
+        if sample.held:
+            self._bytes -= sample.held
+            sample.held = 0
+
+    def _collect(self) -> list[Seen]:
+        if not self._outbox:
+            return self._outbox
+        seen, self._outbox = self._outbox, []
+        return seen
+
+    def _wake(self, workers: int) -> None:
+        count = min(workers, self._asleep)
+        if count:
+            self._asleep -= count
+            self._work_came.notify(count)
+
+    def _depth(self, name: str, stage: int) -> int:
+        with self._lock:
+            return sum(
+                line.waiting(stage)
+                for line in self._lines.values()
+                if line.engine.manifest.name == name and line.engine.exits >= stage
+            )
+
+
+def _waits(batch: Batch) -> list[float]:
+    waits = [batch.taken - sample.since for sample in batch.samples]
+    for sample, wait in zip(batch.samples, waits, strict=True):
+        sample.waited += wait
+    return waits
+
+
+def _numbered(error: InvalidImageError, sample: Sample) -> InvalidImageError:
+    count = len(sample.job.samples)
+    if count == 1:
+        return error
+    return InvalidImageError(f"Image {sample.number + 1} of {count}: {error}")

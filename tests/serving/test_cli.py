@@ -164,7 +164,10 @@ def test_settings_come_from_flags_then_the_environment_then_defaults(
         ({"workers": 0}, "workers"),
         ({"provider": "tpu"}, "provider"),
         ({"max_pixels": PILLOW_LIMIT + 1}, "max_pixels"),
-        ({"max_images": 9, "max_pending": 8}, "max_images must not be larger than max_pending"),
+        (
+            {"max_body_bytes": 9, "max_queue_bytes": 8},
+            "max_body_bytes must not be larger than max_queue_bytes",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, Any], says: str) -> None:

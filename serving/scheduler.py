@@ -231,18 +231,18 @@ class Scheduler:
         errors: dict[int, Exception] = {}
         for row, sample in enumerate(batch.samples):
             started = time.perf_counter()
-            file = sample.file
-            # Its request may have ended since; then there is no file any more.
-            if file is not None:
-                try:
-                    image = decode(file, engine.manifest.input, self._max_pixels)
-                    sample.row = len(pixels)
-                    pixels.append(image)
-                except InvalidImageError as error:
-                    errors[row] = _numbered(error, sample)
-                except Exception as error:
-                    log.exception("decoding a file of %d bytes failed", sample.size)
-                    errors[row] = error
+            # Its request may have ended since it was taken.
+            if sample.over or sample.file is None:
+                continue
+            try:
+                image = decode(sample.file, engine.manifest.input, self._max_pixels)
+                sample.row = len(pixels)
+                pixels.append(image)
+            except InvalidImageError as error:
+                errors[row] = _numbered(error, sample)
+            except Exception as error:
+                log.exception("decoding a file of %d bytes failed", sample.size)
+                errors[row] = error
             sample.decoding = time.perf_counter() - started
         block = Block(len(pixels), np.stack(pixels), []) if pixels else None
         took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
@@ -293,7 +293,8 @@ class Scheduler:
             self._fail(samples[row], error)
         if stage == 0:
             for sample in samples:
-                self._decoding.saw(sample.size, sample.decoding)
+                if sample.decoding:
+                    self._decoding.saw(sample.size, sample.decoding)
                 sample.file = None
                 if not sample.over:
                     self._go_on(sample, outcome.block, sample.row, now)
@@ -304,6 +305,7 @@ class Scheduler:
         for row, sample in enumerate(samples):
             sample.computing += elapsed
             if sample.over:
+                sample.block = None
                 continue
             found = outcome.predictions[row]
             if sample.left:
@@ -386,8 +388,9 @@ class Scheduler:
         """Nothing more happens to `sample`; if a worker has it just now, the result is ignored."""
         if sample.queue is not None:
             self._dequeue(sample)
+            # Not while a worker reads them.
+            sample.file = sample.block = None
         sample.over = True
-        sample.file = sample.block = None
         self._alive -= 1
         if self._closing and self._alive == 0:
             self._wake(self._workers)

@@ -1,0 +1,60 @@
+"""HTTP/1.1 over one kept-alive loopback connection: what a load generator needs, and no more of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Self
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response: its status, its headers in lower case, and its body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return orjson.loads(self.body)
+
+
+class Connection:
+    """One request at a time. Cancelling `post` leaves it unusable: close it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> Self:
+        """Connect."""
+        return cls(*await asyncio.open_connection(host, port))
+
+    async def post(self, path: str, body: bytes, kind: str = "image/png") -> Reply:
+        """POST `body`, of the media type `kind`, and read the whole response."""
+        self._writer.write(request(path, body, kind))
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines if line)
+        }
+        content = await self._reader.readexactly(int(headers.get("content-length", 0)))
+        return Reply(int(first.split(" ", 2)[1]), headers, content)
+
+    def close(self) -> None:
+        """Break the connection, whatever is under way."""
+        self._writer.transport.abort()
+
+
+def request(path: str, body: bytes, kind: str) -> bytes:
+    """A POST request's bytes."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("ascii") + body

@@ -20,35 +20,36 @@ FASTEST = 0.5
 
 
 class Queue:
-    """First in, first out; but any sample may go at any time, at no cost."""
+    """First in, first out; but any sample may go at any time, at no cost. `waiting` is in order, to be
+    looked at only."""
 
     def __init__(self, line: Line, stage: int, low: bool) -> None:
         self.line = line
         self.stage = stage
         self.low = low
-        self._waiting: OrderedDict[Sample, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self.waiting: OrderedDict[Sample, None] = OrderedDict()
 
     def add(self, sample: Sample) -> None:
         """Put `sample` at the end."""
-        self._waiting[sample] = None
+        self.waiting[sample] = None
         sample.queue = self
+        self.line.waiting[self.low] += 1
 
     def remove(self, sample: Sample) -> None:
         """Take `sample` out, wherever it stands."""
-        del self._waiting[sample]
+        del self.waiting[sample]
         sample.queue = None
+        self.line.waiting[self.low] -= 1
 
     def head(self) -> Sample:
         """The one that has waited longest; there must be one."""
-        return next(iter(self._waiting))
+        return next(iter(self.waiting))
 
 
 class Line:
     """One engine's state in the scheduler, under its lock. `backlog` is the seconds of work that all
-    its samples still have before them, by class: normal and low; `alive` is how many they are."""
+    its samples still have before them, `waiting` how many of them wait, each by class: normal and low;
+    `alive` is how many there are."""
 
     def __init__(self, engine: Engine, costs: CostTable, *, passing: bool = False) -> None:
         """`passing` is for an engine that is not open (any more): it goes with its last sample."""
@@ -57,6 +58,7 @@ class Line:
         self.forecasts = Forecasts(engine.manifest, costs)
         self.passing = passing
         self.backlog = [0.0, 0.0]
+        self.waiting = [0, 0]
         self.alive = 0
         self.when_empty: list[Callable[[], None]] = []
         self._slowdown = 1.0
@@ -72,18 +74,15 @@ class Line:
 
     def deepest(self, low: bool) -> Queue | None:
         """The deepest queue of a class that is not empty."""
-        for queue in self._queues[low]:
-            if queue:
-                return queue
+        if self.waiting[low]:
+            for queue in self._queues[low]:
+                if queue.waiting:
+                    return queue
         return None
 
-    def busy(self) -> bool:
-        """Whether any sample waits."""
-        return any(queue for queues in self._queues for queue in queues)
-
-    def waiting(self, stage: int) -> int:
+    def depth(self, stage: int) -> int:
         """How many samples wait for `stage`, of both classes."""
-        return len(self.queue(stage, False)) + len(self.queue(stage, True))
+        return sum(len(self.queue(stage, low).waiting) for low in (False, True))
 
     def seconds(self, stage: int, batch: int) -> float:
         """What a batch will take: the table's figure, corrected by how the host does at present."""

@@ -91,7 +91,6 @@ class Scheduler:
         self._metrics = metrics
         self._report = report
         self._lock = threading.Lock()
-        self._work_came = threading.Condition(self._lock)
         self._lines: dict[Engine, Line] = {}
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
         self._decoding = DecodeCosts()
@@ -102,7 +101,7 @@ class Scheduler:
         self._alive = 0
         self._bytes = 0
         self._free = workers
-        self._asleep = 0
+        self._sleepers: list[threading.Lock] = []
         self._turn = 0
         self._closing = False
         self._threads = [
@@ -193,6 +192,8 @@ class Scheduler:
     def _work(self) -> None:
         batch: Batch | None = None
         outcome: Outcome | None = None
+        bed = threading.Lock()
+        bed.acquire()
         while True:
             with self._lock:
                 now = time.perf_counter()
@@ -205,8 +206,7 @@ class Scheduler:
                     if self._closing and self._alive == 0:
                         self._wake(self._workers)
                         return
-                    self._asleep += 1
-                    self._work_came.wait()
+                    self._sleep(bed)
                     continue
             if seen:
                 self._report(seen)
@@ -417,6 +417,8 @@ class Scheduler:
 
     def _take(self, now: float) -> Batch | None:
         """The next batch for the worker that asks, None if nothing waits."""
+        if not self._alive:
+            return None
         while (chosen := self._choose(now)) is not None:
             queue, urgent = chosen
             samples = (
@@ -426,7 +428,7 @@ class Scheduler:
             )
             if samples:
                 self._free -= 1
-                if self._asleep and any(line.busy() for line in self._lines.values()):
+                if self._sleepers and any(any(line.waiting) for line in self._lines.values()):
                     self._wake(1)
                 return Batch(queue.line, queue.stage, samples, now)
         return None
@@ -447,8 +449,9 @@ class Scheduler:
 
     def _usual(self) -> Queue | None:
         """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
-        lows = [queue for line in self._lines.values() if (queue := line.deepest(True))]
-        normals = [queue for line in self._lines.values() if (queue := line.deepest(False))]
+        lines = self._lines.values()
+        normals = [queue for line in lines if (queue := line.deepest(False)) is not None]
+        lows = [queue for line in lines if (queue := line.deepest(True)) is not None]
         if lows and normals:
             self._turn += 1
         if lows and (not normals or self._turn >= LOW_TURN):
@@ -473,7 +476,7 @@ class Scheduler:
         limit = self._share(queue)
         samples: list[Sample] = []
         spent = 0.0
-        while queue and len(samples) < limit:
+        while queue.waiting and len(samples) < limit:
             sample = queue.head()
             spent += self._decoding.guess(sample.size)
             if samples and spent > DECODE_TOGETHER:
@@ -487,7 +490,7 @@ class Scheduler:
         limit = self._share(queue)
         samples: list[Sample] = []
         earliest = float("inf")
-        while queue and len(samples) < limit:
+        while queue.waiting and len(samples) < limit:
             sample = urgent if urgent is not None and urgent.queue is queue else queue.head()
             deadline = sample.job.deadline
             if deadline is not None and self._too_late(sample, deadline, now):
@@ -509,7 +512,7 @@ class Scheduler:
 
     def _share(self, queue: Queue) -> int:
         """How many samples of `queue` one worker should take: what pays, less what others could do."""
-        line, waiting = queue.line, len(queue)
+        line, waiting = queue.line, len(queue.waiting)
         if queue.stage == 0:
             best = min(line.costs.best(1), waiting)
             return min(best, -(-waiting // max(1, self._free)))
@@ -547,16 +550,22 @@ class Scheduler:
         seen, self._outbox = self._outbox, []
         return seen
 
+    def _sleep(self, bed: threading.Lock) -> None:
+        """Wait until woken; `bed` is the worker's own lock, which is locked."""
+        self._sleepers.append(bed)
+        self._lock.release()
+        bed.acquire()
+        self._lock.acquire()
+
     def _wake(self, workers: int) -> None:
-        count = min(workers, self._asleep)
-        if count:
-            self._asleep -= count
-            self._work_came.notify(count)
+        for _ in range(min(workers, len(self._sleepers))):
+            # Last in, first out, unlike a Condition: its caches are warm still.
+            self._sleepers.pop().release()
 
     def _depth(self, name: str, stage: int) -> int:
         with self._lock:
             return sum(
-                line.waiting(stage)
+                line.depth(stage)
                 for line in self._lines.values()
                 if line.engine.manifest.name == name and line.engine.exits >= stage
             )

@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from serving.answers import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.bodies import FIELD, IMAGE_TYPES, read_images
-from serving.lean import LeanRoute
 from serving.presence import Presence
 from serving.service import of_request
 from serving.wishes import ClassifyQuery, apply
@@ -20,7 +19,7 @@ from serving.wishes import ClassifyQuery, apply
 PATH = "/v1/classify"
 
 
-router = APIRouter(tags=["classify"], route_class=LeanRoute)
+router = APIRouter(tags=["classify"])
 
 _BINARY = {"type": "string", "format": "binary"}
 REQUEST_BODY: dict[str, Any] = {

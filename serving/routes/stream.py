@@ -17,7 +17,6 @@ from starlette.responses import Response, StreamingResponse
 from serving.answers import ErrorAnswer, compose, describe_exit, timing
 from serving.bodies import read_images
 from serving.errors import InternalError, ServingError
-from serving.lean import LeanRoute
 from serving.presence import Presence
 from serving.routes.classify import ERRORS, REQUEST_BODY
 from serving.service import Service, of_request
@@ -33,7 +32,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
-router = APIRouter(tags=["classify"], route_class=LeanRoute)
+router = APIRouter(tags=["classify"])
 
 
 @router.post(PATH, responses={**ERRORS, **EVENTS}, openapi_extra={"requestBody": REQUEST_BODY})

@@ -167,12 +167,12 @@ def _body(files: list[bytes], chance: random.Random) -> tuple[bytes, str]:
 def overload(port: int, packed: Path, seconds: float) -> dict[str, float]:
     """Goodput, in answers a second: with as much as the server can do, and with three times as much
     coming. Good is what is answered within a second of when it was due."""
-    capacity = _load(port, packed, seconds, "--closed", "16")
+    capacity = load(port, packed, seconds, "--closed", "16")
     peak = len(capacity["latencies"]) / capacity["seconds"]
     # The connections' own count, since 16 of them may not be what brings the most.
-    many = _load(port, packed, seconds, "--closed", "64")
+    many = load(port, packed, seconds, "--closed", "64")
     peak = max(peak, len(many["latencies"]) / many["seconds"])
-    flood = _load(port, packed, seconds, "--rate", str(3 * peak))
+    flood = load(port, packed, seconds, "--rate", str(3 * peak))
     good = sum(latency < 1000 for latency in flood["latencies"]) / seconds
     refused = flood["statuses"].get("429", 0)
     return {
@@ -228,7 +228,7 @@ async def _dawdle(port: int, file: bytes, stop: asyncio.Event, sending: bool) ->
     writer.transport.abort()
 
 
-def _load(port: int, packed: Path, seconds: float, *options: str) -> dict[str, Any]:
+def load(port: int, packed: Path, seconds: float, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.load", "--port", str(port)]
     command += ["--images", str(packed), "--seconds", str(seconds), *options]
     done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])

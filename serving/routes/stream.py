@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from serving.answers import ErrorAnswer, compose, describe_exit, timing
 from serving.bodies import read_images
 from serving.errors import InternalError, ServingError
+from serving.lean import CANCELLED
 from serving.presence import Presence
 from serving.routes.classify import ERRORS, REQUEST_BODY
 from serving.service import Service, of_request
@@ -124,7 +125,9 @@ async def _events(
         yield _event("done", {})
     finally:
         # If the client has gone, nobody wants the rest.
-        task.cancel()
+        if not task.done():
+            task.cancel()
+            feed.service.metrics.failed(feed.wishes.model.name, CANCELLED)
 
 
 def _event(name: str, data: object) -> bytes:

@@ -1,0 +1,39 @@
+"""A server on a real socket in a thread of the test's process, so that the test can look inside."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from serving.app import create_app
+from serving.server import Protocol
+from serving.service import Service
+from serving.settings import Settings
+
+
+@contextmanager
+def live(settings: Settings) -> Iterator[tuple[int, Service]]:
+    """The port of a running server, and its state."""
+    app: FastAPI = create_app(settings)
+    config = uvicorn.Config(
+        app, loop="uvloop", http=Protocol, ws="none", lifespan="on", log_config=None
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.005)
+        try:
+            yield listener.getsockname()[1], app.state.service
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()

@@ -1,0 +1,365 @@
+"""What only a real socket shows: streams, clients that leave, clients that dawdle, overload."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from benchmarks import torture
+from benchmarks.load import pack
+from benchmarks.server import pictures, serving
+from benchmarks.wire import Connection, request
+from exports.bundle import Bundle
+from serving.engine import Engine
+from serving.service import Service
+from serving.settings import Settings
+from tests.serving.live import live
+from tests.serving.test_app import as_json
+from tests.serving.test_scheduler import Stage
+from tests.serving.tiny_bundle import EXITS
+
+STREAM = "/v1/classify/stream"
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[tuple[int, Service]]:
+    with live(settings) as found:
+        yield found
+
+
+def stage_of(service: Service) -> Stage:
+    return Stage(service.models.get(None).engine)
+
+
+async def until(true: Any, seconds: float = 10) -> None:
+    ends = time.perf_counter() + seconds
+    while not true():
+        assert time.perf_counter() < ends
+        await asyncio.sleep(0.005)
+
+
+# Streams
+
+
+class Events:
+    """Server-sent events, read one by one from a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.head = ""
+
+    @classmethod
+    async def of(cls, port: int, body: bytes, kind: str = "image/png", query: str = "") -> Events:
+        events = cls(*await asyncio.open_connection("127.0.0.1", port))
+        events.writer.write(request(f"{STREAM}?{query}", body, kind))
+        return events
+
+    async def next(self) -> tuple[str, Any]:
+        if not self.head:
+            self.head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            assert self.head.startswith("HTTP/1.1 200"), self.head
+        size = int((await self.reader.readline()).strip(), 16)
+        content = (await self.reader.readexactly(size + 2))[:-2].decode()
+        event, data = content.rstrip("\n").split("\n")
+        return event.removeprefix("event: "), orjson.loads(data.removeprefix("data: "))
+
+    async def all(self) -> list[tuple[str, Any]]:
+        found = [await self.next()]
+        while found[-1][0] != "done":
+            found.append(await self.next())
+        return found
+
+
+def test_a_stream_tells_each_exit_and_then_the_answer(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, _ = server
+
+    async def scenario() -> None:
+        events = await Events.of(port, pngs[3], query="threshold=2&top_k=2")
+        found = await events.all()
+        assert "text/event-stream" in events.head
+        assert [name for name, _ in found] == ["exit"] * EXITS + ["answer", "done"]
+        exits = [data for name, data in found if name == "exit"]
+        assert list(exits[0]) == [
+            *("image", "exit", "exits", "left", "label", "index", "confidence", "top_k"),
+            *("elapsed_ms", "macs"),
+        ]
+        assert [data["exit"] for data in exits] == [1, 2, 3]
+        assert [data["left"] for data in exits] == [False, False, True]
+        assert [data["macs"] for data in exits] == [1000, 2000, 3000]
+        times = [data["elapsed_ms"] for data in exits]
+        assert times == sorted(times)
+        assert all(len(data["top_k"]) == 2 for data in exits)
+        answer = found[EXITS][1]
+        connection = await Connection.open("127.0.0.1", port)
+        plain = (await connection.post("/v1/classify?threshold=2&top_k=2", pngs[3])).json()
+        assert answer["predictions"] == plain["predictions"]
+        assert list(answer) == list(plain)
+
+    asyncio.run(scenario())
+
+
+def test_an_event_comes_while_deeper_stages_still_run(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.hold_at = 2
+    stage.open.clear()
+
+    async def scenario() -> None:
+        events = await Events.of(port, pngs[0], query="threshold=2")
+        name, data = await asyncio.wait_for(events.next(), 5)
+        assert (name, data["exit"]) == ("exit", 1)
+        stage.open.set()
+        assert (await events.all())[-1] == ("done", {})
+
+    asyncio.run(scenario())
+
+
+def test_beyond_shows_the_exits_behind_the_answer(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, _ = server
+
+    async def scenario() -> None:
+        events = await Events.of(port, pngs[0], query="threshold=0&beyond=true")
+        found = await events.all()
+        assert [name for name, _ in found] == ["exit", "answer", "exit", "exit", "done"]
+        left = [data["left"] for name, data in found if name == "exit"]
+        assert left == [True, False, False]
+        assert found[1][1]["predictions"][0]["exit"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_images_of_one_stream_leave_one_by_one(
+    server: tuple[int, Service], pngs: list[bytes], engine: Engine, images: Any
+) -> None:
+    port, service = server
+    policy = service.models.get(None).policy
+
+    async def scenario() -> None:
+        body = orjson.dumps(as_json(pngs[::8])["json"])
+        found = await (await Events.of(port, body, "application/json")).all()
+        expected = engine.classify(images[::8], policy)
+        for image, wanted in enumerate(expected):
+            own = [data for name, data in found if name == "exit" and data["image"] == image]
+            assert [data["exit"] for data in own] == list(range(1, wanted.exit + 1))
+            assert [data["index"] for data in own if data["left"]] == [wanted.index]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_cannot_begin_is_an_error_like_any_other(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, _ = server
+
+    async def scenario() -> None:
+        connection = await Connection.open("127.0.0.1", port)
+        refused = await connection.post(STREAM, b"text")
+        assert (refused.status, refused.json()["code"]) == (400, "invalid_image")
+        refused = await connection.post(f"{STREAM}?colour=red", pngs[0])
+        assert (refused.status, refused.json()["code"]) == (400, "invalid_request")
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_fails_on_the_way_says_so(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, service = server
+    engine = service.models.get(None).engine
+    usual = engine.run_stage
+
+    def broken(stage: int, inputs: Any) -> Any:
+        if stage == 2:
+            raise RuntimeError("secret detail")
+        return usual(stage, inputs)
+
+    engine.run_stage = broken  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        found = await (await Events.of(port, pngs[0], query="threshold=2")).all()
+        assert [name for name, _ in found] == ["exit", "error", "done"]
+        assert found[1][1]["code"] == "internal"
+        assert "secret" not in found[1][1]["error"]
+
+    asyncio.run(scenario())
+    assert 'offramp_requests_total{model="tiny",outcome="internal"} 1.0' in (
+        service.metrics.render().decode()
+    )
+
+
+# Clients that leave
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", STREAM])
+def test_what_a_client_that_left_asked_for_is_dropped(
+    server: tuple[int, Service], pngs: list[bytes], path: str
+) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.open.clear()
+
+    async def scenario() -> None:
+        connections = [await Connection.open("127.0.0.1", port) for _ in range(5)]
+        tasks = [asyncio.create_task(c.post(path, pngs[0])) for c in connections]
+        await until(lambda: service.work.pending == 5)
+        for task, connection in zip(tasks, connections, strict=True):
+            task.cancel()
+            connection.close()
+        await until(lambda: service.work.pending == 0)
+        stage.open.set()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+    # Two workers had taken what they could; nobody else's image was ever looked at.
+    assert all(ran == 1 for ran, _ in stage.batches)
+    assert len(stage.batches) <= 2
+    assert 'offramp_requests_total{model="tiny",outcome="cancelled"} 5.0' in (
+        service.metrics.render().decode()
+    )
+
+
+def test_a_client_that_leaves_in_mid_stream_ends_it(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.hold_at = 2
+    stage.open.clear()
+
+    async def scenario() -> None:
+        events = await Events.of(port, pngs[0], query="threshold=2")
+        await events.next()
+        events.writer.transport.abort()
+        await until(lambda: service.work.pending == 0)
+        stage.open.set()
+
+    asyncio.run(scenario())
+    assert not stage.ran(3)
+    assert 'offramp_requests_total{model="tiny",outcome="cancelled"} 1.0' in (
+        service.metrics.render().decode()
+    )
+
+
+# Time
+
+
+def test_a_deadline_is_kept_over_http(server: tuple[int, Service], pngs: list[bytes]) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.hold_at = 2
+    stage.open.clear()
+
+    async def scenario() -> None:
+        connection = await Connection.open("127.0.0.1", port)
+        query = "/v1/classify?threshold=2&deadline_ms=150"
+        (found,) = (await connection.post(query, pngs[0])).json()["predictions"]
+        assert (found["exit"], found["reason"]) == (1, "deadline")
+        # Both workers are held now, so that nobody reaches any exit.
+        second = await Connection.open("127.0.0.1", port)
+        await second.post(query, pngs[1])
+        late = await connection.post(query, pngs[2])
+        assert (late.status, late.json()["code"]) == (504, "deadline_exceeded")
+        stage.open.set()
+
+    asyncio.run(scenario())
+
+
+def test_overload_is_refused_within_milliseconds(bundle_path: Any, pngs: list[bytes]) -> None:
+    with live(Settings(bundles=(bundle_path,), workers=1, max_queue_ms=1)) as (port, service):
+        stage = stage_of(service)
+        stage.open.clear()
+
+        async def scenario() -> None:
+            connections = [await Connection.open("127.0.0.1", port) for _ in range(100)]
+            tasks = [asyncio.create_task(c.post("/v1/classify", pngs[0])) for c in connections]
+            await until(lambda: service.work.pending > 0)
+            last = await Connection.open("127.0.0.1", port)
+            times = []
+            for _ in range(20):
+                began = time.perf_counter()
+                reply = await last.post("/v1/classify", pngs[0])
+                times.append(time.perf_counter() - began)
+                assert reply.status == 429
+                assert reply.json()["code"] == "over_capacity"
+                assert int(reply.headers["retry-after"]) >= 1
+            assert sorted(times)[10] < 0.02
+            stage.open.set()
+            statuses = {(await task).status for task in tasks}
+            assert statuses == {200, 429}
+
+        asyncio.run(scenario())
+
+
+def test_clients_that_dawdle_hold_nobody_up(server: tuple[int, Service], pngs: list[bytes]) -> None:
+    port, _ = server
+
+    async def scenario() -> None:
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        for _, writer in slow:
+            writer.write(request("/v1/classify", pngs[0], "image/png")[:-10])
+        quick = await Connection.open("127.0.0.1", port)
+        for _ in range(20):
+            reply = await asyncio.wait_for(quick.post("/v1/classify", pngs[0]), 2)
+            assert reply.status == 200
+        for reader, writer in slow:
+            writer.write(pngs[0][-10:])
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_readiness_waits_for_warm_and_measured_models(settings: Settings) -> None:
+    phases = []
+
+    def opened(service: Service, usual: Any) -> Any:
+        def look(engine: Engine) -> None:
+            phases.append(service.phase)
+            usual(engine)
+
+        return look
+
+    service = Service(settings)
+    service.work.open = opened(service, service.work.open)  # type: ignore[method-assign]
+    service.load()
+    assert phases == ["starting"]
+    assert service.phase == "ready"
+    service.close()
+
+
+# Everything at once
+
+
+def test_nobody_gets_anothers_answer(bundle_path: Any, bundle: Bundle) -> None:
+    files = pictures(bundle.manifest.input, 40)
+    expected = torture.Expected.of(bundle, files)
+    with serving(bundle_path, max_queue_ms=60_000, max_images=8) as port:
+        tally = asyncio.run(torture.torture(port, files, expected, requests=3000, connections=64))
+    assert tally.wrong == []
+    assert tally.outcomes["200"] + tally.outcomes["cancelled"] == 3000
+    assert tally.outcomes["cancelled"] > 50
+
+
+def test_the_load_generator_tells_what_came_back(
+    server: tuple[int, Service], pngs: list[bytes], tmp_path: Any
+) -> None:
+    port, _ = server
+    pack(pngs, tmp_path / "images.npz")
+    for options in (["--rate", "100"], ["--closed", "2"]):
+        found = torture.load(port, tmp_path / "images.npz", 0.5, *options)
+        assert set(found["statuses"]) == {"200"}
+        assert len(found["latencies"]) == len(found["answers"]) == found["offered"]
+        assert all(latency > 0 for latency in found["latencies"])
+    assert threading.active_count() < 20

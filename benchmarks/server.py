@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,11 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
-def serving(*bundles: Path, **settings: object) -> Iterator[int]:
-    """`offramp serve` with `bundles` and `settings` as a process of its own: yields its port."""
+def serving(
+    *bundles: Path, cores: Sequence[int] = (), **settings: object
+) -> Iterator[tuple[int, int]]:
+    """`offramp serve` with `bundles` and `settings` as a process of its own, on `cores` alone if there
+    are any: its port and its id."""
     code = "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, bundles)]
     environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
@@ -34,6 +37,7 @@ def serving(*bundles: Path, **settings: object) -> Iterator[int]:
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=pinned(cores),
     )
     try:
         assert process.stdout is not None
@@ -41,13 +45,26 @@ def serving(*bundles: Path, **settings: object) -> Iterator[int]:
         found = re.search(r"http://[\d.]+:(\d+)", first)
         if found is None:
             raise RuntimeError(f"the server did not start: {first}")
-        yield int(found.group(1))
+        yield int(found.group(1)), process.pid
         process.send_signal(signal.SIGTERM)
         if process.wait(30) != 0:
             raise RuntimeError(f"the server ended with {process.returncode}")
     finally:
         process.kill()
         process.wait()
+
+
+def pinned(cores: Sequence[int]) -> Callable[[], None] | None:
+    """What a process runs before anything else to stay on `cores`; nothing if there are none."""
+    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
+
+
+def halves() -> tuple[list[int], list[int]]:
+    """The cores for a server and for its load, so that neither takes the other's; both empty where
+    they cannot be parted."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    middle = (len(cores) + 1) // 2
+    return (cores[:middle], cores[middle:]) if len(cores) > 1 else ([], [])
 
 
 def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:

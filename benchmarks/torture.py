@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import numpy as np
 import orjson
 
 from benchmarks.load import pack
-from benchmarks.server import machine, pictures, serving
+from benchmarks.server import ROOT, halves, machine, pictures, pinned, serving
 from benchmarks.wire import Connection
 from exports.bundle import Bundle, load_bundle
 from exports.bundles import embedded
@@ -164,15 +165,14 @@ def _body(files: list[bytes], chance: random.Random) -> tuple[bytes, str]:
     return b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x"
 
 
-def overload(port: int, packed: Path, seconds: float) -> dict[str, float]:
+def overload(port: int, packed: Path, seconds: float, cores: Sequence[int]) -> dict[str, float]:
     """Goodput, in answers a second: with as much as the server can do, and with three times as much
     coming. Good is what is answered within a second of when it was due."""
-    capacity = load(port, packed, seconds, "--closed", "16")
-    peak = len(capacity["latencies"]) / capacity["seconds"]
-    # The connections' own count, since 16 of them may not be what brings the most.
-    many = load(port, packed, seconds, "--closed", "64")
-    peak = max(peak, len(many["latencies"]) / many["seconds"])
-    flood = load(port, packed, seconds, "--rate", str(3 * peak))
+    peak = 0.0
+    for connections in ("16", "64"):
+        busy = load(port, packed, seconds, "--closed", connections, cores=cores)
+        peak = max(peak, len(busy["latencies"]) / busy["seconds"])
+    flood = load(port, packed, seconds, "--rate", str(3 * peak), cores=cores)
     good = sum(latency < 1000 for latency in flood["latencies"]) / seconds
     refused = flood["statuses"].get("429", 0)
     return {
@@ -228,10 +228,15 @@ async def _dawdle(port: int, file: bytes, stop: asyncio.Event, sending: bool) ->
     writer.transport.abort()
 
 
-def load(port: int, packed: Path, seconds: float, *options: str) -> dict[str, Any]:
+def load(
+    port: int, packed: Path, seconds: float, *options: str, cores: Sequence[int] = ()
+) -> dict[str, Any]:
+    """What `benchmarks.load` tells, run as a process of its own."""
     command = [sys.executable, "-m", "benchmarks.load", "--port", str(port)]
     command += ["--images", str(packed), "--seconds", str(seconds), *options]
-    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, cwd=ROOT, preexec_fn=pinned(cores)
+    )
     found: dict[str, Any] = orjson.loads(done.stdout)
     return found
 
@@ -252,7 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     expected = Expected.of(bundle, files)
     result: dict[str, Any] = {"machine": machine(), "bundle": bundle.manifest.name}
     # Nobody is refused here: 64 connections have at most 64 requests under way.
-    with serving(arguments.bundle, max_queue_ms=60_000) as port:
+    with serving(arguments.bundle, max_queue_ms=60_000) as (port, _):
         began = time.perf_counter()
         tally = asyncio.run(
             torture(port, files, expected, arguments.requests, arguments.connections)
@@ -263,13 +268,17 @@ def main(argv: list[str] | None = None) -> None:
             "seconds": round(time.perf_counter() - began, 1),
         }
     if arguments.slow:
-        with serving(arguments.bundle, max_queue_ms=60_000) as port:
+        with serving(arguments.bundle, max_queue_ms=60_000) as (port, _):
             result["slow"] = asyncio.run(beside_slow(port, files, arguments.seconds))
     if arguments.overload:
-        with tempfile.TemporaryDirectory() as folder, serving(arguments.bundle) as port:
+        own, others = halves()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            serving(arguments.bundle, cores=own) as (port, _),
+        ):
             packed = Path(folder) / "images.npz"
             pack(files, packed)
-            result["overload"] = overload(port, packed, arguments.seconds)
+            result["overload"] = overload(port, packed, arguments.seconds, others)
     text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
     print(text)
     if arguments.json:

@@ -38,7 +38,7 @@ log = logging.getLogger("offramp.serving")
 
 # Waking another worker takes about this long; less work than that is not worth sharing.
 WAKE = 1e-4
-# After this many batches of normal samples while low ones wait, one batch of low ones runs.
+# While both wait, one batch in this many is of low samples.
 LOW_TURN = 16
 # Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
 # of them may wait for the others.

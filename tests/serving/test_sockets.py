@@ -345,7 +345,7 @@ def test_readiness_waits_for_warm_and_measured_models(settings: Settings) -> Non
 def test_nobody_gets_anothers_answer(bundle_path: Any, bundle: Bundle) -> None:
     files = pictures(bundle.manifest.input, 40)
     expected = torture.Expected.of(bundle, files)
-    with serving(bundle_path, max_queue_ms=60_000, max_images=8) as port:
+    with serving(bundle_path, max_queue_ms=60_000, max_images=8) as (port, _):
         tally = asyncio.run(torture.torture(port, files, expected, requests=3000, connections=64))
     assert tally.wrong == []
     assert tally.outcomes["200"] + tally.outcomes["cancelled"] == 3000

@@ -1,0 +1,326 @@
+"""Measures serving, from the stages to what a client sees; everything in one run on one machine.
+
+    OFFRAMP_DATA=data python -m benchmarks.serving [--bundle BUNDLE ...]
+
+1. The stages in a chain against one session over the whole network, one thread.
+2. The same stages driven in process by a thread per core (files decoded, full depth) against HTTP with
+   busy connections; and the server's CPU time a request, less that of decoding and stages. For every
+   bundle, and for a ResNet-18 of full width with random weights.
+3. Every bundle at full depth, as the ensemble, and with early exit: the most it answers with busy
+   connections, then under Poisson load from a process of its own at shares of what full depth manages:
+   latencies from when a request was due, goodput (answers in time a second), and the accuracy of what was
+   actually answered.
+
+Images are the test split of the bundles' data set as PNG, or generated ones if that is not there; then there
+is no accuracy. Give the bundle of each precision to compare them. Writes a JSON file; `--write-docs` puts it
+into docs/serving.md and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import threads
+from benchmarks.docs import fill_in, table
+from benchmarks.load import pack
+from benchmarks.networks import random_bundle
+from benchmarks.server import ROOT, machine, pictures, png, serving
+from benchmarks.torture import load
+from exports.bundle import Bundle, load_bundle
+from exports.bundles import embedded
+from exports.policy import Policy
+from offramp.errors import OfframpError
+from serving.engine import Engine
+from serving.images import decode
+from serving.settings import available_cores
+
+HERE = Path(__file__).parent
+MODES = {"full depth": "mode=exit", "ensemble": "mode=ensemble", "early exit": ""}
+CONNECTIONS = 16
+IMAGES = 2000
+MOST_PIXELS = 1 << 26
+
+
+@dataclass
+class Images:
+    """Files to classify, as the load generator reads them, and their classes if they are known."""
+
+    files: list[bytes]
+    labels: list[int] | None
+    packed: Path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, write the JSON; or fill in the docs."""
+    arguments = _arguments(argv)
+    if not arguments.write_docs:
+        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
+    result = json.loads(arguments.json.read_text("utf-8"))
+    print(section(result))
+    if arguments.write_docs:
+        fill_in(ROOT / "docs" / "serving.md", "serving", section(result))
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All measurements."""
+    seconds, slo = arguments.seconds, arguments.slo_ms
+    bundles = [load_bundle(path) for path in arguments.bundle or [embedded()]]
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "seconds": seconds,
+        "slo_ms": slo,
+        "chain": [],
+        "http": [],
+        "open": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for number, bundle in enumerate(bundles):
+            images = test_images(bundle, arguments.data, Path(folder) / f"{number}.npz")
+            found["images"] = "test split" if images.labels else "generated"
+            found["chain"].append(chain(bundle, arguments.repeats))
+            found["http"].append(over_http(bundle, images, seconds))
+            found["open"] += open_loop(bundle, images, arguments)
+        if not arguments.quick:
+            large = random_bundle(Path(folder) / "random")
+            images = test_images(large, None, Path(folder) / "random.npz")
+            found["chain"].append(chain(large, arguments.repeats // 4))
+            found["http"].append(over_http(large, images, seconds))
+    return found
+
+
+def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
+    """IMAGES of the test split of the data the bundle was made with, else generated ones."""
+    files, labels = pictures(bundle.manifest.input, 200), None
+    if root is not None:
+        # Here, because it loads torch.
+        from training.data.dataset import load_dataset
+        from training.recipe import DataRecipe
+
+        try:
+            data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
+            test = load_dataset(data, root).test.take(np.arange(IMAGES))
+        except (OfframpError, KeyError, ValueError) as error:
+            print(f"generated images, since there are no others: {error}", file=sys.stderr)
+        else:
+            files, labels = [png(pixels) for pixels in test.images], test.labels.tolist()
+    pack(files, packed)
+    return Images(files, labels, packed)
+
+
+def chain(bundle: Bundle, repeats: int) -> dict[str, Any]:
+    """Stages one after the other against one session, one thread, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.threads", "--one", str(bundle.path)]
+    command += ["--repeats", str(max(repeats, 5))]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+    return {"bundle": label(bundle), **json.loads(done.stdout)}
+
+
+def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
+    """Images a second at full depth in process and over HTTP, and the CPU time of what is neither
+    decoding nor stages, in milliseconds a request."""
+    engine = Engine(bundle)
+    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    one = _Alone(engine, policy, images.files)
+    began = time.thread_time()
+    for _ in range(50):
+        one()
+    cpu = (time.thread_time() - began) / 50
+    began = time.perf_counter()
+    one()
+    count = max(5, int(seconds / max(time.perf_counter() - began, 1e-6)))
+    in_process = threads.throughput(one, available_cores(), count)
+    with server(bundle) as (port, spent):
+        before = spent()
+        busy = load(port, images.packed, seconds, *_closed("mode=exit"))
+        after = spent()
+        alone = load(port, images.packed, seconds / 2, *_closed("mode=exit", 1))
+    answered = len(busy["latencies"])
+    single = _median_seconds(one)
+    return {
+        "bundle": label(bundle),
+        "in_process": in_process,
+        "http": answered / busy["seconds"],
+        "ratio": answered / busy["seconds"] / in_process,
+        "cpu_besides_ms": 1000 * ((after - before) / answered - cpu),
+        "added_p50_ms": float(np.median(alone["latencies"])) - 1000 * single,
+    }
+
+
+def open_loop(
+    bundle: Bundle, images: Images, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Every mode at every share of full depth's capacity, which is measured first."""
+    rows: list[dict[str, Any]] = []
+    seconds, slo = arguments.seconds, arguments.slo_ms
+    with server(bundle) as (port, _):
+        most = {}
+        for mode, query in MODES.items():
+            busy = load(port, images.packed, seconds / 2, *_closed(query))
+            most[mode] = len(busy["latencies"]) / busy["seconds"]
+        for share in arguments.shares:
+            for mode, query in MODES.items():
+                rate = share * most["full depth"]
+                options = ("--rate", str(rate), "--path", _path(query))
+                told = load(port, images.packed, seconds, *options)
+                row = {"bundle": label(bundle), "mode": mode, "most": most[mode], "rate": rate}
+                rows.append({**row, **summary(told, images.labels, seconds, slo)})
+                print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def summary(
+    told: dict[str, Any], labels: list[int] | None, seconds: float, slo: float
+) -> dict[str, Any]:
+    """What one open-loop run came to."""
+    latencies = told["latencies"] or [float("nan")]
+    p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).tolist()
+    answers = told["answers"]
+    right = None
+    if labels is not None and answers:
+        right = 100 * float(np.mean([labels[image] == index for image, index, _ in answers]))
+    return {
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
+        "goodput": sum(latency <= slo for latency in told["latencies"]) / seconds,
+        "refused": told["statuses"].get("429", 0) / max(1, told["offered"]),
+        "failed": told["offered"] - len(answers) - told["statuses"].get("429", 0),
+        "accuracy": right,
+        "mean_exit": float(np.mean([exit_ for _, _, exit_ in answers])) if answers else None,
+        # If the generator itself was late, the run says little of the server.
+        "generator_late_p99_ms": float(np.percentile(told["late_by"], 99)),
+    }
+
+
+@contextmanager
+def server(bundle: Bundle) -> Iterator[tuple[int, Any]]:
+    """A server of `bundle`: its port, and a function that tells its CPU seconds so far."""
+    with serving(bundle.path) as (port, process):
+
+        def spent() -> float:
+            fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        yield port, spent
+
+
+def section(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    chains = [
+        [
+            row["bundle"],
+            f"{row['stages_ms']:.2f}",
+            f"{row['one_ms']:.2f}",
+            f"{row['stages_ms'] / row['one_ms']:.2f}",
+        ]
+        for row in result["chain"]
+    ]
+    https = [
+        [
+            row["bundle"],
+            f"{row['in_process']:.0f}",
+            f"{row['http']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['cpu_besides_ms']:.2f}",
+            f"{row['added_p50_ms']:.2f}",
+        ]
+        for row in result["http"]
+    ]
+    opens = [
+        [
+            *(row["bundle"], row["mode"], f"{row['most']:.0f}", f"{row['rate']:.0f}"),
+            *(f"{row[key]:.1f}" for key in ("p50", "p95", "p99")),
+            *(f"{row['goodput']:.0f}", f"{row['refused']:.0%}"),
+            "-" if row["accuracy"] is None else f"{row['accuracy']:.2f}",
+        ]
+        for row in result["open"]
+    ]
+    slo = f"{result['slo_ms']:g}"
+    parts = [
+        table(("bundle", "stages, ms", "one session, ms", "ratio"), chains),
+        table(
+            (
+                *("bundle", "in process, images/s", "HTTP, images/s", "ratio"),
+                *("CPU besides, ms a request", "added p50, ms"),
+            ),
+            https,
+        ),
+        table(
+            (
+                *("bundle", "answers", "most/s", "offered/s", "p50, ms", "p95, ms", "p99, ms"),
+                *(f"goodput/s ({slo} ms)", "refused", "accuracy, %"),
+            ),
+            opens,
+        ),
+        f"{result['machine']}; images: {result['images']}; {result['seconds']:g} s a figure; "
+        "`python -m benchmarks.serving`",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def label(bundle: Bundle) -> str:
+    """The bundle's name with its precision."""
+    return f"{bundle.manifest.name} {bundle.manifest.precision}"
+
+
+class _Alone:
+    """Decodes and classifies one file after the other, as a worker of the server does."""
+
+    def __init__(self, engine: Engine, policy: Policy, files: list[bytes]) -> None:
+        self._engine, self._policy, self._files = engine, policy, files
+        self._next = 0
+
+    def __call__(self) -> None:
+        file = self._files[self._next % len(self._files)]
+        self._next += 1
+        pixels = decode(file, self._engine.manifest.input, MOST_PIXELS)
+        self._engine.classify(pixels[None], self._policy)
+
+
+def _median_seconds(one: _Alone) -> float:
+    return threads.take_turns({"": one}, 50)[""]
+
+
+def _closed(query: str, connections: int = CONNECTIONS) -> tuple[str, ...]:
+    return ("--closed", str(connections), "--path", _path(query))
+
+
+def _path(query: str) -> str:
+    return f"/v1/classify?top_k=1&{query}"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, action="append", help="once per bundle")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
+    parser.add_argument("--seconds", type=float, default=12.0, help="of every figure")
+    parser.add_argument("--repeats", type=int, default=400, help="of the chained stages")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=(0.5, 0.8, 1.5),
+        help="rates offered, as shares of what full depth manages",
+    )
+    parser.add_argument("--slo-ms", type=float, default=100.0, help="what counts as in time")
+    parser.add_argument("--quick", action="store_true", help="without the large network")
+    parser.add_argument("--json", type=Path, default=HERE / "serving.json")
+    parser.add_argument("--write-docs", action="store_true")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Measures how onnxruntime's threads are best laid out: stages in a chain against one session.
+
+    python -m benchmarks.threads
+
+Every layout runs in a process of its own, since a shared pool is one per process. In it, the stages one
+after the other (`Engine.classify` at full depth, decisions included) and one session over the whole network
+take turns on the same image, `--repeats` times, and the medians are given; then `cores / threads` callers at
+once say how many images a second come out. `default` is what a session does when nobody sets anything but
+the number of threads. Two networks: the embedded one, and a ResNet-18 of full width with random weights.
+Writes a JSON file; `--write-docs` puts it into docs/scheduling.md and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.docs import fill_in, table
+from benchmarks.networks import random_bundle, whole_network
+from benchmarks.server import ROOT, machine
+from exports.bundle import Bundle, load_bundle
+from exports.bundles import embedded
+from serving import sessions
+from serving.engine import Engine
+from serving.settings import available_cores
+
+HERE = Path(__file__).parent
+LAYOUTS = ("own", "spinning", "shared", "default")
+HEAD = (
+    *("network", "threads", "pool", "stages, ms", "one session, ms", "its last exit alone, ms"),
+    *("stages / one session", "images/s, all cores"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every layout, print the table, write the JSON; or fill in the docs."""
+    arguments = _arguments(argv)
+    if arguments.one:
+        print(json.dumps(measure(load_bundle(Path(arguments.one)), arguments)))
+        return
+    if not arguments.write_docs:
+        result = {"machine": machine(), "repeats": arguments.repeats, "rows": _rows(arguments)}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    result = json.loads(arguments.json.read_text("utf-8"))
+    print(section(result))
+    if arguments.write_docs:
+        fill_in(ROOT / "docs" / "scheduling.md", "threads", section(result))
+
+
+def section(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    rows = [
+        [
+            *(row["network"], row["threads"], row["pool"]),
+            *(f"{row[key]:.2f}" for key in ("stages_ms", "one_ms", "last_ms")),
+            *(f"{row['stages_ms'] / row['one_ms']:.2f}", f"{row['images_a_second']:.0f}"),
+        ]
+        for row in result["rows"]
+    ]
+    return f"{table(HEAD, rows)}\n\n{result['machine']}; `python -m benchmarks.threads`\n"
+
+
+def measure(bundle: Bundle, arguments: argparse.Namespace) -> dict[str, float]:
+    """One layout, in this process: milliseconds an image at full depth, and images a second."""
+    if arguments.pool == "default":
+        # What onnxruntime does by itself: every session's threads spin while they have nothing to do.
+        sessions.session_options = _plain_options
+        pool = "own"
+    else:
+        pool = arguments.pool
+    engine = Engine(bundle, threads=arguments.threads, pool=pool)
+    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    spec = bundle.manifest.input
+    image = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3))
+    image = image.astype(np.uint8)
+    works: dict[str, Callable[[], object]] = {"stages_ms": lambda: engine.classify(image, policy)}
+    for name, exits in (("one_ms", True), ("last_ms", False)):
+        options = sessions.session_options(ort, arguments.threads, pool)
+        session = ort.InferenceSession(whole_network(bundle, exits=exits), options)
+        feed = {session.get_inputs()[0].name: image}
+        works[name] = lambda session=session, feed=feed: session.run(None, feed)
+    found = {name: 1000 * value for name, value in take_turns(works, arguments.repeats).items()}
+    callers = max(1, available_cores() // arguments.threads)
+    count = max(20, arguments.repeats)
+    found["images_a_second"] = throughput(works["stages_ms"], callers, count)
+    return found
+
+
+def take_turns(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each of `works`, which take turns, so that other load meets all alike."""
+    seen: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(repeats + 3):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if turn >= 3:
+                seen[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
+def throughput(work: Callable[[], object], callers: int, count: int) -> float:
+    """Calls a second of `callers` threads that each call `count` times."""
+
+    def call() -> None:
+        for _ in range(count):
+            work()
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return callers * count / (time.perf_counter() - began)
+
+
+def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bundles = [load_bundle(embedded())]
+        if not arguments.quick:
+            bundles.append(random_bundle(Path(folder) / "random"))
+        for bundle in bundles:
+            for threads in sorted({1, 2, available_cores()}):
+                for pool in LAYOUTS:
+                    # One thread is nobody's pool.
+                    if threads == 1 and pool != "own":
+                        continue
+                    found = _in_a_process(bundle.path, threads, pool, arguments.repeats)
+                    row = {"network": bundle.manifest.name, "threads": threads, "pool": pool}
+                    rows.append({**row, **found})
+                    print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def _in_a_process(path: Path, threads: int, pool: str, repeats: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.threads", "--one", str(path), "--pool", pool]
+    command += ["--threads", str(threads), "--repeats", str(repeats)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _plain_options(runtime: Any, threads: int, pool: str) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return options
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="the embedded network only")
+    parser.add_argument("--json", type=Path, default=HERE / "threads.json")
+    parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--pool", default="own", choices=LAYOUTS, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

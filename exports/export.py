@@ -33,9 +33,10 @@ from exports.bundle import (
 from exports.card import model_card
 from exports.errors import ExportError
 from exports.policy import Scaling, running_ensemble, simulate
+from exports.runner import StageRunner
 from exports.stages import StageGraph, export_stages
 from exports.tuning import default_policy, fit_scaling
-from exports.verify import StageRunner, verify
+from exports.verify import verify
 from offramp import __version__
 from training.checkpoint import CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset, hold_out, load_dataset

@@ -13,8 +13,9 @@ from exports.bundles import embedded
 from exports.errors import ExportError
 from exports.export import export_bundle
 from exports.policy import simulate
+from exports.runner import StageRunner
 from exports.stages import export_stages
-from exports.verify import StageRunner, verify
+from exports.verify import verify
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split, load_dataset
 from training.models.multi_exit import Normalize, build_network

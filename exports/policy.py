@@ -49,6 +49,18 @@ class Certificate(BaseModel):
     split_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     target: Target
 
+    @property
+    def sentence(self) -> str:
+        """The promise in words."""
+        if self.target == "labels":
+            promise = f"is at most {self.permitted_drop:g} points less accurate than the ensemble"
+        else:
+            promise = f"differs from the ensemble's answer on at most {self.permitted_drop:g} %"
+        return (
+            f"With {100 * self.confidence:g} % confidence it {promise} (chosen on {self.chosen_on:,} "
+            f"samples, certified on {self.samples:,} others, {self.method})."
+        )
+
 
 class Policy(BaseModel):
     """When to leave. `thresholds` has one entry per exit but the last; exits count from 1.

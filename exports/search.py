@@ -198,9 +198,9 @@ class _Sweep:
         return Policy(
             measure=self.measure,
             combine=self.combine,
-            # To nine digits a float32 comes back as it was.
+            # Thresholds have six decimals, which a float32 gives back.
             thresholds=tuple(
-                float(f"{each[i]:.9g}") for each, i in zip(self.thresholds, where, strict=False)
+                round(float(each[i]), 6) for each, i in zip(self.thresholds, where, strict=False)
             ),
             max_exit=len(self.thresholds) + 1,
         )

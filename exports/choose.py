@@ -24,8 +24,8 @@ Unit = Literal["macs", "ms"]
 
 DEFAULT_DROP = 0.005
 DEFAULT_CONFIDENCE = 0.95
-# Standard errors that a policy to be certified is charged: the limit's own 1.6, and some for luck.
-CAUTION = 2.0
+# Standard errors that a policy to be certified is charged: the limit's own 1.6, as many for luck.
+CAUTION = 3.0
 _CHEAPER = 1 - 1e-9  # than full depth, by more than rounding
 
 
@@ -153,16 +153,17 @@ def _certified(data: Data, costs: Sequence[float], permitted: float, confidence:
     with no correction for how many are tested.
     """
     path = [p for p in frontier(data.first, costs, CAUTION) if p.cost < _CHEAPER * costs[-1]][::-1]
-    best: Policy | None = None
+    proven: list[tuple[Policy, Figures]] = []
     for point in path:
         figures = data.second.evaluate(point.policy)
         if not _holds(figures, data, permitted, confidence):
             break
-        certificate = _certificate(figures, data, permitted, confidence)
-        best = point.policy.model_copy(update={"certificate": certificate})
-    if best is None:
+        proven.append((point.policy, figures))
+    if not proven:
         raise TuningError(_unsupported(path, data, permitted, confidence))
-    return best
+    policy, figures = proven[-1]
+    certificate = _certificate(figures, data, permitted, confidence)
+    return policy.model_copy(update={"certificate": certificate})
 
 
 def _holds(figures: Figures, data: Data, permitted: float, confidence: float) -> bool:
@@ -205,7 +206,10 @@ def _unsupported(path: list[Point], data: Data, permitted: float, confidence: fl
         )
         if needed is not None:
             return f"{say}; about {_rounded_up(2 * needed):,} would do."
-    return f"{say}, nor from more: the safest one loses {100 * figures.drop:.2f} points."
+    least = samples_needed(0, 0, permitted, confidence)
+    if least is not None and least > data.second.samples:
+        return f"{say}; it takes at least about {_rounded_up(2 * least):,}."
+    return f"{say}: the safest one loses {100 * figures.drop:.2f} points on them."
 
 
 def _rounded_up(count: int) -> int:

@@ -87,7 +87,8 @@ def _logits(content: dict[str, Any], manifest: Manifest, where: str) -> Floats:
         values = np.array(None)
     if values.shape != (exits, classes) or values.dtype.kind not in "iuf":
         raise TuningError(f"{where}: logits must be {exits} lists of {classes} numbers.")
-    logits = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # seen on the next line
+        logits = values.astype(np.float32)
     if not np.isfinite(logits).all():
         raise TuningError(f"{where} has a logit that is too large.")
     return logits

@@ -148,7 +148,7 @@ def confirmed(policy: Policy, data: Data) -> bool | None:
 def _certified(data: Data, costs: Sequence[float], permitted: float, confidence: float) -> Policy:
     """Fixed-sequence testing: from the safest policy to the cheapest, until one fails.
 
-    Learn then Test (Angelopoulos et al. 2021), section 2.3: an order fixed without the second half
+    Learn then Test (Angelopoulos et al. 2021): an order fixed without the second half
     makes the probability that any accepted policy is worse than permitted at most 1 - confidence,
     with no correction for how many are tested.
     """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from exports.certificate import (
+    _tail,
     drop_bound,
     drop_holds,
     halves,
@@ -69,6 +70,25 @@ def test_a_drop_holds_where_its_limit_is_permitted(
         assert not drop_holds(losses, gains, samples, bound - 1e-6, confidence)
     assert drop_bound(losses + 1, gains, samples, confidence) >= bound - 1e-9
     assert drop_bound(losses, gains, samples, confidence + 0.005) >= bound - 1e-9
+
+
+@given(st.integers(-8, 8), st.integers(20, 60), st.floats(0.01, 0.4), st.floats(0.05, 0.5))
+def test_the_rarest_tail_is_at_the_largest_disagreement(
+    difference: int, samples: int, drop: float, largest: float
+) -> None:
+    """What the proof says, by summing up the trinomial distribution itself."""
+    drop = min(drop, largest)
+    assume(drop >= (difference + 2) / (samples - 1))
+    i, j = np.indices((samples + 1, samples + 1))
+
+    def tail(disagreement: float) -> float:
+        table = trinomial(samples, (disagreement + drop) / 2, (disagreement - drop) / 2)
+        return float(table[i - j <= difference].sum())
+
+    worst = _tail(difference, samples, drop, largest)
+    assert worst == pytest.approx(tail(largest), abs=1e-9)
+    for disagreement in np.linspace(drop, largest, 5):
+        assert tail(disagreement) <= worst + 1e-9
 
 
 def test_who_disagrees_on_more_than_half_is_promised_nothing() -> None:

@@ -172,6 +172,10 @@ class Table:
     logits: Floats
     labels: NDArray[np.int64]
 
+    def take(self, index: NDArray[np.int64]) -> Table:
+        """The samples at `index`, in its order."""
+        return Table(self.logits[:, index], self.labels[index])
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -248,6 +252,11 @@ def write_table(file: Path, table: Table, split: str) -> None:
     np.savez_compressed(
         file, logits=table.logits.astype(np.float16), labels=table.labels, split=np.array(split)
     )
+
+
+def stored(table: Table) -> Table:
+    """`table` as it is read back from its file."""
+    return Table(table.logits.astype(np.float16).astype(np.float32), table.labels)
 
 
 def stage_input(stage: int) -> str:

@@ -15,3 +15,7 @@ class PolicyError(OfframpError):
 
 class ExportError(OfframpError):
     """An export was refused."""
+
+
+class TuningError(OfframpError):
+    """A goal that no policy reaches, or data that cannot be tuned on."""

@@ -28,21 +28,23 @@ from exports.bundle import (
     Table,
     load_bundle,
     sha256,
+    stored,
     write_table,
 )
 from exports.card import model_card
+from exports.certificate import halves
+from exports.choose import default_policy
 from exports.errors import ExportError
 from exports.policy import Scaling, running_ensemble, simulate
+from exports.runner import StageRunner
 from exports.stages import StageGraph, export_stages
-from exports.tuning import default_policy, fit_scaling
-from exports.verify import StageRunner, verify
+from exports.tuning import fit_scaling
+from exports.verify import verify
 from offramp import __version__
 from training.checkpoint import CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset, hold_out, load_dataset
 from training.models.multi_exit import Normalize
 from training.recipe import Recipe
-
-MAX_DROP = 0.005
 
 
 def export_bundle(
@@ -56,8 +58,9 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle `target` from the run directory `checkpoint`.
 
-    Temperatures and the default policy come from the held-out split, which must be under
-    `data_root`; accuracies are measured in onnxruntime. The bundle appears whole or not at all.
+    Temperatures and the default policy come from one half of the held-out split, which must be under
+    `data_root`, and the policy's certificate from the other; accuracies are measured in onnxruntime.
+    The bundle appears whole or not at all.
     Raises ExportError if `target` exists or a graph differs from torch; CheckpointError, DataError.
     """
     if target.exists():
@@ -85,7 +88,7 @@ def export_bundle(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         whole = Path(scratch) / target.name
         whole.mkdir()
-        manifest = _write(whole, graphs, table, test, config, dataset, name, version)
+        manifest, promise = _write(whole, graphs, table, test, config, dataset, name, version)
         load_bundle(whole)
         _flush(whole)
         os.rename(whole, target)
@@ -94,6 +97,7 @@ def export_bundle(
         f"{target}: default policy {default.accuracy:.2f} % at "
         f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the test split"
     )
+    say(promise)
     return manifest
 
 
@@ -106,13 +110,16 @@ def _write(
     dataset: Dataset,
     name: str | None,
     version: str,
-) -> Manifest:
+) -> tuple[Manifest, str]:
     recipe = config.recipe
     write_table(folder / CALIBRATION, table, "held_out")
-    scaling = fit_scaling(table)
+    table = stored(table)
+    # What is certified on one half must not have been fitted on it.
+    scaling = fit_scaling(table.take(halves(len(table.labels))[0]))
     entries = _exit_entries(graphs, table, test, scaling)
     costs = [entry.macs for entry in entries]
-    policy = default_policy(table, scaling, costs, MAX_DROP)
+    table_sha256 = sha256((folder / CALIBRATION).read_bytes())
+    policy, promise = default_policy(table, scaling, costs, table_sha256)
     outcome = simulate(policy, test.logits, scaling)
     manifest = Manifest(
         format=FORMAT,
@@ -125,7 +132,7 @@ def _write(
         ensemble_weights=scaling.weights,
         calibration=CalibrationEntry(
             file=CALIBRATION,
-            sha256=sha256((folder / CALIBRATION).read_bytes()),
+            sha256=table_sha256,
             samples=len(table.labels),
             split="held_out",
         ),
@@ -158,7 +165,7 @@ def _write(
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(manifest, policy), "utf-8")
-    return manifest
+    return manifest, promise
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:

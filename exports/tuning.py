@@ -1,27 +1,13 @@
-"""Choosing temperatures and the default policy from a calibration table; no model is run."""
+"""Fitting temperatures and ensemble weights to a calibration table; no model is run."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle import Table
-from exports.policy import (
-    Combine,
-    Floats,
-    Measure,
-    Policy,
-    Scaling,
-    calibrated,
-    measure_confidence,
-    running_ensemble,
-    softmax,
-)
+from exports.policy import Floats, Scaling, running_ensemble
 
-CANDIDATES = 200
 NEWTON_STEPS = 20
 LEAST_WEIGHT = 0.02
 
@@ -105,49 +91,6 @@ def full_depth_accuracy(table: Table, scaling: Scaling) -> float:
     exits = len(table.logits)
     ensemble = running_ensemble(list(table.logits), exits, scaling.weights)
     return max(_accuracy(table.logits[-1], table.labels), _accuracy(ensemble, table.labels))
-
-
-def default_policy(
-    table: Table, scaling: Scaling, costs: Sequence[float], max_drop: float
-) -> Policy:
-    """The cheapest policy with one threshold for all exits that loses at most `max_drop` on the table.
-
-    `costs` is the cost of leaving at each exit, `max_drop` a share (0.005 is half a point) below
-    `full_depth_accuracy`. Every measure and combination is tried with CANDIDATES thresholds spread
-    over the confidences seen. One shared threshold is chosen because it overfits least; the drop on
-    other data may still be larger. Falls back to full depth when nothing is cheap enough.
-    """
-    exits = len(table.logits)
-    needed = full_depth_accuracy(table, scaling) - max_drop
-    best_cost = float("inf")
-    best = Policy(mode="ensemble", thresholds=(2.0,) * (exits - 1), max_exit=exits)
-    for combine in get_args(Combine):
-        right, probabilities = [], []
-        for k in range(1, exits + 1):
-            probabilities.append(softmax(calibrated(list(table.logits), k, combine, scaling)))
-            right.append(probabilities[-1].argmax(axis=1) == table.labels)
-        for measure in get_args(Measure):
-            confidence = np.stack([measure_confidence(p, measure) for p in probabilities])
-            for threshold in _candidates(confidence):
-                leaves = confidence >= threshold
-                leaves[-1] = True
-                exit_ = leaves.argmax(axis=0)
-                accuracy = np.stack(right)[exit_, np.arange(len(exit_))].mean()
-                cost = np.asarray(costs, dtype=np.float64)[exit_].mean()
-                if accuracy >= needed and cost < best_cost:
-                    best_cost = cost
-                    best = Policy(
-                        measure=measure,
-                        combine=combine,
-                        thresholds=(threshold,) * (exits - 1),
-                        max_exit=exits,
-                    )
-    return best
-
-
-def _candidates(confidence: Floats) -> list[float]:
-    spread = np.quantile(confidence, np.linspace(0, 1, CANDIDATES))
-    return [0.0, *(round(float(value), 4) for value in np.unique(spread))]
 
 
 def _accuracy(logits: Floats, labels: NDArray[np.int64]) -> float:

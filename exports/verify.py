@@ -1,55 +1,18 @@
-"""Running exported stages in onnxruntime, and holding them to the network they came from."""
+"""Holding exported stages to the network they came from."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exports.bundle import stage_input
 from exports.errors import ExportError
-from exports.policy import Floats
-from offramp.errors import MissingExtraError
+from exports.runner import StageRunner
 from training.models.multi_exit import MultiExit, Normalize
 
 TOLERANCE = 1e-3
 BATCH_SIZES = (1, 7)
 BATCHES = 20
-
-
-class StageRunner:
-    """The stages of a bundle, one after the other, on the CPU in onnxruntime."""
-
-    def __init__(self, stages: Sequence[bytes]) -> None:
-        try:
-            import onnxruntime as ort
-        except ModuleNotFoundError:
-            raise MissingExtraError("onnxruntime", "cpu") from None
-        options = ort.SessionOptions()
-        # A pool per session, each spinning, would fight for the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = [
-            ort.InferenceSession(stage, options, providers=["CPUExecutionProvider"])
-            for stage in stages
-        ]
-
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 100) -> Floats:
-        """Logits of every exit for uint8 images [N, H, W, 3]: float32 [K, N, C]."""
-        parts = [
-            self._batch(images[start : start + batch_size])
-            for start in range(0, len(images), batch_size)
-        ]
-        return np.concatenate(parts, axis=1)
-
-    def _batch(self, images: NDArray[np.uint8]) -> Floats:
-        inputs, logits = images, []
-        for k, session in enumerate(self._sessions, 1):
-            *features, own = session.run(None, {stage_input(k): inputs})
-            logits.append(own)
-            inputs = features[0] if features else inputs
-        return np.stack(logits)
 
 
 def verify(

@@ -8,6 +8,7 @@ import typer
 
 from exports.cli import export
 from exports.pictures.cli import calibration, exits
+from exports.tune_cli import tune
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
 from training.cli import recipe, train
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, recipe, table, export, serve, classify):
+for command in (train, recipe, table, export, tune, serve, classify):
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)

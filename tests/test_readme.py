@@ -127,5 +127,5 @@ def test_help_is_quick_and_names_every_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "offramp.cli", "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("train", "recipe", "table", "export", "picture", "serve", "classify"):
+    for command in ("train", "recipe", "table", "export", "tune", "picture", "serve", "classify"):
         assert command in done.stdout

@@ -4,50 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from exports.calibration import BINS, Reliability, reliability
 from exports.pictures.table import Known, open_table
-from exports.policy import Floats, softmax
+from exports.policy import softmax
 from training.pictures.canvas import BLUE, GREY, INK, RED, check_target, save_png
 
-BINS = 15  # as in Guo et al.
 LARGEST_DOT = 140  # points squared
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """The bins that hold samples, in order: mean confidence, accuracy and share of samples, float64
-    [B] each, all in 0..1."""
-
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    share: NDArray[np.float64]
-
-    @property
-    def expected_calibration_error(self) -> float:
-        """ECE: the gap between accuracy and confidence, averaged over samples, in 0..1. Guo et al.
-        2017, "On Calibration of Modern Neural Networks", eq. 3."""
-        return float((self.share * np.abs(self.accuracy - self.confidence)).sum())
-
-
-def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Sort N samples into `bins` equal-width bins ((m - 1)/M, m/M] of confidence; both inputs [N].
-
-    Guo et al. 2017, section 2.
-    """
-    edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
-    place = np.digitize(confidence, edges, right=True)
-    count = np.bincount(place, minlength=bins)
-    filled = count > 0
-    sums = np.bincount(place, confidence, bins)[filled]
-    hits = np.bincount(place, right, bins)[filled]
-    return Reliability(sums / count[filled], hits / count[filled], count[filled] / len(confidence))
 
 
 def picture_calibration(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:

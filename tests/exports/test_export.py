@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from exports.bundle import load_bundle
+from exports.bundle import load_bundle, load_table
 from exports.bundles import embedded
+from exports.certificate import halves
+from exports.choose import default_policy
 from exports.errors import ExportError
 from exports.export import export_bundle
 from exports.policy import simulate
+from exports.runner import StageRunner
 from exports.stages import export_stages
-from exports.verify import StageRunner, verify
+from exports.tuning import fit_scaling
+from exports.verify import verify
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split, load_dataset
 from training.models.multi_exit import Normalize, build_network
@@ -99,6 +103,25 @@ def test_the_card_shows_every_exit(digits_bundle: Path) -> None:
     for entry in manifest.exits:
         assert f"{entry.test.single:.2f}" in card
     assert f"{manifest.provenance.test_default.accuracy:.2f} %" in card
+
+
+def test_a_split_too_small_for_a_certificate_gives_a_policy_that_says_so(workplace: Path) -> None:
+    """The digits' held-out split is too small for a promise of half a point."""
+    bundle = load_bundle(workplace / "digits")
+    manifest = bundle.manifest
+    assert bundle.policy.certificate is None
+    table = load_table(bundle.path, manifest)
+    costs = [entry.macs for entry in manifest.exits]
+    policy, said = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
+    assert policy == bundle.policy
+    assert said.startswith("The default policy is not certified")
+
+
+def test_temperatures_and_weights_have_not_seen_what_is_certified_on(workplace: Path) -> None:
+    bundle = load_bundle(workplace / "digits")
+    table = load_table(bundle.path, bundle.manifest)
+    first, _ = halves(len(table.labels))
+    assert fit_scaling(table.take(first)) == bundle.manifest.scaling
 
 
 def test_the_files_hold_no_path_of_the_machine_that_wrote_them(digits_bundle: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from exports.errors import PolicyError
 from exports.policy import (
+    Certificate,
     Combine,
     Floats,
     Measure,
@@ -171,3 +172,44 @@ def test_a_wish_out_of_range_is_refused(wish: dict[str, int]) -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4)
     with pytest.raises(PolicyError, match="must be"):
         policy.override(**wish)  # type: ignore[arg-type]
+
+
+CERTIFICATE = Certificate(
+    method="exact-trinomial",
+    permitted_drop=0.5,
+    confidence=0.95,
+    bound=0.41,
+    chosen_on=2500,
+    samples=2500,
+    split_sha256="0" * 64,
+    target="labels",
+)
+
+
+def test_a_certificate_is_kept_in_the_file_and_by_who_wishes_nothing() -> None:
+    policy = Policy(thresholds=(0.5,) * 3, max_exit=4, certificate=CERTIFICATE)
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+    assert policy.override().certificate == CERTIFICATE
+    assert CERTIFICATE.against == "ensemble"
+
+
+@pytest.mark.parametrize("wish", [{"mode": "exit"}, {"threshold": 0.5}, {"max_exit": 4}])
+def test_any_wish_drops_the_certificate(wish: dict[str, str]) -> None:
+    policy = Policy(thresholds=(0.5,) * 3, max_exit=4, certificate=CERTIFICATE)
+    assert policy.override(**wish).certificate is None  # type: ignore[arg-type]
+
+
+def test_policies_that_differ_by_their_certificate_alone_are_hashed_alike_but_not_equal() -> None:
+    bare = Policy(thresholds=(0.5,) * 3, max_exit=4)
+    certified = bare.model_copy(update={"certificate": CERTIFICATE})
+    assert hash(bare) == hash(certified)
+    assert bare != certified
+    assert {bare: 1, certified: 2}[certified] == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"confidence": 1.0}, {"bound": -1}, {"split_sha256": "x"}, {"samples": 0}, {"n": 1}]
+)
+def test_a_malformed_certificate_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Certificate.model_validate(CERTIFICATE.model_dump() | wrong)

@@ -1,4 +1,4 @@
-"""Temperatures calibrate; the default policy keeps its drop on the table it was chosen on."""
+"""Temperatures calibrate, weights are the likeliest."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from exports.bundle import Table
-from exports.policy import simulate, softmax
-from exports.tuning import (
-    default_policy,
-    fit_scaling,
-    fit_temperature,
-    fit_weights,
-    full_depth_accuracy,
-)
-
-COSTS = (1.0, 2.0, 3.0)
+from exports.policy import running_ensemble, softmax
+from exports.tuning import fit_scaling, fit_temperature, fit_weights, full_depth_accuracy
 
 
 def table(count: int = 3000, seed: int = 0) -> Table:
@@ -71,30 +63,9 @@ def test_fitted_weights_are_at_least_as_likely_as_equal_ones() -> None:
     assert loss(fit_weights(data.logits, data.labels)) <= loss((1 / 3,) * 3) + 1e-6
 
 
-@pytest.mark.parametrize("drop", [0.0, 0.005, 0.03])
-def test_the_default_policy_keeps_to_the_permitted_drop_and_costs_less(drop: float) -> None:
+def test_full_depth_is_the_better_of_the_last_exit_and_the_ensemble() -> None:
     data = table()
     scaling = fit_scaling(data)
-    policy = default_policy(data, scaling, COSTS, drop)
-    outcome = simulate(policy, data.logits, scaling)
-    assert outcome.accuracy(data.labels) >= full_depth_accuracy(data, scaling) - drop - 1e-12
-    assert outcome.mean_cost(COSTS) < COSTS[-1]
-
-
-def test_a_larger_drop_buys_a_cheaper_policy() -> None:
-    data = table()
-    scaling = fit_scaling(data)
-    costs = [
-        simulate(default_policy(data, scaling, COSTS, drop), data.logits, scaling).mean_cost(COSTS)
-        for drop in (0.0, 0.01, 0.1, 1.0)
-    ]
-    assert costs == sorted(costs, reverse=True)
-    assert costs[0] > costs[2]
-    assert costs[-1] == COSTS[0]
-
-
-def test_a_network_of_one_exit_has_a_policy_too() -> None:
-    data = table()
-    single = Table(data.logits[-1:], data.labels)
-    policy = default_policy(single, fit_scaling(single), COSTS[:1], 0.005)
-    assert (policy.thresholds, policy.max_exit) == ((), 1)
+    ensemble = running_ensemble(list(data.logits), 3, scaling.weights)
+    accuracies = [(z.argmax(1) == data.labels).mean() for z in (data.logits[-1], ensemble)]
+    assert full_depth_accuracy(data, scaling) == max(accuracies)

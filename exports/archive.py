@@ -37,7 +37,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 UNIX = 3
 
 
-def pack(path: Path, target: Path) -> str:
+def pack_bundle(path: Path, target: Path) -> str:
     """Write the bundle in directory `path` as the file `target` and return its sha256.
 
     The bundle is verified first, graphs included. Files that the manifest does not know are left
@@ -75,7 +75,7 @@ def pack(path: Path, target: Path) -> str:
     return digest
 
 
-def unpack(file: IO[bytes], target: Path, shown: str) -> None:
+def unpack_bundle(file: IO[bytes], target: Path, shown: str) -> None:
     """Write the packed bundle `file` into the empty directory `target`; `shown` is its name.
 
     Raises BundleError if it is no zip, damaged, or holds anything but plain files with names that

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from exports.archive import PACKED_LIMIT, unpack
+from exports.archive import PACKED_LIMIT, unpack_bundle
 from exports.cache import add, cached, open_cache
 from exports.download import download, hide_query
 from exports.errors import BundleError
@@ -88,7 +88,7 @@ def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
 
 
 def _unpacked(digest: str, file: IO[bytes], shown: str) -> Path:
-    return add(digest, lambda target: unpack(file, target, shown))
+    return add(digest, lambda target: unpack_bundle(file, target, shown))
 
 
 def _watched(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:

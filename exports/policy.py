@@ -20,8 +20,34 @@ from exports.errors import PolicyError
 Mode = Literal["early_exit", "ensemble", "exit"]
 Measure = Literal["max_prob", "margin", "entropy"]
 Combine = Literal["running", "single"]
+Target = Literal["labels", "agreement"]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Points = Annotated[float, Field(ge=0, le=100)]
 Floats = NDArray[np.float32]
+
+
+class Certificate(BaseModel):
+    """The promise a policy was tuned to: with probability `confidence` over the samples drawn, its
+    accuracy on new ones is at most `permitted_drop` percentage points below that of `against`.
+
+    The policy was chosen on `chosen_on` samples and certified on `samples` others, told apart by
+    `split_sha256` (`exports.certificate.split_sha256`). `bound`, at most `permitted_drop`, is the upper
+    confidence limit of this one policy's drop in points; what is promised is `permitted_drop`. Under
+    the target `agreement` samples had no labels, and the drop is how often the answer is not the
+    ensemble's. docs/tuning.md gives the method.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["exact-trinomial", "clopper-pearson"]
+    against: Literal["ensemble"] = "ensemble"
+    permitted_drop: Points
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bound: Points
+    chosen_on: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    split_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    target: Target
 
 
 class Policy(BaseModel):
@@ -39,6 +65,11 @@ class Policy(BaseModel):
     combine: Combine = "single"
     thresholds: tuple[Threshold, ...]
     max_exit: Annotated[int, Field(ge=1)]
+    certificate: Certificate | None = None
+
+    def __hash__(self) -> int:
+        # Without the certificate: the engine groups a batch's samples by their policies.
+        return hash((self.mode, self.measure, self.combine, self.thresholds, self.max_exit))
 
     @model_validator(mode="after")
     def _max_exit_exists(self) -> Self:
@@ -59,8 +90,11 @@ class Policy(BaseModel):
     ) -> Policy:
         """This policy with one request's wishes: `threshold` replaces that of every exit.
 
+        A certificate speaks of the policy as it is, so any wish drops it.
         Raises PolicyError when a wish is out of range.
         """
+        if mode is None and threshold is None and max_exit is None:
+            return self
         if max_exit is not None and not 1 <= max_exit <= self.exits:
             raise PolicyError(f"max_exit must be between 1 and {self.exits}, not {max_exit}.")
         if threshold is not None and not (np.isfinite(threshold) and threshold >= 0):

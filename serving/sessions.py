@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,23 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
     return Sessions(tuple(stages), CUDA if active == {CUDA} else CPU)
+
+
+def open_graph(file: Path, content: bytes) -> None:
+    """Open the whole-network graph `file`, given as its verified bytes, to see that it works.
+
+    Raises BundleError if it is broken or takes no `image`, MissingExtraError without onnxruntime.
+    """
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    try:
+        session = ort.InferenceSession(content, _options(ort, 1), providers=[CPU])
+    except _broken_graph_errors() as error:
+        raise BundleError(f"{file} is not an ONNX graph that onnxruntime can run.") from error
+    if session.get_inputs()[0].name != stage_input(1):
+        raise BundleError(f"{file} does not take {stage_input(1)} as its first input.")
 
 
 def gpu_present() -> bool:

@@ -36,17 +36,17 @@ def read_plain(path: Path, name: str, limit: int) -> bytes:
             raise BundleError(f"{file} is a link; a bundle holds plain files only.") from error
         raise BundleError(f"{file} cannot be read: {error.strerror}.") from error
     try:
-        with open(handle, "rb") as content:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError(f"{file} is not a plain file; a bundle holds nothing else.")
-            if status.st_size > limit:
-                raise BundleError(
-                    f"{file} has {status.st_size} bytes; at most {limit} are allowed."
-                )
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{file} is not a plain file; a bundle holds nothing else.")
+        if status.st_size > limit:
+            raise BundleError(f"{file} has {status.st_size} bytes; at most {limit} are allowed.")
+        with open(handle, "rb", closefd=False) as content:
             found = content.read(status.st_size + 1)
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror}.") from error
+    finally:
+        os.close(handle)
     if len(found) != status.st_size:
         raise BundleError(f"{file} changed while it was read.")
     return found
@@ -59,20 +59,25 @@ def parse_json(content: bytes, file: Path) -> object:
     differently, and NaN and infinities, spelled out or as a number too large for a float.
     """
     try:
-        return json.loads(
+        found = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
+        # A lone surrogate can be escaped in JSON, but not be written again.
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not valid JSON: {one_line(str(error))}.") from error
+    return found
 
 
 def one_line(text: str) -> str:
-    """`text` for a terminal or a log: what cannot be printed, line ends included, is replaced."""
+    """`text` for a terminal or a log: every kind of space is a plain one, and what cannot be printed
+    is replaced."""
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        letter if letter.isprintable() else " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import string
 
-# Names in YAML 1.2 section 5.7 would be shorter for some; numbers do for all.
+from exports.files import one_line
+
+# YAML 1.2 section 5.7 has names for some letters; numbers do for all.
 ESCAPES = ((0xFF, "\\x{:02x}"), (0xFFFF, "\\u{:04x}"), (0x10FFFF, "\\U{:08x}"))
 
 
@@ -16,11 +18,11 @@ def yaml_string(text: str) -> str:
 def markdown_text(text: str) -> str:
     """`text` as Markdown that shows it literally, on one line (CommonMark 0.31 section 2.4).
 
-    Every ASCII punctuation mark may be escaped by a backslash, and HTML needs one of them. What
-    cannot be printed becomes a space.
+    Every ASCII punctuation mark may be escaped by a backslash, and HTML needs one of them.
     """
-    spaced = "".join(letter if letter.isprintable() else " " for letter in text).strip()
-    return "".join(f"\\{letter}" if letter in string.punctuation else letter for letter in spaced)
+    return "".join(
+        f"\\{letter}" if letter in string.punctuation else letter for letter in one_line(text)
+    )
 
 
 def _yaml_letter(letter: str) -> str:

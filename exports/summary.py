@@ -10,7 +10,6 @@ from exports.bundle import Accuracy
 from exports.files import one_line
 from exports.inspection import Inspection
 
-
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 
 

@@ -27,8 +27,8 @@ MAX_FILES = 128
 UNPACKED_LIMIT = (2 << 30) - (1 << 20)
 # Packed files are hashed and downloaded before they are looked into.
 PACKED_LIMIT = 2 << 30
-# How much larger than its zip a bundle may be, beyond the allowance. Weights shrink by a tenth,
-# JSON to a fifth; deflate can reach a thousand.
+# How much larger than its zip a bundle may be, beyond the allowance. Weights hardly shrink,
+# JSON does severalfold; deflate can reach a thousand.
 MAX_RATIO = 20
 RATIO_ALLOWANCE = 1 << 20
 CHUNK = 1 << 20

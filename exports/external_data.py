@@ -30,7 +30,7 @@ PARTS: dict[str, dict[int, str]] = {
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# ResNet-152 exported whole has some 20,000; two million take about two seconds.
+# A hundred times what a deep network has; bounds the time that the search takes.
 FIELD_LIMIT = 2_000_000
 # onnxruntime takes a second format, told by these letters, that is not looked into here.
 ORT_FORMAT = b"ORTM"

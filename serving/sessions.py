@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from exports.bundle import Bundle, stage_input, stage_outputs
+from exports.bundle import Bundle, GraphEntry, stage_input, stage_outputs
 from exports.errors import BundleError
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
@@ -65,21 +64,32 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider) -> Sessions:
     return Sessions(tuple(stages), CUDA if active == {CUDA} else CPU)
 
 
-def open_graph(file: Path, content: bytes) -> None:
-    """Open the whole-network graph `file`, given as its verified bytes, to see that it works.
+def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
+    """Open the whole-network graph `entry`, given as its verified bytes, and run it once.
 
-    Raises BundleError if it is broken or takes no `image`, MissingExtraError without onnxruntime.
+    Raises BundleError if it is broken or is not what the manifest says, MissingExtraError without
+    onnxruntime.
     """
     try:
         import onnxruntime as ort
     except ModuleNotFoundError:
         raise MissingExtraError("onnxruntime", "cpu") from None
+    manifest, file = bundle.manifest, bundle.path / entry.file
+    size = (manifest.input.height, manifest.input.width)
+    inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
+    if entry.kind == "routed":
+        inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
+    # ValueError: an input or output has another name.
+    broken = (*_broken_graph_errors(), ValueError)
+    answer = "logits" if entry.kind == "exit" else "probabilities"
     try:
         session = ort.InferenceSession(content, _options(ort, 1), providers=[CPU])
-    except _broken_graph_errors() as error:
+        found = session.run([answer], inputs)[0].shape
+    except broken as error:
         raise BundleError(f"{file} is not an ONNX graph that onnxruntime can run.") from error
-    if session.get_inputs()[0].name != stage_input(1):
-        raise BundleError(f"{file} does not take {stage_input(1)} as its first input.")
+    wanted = (CHECK_BATCH, len(manifest.labels))
+    if found != wanted:
+        raise BundleError(f"{file} gives {answer} of the shape {found}, not {wanted}.")
 
 
 def gpu_present() -> bool:

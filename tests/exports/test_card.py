@@ -164,7 +164,7 @@ def test_a_converted_bundles_card_has_the_accuracy_before(
     manifest: Manifest, policy: Policy
 ) -> None:
     before = (Accuracy(single=51.25, running=61.75),) * len(manifest.exits)
-    conversion = Conversion(
+    conversion = Conversion.model_construct(
         scheme="u8s8", images=512, kept=("stage1/conv",), held_out=before, test=before
     )
     converted = manifest.model_copy(update={"precision": "int8", "conversion": conversion})

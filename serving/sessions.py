@@ -80,7 +80,7 @@ def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
     if entry.kind == "routed":
         inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
     # ValueError: an input or output has another name.
-    broken = (*_broken_graph_errors(), ValueError)
+    broken: tuple[type[Exception], ...] = (*_broken_graph_errors(), ValueError)
     answer = "logits" if entry.kind == "exit" else "probabilities"
     try:
         session = ort.InferenceSession(content, _options(ort, 1), providers=[CPU])

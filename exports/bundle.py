@@ -6,9 +6,6 @@ Reading verifies everything before anything is used. Nothing here needs torch or
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,21 +15,39 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exports.errors import BundleError
+from exports.external_data import MalformedGraphError, has_external_data
+from exports.files import (
+    FILE_LIMIT,
+    MANIFEST_LIMIT,
+    POLICY_LIMIT,
+    one_line,
+    parse_json,
+    read_plain,
+)
+from exports.npz import Expected, read_arrays
 from exports.policy import Floats, Policy, Scaling
+from exports.zips import DAMAGE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 POLICY = "policy.json"
 CALIBRATION = "calibration.npz"
+CARD = "README.md"
+# Logits of a calibration table, 1 GiB as float32: five exits on ImageNet's 50,000 validation images.
+TABLE_LIMIT = 1 << 28
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_NAME = 100
+
+FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_NAME)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSpec(_Table):
@@ -113,7 +128,7 @@ class Operating(_Table):
 
     accuracy: Percent
     mean_macs: Annotated[float, Field(gt=0)]
-    exit_shares: tuple[float, ...]
+    exit_shares: tuple[Share, ...]
 
 
 class Provenance(_Table):
@@ -132,8 +147,8 @@ class Manifest(_Table):
     """manifest.json. `labels` are the class names in the order of the logits."""
 
     format: int
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: FileName
+    version: FileName
     labels: tuple[str, ...]
     input: InputSpec
     precision: Precision
@@ -153,7 +168,27 @@ class Manifest(_Table):
         gives = [entry.feature_shape is not None for entry in self.exits]
         if gives != [True] * (len(gives) - 1) + [False]:
             raise ValueError("every exit but the last must have a feature_shape")
+        if len(self.provenance.test_default.exit_shares) != len(self.exits):
+            raise ValueError("exit_shares must have one entry per exit")
+        before = self.conversion
+        if before and {len(before.held_out), len(before.test)} != {len(self.exits)}:
+            raise ValueError("conversion must have one accuracy per exit and split")
+        for graph in self.graphs:
+            reaches = range(1, len(self.exits) + 1)
+            if graph.exit not in (reaches if graph.kind == "exit" else (None,)):
+                raise ValueError(f"the graph {graph.file} is of an exit that does not exist")
+        if self.calibration.samples * len(self.exits) * len(self.labels) > TABLE_LIMIT:
+            raise ValueError(f"the calibration table has more than {TABLE_LIMIT} logits")
+        own = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
+        if len(set(own)) != len(own):
+            raise ValueError("every file must have a name of its own")
         return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that have a hash here: stages, calibration table, graphs."""
+        stages = [entry.file for entry in self.exits]
+        return (*stages, self.calibration.file, *(graph.file for graph in self.graphs))
 
     @property
     def scaling(self) -> Scaling:
@@ -188,13 +223,13 @@ class Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read and verify the bundle in directory `path`.
+    """Read and verify the bundle in directory `path`, but for its whole-network graphs.
 
     Raises BundleError, in one sentence that names the file and the reason, if anything is missing,
-    of a future format, outside the directory, or differs from its hash.
+    of a future format, outside the directory, too large, or differs from its hash.
     """
     manifest = read_manifest(path)
-    stages = tuple(_read_verified(path, entry.file, entry.sha256) for entry in manifest.exits)
+    stages = tuple(read_graph(path, entry) for entry in manifest.exits)
     load_table(path, manifest)
     return Bundle(path, manifest, read_policy(path, manifest), stages)
 
@@ -202,49 +237,69 @@ def load_bundle(path: Path) -> Bundle:
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the bundle in `path` alone; raises BundleError."""
     if not path.is_dir():
-        raise BundleError(f"{path} is not a bundle: there is no such directory.")
+        raise BundleError(f"{path} is not a bundle: there is no such directory or file.")
     file = path / MANIFEST
-    content = _read(path, MANIFEST)
+    found = parse_json(read_plain(path, MANIFEST, MANIFEST_LIMIT), file)
+    if isinstance(found, dict) and found.get("format") != FORMAT:
+        given = one_line(str(found.get("format"))[:100])
+        raise BundleError(f"{file}: format {given} is not one this version reads ({FORMAT}).")
     try:
-        found = json.loads(content)
-        if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise BundleError(
-                f"{file}: format {found.get('format')} is not one this version reads ({FORMAT})."
-            )
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate(found)
     except ValidationError as error:
         raise BundleError(f"{file} is not valid: {_first(error)}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{file} is not valid JSON: {error}.") from error
 
 
 def read_policy(path: Path, manifest: Manifest) -> Policy:
     """Read the current policy of the bundle in `path`; raises BundleError if it does not fit."""
+    file = path / POLICY
     try:
-        policy = Policy.model_validate_json(_read(path, POLICY))
+        policy = Policy.model_validate(parse_json(read_plain(path, POLICY, POLICY_LIMIT), file))
     except ValidationError as error:
-        raise BundleError(f"{path / POLICY} is not valid: {_first(error)}.") from error
+        raise BundleError(f"{file} is not valid: {_first(error)}.") from error
     if policy.exits != len(manifest.exits):
         raise BundleError(
-            f"{path / POLICY} is for {policy.exits} exits, but the bundle has {len(manifest.exits)}."
+            f"{file} is for {policy.exits} exits, but the bundle has {len(manifest.exits)}."
         )
     return policy
+
+
+def read_graph(path: Path, entry: ExitEntry | GraphEntry) -> bytes:
+    """Read a stage or a whole-network graph of the bundle in `path`.
+
+    Raises BundleError if it differs from its hash or keeps weights in another file.
+    """
+    content = _read_verified(path, entry.file, entry.sha256)
+    file = path / entry.file
+    try:
+        if has_external_data(content):
+            raise BundleError(f"{file} keeps weights in another file; a bundle's graphs are whole.")
+    except MalformedGraphError as error:
+        raise BundleError(f"{file} is not an ONNX graph: {error}.") from error
+    return content
 
 
 def load_table(path: Path, manifest: Manifest) -> Table:
     """Read the calibration table of the bundle in `path`; raises BundleError if it does not fit."""
     entry = manifest.calibration
     content = _read_verified(path, entry.file, entry.sha256)
+    exits, classes = len(manifest.exits), len(manifest.labels)
+    expected = {
+        "logits": Expected((exits, entry.samples, classes), "f"),
+        "labels": Expected((entry.samples,), "iu"),
+    }
     file = path / entry.file
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            logits, labels = arrays["logits"], arrays["labels"]
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{file} is not a calibration table: {error}.") from error
-    expected = (len(manifest.exits), entry.samples, len(manifest.labels))
-    if logits.shape != expected or labels.shape != expected[1:2]:
-        raise BundleError(f"{file} has the shape {logits.shape}, not {expected}.")
-    return Table(logits.astype(np.float32), labels.astype(np.int64))
+        arrays = read_arrays(content, expected)
+    except DAMAGE as error:
+        reason = one_line(str(error))
+        raise BundleError(f"{file} is not a calibration table: {reason}.") from error
+    with np.errstate(over="ignore"):
+        table = Table(arrays["logits"].astype(np.float32), arrays["labels"].astype(np.int64))
+    if not np.isfinite(table.logits).all():
+        raise BundleError(f"{file} has logits that are not numbers.")
+    if table.labels.min() < 0 or table.labels.max() >= classes:
+        raise BundleError(f"{file} has labels of classes that do not exist.")
+    return table
 
 
 def write_table(file: Path, table: Table, split: str) -> None:
@@ -277,18 +332,8 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(path: Path, name: str) -> bytes:
-    file = path / name
-    if file.is_symlink():
-        raise BundleError(f"{file} is a link; a bundle holds plain files only.")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}.") from error
-
-
 def _read_verified(path: Path, name: str, expected: str) -> bytes:
-    content = _read(path, name)
+    content = read_plain(path, name, FILE_LIMIT)
     if sha256(content) != expected:
         raise BundleError(f"{path / name} is damaged: its sha256 is not the manifest's.")
     return content
@@ -296,5 +341,6 @@ def _read_verified(path: Path, name: str, expected: str) -> bytes:
 
 def _first(error: ValidationError) -> str:
     detail = error.errors()[0]
-    where = ".".join(str(part) for part in detail["loc"])
-    return f"{where}: {detail['msg']}" if where else str(detail["msg"])
+    where = ".".join(str(part)[:100] for part in detail["loc"])
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    return one_line(f"{where}: {reason}" if where else reason)

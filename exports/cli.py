@@ -1,4 +1,4 @@
-"""`offramp export`."""
+"""`offramp export` and `offramp pack`."""
 
 from __future__ import annotations
 
@@ -27,3 +27,27 @@ def export(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     export_bundle(checkpoint, output, data_root=data, name=name, version=version, say=typer.echo)
+
+
+def pack(
+    bundle: Annotated[
+        str, typer.Argument(help="A directory, a packed file, or https://…#sha256=…")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file to write (default: NAME-VERSION.offramp.zip)."
+        ),
+    ] = None,
+) -> None:
+    """Verify a bundle and write it as one file, the same bytes every time."""
+    from exports.archive import pack_bundle
+    from exports.bundle import read_manifest
+    from exports.locate import locate
+
+    path = locate(bundle)
+    manifest = read_manifest(path)
+    target = output or Path(f"{manifest.name}-{manifest.version}.offramp.zip")
+    digest = pack_bundle(path, target)
+    typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    typer.echo(f"behind its https address: #sha256={digest}")

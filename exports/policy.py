@@ -52,13 +52,15 @@ class Certificate(BaseModel):
     @property
     def sentence(self) -> str:
         """The promise in words."""
+        drop = f"{self.permitted_drop:g}"
         if self.target == "labels":
-            promise = f"is at most {self.permitted_drop:g} points less accurate than the ensemble"
+            promise = f"the accuracy is at most {drop} points below the {self.against}'s"
         else:
-            promise = f"differs from the ensemble's answer on at most {self.permitted_drop:g} %"
+            promise = f"at most {drop} % of the answers are not the {self.against}'s"
         return (
-            f"With {100 * self.confidence:g} % confidence it {promise} (chosen on {self.chosen_on:,} "
-            f"samples, certified on {self.samples:,} others, {self.method})."
+            f"With probability {100 * self.confidence:g} %, {promise} on new images of the kind it was "
+            f"certified on (chosen on {self.chosen_on:,} samples, certified on {self.samples:,} others by "
+            f"{self.method}, upper limit {self.bound:.2f})."
         )
 
 

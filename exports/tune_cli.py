@@ -25,7 +25,12 @@ class CostName(enum.StrEnum):
 
 
 def tune(
-    bundle: Annotated[Path, typer.Argument(help="The directory of a bundle.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help="A directory; with --dry-run also a packed file or an address."
+        ),
+    ],
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(help="Most percentage points below the ensemble (default goal: 0.5)."),
@@ -54,11 +59,16 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the policy as it is.")] = False,
 ) -> None:
     """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
-    from exports.files import write_policy, write_whole
+    from exports.cache import refuse_cached
+    from exports.locate import locate
     from exports.timing import exit_milliseconds
     from exports.tune import tune as run
     from exports.tune_report import as_json, show
+    from exports.writing import write_policy, write_whole
 
+    bundle = locate(source)
+    if not dry_run:
+        refuse_cached(bundle)
     goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)
     if json_file is not None:
         _check_target(json_file)

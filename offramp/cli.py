@@ -6,11 +6,12 @@ import sys
 
 import typer
 
-from exports.cli import export
+from exports.cli import export, pack
 from exports.pictures.cli import calibration, exits
 from exports.tune_cli import tune
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
+from serving.inspect_cli import inspect
 from training.cli import recipe, train
 from training.pictures.cli import cam
 from training.table.cli import table
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, recipe, table, export, tune, serve, classify):
+for command in (train, recipe, table, export, tune, inspect, pack, serve, classify):
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)

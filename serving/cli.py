@@ -31,8 +31,11 @@ class ProviderName(enum.StrEnum):
 
 def serve(
     bundles: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[BUNDLE]...", help="Bundles; by default the embedded one."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[BUNDLE]...",
+            help="Directories, packed files or https://…#sha256=…; by default the embedded one.",
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")
@@ -73,7 +76,8 @@ def serve(
 def classify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Image files.")],
     bundle: Annotated[
-        Path | None, typer.Option(help="A bundle (default: the embedded one).")
+        str | None,
+        typer.Option(help="A directory, packed file or https://…#sha256=… (default: embedded)."),
     ] = None,
     mode: Annotated[
         ModeName | None, typer.Option(help="How to answer (default: the policy's).")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exports.bundle import load_bundle
 from exports.errors import BundleError
+from exports.locate import locate
 from exports.policy import Policy
 from serving.engine import Engine
 from serving.errors import NotFoundError, NotReadyError
@@ -51,18 +52,18 @@ class Models:
 
 
 def open_engine(
-    path: Path,
+    source: str | Path,
     *,
     threads: int,
     provider: Provider,
     pool: Pool = "own",
     metrics: Metrics | None = None,
 ) -> LoadedModel:
-    """Load the bundle in `path` and warm it up, watched by `metrics` if there are any.
+    """Load the bundle `source`, as `locate` takes it, and warm it up, watched by `metrics`.
 
     Raises BundleError, SettingsError or MissingExtraError, in one sentence.
     """
-    bundle = load_bundle(path)
+    bundle = load_bundle(locate(source))
     if metrics is None:
         engine = Engine(bundle, threads=threads, provider=provider, pool=pool)
     else:
@@ -78,16 +79,16 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
     Raises what `open_engine` raises, and BundleError if two bundles have one name.
     """
     loaded: dict[str, LoadedModel] = {}
-    for path in settings.bundles or (default_bundle(),):
+    for source in settings.bundles or (default_bundle(),):
         model = open_engine(
-            path,
+            source,
             threads=settings.threads,
             provider=settings.provider,
             pool=settings.pool,
             metrics=metrics,
         )
         if model.name in loaded:
-            raise BundleError(f"{path}: another bundle is called {model.name} already.")
+            raise BundleError(f"{source}: another bundle is called {model.name} already.")
         loaded[model.name] = model
         metrics.loaded(model.engine.manifest, model.engine.provider)
         metrics.policy(model.name, model.policy, model.revision)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exports.bundle import Bundle, stage_input, stage_outputs
+from exports.bundle import Bundle, GraphEntry, stage_input, stage_outputs
 from exports.errors import BundleError
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
@@ -68,6 +68,34 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
         take = ort.InferenceSession(TAKE, options, providers=wanted)
         return Sessions(DeviceRunner(stages, take, "cuda", ort), CUDA)
     return Sessions(HostRunner(stages), CPU)
+
+
+def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
+    """Open the whole-network graph `entry`, given as its verified bytes, and run it once.
+
+    Raises BundleError if it is broken or is not what the manifest says, MissingExtraError without
+    onnxruntime.
+    """
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    manifest, file = bundle.manifest, bundle.path / entry.file
+    size = (manifest.input.height, manifest.input.width)
+    inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
+    if entry.kind == "routed":
+        inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
+    # ValueError: an input or output has another name.
+    broken: tuple[type[Exception], ...] = (*_broken_graph_errors(), ValueError)
+    answer = "logits" if entry.kind == "exit" else "probabilities"
+    try:
+        session = ort.InferenceSession(content, session_options(ort, 1, "own"), providers=[CPU])
+        found = session.run([answer], inputs)[0].shape
+    except broken as error:
+        raise BundleError(f"{file} is not an ONNX graph that onnxruntime can run.") from error
+    wanted = (CHECK_BATCH, len(manifest.labels))
+    if found != wanted:
+        raise BundleError(f"{file} gives {answer} of the shape {found}, not {wanted}.")
 
 
 def gpu_present() -> bool:

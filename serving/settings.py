@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -36,9 +35,10 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on, 0 for any free one; the one uvicorn users expect."
     )
-    bundles: Annotated[tuple[Path, ...], NoDecode] = Field(
+    bundles: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Bundle directories, separated like PATH in the environment; "
+        description="Bundles: directories, packed files, or https addresses with a sha256; "
+        "separated like PATH in the environment, or by spaces if an address is among them; "
         "none: the bundle that comes with the package, so that a first start needs nothing.",
     )
     threads: Annotated[int, Field(ge=1)] = Field(
@@ -88,7 +88,10 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part for part in value.split(os.pathsep) if part)
+            parts = value.split() if "://" in value else value.split(os.pathsep)
+            return tuple(part for part in parts if part)
+        if isinstance(value, tuple):
+            return tuple(os.fspath(part) for part in value)
         return value
 
     @model_validator(mode="after")

@@ -9,23 +9,27 @@ import typer
 
 from offramp.errors import MissingExtraError
 
-Bundle = Annotated[Path, typer.Argument(help="The directory of a bundle.")]
+Bundle = Annotated[str, typer.Argument(help="A directory, a packed file, or https://…#sha256=…")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")]
 
 
 def exits(bundle: Bundle, output: Output) -> None:
     """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
+    from exports.locate import locate
+
     try:
         from exports.pictures.exits import picture_exits
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "matplotlib", "train") from error
-    picture_exits(bundle, output, say=typer.echo)
+    picture_exits(locate(bundle), output, say=typer.echo)
 
 
 def calibration(bundle: Bundle, output: Output) -> None:
     """Draw a bundle's reliability diagrams: confidence against accuracy, before and after temperature."""
+    from exports.locate import locate
+
     try:
         from exports.pictures.calibration import picture_calibration
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "matplotlib", "train") from error
-    picture_calibration(bundle, output, say=typer.echo)
+    picture_calibration(locate(bundle), output, say=typer.echo)

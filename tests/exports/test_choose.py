@@ -111,7 +111,7 @@ def test_a_certified_policy_says_what_was_proven_and_on_what(data: Data) -> None
     figures = data.second.evaluate(policy)
     assert 100 * figures.drop < found.bound <= 2.0
     assert figures.mean_cost(COSTS) < COSTS[-1]
-    assert "With 90 % confidence it is at most 2 points less accurate" in found.sentence
+    assert "With probability 90 %, the accuracy is at most 2 points below" in found.sentence
 
 
 def test_a_certificate_can_be_checked_by_who_has_the_table(data: Data) -> None:

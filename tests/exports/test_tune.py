@@ -55,7 +55,7 @@ def tuned(bundle: Path, *arguments: object) -> dict[str, Any]:
 def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> None:
     done = call("tune", bundle)
     assert done.code == 0, done.err
-    assert "With 95 % confidence it is at most 0.5 points less accurate" in done.out
+    assert "With probability 95 %, the accuracy is at most 0.5 points below" in done.out
     assert done.out.endswith(f"Written to {bundle / 'policy.json'}.\n")
     manifest = read_manifest(bundle)
     policy = read_policy(bundle, manifest)
@@ -201,7 +201,7 @@ def test_it_tunes_on_logged_requests(bundle: Path, labelled: bool) -> None:
     if not labelled:
         assert certificate.method == "clopper-pearson"
         assert found["others"]["ensemble of all"]["accuracy"] == 100
-        assert "differs from the ensemble's answer on at most 2 %" in certificate.sentence
+        assert "at most 2 % of the answers are not the ensemble's" in certificate.sentence
 
 
 def test_a_full_disk_keeps_the_old_policy(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

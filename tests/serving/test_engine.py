@@ -133,9 +133,9 @@ def test_a_policy_for_another_network_is_refused(engine: Engine, images: Images)
 def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
     tmp_path: Path, stage: int, content: bytes, reason: str
 ) -> None:
-    broken = load_bundle(write_tiny_bundle(tmp_path / "broken", stages={stage: content}))
+    broken = write_tiny_bundle(tmp_path / "broken", stages={stage: content})
     with pytest.raises(BundleError, match=reason):
-        Engine(broken)
+        Engine(load_bundle(broken))
 
 
 def test_cuda_is_insisted_on_when_asked_for(bundle: Bundle, monkeypatch: object) -> None:

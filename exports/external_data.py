@@ -1,0 +1,95 @@
+"""Whether an ONNX file keeps its weights elsewhere, told without the onnx package.
+
+A tensor may name another file as the place of its data. onnxruntime follows such a name even for a
+graph given as bytes (relative to the working directory), so that a graph whose hash is right could
+be completed by any file that lies around. A bundle's graphs must hold everything themselves.
+
+The file is a protobuf message; only the fields through which tensors can be reached are followed.
+Field numbers: onnx.proto of ONNX 1.23.
+"""
+
+from __future__ import annotations
+
+# From a message to the messages in it that hold tensors, by field number.
+PARTS: dict[str, dict[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TensorProto": {},
+}
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+# A hundred times what a deep network has; bounds the time that the search takes.
+FIELD_LIMIT = 2_000_000
+# onnxruntime takes a second format, told by these letters, that is not looked into here.
+ORT_FORMAT = b"ORTM"
+
+
+class MalformedGraphError(ValueError):
+    """The bytes are not a protobuf message of the fields that ONNX has, or absurdly many of them."""
+
+
+def has_external_data(content: bytes) -> bool:
+    """Whether any tensor of the ONNX file `content` keeps its data in another file.
+
+    Raises MalformedGraphError if `content` is not protobuf, has a form that readers may understand
+    differently, or more than FIELD_LIMIT fields.
+    """
+    if content[4:8] == ORT_FORMAT:
+        raise MalformedGraphError("it is in onnxruntime's own format")
+    waiting = [("ModelProto", 0, len(content))]
+    fields = 0
+    while waiting:
+        message, at, end = waiting.pop()
+        while at < end:
+            fields += 1
+            if fields > FIELD_LIMIT:
+                raise MalformedGraphError(f"it has more than {FIELD_LIMIT} fields")
+            tag, at = _varint(content, at, end)
+            # A reader that keeps 32 bits would see another field.
+            if tag >= 1 << 32:
+                raise MalformedGraphError("it has a field number that is out of range")
+            number, kind = tag >> 3, tag & 7
+            if kind == VARINT:
+                value, at = _varint(content, at, end)
+                if message == "TensorProto" and number == DATA_LOCATION and value != 0:
+                    return True
+                continue
+            if kind == BYTES:
+                size, start = _varint(content, at, end)
+                at = start + size
+            elif kind in (FIXED32, FIXED64):
+                start, at = at, at + (4 if kind == FIXED32 else 8)
+            else:
+                raise MalformedGraphError("it has a field of a kind that ONNX does not use")
+            if at > end:
+                raise MalformedGraphError("it ends within a field")
+            if kind == BYTES and message == "TensorProto" and number == EXTERNAL_DATA:
+                return True
+            if kind == BYTES and number in PARTS[message]:
+                waiting.append((PARTS[message][number], start, at))
+    return False
+
+
+def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
+    """The base-128 number at `at` and the place behind it."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise MalformedGraphError("it ends within a number, or has one that is too long")

@@ -1,0 +1,46 @@
+"""`offramp inspect`: at home here, since the graphs are opened as the server opens them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exports.inspection import Inspection
+
+SOURCE = "A directory, a packed file, or https://…#sha256=…"
+
+
+def inspect(
+    bundle: Annotated[str, typer.Argument(help=SOURCE)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Verify a bundle and show everything it says about itself."""
+    import orjson
+    from rich.console import Console
+
+    from exports.inspection import inspect_bundle
+    from exports.locate import locate
+    from exports.summary import summary
+
+    found = inspect_bundle(locate(bundle))
+    opened = _open(found)
+    if as_json:
+        typer.echo(orjson.dumps(found.to_json(bundle, opened)).decode())
+        return
+    Console().print(summary(found, opened))
+
+
+def _open(found: Inspection) -> bool:
+    """Open every graph in onnxruntime if it is installed; raises BundleError if one is broken."""
+    from offramp.errors import MissingExtraError
+    from serving.sessions import check_graph, open_sessions
+
+    try:
+        open_sessions(found.bundle, threads=1, provider="cpu")
+    except MissingExtraError:
+        return False
+    for entry, content in zip(found.bundle.manifest.graphs, found.graphs, strict=True):
+        check_graph(found.bundle, entry, content)
+    return True

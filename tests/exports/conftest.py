@@ -1,0 +1,3 @@
+from tests.serving.conftest import bundle_path
+
+__all__ = ["bundle_path"]

@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
-from offramp.images import Pixels
+from serving.batches import Batch, Outcome, run
 from serving.costs import MAX_BATCH, CostTable, DecodeCosts
-from serving.engine import Engine, Prediction, prediction
+from serving.engine import Engine, Prediction
 from serving.errors import (
     DeadlineExceededError,
     DrainingError,
-    InvalidImageError,
     OverCapacityError,
 )
 from serving.forecast import Forecast
-from serving.images import decode
 from serving.lines import Line, Queue
 from serving.metrics import Metrics
-from serving.samples import Block, Job, Sample, Seen, gather
-
-log = logging.getLogger("offramp.serving")
+from serving.samples import Block, Job, Sample, Seen
 
 # Waking another worker takes about this long; less work than that is not worth sharing.
 WAKE = 1e-4
@@ -43,27 +36,6 @@ LOW_TURN = 16
 # Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
 # of them may wait for the others.
 DECODE_TOGETHER = 5e-3
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """Samples of one engine that run stage `stage` together, 0 for decoding; taken at `taken`."""
-
-    line: Line
-    stage: int
-    samples: list[Sample]
-    taken: float
-
-
-@dataclass(eq=False, slots=True)
-class Outcome:
-    """What a batch came to: what the samples carry on, which of them leave, the predictions that
-    someone wants, and errors by row."""
-
-    block: Block | None
-    leaves: list[bool]
-    predictions: list[Prediction | None]
-    errors: dict[int, Exception]
 
 
 class Scheduler:
@@ -211,59 +183,7 @@ class Scheduler:
             if seen:
                 self._report(seen)
             if batch is not None:
-                outcome = self._run(batch)
-
-    def _run(self, batch: Batch) -> Outcome:
-        """Everything that takes time; without the lock."""
-        self._metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
-        try:
-            return self._decode(batch) if batch.stage == 0 else self._run_stage(batch)
-        except Exception as error:
-            log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
-            count = len(batch.samples)
-            return Outcome(
-                None, [False] * count, [None] * count, dict.fromkeys(range(count), error)
-            )
-
-    def _decode(self, batch: Batch) -> Outcome:
-        engine = batch.line.engine
-        pixels: list[Pixels] = []
-        errors: dict[int, Exception] = {}
-        for row, sample in enumerate(batch.samples):
-            started = time.perf_counter()
-            # Its request may have ended since it was taken.
-            if sample.over or sample.file is None:
-                continue
-            try:
-                image = decode(sample.file, engine.manifest.input, self._max_pixels)
-                sample.row = len(pixels)
-                pixels.append(image)
-            except InvalidImageError as error:
-                errors[row] = _numbered(error, sample)
-            except Exception as error:
-                log.exception("decoding a file of %d bytes failed", sample.size)
-                errors[row] = error
-            sample.decoding = time.perf_counter() - started
-        block = Block(len(pixels), np.stack(pixels), []) if pixels else None
-        took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
-        self._metrics.decoded(engine.manifest.name, took)
-        count = len(batch.samples)
-        return Outcome(block, [False] * count, [None] * count, errors)
-
-    def _run_stage(self, batch: Batch) -> Outcome:
-        engine, stage, samples = batch.line.engine, batch.stage, batch.samples
-        given = gather(engine, samples)
-        output = engine.run_stage(stage, given.inputs)
-        logits = [*given.logits, output.logits]
-        decision = engine.decide([sample.job.policy for sample in samples], stage, logits)
-        leaves: list[bool] = decision.leaves.tolist()
-        wanted = [
-            prediction(decision, row, stage, sample.job.policy)
-            if leaves[row] or sample.job.eager or sample.job.deadline is not None
-            else None
-            for row, sample in enumerate(samples)
-        ]
-        return Outcome(Block(len(samples), output.features, logits), leaves, wanted, {})
+                outcome = run(batch, self._max_pixels, self._metrics)
 
     # Everything below holds the lock
 
@@ -569,17 +489,3 @@ class Scheduler:
                 for line in self._lines.values()
                 if line.engine.manifest.name == name and line.engine.exits >= stage
             )
-
-
-def _waits(batch: Batch) -> list[float]:
-    waits = [batch.taken - sample.since for sample in batch.samples]
-    for sample, wait in zip(batch.samples, waits, strict=True):
-        sample.waited += wait
-    return waits
-
-
-def _numbered(error: InvalidImageError, sample: Sample) -> InvalidImageError:
-    count = len(sample.job.samples)
-    if count == 1:
-        return error
-    return InvalidImageError(f"Image {sample.number + 1} of {count}: {error}")

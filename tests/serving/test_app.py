@@ -435,7 +435,7 @@ def test_decoding_does_not_hold_the_event_loop(
         time.sleep(0.3)
         raise RuntimeError("never mind")
 
-    monkeypatch.setattr("serving.scheduler.decode", slow)
+    monkeypatch.setattr("serving.batches.decode", slow)
 
     async def scenario() -> float:
         busy = asyncio.create_task(client.http.post(CLASSIFY, **as_raw(pngs[0])))

@@ -7,8 +7,6 @@ tells the rules.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +15,7 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 from serving.batches import Batch, Outcome, run
-from serving.costs import MAX_BATCH, CostTable, DecodeCosts
+from serving.costs import CostTable
 from serving.engine import Engine, Prediction
 from serving.errors import (
     DeadlineExceededError,
@@ -27,12 +25,9 @@ from serving.errors import (
 from serving.forecast import Forecast
 from serving.lines import Line, Queue
 from serving.metrics import Metrics
+from serving.order import Order
 from serving.samples import Block, Job, Sample, Seen
 
-# Waking another worker takes about this long; less work than that is not worth sharing.
-WAKE = 1e-4
-# While both wait, one batch in this many is of low samples.
-LOW_TURN = 16
 # Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
 # of them may wait for the others.
 DECODE_TOGETHER = 5e-3
@@ -63,18 +58,12 @@ class Scheduler:
         self._metrics = metrics
         self._report = report
         self._lock = threading.Lock()
-        self._lines: dict[Engine, Line] = {}
+        self._order = Order(workers)
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
-        self._decoding = DecodeCosts()
-        # Waiting samples with a deadline, the most urgent first; entries may be out of date.
-        self._dated: list[tuple[float, int, Sample, int]] = []
-        self._entry = itertools.count()
         self._outbox: list[Seen] = []
         self._alive = 0
         self._bytes = 0
-        self._free = workers
         self._sleepers: list[threading.Lock] = []
-        self._turn = 0
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"offramp-work-{number}", daemon=True)
@@ -94,7 +83,7 @@ class Scheduler:
         """Expect samples for `engine`."""
         with self._lock:
             self._costs[engine] = costs
-            self._lines[engine] = Line(engine, costs)
+            self._order.lines[engine] = Line(engine, costs)
         name = engine.manifest.name
         for stage in range(engine.exits + 1):
             self._metrics.watch_queue(name, stage, partial(self._depth, name, stage))
@@ -102,12 +91,12 @@ class Scheduler:
     def retire(self, engine: Engine, when_empty: Callable[[], None]) -> None:
         """Forget `engine` once none of its samples is left, and say so."""
         with self._lock:
-            line = self._lines.get(engine)
+            line = self._order.lines.get(engine)
             if line is not None and line.alive:
                 line.passing = True
                 line.when_empty.append(when_empty)
                 return
-            self._lines.pop(engine, None)
+            self._order.lines.pop(engine, None)
         when_empty()
 
     def check(self, low: bool) -> None:
@@ -132,7 +121,7 @@ class Scheduler:
             for sample in job.samples:
                 sample.expected = job.forecast.remaining(sample.stage)
                 if sample.file is not None:
-                    sample.expected += self._decoding.guess(sample.size)
+                    sample.expected += self._order.decoding.guess(sample.size)
                 sample.held = sample.size
                 line.backlog[job.low] += sample.expected
                 self._enqueue(sample, now)
@@ -171,7 +160,7 @@ class Scheduler:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
                     self._settle(batch, outcome, now)
-                    self._free += 1
+                    self._order.free += 1
                 batch, outcome = self._take(now), None
                 seen = self._collect()
                 if batch is None and not seen:
@@ -190,14 +179,14 @@ class Scheduler:
     def _line(self, engine: Engine) -> Line:
         """The line of `engine`. A request may still hold one that was retired meanwhile, or was never
         opened; such a line goes with its last sample."""
-        found = self._lines.get(engine)
+        found = self._order.lines.get(engine)
         if found is None:
             costs = self._costs.get(engine) or CostTable.unmeasured(engine.exits)
-            found = self._lines[engine] = Line(engine, costs, passing=True)
+            found = self._order.lines[engine] = Line(engine, costs, passing=True)
         return found
 
     def _check(self, low: bool, size: int) -> None:
-        wait = sum(line.wait(low) for line in self._lines.values()) / self._workers
+        wait = sum(line.wait(low) for line in self._order.lines.values()) / self._workers
         if wait > self._max_wait:
             raise OverCapacityError(
                 f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
@@ -214,7 +203,7 @@ class Scheduler:
         if stage == 0:
             for sample in samples:
                 if sample.decoding:
-                    self._decoding.saw(sample.size, sample.decoding)
+                    self._order.decoding.saw(sample.size, sample.decoding)
                 sample.file = None
                 if not sample.over:
                     self._go_on(sample, outcome.block, sample.row, now)
@@ -321,7 +310,7 @@ class Scheduler:
             # Rounding must not add up over the days.
             line.backlog = [0.0, 0.0]
             if line.passing:
-                self._lines.pop(line.engine, None)
+                self._order.lines.pop(line.engine, None)
                 for tell in line.when_empty:
                     tell()
 
@@ -339,7 +328,7 @@ class Scheduler:
         """The next batch for the worker that asks, None if nothing waits."""
         if not self._alive:
             return None
-        while (chosen := self._choose(now)) is not None:
+        while (chosen := self._order.choose(now)) is not None:
             queue, urgent = chosen
             samples = (
                 self._take_files(queue)
@@ -347,58 +336,20 @@ class Scheduler:
                 else self._take_rows(queue, urgent, now)
             )
             if samples:
-                self._free -= 1
-                if self._sleepers and any(any(line.waiting) for line in self._lines.values()):
+                self._order.free -= 1
+                if self._sleepers and any(any(line.waiting) for line in self._order.lines.values()):
                     self._wake(1)
                 return Batch(queue.line, queue.stage, samples, now)
         return None
 
-    def _choose(self, now: float) -> tuple[Queue, Sample | None] | None:
-        """The queue to take from, and the sample in it that must come first, if one must."""
-        usual = self._usual()
-        if usual is None:
-            return None
-        urgent = self._most_urgent()
-        if urgent is not None and urgent.queue is not None:
-            deadline = urgent.job.deadline
-            needs = self._seconds(urgent.queue, 1)
-            blocked = self._seconds(usual, self._share(usual))
-            if deadline is not None and deadline - now < needs + blocked:
-                return urgent.queue, urgent
-        return usual, None
-
-    def _usual(self) -> Queue | None:
-        """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
-        lines = self._lines.values()
-        normals = [queue for line in lines if (queue := line.deepest(False)) is not None]
-        lows = [queue for line in lines if (queue := line.deepest(True)) is not None]
-        if lows and normals:
-            self._turn += 1
-        if lows and (not normals or self._turn >= LOW_TURN):
-            self._turn = 0
-            candidates = lows
-        else:
-            candidates = normals
-        if len(candidates) <= 1:
-            return candidates[0] if candidates else None
-        return max(candidates, key=lambda queue: (queue.stage, -queue.head().since))
-
-    def _most_urgent(self) -> Sample | None:
-        while self._dated:
-            _, _, sample, stage = self._dated[0]
-            if sample.queue is not None and sample.stage == stage:
-                return sample
-            heapq.heappop(self._dated)
-        return None
-
     def _take_files(self, queue: Queue) -> list[Sample]:
         """Small files until they make a batch for stage 1, or one large one."""
-        limit = self._share(queue)
+        limit = self._order.share(queue)
         samples: list[Sample] = []
         spent = 0.0
         while queue.waiting and len(samples) < limit:
             sample = queue.head()
-            spent += self._decoding.guess(sample.size)
+            spent += self._order.decoding.guess(sample.size)
             if samples and spent > DECODE_TOGETHER:
                 break
             self._dequeue(sample)
@@ -407,7 +358,7 @@ class Scheduler:
 
     def _take_rows(self, queue: Queue, urgent: Sample | None, now: float) -> list[Sample]:
         """A batch in the queue's order, the urgent sample first; no larger than its deadlines allow."""
-        limit = self._share(queue)
+        limit = self._order.share(queue)
         samples: list[Sample] = []
         earliest = float("inf")
         while queue.waiting and len(samples) < limit:
@@ -418,7 +369,7 @@ class Scheduler:
                 continue
             if deadline is not None:
                 earliest = min(earliest, deadline)
-            if samples and now + self._seconds(queue, len(samples) + 1) > earliest:
+            if samples and now + self._order.seconds(queue, len(samples) + 1) > earliest:
                 break
             self._dequeue(sample)
             samples.append(sample)
@@ -430,32 +381,12 @@ class Scheduler:
             return now >= deadline
         return now + sample.job.line.seconds(sample.stage, 1) > deadline
 
-    def _share(self, queue: Queue) -> int:
-        """How many samples of `queue` one worker should take: what pays, less what others could do."""
-        line, waiting = queue.line, len(queue.waiting)
-        if queue.stage == 0:
-            best = min(line.costs.best(1), waiting)
-            return min(best, -(-waiting // max(1, self._free)))
-        best = min(line.costs.best(queue.stage), waiting)
-        part = -(-waiting // max(1, self._free))
-        if part < best and line.seconds(queue.stage, best) - line.seconds(queue.stage, part) > WAKE:
-            return part
-        return best
-
-    def _seconds(self, queue: Queue, batch: int) -> float:
-        if queue.stage == 0:
-            return self._decoding.guess(queue.head().size) + queue.line.seconds(1, batch)
-        return queue.line.seconds(queue.stage, batch)
-
     def _enqueue(self, sample: Sample, now: float) -> None:
         sample.since = now
         job = sample.job
         job.line.queue(sample.stage, job.low).add(sample)
         if job.deadline is not None and not job.low:
-            if len(self._dated) > 2 * self._alive + MAX_BATCH:
-                self._dated = [entry for entry in self._dated if entry[2].queue is not None]
-                heapq.heapify(self._dated)
-            heapq.heappush(self._dated, (job.deadline, next(self._entry), sample, sample.stage))
+            self._order.watch(sample, job.deadline, self._alive)
 
     def _dequeue(self, sample: Sample) -> None:
         assert sample.queue is not None
@@ -486,6 +417,6 @@ class Scheduler:
         with self._lock:
             return sum(
                 line.depth(stage)
-                for line in self._lines.values()
+                for line in self._order.lines.values()
                 if line.engine.manifest.name == name and line.engine.exits >= stage
             )

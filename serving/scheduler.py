@@ -7,63 +7,30 @@ tells the rules.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
-from offramp.images import Pixels
-from serving.costs import MAX_BATCH, CostTable, DecodeCosts
-from serving.engine import Engine, Prediction, prediction
+from serving.batches import Batch, Outcome, run
+from serving.costs import CostTable
+from serving.engine import Engine, Prediction
 from serving.errors import (
     DeadlineExceededError,
     DrainingError,
-    InvalidImageError,
     OverCapacityError,
 )
 from serving.forecast import Forecast
-from serving.images import decode
 from serving.lines import Line, Queue
 from serving.metrics import Metrics
-from serving.samples import Block, Job, Sample, Seen, gather
+from serving.order import Order
+from serving.samples import Block, Job, Sample, Seen
 
-log = logging.getLogger("offramp.serving")
-
-# Waking another worker takes about this long; less work than that is not worth sharing.
-WAKE = 1e-4
-# While both wait, one batch in this many is of low samples.
-LOW_TURN = 16
 # Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
 # of them may wait for the others.
 DECODE_TOGETHER = 5e-3
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """Samples of one engine that run stage `stage` together, 0 for decoding; taken at `taken`."""
-
-    line: Line
-    stage: int
-    samples: list[Sample]
-    taken: float
-
-
-@dataclass(eq=False, slots=True)
-class Outcome:
-    """What a batch came to: what the samples carry on, which of them leave, the predictions that
-    someone wants, and errors by row."""
-
-    block: Block | None
-    leaves: list[bool]
-    predictions: list[Prediction | None]
-    errors: dict[int, Exception]
 
 
 class Scheduler:
@@ -91,18 +58,12 @@ class Scheduler:
         self._metrics = metrics
         self._report = report
         self._lock = threading.Lock()
-        self._lines: dict[Engine, Line] = {}
+        self._order = Order(workers)
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
-        self._decoding = DecodeCosts()
-        # Waiting samples with a deadline, the most urgent first; entries may be out of date.
-        self._dated: list[tuple[float, int, Sample, int]] = []
-        self._entry = itertools.count()
         self._outbox: list[Seen] = []
         self._alive = 0
         self._bytes = 0
-        self._free = workers
         self._sleepers: list[threading.Lock] = []
-        self._turn = 0
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"offramp-work-{number}", daemon=True)
@@ -122,7 +83,7 @@ class Scheduler:
         """Expect samples for `engine`."""
         with self._lock:
             self._costs[engine] = costs
-            self._lines[engine] = Line(engine, costs)
+            self._order.lines[engine] = Line(engine, costs)
         name = engine.manifest.name
         for stage in range(engine.exits + 1):
             self._metrics.watch_queue(name, stage, partial(self._depth, name, stage))
@@ -130,12 +91,12 @@ class Scheduler:
     def retire(self, engine: Engine, when_empty: Callable[[], None]) -> None:
         """Forget `engine` once none of its samples is left, and say so."""
         with self._lock:
-            line = self._lines.get(engine)
+            line = self._order.lines.get(engine)
             if line is not None and line.alive:
                 line.passing = True
                 line.when_empty.append(when_empty)
                 return
-            self._lines.pop(engine, None)
+            self._order.lines.pop(engine, None)
         when_empty()
 
     def check(self, low: bool) -> None:
@@ -160,7 +121,7 @@ class Scheduler:
             for sample in job.samples:
                 sample.expected = job.forecast.remaining(sample.stage)
                 if sample.file is not None:
-                    sample.expected += self._decoding.guess(sample.size)
+                    sample.expected += self._order.decoding.guess(sample.size)
                 sample.held = sample.size
                 line.backlog[job.low] += sample.expected
                 self._enqueue(sample, now)
@@ -199,7 +160,7 @@ class Scheduler:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
                     self._settle(batch, outcome, now)
-                    self._free += 1
+                    self._order.free += 1
                 batch, outcome = self._take(now), None
                 seen = self._collect()
                 if batch is None and not seen:
@@ -211,73 +172,21 @@ class Scheduler:
             if seen:
                 self._report(seen)
             if batch is not None:
-                outcome = self._run(batch)
-
-    def _run(self, batch: Batch) -> Outcome:
-        """Everything that takes time; without the lock."""
-        self._metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
-        try:
-            return self._decode(batch) if batch.stage == 0 else self._run_stage(batch)
-        except Exception as error:
-            log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
-            count = len(batch.samples)
-            return Outcome(
-                None, [False] * count, [None] * count, dict.fromkeys(range(count), error)
-            )
-
-    def _decode(self, batch: Batch) -> Outcome:
-        engine = batch.line.engine
-        pixels: list[Pixels] = []
-        errors: dict[int, Exception] = {}
-        for row, sample in enumerate(batch.samples):
-            started = time.perf_counter()
-            # Its request may have ended since it was taken.
-            if sample.over or sample.file is None:
-                continue
-            try:
-                image = decode(sample.file, engine.manifest.input, self._max_pixels)
-                sample.row = len(pixels)
-                pixels.append(image)
-            except InvalidImageError as error:
-                errors[row] = _numbered(error, sample)
-            except Exception as error:
-                log.exception("decoding a file of %d bytes failed", sample.size)
-                errors[row] = error
-            sample.decoding = time.perf_counter() - started
-        block = Block(len(pixels), np.stack(pixels), []) if pixels else None
-        took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
-        self._metrics.decoded(engine.manifest.name, took)
-        count = len(batch.samples)
-        return Outcome(block, [False] * count, [None] * count, errors)
-
-    def _run_stage(self, batch: Batch) -> Outcome:
-        engine, stage, samples = batch.line.engine, batch.stage, batch.samples
-        given = gather(engine, samples)
-        output = engine.run_stage(stage, given.inputs)
-        logits = [*given.logits, output.logits]
-        decision = engine.decide([sample.job.policy for sample in samples], stage, logits)
-        leaves: list[bool] = decision.leaves.tolist()
-        wanted = [
-            prediction(decision, row, stage, sample.job.policy)
-            if leaves[row] or sample.job.eager or sample.job.deadline is not None
-            else None
-            for row, sample in enumerate(samples)
-        ]
-        return Outcome(Block(len(samples), output.features, logits), leaves, wanted, {})
+                outcome = run(batch, self._max_pixels, self._metrics)
 
     # Everything below holds the lock
 
     def _line(self, engine: Engine) -> Line:
         """The line of `engine`. A request may still hold one that was retired meanwhile, or was never
         opened; such a line goes with its last sample."""
-        found = self._lines.get(engine)
+        found = self._order.lines.get(engine)
         if found is None:
             costs = self._costs.get(engine) or CostTable.unmeasured(engine.exits)
-            found = self._lines[engine] = Line(engine, costs, passing=True)
+            found = self._order.lines[engine] = Line(engine, costs, passing=True)
         return found
 
     def _check(self, low: bool, size: int) -> None:
-        wait = sum(line.wait(low) for line in self._lines.values()) / self._workers
+        wait = sum(line.wait(low) for line in self._order.lines.values()) / self._workers
         if wait > self._max_wait:
             raise OverCapacityError(
                 f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
@@ -294,7 +203,7 @@ class Scheduler:
         if stage == 0:
             for sample in samples:
                 if sample.decoding:
-                    self._decoding.saw(sample.size, sample.decoding)
+                    self._order.decoding.saw(sample.size, sample.decoding)
                 sample.file = None
                 if not sample.over:
                     self._go_on(sample, outcome.block, sample.row, now)
@@ -401,7 +310,7 @@ class Scheduler:
             # Rounding must not add up over the days.
             line.backlog = [0.0, 0.0]
             if line.passing:
-                self._lines.pop(line.engine, None)
+                self._order.lines.pop(line.engine, None)
                 for tell in line.when_empty:
                     tell()
 
@@ -419,7 +328,7 @@ class Scheduler:
         """The next batch for the worker that asks, None if nothing waits."""
         if not self._alive:
             return None
-        while (chosen := self._choose(now)) is not None:
+        while (chosen := self._order.choose(now)) is not None:
             queue, urgent = chosen
             samples = (
                 self._take_files(queue)
@@ -427,58 +336,20 @@ class Scheduler:
                 else self._take_rows(queue, urgent, now)
             )
             if samples:
-                self._free -= 1
-                if self._sleepers and any(any(line.waiting) for line in self._lines.values()):
+                self._order.free -= 1
+                if self._sleepers and any(any(line.waiting) for line in self._order.lines.values()):
                     self._wake(1)
                 return Batch(queue.line, queue.stage, samples, now)
         return None
 
-    def _choose(self, now: float) -> tuple[Queue, Sample | None] | None:
-        """The queue to take from, and the sample in it that must come first, if one must."""
-        usual = self._usual()
-        if usual is None:
-            return None
-        urgent = self._most_urgent()
-        if urgent is not None and urgent.queue is not None:
-            deadline = urgent.job.deadline
-            needs = self._seconds(urgent.queue, 1)
-            blocked = self._seconds(usual, self._share(usual))
-            if deadline is not None and deadline - now < needs + blocked:
-                return urgent.queue, urgent
-        return usual, None
-
-    def _usual(self) -> Queue | None:
-        """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
-        lines = self._lines.values()
-        normals = [queue for line in lines if (queue := line.deepest(False)) is not None]
-        lows = [queue for line in lines if (queue := line.deepest(True)) is not None]
-        if lows and normals:
-            self._turn += 1
-        if lows and (not normals or self._turn >= LOW_TURN):
-            self._turn = 0
-            candidates = lows
-        else:
-            candidates = normals
-        if len(candidates) <= 1:
-            return candidates[0] if candidates else None
-        return max(candidates, key=lambda queue: (queue.stage, -queue.head().since))
-
-    def _most_urgent(self) -> Sample | None:
-        while self._dated:
-            _, _, sample, stage = self._dated[0]
-            if sample.queue is not None and sample.stage == stage:
-                return sample
-            heapq.heappop(self._dated)
-        return None
-
     def _take_files(self, queue: Queue) -> list[Sample]:
         """Small files until they make a batch for stage 1, or one large one."""
-        limit = self._share(queue)
+        limit = self._order.share(queue)
         samples: list[Sample] = []
         spent = 0.0
         while queue.waiting and len(samples) < limit:
             sample = queue.head()
-            spent += self._decoding.guess(sample.size)
+            spent += self._order.decoding.guess(sample.size)
             if samples and spent > DECODE_TOGETHER:
                 break
             self._dequeue(sample)
@@ -487,7 +358,7 @@ class Scheduler:
 
     def _take_rows(self, queue: Queue, urgent: Sample | None, now: float) -> list[Sample]:
         """A batch in the queue's order, the urgent sample first; no larger than its deadlines allow."""
-        limit = self._share(queue)
+        limit = self._order.share(queue)
         samples: list[Sample] = []
         earliest = float("inf")
         while queue.waiting and len(samples) < limit:
@@ -498,7 +369,7 @@ class Scheduler:
                 continue
             if deadline is not None:
                 earliest = min(earliest, deadline)
-            if samples and now + self._seconds(queue, len(samples) + 1) > earliest:
+            if samples and now + self._order.seconds(queue, len(samples) + 1) > earliest:
                 break
             self._dequeue(sample)
             samples.append(sample)
@@ -510,32 +381,12 @@ class Scheduler:
             return now >= deadline
         return now + sample.job.line.seconds(sample.stage, 1) > deadline
 
-    def _share(self, queue: Queue) -> int:
-        """How many samples of `queue` one worker should take: what pays, less what others could do."""
-        line, waiting = queue.line, len(queue.waiting)
-        if queue.stage == 0:
-            best = min(line.costs.best(1), waiting)
-            return min(best, -(-waiting // max(1, self._free)))
-        best = min(line.costs.best(queue.stage), waiting)
-        part = -(-waiting // max(1, self._free))
-        if part < best and line.seconds(queue.stage, best) - line.seconds(queue.stage, part) > WAKE:
-            return part
-        return best
-
-    def _seconds(self, queue: Queue, batch: int) -> float:
-        if queue.stage == 0:
-            return self._decoding.guess(queue.head().size) + queue.line.seconds(1, batch)
-        return queue.line.seconds(queue.stage, batch)
-
     def _enqueue(self, sample: Sample, now: float) -> None:
         sample.since = now
         job = sample.job
         job.line.queue(sample.stage, job.low).add(sample)
         if job.deadline is not None and not job.low:
-            if len(self._dated) > 2 * self._alive + MAX_BATCH:
-                self._dated = [entry for entry in self._dated if entry[2].queue is not None]
-                heapq.heapify(self._dated)
-            heapq.heappush(self._dated, (job.deadline, next(self._entry), sample, sample.stage))
+            self._order.watch(sample, job.deadline, self._alive)
 
     def _dequeue(self, sample: Sample) -> None:
         assert sample.queue is not None
@@ -566,20 +417,6 @@ class Scheduler:
         with self._lock:
             return sum(
                 line.depth(stage)
-                for line in self._lines.values()
+                for line in self._order.lines.values()
                 if line.engine.manifest.name == name and line.engine.exits >= stage
             )
-
-
-def _waits(batch: Batch) -> list[float]:
-    waits = [batch.taken - sample.since for sample in batch.samples]
-    for sample, wait in zip(batch.samples, waits, strict=True):
-        sample.waited += wait
-    return waits
-
-
-def _numbered(error: InvalidImageError, sample: Sample) -> InvalidImageError:
-    count = len(sample.job.samples)
-    if count == 1:
-        return error
-    return InvalidImageError(f"Image {sample.number + 1} of {count}: {error}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from PIL import Image
 from serving.app import create_app
 from serving.engine import Engine
 from serving.settings import Settings
+from tests.debian import require
 from tests.serving.conftest import Client, encode, running
 from tests.serving.tiny_bundle import EXITS, LABELS, write_tiny_bundle
 
@@ -355,6 +357,16 @@ def test_metrics_count_what_happened(client: Client, pngs: list[bytes]) -> None:
         assert line in found.text.replace(", ", ",")
 
 
+def test_promtool_has_nothing_to_say_of_the_metrics(client: Client, pngs: list[bytes]) -> None:
+    client.post(CLASSIFY, **as_json(pngs[:3]))
+    client.post(CLASSIFY, **as_raw(b"text"))
+    promtool = require("prometheus", "promtool")
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=metrics(client), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
 def test_two_apps_count_apart(settings: Settings, client: Client, pngs: list[bytes]) -> None:
     client.post(CLASSIFY, **as_raw(pngs[0]))
     with running(settings) as other:
@@ -423,7 +435,7 @@ def test_decoding_does_not_hold_the_event_loop(
         time.sleep(0.3)
         raise RuntimeError("never mind")
 
-    monkeypatch.setattr("serving.scheduler.decode", slow)
+    monkeypatch.setattr("serving.batches.decode", slow)
 
     async def scenario() -> float:
         busy = asyncio.create_task(client.http.post(CLASSIFY, **as_raw(pngs[0])))

@@ -654,7 +654,7 @@ def test_retiring_waits_for_the_engines_last_sample(bundle: Bundle) -> None:
             # A request that had chosen its engine before is answered all the same.
             late = await work.classify_pixels(engine, named(2), FULL)
             assert len(late.predictions) == 2
-            assert work._scheduler._lines == {}
+            assert work._scheduler._order.lines == {}
 
         run(scenario)
 
@@ -665,7 +665,7 @@ def test_opening_measures_and_warms(bundle: Bundle) -> None:
     )
     engine = Engine(bundle)
     work.open(engine)
-    line = work._scheduler._lines[engine]
+    line = work._scheduler._order.lines[engine]
     for stage in range(1, EXITS + 1):
         seconds = [line.costs.seconds(stage, size) for size in range(MAX_BATCH + 1)]
         assert seconds == sorted(seconds)

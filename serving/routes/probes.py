@@ -9,7 +9,6 @@ from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
 from serving.answers import ErrorAnswer
-from serving.errors import DrainingError, NotReadyError
 from serving.metrics import CONTENT_TYPE
 from serving.service import ServiceOf
 
@@ -28,10 +27,7 @@ async def livez() -> str:
 @router.get("/readyz", response_class=PlainTextResponse, responses=UNREADY)
 async def readyz(service: ServiceOf) -> str:
     """Whether requests should be sent here."""
-    if service.phase == "starting":
-        raise NotReadyError("The models are not loaded yet.")
-    if service.phase == "draining":
-        raise DrainingError("The server is shutting down.")
+    service.require_ready()
     return "ok\n"
 
 

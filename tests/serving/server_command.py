@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 MAX_IMAGES = 8
-MAX_BODY_BYTES = 500_000
+MAX_BODY_BYTES = 1_000_000
 MAX_PIXELS = 1_000_000
 
 

@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from exports.errors import PolicyError
+from serving.announce import sample
 from serving.bodies import INLINE, refuse_encodings
 from serving.errors import InvalidRequestError
 from serving.models import LoadedModel
 from serving.routes.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.service import Service, ServiceOf
+from serving.v2.model import INPUT
 from serving.v2.requests import HEADER, read_inference
 from serving.v2.responses import write_response
 from serving.v2.schemas import InferenceRequest, inline_schema
@@ -74,7 +76,19 @@ DOCUMENTED: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": inline_schema(InferenceRequest)},
+            "application/json": {
+                "schema": inline_schema(InferenceRequest),
+                "example": {
+                    "inputs": [
+                        {
+                            "name": INPUT,
+                            "shape": [1],
+                            "datatype": "BYTES",
+                            "data": [sample(8, 8)],
+                        }
+                    ]
+                },
+            },
             "application/octet-stream": _BINARY,
         },
     },

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -14,6 +16,8 @@ from serving.json_bodies import file_of_base64, parse_json
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 FIELD = "files"
 INLINE = 64 * 1024
+# RFC 2046, section 5.1.1.
+BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 
 async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
@@ -55,7 +59,9 @@ def refuse_encodings(request: Request) -> None:
 
 
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
-    parser = MultiPartParser(request.headers, request.stream(), max_files=max_images, max_fields=0)
+    parser = MultiPartParser(
+        _form_headers(request), request.stream(), max_files=max_images, max_fields=0
+    )
     # The body is bounded already; a file on disk would cost more than it saves.
     parser.spool_max_size = max_body_bytes
     try:
@@ -69,6 +75,16 @@ async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> 
         return [await _file(name, value) for name, value in form.multi_items()]
     finally:
         await form.close()
+
+
+def _form_headers(request: Request) -> Headers:
+    """The type of the form with nothing but its boundary: among the charsets that a client could
+    name are some of Python's that raise their own errors or take quadratic time."""
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not BOUNDARY.fullmatch(boundary):
+        raise InvalidRequestError("The multipart body has no valid boundary.")
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode()}"'})
 
 
 async def _file(name: str, value: UploadFile | str) -> bytes:

@@ -18,7 +18,7 @@ def test_every_route_does_as_documented(server: Server, http: httpx.Client, tmp_
         [
             *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
             *("--config-file", str(CONFIG), "run", f"{server.url}/openapi.json"),
-            *("--no-color", "--request-timeout", "20"),
+            *("--no-color", "--request-timeout", "20", "--max-time", "40"),
         ],
         cwd=tmp_path,
         capture_output=True,

@@ -2,9 +2,10 @@
 
     python benchmarks/decode.py [--seconds 2] [--json decode.json]
 
-The files are smooth noise at quality 90, so that no photo need be shipped. simplejpeg (pip install simplejpeg) is
-left out if it is not installed. Its resize is Pillow's, on what `min_height` and `min_width` leave: what differs is
-the decoder. `difference` is the mean absolute difference from Pillow's full decode, in grey levels of 255.
+The files are smooth noise at quality 90, so that no photo need be shipped. simplejpeg (pip install
+simplejpeg) is left out if it is not installed. Its resize is Pillow's, on what `min_height` and
+`min_width` leave: what differs is the decoder. `difference` is the mean absolute difference from
+Pillow's full decode, in grey levels of 255.
 """
 
 from __future__ import annotations

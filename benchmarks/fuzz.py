@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz.py [--minutes 10] [--seed 0] [--keep fuzz-failures]
 
-Starts a server of its own with a small network, changes the corpus of tests/serving/hostile at random, and holds for
-every request what the tests hold: one answer, 200 or 4xx, soon, and memory that stays. What fails is written to
-`--keep`, and the exit code is 1.
+Starts a server of its own with a small network, changes the corpus of tests/serving/hostile at
+random, and holds for every request what the tests hold: one answer, 200 or 4xx, soon, and memory that
+stays. What fails is written to `--keep`, and the exit code is 1.
 """
 
 from __future__ import annotations

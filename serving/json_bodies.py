@@ -9,8 +9,8 @@ import orjson
 
 from serving.errors import InvalidRequestError
 
-# orjson holds the interpreter while it parses, so nobody else is answered meanwhile; this many
-# values take some tens of milliseconds. A picture of 224 x 224 as nested lists has 201,153.
+# orjson holds the interpreter while it parses, so nobody else is answered meanwhile, not even from
+# another thread. A picture of 224 x 224 pixels as nested lists has some 201,000 separators.
 MAX_VALUES = 250_000
 _STARTS = (b",", b"[", b"{", b":")
 

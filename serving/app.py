@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from offramp import __version__
@@ -109,6 +110,7 @@ def _handle_errors(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == MethodNotAllowedError.status:
+            headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
             wrong: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )
@@ -117,3 +119,13 @@ def _handle_errors(app: FastAPI) -> None:
         else:
             wrong = InvalidRequestError("The request is malformed.")
         return refuse(service, request.scope, wrong, headers)
+
+
+def _allowed(app: FastAPI, path: str, found: str) -> list[str]:
+    """The methods of `path`; `found` are those of the first route that it fits, which may be one of
+    several."""
+    methods = {method.strip() for method in found.split(",") if method.strip()}
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)

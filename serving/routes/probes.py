@@ -8,12 +8,16 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
-from serving.answers import ErrorAnswer
 from serving.metrics import CONTENT_TYPE
 from serving.service import ServiceOf
 
+ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 UNREADY: dict[int | str, dict[str, Any]] = {
-    503: {"model": ErrorAnswer, "description": "Not ready yet, or shutting down."}
+    503: {
+        "description": "Not ready yet, or shutting down.",
+        # The model would be documented as text, like the answer.
+        "content": {"application/json": {"schema": ERROR}},
+    }
 }
 router = APIRouter(tags=["probes"])
 

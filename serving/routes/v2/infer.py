@@ -7,14 +7,16 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from exports.errors import PolicyError
 from serving.announce import sample
 from serving.bodies import INLINE, refuse_encodings
 from serving.errors import InvalidRequestError
+from serving.lean import CANCELLED
 from serving.models import LoadedModel
+from serving.presence import Presence
 from serving.routes.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.service import Service, ServiceOf
 from serving.v2.model import INPUT
@@ -115,6 +117,7 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
     started = time.perf_counter()
     # The error handlers count failures by model.
     request.state.model = model.name
+    service.work.check()
     refuse_encodings(request)
     manifest = model.engine.manifest
     body = await request.body()
@@ -136,14 +139,19 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
     deadline = started + wishes.timeout / 1e6 if wishes.timeout else None
     # The protocol's levels go on downwards from 1; 0 stands for the default.
     priority: Priority = "normal" if (wishes.priority or 0) <= 1 else "low"
-    if isinstance(wanted.images, list):
-        done = await service.work.classify(
-            model.engine, wanted.images, policy, deadline=deadline, priority=priority
-        )
-    else:
-        done = await service.work.classify_pixels(
-            model.engine, wanted.images, policy, deadline=deadline, priority=priority
-        )
+    try:
+        async with Presence(request.receive):
+            if isinstance(wanted.images, list):
+                done = await service.work.classify(
+                    model.engine, wanted.images, policy, deadline=deadline, priority=priority
+                )
+            else:
+                done = await service.work.classify_pixels(
+                    model.engine, wanted.images, policy, deadline=deadline, priority=priority
+                )
+    except ClientDisconnect:
+        service.metrics.failed(model.name, CANCELLED)
+        raise
     content, headers = write_response(wanted, manifest, done.predictions)
     service.metrics.answered(model.name, done.predictions, time.perf_counter() - started)
     return Response(content, headers=headers)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from offramp.errors import ImageError
+from offramp.image_structure import check_structure
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 # JPEG's own limit. Pillow spends memory and time on every line, however short, so a picture one
@@ -45,11 +46,12 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
     """Decode a JPEG, PNG or WebP file to uint8 [height, width, 3] RGB of the size `spec` asks for.
 
     EXIF orientation is applied, transparency is laid on white. A picture that has the size already
-    is not resampled. Raises ImageError if it is of another format, damaged, or has more than
-    `max_pixels` pixels or 65535 on one side.
+    is not resampled. Raises ImageError if it is of another format, damaged, made to be slow
+    (`image_structure`), or has more than `max_pixels` pixels or 65535 on one side.
     """
     if not content:
         raise ImageError("The image is empty.")
+    check_structure(content)
     try:
         image = _open(content, spec, max_pixels)
     except ImageError:
@@ -96,7 +98,13 @@ def _scaled_size(size: tuple[int, int], spec: ImageSpec, turned: bool) -> tuple[
 def _to_eight_bit_colour(image: Image.Image) -> Image.Image:
     if image.mode == "I;16":
         # Pillow's own conversion clips at 255 instead of scaling.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        grey = Image.fromarray((values >> 8).astype(np.uint8))
+        clear = image.info.get("transparency")
+        if clear is None:
+            return grey.convert("RGB")
+        alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, alpha)).convert("RGBA")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 

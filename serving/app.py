@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from offramp import __version__
@@ -23,12 +24,11 @@ from serving.errors import (
 )
 from serving.lean import ShortWay
 from serving.middleware import BodyLimit, RequestContext
-from serving.routes import classify, models, probes, stream
+from serving.routes import classify, models, probes, stream, v2
+from serving.sentences import sentence
 from serving.service import Service
 from serving.settings import Settings
 
-# Names of parameters come from the client, at any length.
-NAME_LIMIT = 40
 # The routes whose every microsecond counts, and whose outcomes are counted.
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
@@ -57,13 +57,13 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, stream, models, probes):
+    for module in (classify, stream, models, probes, v2):
         app.include_router(module.router)
     _handle_errors(app)
 
     def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
         if isinstance(error, RequestValidationError):
-            error = InvalidRequestError(_sentence(error))
+            error = InvalidRequestError(sentence(error.errors()[0], skip=1))
         return refuse(service, scope, error)
 
     # The first one is the innermost.
@@ -76,13 +76,17 @@ def create_app(settings: Settings) -> FastAPI:
 def refuse(
     service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
 ) -> Response:
-    """Count `error` and write it in the form that every error has."""
+    """Count `error` and write it in the form that every error has, or in the protocol's below /v2."""
     if error.code != "internal":
         service.metrics.rejected(error.code)
-    if scope["path"] in HOT:
+    path: str = scope["path"]
+    protocol = path == "/v2" or path.startswith("/v2/")
+    if path in HOT or (protocol and path.endswith("/infer")):
         service.metrics.failed(scope.get("state", {}).get("model", ""), error.code)
     return Response(
-        orjson.dumps({"error": str(error), "code": error.code}),
+        orjson.dumps(
+            {"error": str(error)} if protocol else {"error": str(error), "code": error.code}
+        ),
         status_code=error.status,
         media_type="application/json",
         headers={**error.headers, **(headers or {})},
@@ -98,12 +102,15 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return refuse(service, request.scope, InvalidRequestError(_sentence(error)))
+        return refuse(
+            service, request.scope, InvalidRequestError(sentence(error.errors()[0], skip=1))
+        )
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == MethodNotAllowedError.status:
+            headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
             wrong: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )
@@ -114,10 +121,11 @@ def _handle_errors(app: FastAPI) -> None:
         return refuse(service, request.scope, wrong, headers)
 
 
-def _sentence(error: RequestValidationError) -> str:
-    detail = error.errors()[0]
-    name = ".".join(str(part) for part in detail["loc"][1:])[:NAME_LIMIT]
-    if detail["type"] == "extra_forbidden":
-        return f"There is no parameter {name!r} here."
-    reason = str(detail["msg"])
-    return f"The parameter {name} is not valid: {reason[:1].lower()}{reason[1:]}."
+def _allowed(app: FastAPI, path: str, found: str) -> list[str]:
+    """The methods of `path`; `found` are those of the first route that it fits, which may be one of
+    several."""
+    methods = {method.strip() for method in found.split(",") if method.strip()}
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)

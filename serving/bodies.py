@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
+import re
 
-import orjson
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from serving.errors import InvalidRequestError, UnsupportedTypeError
+from serving.json_bodies import file_of_base64, parse_json
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 FIELD = "files"
 INLINE = 64 * 1024
+# RFC 2046, section 5.1.1.
+BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 
 async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
@@ -24,10 +27,7 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
     """
     kind = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedTypeError(
-            "Compressed bodies are not read; send the body without encoding."
-        )
+    refuse_encodings(request)
     if kind in IMAGE_TYPES:
         return [await request.body()]
     if kind == "multipart/form-data":
@@ -50,8 +50,18 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     return files
 
 
+def refuse_encodings(request: Request) -> None:
+    """Raise UnsupportedTypeError if the body is compressed: what it would grow to is not bounded."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedTypeError(
+            "Compressed bodies are not read; send the body without encoding."
+        )
+
+
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
-    parser = MultiPartParser(request.headers, request.stream(), max_files=max_images, max_fields=0)
+    parser = MultiPartParser(
+        _form_headers(request), request.stream(), max_files=max_images, max_fields=0
+    )
     # The body is bounded already; a file on disk would cost more than it saves.
     parser.spool_max_size = max_body_bytes
     try:
@@ -67,6 +77,16 @@ async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> 
         await form.close()
 
 
+def _form_headers(request: Request) -> Headers:
+    """The type of the form with nothing but its boundary: among the charsets that a client could
+    name are some of Python's that raise their own errors or take quadratic time."""
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not BOUNDARY.fullmatch(boundary):
+        raise InvalidRequestError("The multipart body has no valid boundary.")
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode()}"'})
+
+
 async def _file(name: str, value: UploadFile | str) -> bytes:
     if name != FIELD or isinstance(value, str):
         raise InvalidRequestError(
@@ -76,22 +96,10 @@ async def _file(name: str, value: UploadFile | str) -> bytes:
 
 
 def _json(body: bytes) -> list[bytes]:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequestError("The body is not valid JSON.") from error
+    content = parse_json(body)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or len(content) != 1:
         raise InvalidRequestError(
             'The JSON body must be {"images": [...]} with a list and nothing else.'
         )
-    return [_base64(number, image) for number, image in enumerate(images, 1)]
-
-
-def _base64(number: int, image: object) -> bytes:
-    if not isinstance(image, str):
-        raise InvalidRequestError(f"Image {number} is not a string of base64.")
-    try:
-        return binascii.a2b_base64(image, strict_mode=True)
-    except ValueError as error:
-        raise InvalidRequestError(f"Image {number} is not valid base64.") from error
+    return [file_of_base64(number, image) for number, image in enumerate(images, 1)]

@@ -55,6 +55,7 @@ def serve(
 ) -> None:
     """Serve bundles over HTTP. Every flag, and more, can be set as OFFRAMP_… in the environment."""
     import logging
+    import warnings
 
     from serving.server import run_server
     from serving.settings import read_settings
@@ -62,6 +63,8 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # It logs a line for every malformed body, which is the client's affair.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # So does Pillow for every odd tag of an image, and Python keeps each text it has warned with.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
         host=host,

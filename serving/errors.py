@@ -84,6 +84,13 @@ class OverCapacityError(ServingError):
         self.headers = {"Retry-After": str(max(1, math.ceil(retry_after)))}
 
 
+class NotSupportedError(ServingError):
+    """The protocol knows this, but this server does not do it."""
+
+    status = 501
+    code = "not_supported"
+
+
 class NotReadyError(ServingError):
     """The models are not loaded yet."""
 

@@ -57,8 +57,16 @@ class RequestContext:
             await self.refuse(scope, InternalError())(scope, receive, send_with_id)
 
 
+# Bodies without images: policies and the like. Whoever parses them need not fear their size.
+SMALL_BODY = 64 * 1024
+WITH_IMAGES = re.compile(r"/v1/classify(/.*)?|/v2/models/.*/infer")
+
+
 class BodyLimit:
-    """Makes reading a body of more than `limit` bytes raise TooLargeError, before or while it comes."""
+    """Makes reading a body of more than `limit` bytes raise TooLargeError, before or while it comes.
+
+    Where no images are taken the limit is `SMALL_BODY`.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -71,21 +79,25 @@ class BodyLimit:
         declared = Headers(scope=scope).get("content-length", "")
         announced = int(declared) if declared.isascii() and declared.isdigit() else 0
         received = 0
+        limit = self.limit
+        if not WITH_IMAGES.fullmatch(scope["path"]):
+            limit = min(limit, SMALL_BODY)
 
         async def counted() -> Message:
             nonlocal received
-            if announced > self.limit:
-                raise self._too_large()
+            if announced > limit:
+                raise _too_large(limit)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
-                raise self._too_large()
+            if received > limit:
+                raise _too_large(limit)
             return message
 
         await self.app(scope, counted, send)
 
-    def _too_large(self) -> TooLargeError:
-        return TooLargeError(f"The body is larger than the {self.limit} bytes allowed.")
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"The body is larger than the {limit} bytes allowed.")
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends
 from starlette.requests import Request
 
+from serving.errors import DrainingError, NotReadyError, NotSupportedError
 from serving.metrics import Metrics
 from serving.models import Models, load_models
 from serving.settings import Settings
@@ -38,6 +39,21 @@ class Service:
             for model in self.models:
                 self.work.open(model.engine)
             self.phase = "ready"
+
+    def require_ready(self) -> None:
+        """Raise NotReadyError or DrainingError unless requests should be sent here."""
+        if self.phase == "starting":
+            raise NotReadyError("The models are not loaded yet.")
+        if self.phase == "draining":
+            raise DrainingError("The server is shutting down.")
+
+    async def load_model(self, name: str) -> None:
+        """Load or replace the model called `name`; raises NotSupportedError without a repository."""
+        raise NotSupportedError("The server has no repository to load models from.")
+
+    async def unload_model(self, name: str) -> None:
+        """Unload the model called `name`; raises NotSupportedError without a repository."""
+        raise NotSupportedError("The server has no repository, so its models stay loaded.")
 
     def drain(self) -> None:
         """Tell probes that no new requests should come; those that do are still answered."""

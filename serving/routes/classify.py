@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.announce import sample
 from serving.answers import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.bodies import FIELD, IMAGE_TYPES, read_images
 from serving.presence import Presence
@@ -46,7 +47,8 @@ REQUEST_BODY: dict[str, Any] = {
                         "items": {"type": "string", "format": "byte"},
                     }
                 },
-            }
+            },
+            "example": {"images": [sample(8, 8)]},
         },
     },
 }

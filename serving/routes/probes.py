@@ -8,13 +8,16 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
-from serving.answers import ErrorAnswer
-from serving.errors import DrainingError, NotReadyError
 from serving.metrics import CONTENT_TYPE
 from serving.service import ServiceOf
 
+ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 UNREADY: dict[int | str, dict[str, Any]] = {
-    503: {"model": ErrorAnswer, "description": "Not ready yet, or shutting down."}
+    503: {
+        "description": "Not ready yet, or shutting down.",
+        # The model would be documented as text, like the answer.
+        "content": {"application/json": {"schema": ERROR}},
+    }
 }
 router = APIRouter(tags=["probes"])
 
@@ -28,10 +31,7 @@ async def livez() -> str:
 @router.get("/readyz", response_class=PlainTextResponse, responses=UNREADY)
 async def readyz(service: ServiceOf) -> str:
     """Whether requests should be sent here."""
-    if service.phase == "starting":
-        raise NotReadyError("The models are not loaded yet.")
-    if service.phase == "draining":
-        raise DrainingError("The server is shutting down.")
+    service.require_ready()
     return "ok\n"
 
 

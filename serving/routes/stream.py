@@ -26,11 +26,20 @@ from serving.work import Done, ExitSeen
 
 log = logging.getLogger("offramp.serving")
 PATH = "/v1/classify/stream"
+# Of one event; OpenAPI has no other way to say what a stream is made of.
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["exit", "answer", "error", "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
         "POST /v1/classify answers, `error` if that fails on the way, and `done` at the end.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
 router = APIRouter(tags=["classify"])

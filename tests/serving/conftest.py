@@ -16,8 +16,10 @@ from PIL import Image
 
 from exports.bundle import Bundle, load_bundle
 from serving.app import create_app
-from serving.engine import Engine
+from serving.engine import Engine, Prediction
 from serving.settings import Settings
+from tests.servers import Server, started
+from tests.serving.server_command import command
 from tests.serving.tiny_bundle import SIZE, write_tiny_bundle
 
 
@@ -52,6 +54,25 @@ def pngs(images: NDArray[np.uint8]) -> list[bytes]:
 @pytest.fixture
 def settings(bundle_path: Path) -> Settings:
     return Settings(bundles=(bundle_path,), workers=2, max_images=8, max_body_bytes=20_000)
+
+
+@pytest.fixture(scope="session")
+def expected(engine: Engine, bundle: Bundle, images: NDArray[np.uint8]) -> list[Prediction]:
+    """What the engine says of each picture, without a server."""
+    return engine.classify(images, bundle.policy)
+
+
+@pytest.fixture(scope="session")
+def server(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real server, in a process of its own, with the tiny bundle."""
+    with started(command(bundle_path), tmp_path_factory.mktemp("cwd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        yield http
 
 
 class Client:

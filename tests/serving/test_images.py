@@ -74,6 +74,87 @@ def test_every_colour_mode_becomes_what_people_see(
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2)
 
 
+def png_of(bits: int, colour: int, row: bytes) -> bytes:
+    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write."""
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress((b"\0" + row) * 16)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (ihdr, idat, b"IEND")
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixel", "expected"),
+    [
+        (16, 2, struct.pack(">3H", 0x1000, 0x8000, 0xFFFF), (16, 128, 255)),
+        (16, 6, struct.pack(">4H", 0x1000, 0x8000, 0xFFFF, 0xFFFF), (16, 128, 255)),
+        (16, 6, struct.pack(">4H", 0x1000, 0x8000, 0xFFFF, 0), (255, 255, 255)),
+        (16, 4, struct.pack(">2H", 0x4000, 0xFFFF), (64, 64, 64)),
+        (16, 4, struct.pack(">2H", 0x4000, 0), (255, 255, 255)),
+    ],
+    ids=["rgb", "rgba", "clear rgba", "grey and alpha", "clear grey"],
+)
+def test_sixteen_bits_a_channel_are_scaled(
+    bits: int, colour: int, pixel: bytes, expected: tuple[int, int, int]
+) -> None:
+    found = decode(png_of(bits, colour, pixel * 16), SPEC, LIMIT)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1)
+
+
+@pytest.mark.parametrize(("bits", "row"), [(1, b"\xff" * 2), (2, b"\xff" * 4), (4, b"\xff" * 8)])
+def test_less_than_eight_bits_a_pixel_are_scaled(bits: int, row: bytes) -> None:
+    assert (decode(png_of(bits, 0, row), SPEC, LIMIT) == 255).all()
+    assert (decode(png_of(bits, 0, b"\0" * len(row)), SPEC, LIMIT) == 0).all()
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_is_read_as_browsers_do(adobe: bool) -> None:
+    # Photoshop stores the absence of ink and says so in an APP14 segment; everybody does the same.
+    content = encode(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
+    at = content.index(b"Adobe") - 4
+    assert content[at : at + 2] == b"\xff\xee"
+    if not adobe:
+        content = content[:at] + content[at + 16 :]
+    found = decode(content, SPEC, LIMIT)
+    np.testing.assert_allclose(found, np.broadcast_to((255, 0, 0), found.shape), atol=3)
+
+
+def test_a_palette_with_half_transparency_is_laid_on_white() -> None:
+    image = flat("P", 0)
+    image.putpalette([0, 0, 0])
+    content = encode(image, transparency=bytes([51]))
+    assert (decode(content, SPEC, LIMIT) == 204).all()
+
+
+def test_a_transparent_grey_is_laid_on_white() -> None:
+    assert (decode(encode(flat("L", 7), transparency=7), SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "transparent"), [("RGB", (7, 8, 9), (7, 8, 9)), ("I;16", 700, 700)]
+)
+def test_a_transparent_colour_is_laid_on_white(
+    mode: str, colour: object, transparent: object
+) -> None:
+    content = encode(flat(mode, colour), transparency=transparent)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+def test_a_transparent_webp_is_laid_on_white() -> None:
+    content = encode(flat("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+    first, second = flat("RGB", (10, 20, 30)), flat("RGB", (200, 0, 0))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encode(first, kind, save_all=True, append_images=[second], **options)
+    found = decode(content, SPEC, LIMIT)
+    np.testing.assert_array_equal(found, np.asarray(first))
+
+
 def test_a_transparent_palette_colour_is_laid_on_white() -> None:
     image = flat("P", 0)
     image.putpalette([10, 20, 30])

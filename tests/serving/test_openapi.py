@@ -1,0 +1,58 @@
+"""The server keeps to its own OpenAPI, whatever is sent: schemathesis makes requests from the schema."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Server, started
+from tests.serving.server_command import API_KEY, command
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+# With a key in every request, no route can be seen to refuse those without.
+ADMIN = ("--header", f"X-API-Key: {API_KEY}", "--exclude-checks", "ignored_auth")
+SCHEMATHESIS = (sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()")
+
+
+@pytest.fixture
+def own(bundle_path: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server that nobody else needs: with the key its models may be unloaded."""
+    with started(command(bundle_path), tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("who", "options"),
+    [
+        ("anybody", ["--max-time", "40"]),
+        ("the admin", ["--max-time", "20", *ADMIN]),
+    ],
+)
+def test_every_route_does_as_documented(
+    own: Server, tmp_path: Path, who: str, options: list[str]
+) -> None:
+    done = subprocess.run(
+        [
+            *(*SCHEMATHESIS, "--config-file", str(CONFIG), "run", f"{own.url}/openapi.json"),
+            *("--no-color", "--request-timeout", "20", *options),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in "".join(own.printed)
+    with httpx.Client(base_url=own.url) as http:
+        paths = http.get("/openapi.json").json()["paths"]
+        operations = sum(len(operations) for operations in paths.values())
+        assert f"Tested: {operations}" in done.stdout
+        # It got through to the network, too.
+        assert 'outcome="ok"' in http.get("/metrics").text
+        assert http.get("/livez").status_code == 200

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from offramp import __version__
+from serving.access_log import AccessLog
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -22,10 +25,15 @@ from serving.errors import (
     ServingError,
 )
 from serving.lean import ShortWay
-from serving.middleware import BodyLimit, RequestContext
-from serving.routes import classify, models, probes, stream
+from serving.middleware import BodyLimit, Finished, RequestContext
+from serving.routes import classify, models, policy, probes, stream
 from serving.service import Service
 from serving.settings import Settings
+from serving.tracing import annotator, instrument, otlp_provider
+from serving.watch import watching
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 # Names of parameters come from the client, at any length.
 NAME_LIMIT = 40
@@ -33,21 +41,36 @@ NAME_LIMIT = 40
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, *, access: BinaryIO | None = None, tracer: TracerProvider | None = None
+) -> FastAPI:
     """The app; its lifespan loads and warms the models of `settings` and ends its workers.
 
-    `app.state.service` is its state. Starting raises BundleError and its like.
+    `app.state.service` is its state. The access log, if `settings` ask for one, goes to `access`, by
+    default stdout; spans go to `tracer`, by default over OTLP. Starting raises BundleError and its like.
     """
     service = Service(settings)
+    finished: list[Finished] = []
+    journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
+    if journal is not None:
+        finished.append(journal.finished)
+    if settings.otel:
+        tracer = tracer or otlp_provider()
+        finished.append(annotator())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.load)
         try:
-            yield
+            async with watching(service):
+                yield
         finally:
             service.drain()
             await asyncio.to_thread(service.close)
+            if journal is not None:
+                await asyncio.to_thread(journal.close)
+            if settings.otel and tracer is not None:
+                await asyncio.to_thread(tracer.shutdown)
 
     app = FastAPI(
         title="Offramp",
@@ -57,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, stream, models, probes):
+    for module in (classify, stream, models, policy, probes):
         app.include_router(module.router)
     _handle_errors(app)
 
@@ -69,7 +92,14 @@ def create_app(settings: Settings) -> FastAPI:
     # The first one is the innermost.
     app.add_middleware(ShortWay, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(RequestContext, refuse=refuse_scope)
+    app.add_middleware(
+        RequestContext,
+        refuse=refuse_scope,
+        closing=lambda: service.phase == "draining",
+        finished=finished,
+    )
+    if settings.otel and tracer is not None:
+        instrument(app, tracer)
     return app
 
 
@@ -77,6 +107,7 @@ def refuse(
     service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
 ) -> Response:
     """Count `error` and write it in the form that every error has."""
+    scope.setdefault("state", {})["code"] = error.code
     if error.code != "internal":
         service.metrics.rejected(error.code)
     if scope["path"] in HOT:
@@ -103,6 +134,9 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
+        # FastAPI wraps what is raised while it reads a body.
+        if isinstance(error.__cause__, ServingError):
+            return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
             wrong: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
@@ -116,8 +150,16 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _sentence(error: RequestValidationError) -> str:
     detail = error.errors()[0]
+    if detail["type"] == "json_invalid":
+        return "The body is not valid JSON."
+    if detail["loc"] == ("body",):
+        return f"The body is not valid: {_lower(str(detail['msg']))}."
     name = ".".join(str(part) for part in detail["loc"][1:])[:NAME_LIMIT]
     if detail["type"] == "extra_forbidden":
         return f"There is no parameter {name!r} here."
-    reason = str(detail["msg"])
-    return f"The parameter {name} is not valid: {reason[:1].lower()}{reason[1:]}."
+    return f"The parameter {name} is not valid: {_lower(str(detail['msg']))}."
+
+
+def _lower(reason: str) -> str:
+    plain = reason.removeprefix("Value error, ")
+    return plain[:1].lower() + plain[1:]

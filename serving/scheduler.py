@@ -135,7 +135,8 @@ class Scheduler:
                 line.passing = True
                 line.when_empty.append(when_empty)
                 return
-            self._lines.pop(engine, None)
+            if line is not None:
+                self._forget(line)
         when_empty()
 
     def check(self, low: bool) -> None:
@@ -276,6 +277,10 @@ class Scheduler:
             found = self._lines[engine] = Line(engine, costs, passing=True)
         return found
 
+    def _forget(self, line: Line) -> None:
+        self._lines.pop(line.engine, None)
+        line.end()
+
     def _check(self, low: bool, size: int) -> None:
         wait = sum(line.wait(low) for line in self._lines.values()) / self._workers
         if wait > self._max_wait:
@@ -401,7 +406,7 @@ class Scheduler:
             # Rounding must not add up over the days.
             line.backlog = [0.0, 0.0]
             if line.passing:
-                self._lines.pop(line.engine, None)
+                self._forget(line)
                 for tell in line.when_empty:
                     tell()
 

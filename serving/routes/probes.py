@@ -32,6 +32,8 @@ async def readyz(service: ServiceOf) -> str:
         raise NotReadyError("The models are not loaded yet.")
     if service.phase == "draining":
         raise DrainingError("The server is shutting down.")
+    if len(service.models) == 0:
+        raise NotReadyError("No model is loaded.")
     return "ok\n"
 
 

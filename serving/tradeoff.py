@@ -1,0 +1,184 @@
+"""What policies would do, reckoned on a bundle's calibration table; no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from exports.bundle import Manifest, Table, load_table
+from exports.policy import (
+    Combine,
+    Floats,
+    Measure,
+    Outcome,
+    Policy,
+    calibrated,
+    measure_confidence,
+    running_ensemble,
+    simulate,
+    softmax,
+)
+from exports.tuning import full_depth_accuracy
+
+POINTS = 100
+# Confidence is at most 1.
+NEVER = 2.0
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A policy on the calibration table: accuracy in percent, drop in points below full depth, mean
+    cost in multiply-accumulates and milliseconds, and the share of samples leaving at each exit.
+
+    `mean_ms` counts the stages' time on this host, one image at a time; null where it was not measured.
+    """
+
+    samples: int
+    accuracy: float
+    drop: float
+    mean_macs: float
+    mean_ms: float | None
+    exit_shares: list[float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One threshold for all exits and what comes of it, as in Preview."""
+
+    threshold: float
+    accuracy: float
+    mean_macs: float
+    mean_ms: float | None
+    exit_shares: list[float]
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """What every shared threshold costs and gives, the cheapest first, beside each exit alone, the
+    ensemble of all, full depth (the better of last exit and ensemble) and the policy in force."""
+
+    model: str
+    samples: int
+    split: str
+    macs: list[int]
+    ms: list[float] | None
+    exit_accuracy: list[float]
+    ensemble_accuracy: float
+    full_depth_accuracy: float
+    measure: Measure
+    combine: Combine
+    points: list[Point]
+    policy: Preview
+
+
+class Calibration:
+    """The calibration table of one loaded bundle, read when it is first asked for.
+
+    `exit_ms`: the milliseconds it takes to come to each exit, if known. Methods take milliseconds to
+    seconds and raise BundleError if the table is no longer the one of the manifest.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, exit_ms: Sequence[float] | None = None
+    ) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._exit_ms = None if exit_ms is None else list(exit_ms)
+        self._macs = [entry.macs for entry in manifest.exits]
+        self._curves: dict[tuple[Measure, Combine], list[Point]] = {}
+
+    def timed(self, exit_ms: Sequence[float]) -> Calibration:
+        """The same with measured times."""
+        return Calibration(self._path, self._manifest, [round(ms, DIGITS) for ms in exit_ms])
+
+    def preview(self, policy: Policy) -> Preview:
+        """What `policy` would do."""
+        point = self._point(0.0, policy)
+        return Preview(
+            len(self._table.labels),
+            point.accuracy,
+            round(self._full_depth - point.accuracy, DIGITS),
+            point.mean_macs,
+            point.mean_ms,
+            point.exit_shares,
+        )
+
+    def tradeoff(self, policy: Policy, measure: Measure, combine: Combine) -> Tradeoff:
+        """The curve of one shared threshold under `measure` and `combine`, beside `policy`."""
+        logits, labels = self._table.logits, self._table.labels
+        together = running_ensemble(list(logits), len(logits), self._manifest.scaling.weights)
+        return Tradeoff(
+            model=self._manifest.name,
+            samples=len(labels),
+            split=self._manifest.calibration.split,
+            macs=self._macs,
+            ms=self._exit_ms,
+            exit_accuracy=[_percent(own.argmax(-1) == labels) for own in logits],
+            ensemble_accuracy=_percent(together.argmax(-1) == labels),
+            full_depth_accuracy=self._full_depth,
+            measure=measure,
+            combine=combine,
+            points=self._curve(measure, combine),
+            policy=self.preview(policy),
+        )
+
+    @cached_property
+    def _table(self) -> Table:
+        return load_table(self._path, self._manifest)
+
+    @cached_property
+    def _full_depth(self) -> float:
+        return round(100 * full_depth_accuracy(self._table, self._manifest.scaling), DIGITS)
+
+    def _evaluate(self, policy: Policy) -> Outcome:
+        return simulate(policy, self._table.logits, self._manifest.scaling)
+
+    def _point(self, threshold: float, policy: Policy) -> Point:
+        outcome = self._evaluate(policy)
+        ms = self._exit_ms
+        return Point(
+            threshold,
+            round(100 * outcome.accuracy(self._table.labels), DIGITS),
+            round(outcome.mean_cost(self._macs), 1),
+            None if ms is None else round(outcome.mean_cost(ms), DIGITS),
+            [round(share, 6) for share in outcome.shares(policy.exits)],
+        )
+
+    def _curve(self, measure: Measure, combine: Combine) -> list[Point]:
+        key = (measure, combine)
+        if key not in self._curves:
+            exits = len(self._macs)
+            points = []
+            for threshold in self._thresholds(measure, combine):
+                shared = Policy(
+                    measure=measure,
+                    combine=combine,
+                    thresholds=(threshold,) * (exits - 1),
+                    max_exit=exits,
+                )
+                points.append(self._point(threshold, shared))
+            self._curves[key] = points
+        return self._curves[key]
+
+    def _thresholds(self, measure: Measure, combine: Combine) -> list[float]:
+        """Those that let even shares of the samples seen at an exit go, with always and never."""
+        logits = list(self._table.logits)
+        seen: list[Floats] = [
+            measure_confidence(
+                softmax(calibrated(logits, exit_, combine, self._manifest.scaling)), measure
+            )
+            for exit_ in range(1, len(logits))
+        ]
+        if not seen:
+            return [NEVER]
+        spread = np.quantile(np.stack(seen), np.linspace(0, 1, POINTS - 2))
+        return [0.0, *sorted({round(float(value), 4) for value in spread} - {0.0}), NEVER]
+
+
+def _percent(right: object) -> float:
+    return round(100 * float(np.mean(np.asarray(right))), DIGITS)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.errors import (
     HeadTooLargeError,
@@ -52,11 +52,16 @@ class Protocol(HttpToolsProtocol):
         self._body_before = 0
         self._unsent = 0
         self._moved = 0.0
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._service.settings.max_connections:
             self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._give_up()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -183,15 +188,24 @@ class Protocol(HttpToolsProtocol):
         """Close the connection, after `error` unless an earlier request is still to be answered."""
         self._service.metrics.rejected(error.code)
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        newest_only = self._phase == "body" and not self.pipeline
+        if cycle is None or cycle.response_complete or (newest_only and not cycle.response_started):
             self.transport.write(_answer(error))
-        else:
-            if self._phase == "body" and not self.pipeline and not cycle.response_started:
-                self.transport.write(_answer(error))
-            # Whatever works on it is told at once and sends nothing more.
-            cycle.disconnected = True
-            cycle.message_event.set()
+        self._give_up()
         self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _give_up(self) -> None:
+        """Tell whatever works on a request at once, so that it sends nothing more.
+
+        With requests ahead of their answers it is not the newest one, the only one that uvicorn tells.
+        """
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
 
 async def sweep(connections: Iterable[Any], every: float) -> None:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from exports.errors import BundleError
 from exports.policy import Floats, Policy, Scaling
-from offramp.files import replacing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -230,12 +229,6 @@ def read_policy(path: Path, manifest: Manifest) -> Policy:
             f"{path / POLICY} is for {policy.exits} exits, but the bundle has {len(manifest.exits)}."
         )
     return policy
-
-
-def write_policy(path: Path, policy: Policy) -> None:
-    """Make `policy` the current one of the bundle in `path`, in one step; raises WriteError."""
-    with replacing(path / POLICY) as part:
-        part.write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
 
 
 def load_table(path: Path, manifest: Manifest) -> Table:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from exports.bundle import read_manifest, write_policy
+from exports.bundle import read_manifest
 from exports.errors import BundleError
+from exports.files import write_policy
 from exports.policy import Policy
 from offramp.errors import OfframpError, WriteError
 from serving.engine import Engine

@@ -9,24 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.bundle import Manifest, Table, load_table
-from exports.policy import (
-    Combine,
-    Floats,
-    Measure,
-    Outcome,
-    Policy,
-    calibrated,
-    measure_confidence,
-    running_ensemble,
-    simulate,
-    softmax,
-)
-from exports.tuning import full_depth_accuracy
+from exports.bundle import Manifest, load_table
+from exports.policy import Combine, Measure, Policy
+from exports.search import NEVER, Space
 
 POINTS = 100
-# Confidence is at most 1.
-NEVER = 2.0
 DIGITS = 4
 
 
@@ -100,7 +87,7 @@ class Calibration:
         """What `policy` would do."""
         point = self._point(0.0, policy)
         return Preview(
-            len(self._table.labels),
+            self._space.samples,
             point.accuracy,
             round(self._full_depth - point.accuracy, DIGITS),
             point.mean_macs,
@@ -110,16 +97,14 @@ class Calibration:
 
     def tradeoff(self, policy: Policy, measure: Measure, combine: Combine) -> Tradeoff:
         """The curve of one shared threshold under `measure` and `combine`, beside `policy`."""
-        logits, labels = self._table.logits, self._table.labels
-        together = running_ensemble(list(logits), len(logits), self._manifest.scaling.weights)
         return Tradeoff(
             model=self._manifest.name,
-            samples=len(labels),
+            samples=self._space.samples,
             split=self._manifest.calibration.split,
             macs=self._macs,
             ms=self._exit_ms,
-            exit_accuracy=[_percent(own.argmax(-1) == labels) for own in logits],
-            ensemble_accuracy=_percent(together.argmax(-1) == labels),
+            exit_accuracy=[_percent(right.mean()) for right in self._space.right["single"]],
+            ensemble_accuracy=_percent(self._space.ensemble.mean()),
             full_depth_accuracy=self._full_depth,
             measure=measure,
             combine=combine,
@@ -128,25 +113,23 @@ class Calibration:
         )
 
     @cached_property
-    def _table(self) -> Table:
-        return load_table(self._path, self._manifest)
+    def _space(self) -> Space:
+        return Space.of(load_table(self._path, self._manifest), self._manifest.scaling)
 
-    @cached_property
+    @property
     def _full_depth(self) -> float:
-        return round(100 * full_depth_accuracy(self._table, self._manifest.scaling), DIGITS)
-
-    def _evaluate(self, policy: Policy) -> Outcome:
-        return simulate(policy, self._table.logits, self._manifest.scaling)
+        last = self._space.right["single"][-1]
+        return _percent(max(last.mean(), self._space.ensemble.mean()))
 
     def _point(self, threshold: float, policy: Policy) -> Point:
-        outcome = self._evaluate(policy)
+        found = self._space.evaluate(policy)
         ms = self._exit_ms
         return Point(
             threshold,
-            round(100 * outcome.accuracy(self._table.labels), DIGITS),
-            round(outcome.mean_cost(self._macs), 1),
-            None if ms is None else round(outcome.mean_cost(ms), DIGITS),
-            [round(share, 6) for share in outcome.shares(policy.exits)],
+            _percent(found.accuracy),
+            round(found.mean_cost(self._macs), 1),
+            None if ms is None else round(found.mean_cost(ms), DIGITS),
+            [round(share, 6) for share in found.shares],
         )
 
     def _curve(self, measure: Measure, combine: Combine) -> list[Point]:
@@ -167,18 +150,12 @@ class Calibration:
 
     def _thresholds(self, measure: Measure, combine: Combine) -> list[float]:
         """Those that let even shares of the samples seen at an exit go, with always and never."""
-        logits = list(self._table.logits)
-        seen: list[Floats] = [
-            measure_confidence(
-                softmax(calibrated(logits, exit_, combine, self._manifest.scaling)), measure
-            )
-            for exit_ in range(1, len(logits))
-        ]
-        if not seen:
+        seen = self._space.confidences[measure, combine][:-1]
+        if not len(seen):
             return [NEVER]
-        spread = np.quantile(np.stack(seen), np.linspace(0, 1, POINTS - 2))
+        spread = np.quantile(seen, np.linspace(0, 1, POINTS - 2))
         return [0.0, *sorted({round(float(value), 4) for value in spread} - {0.0}), NEVER]
 
 
-def _percent(right: object) -> float:
-    return round(100 * float(np.mean(np.asarray(right))), DIGITS)
+def _percent(share: float) -> float:
+    return round(100 * float(share), DIGITS)

@@ -159,6 +159,7 @@ def test_a_preview_is_the_simulation_on_the_calibration_table(
     full = 100 * full_depth_accuracy(load_table(bundle_dir, manifest), manifest.scaling)
     assert answer["drop"] == pytest.approx(full - accuracy, abs=1e-3)
     assert answer["samples"] == 20
+    assert answer["mean_ms"] > 0
     assert sum(answer["exit_shares"]) == pytest.approx(1, abs=1e-4)
     assert served.get(POLICY).json()["revision"] == 1
 

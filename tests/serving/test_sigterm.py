@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.servers import SERVE, started
+from tests.serving.conftest import encode
 from tests.serving.load import load
 
 
@@ -66,6 +68,24 @@ def test_sigterm_under_load_loses_no_request(
         assert server.process.wait(10) == 0
     assert clients.wrong == []
     assert clients.answered > before
+
+
+def test_a_stream_in_progress_is_finished(tmp_path: Path, bundle_path: Path) -> None:
+    large = encode(Image.new("RGB", (3000, 3000), "orange"))
+    files = [("files", (f"{i}.png", large, "image/png")) for i in range(24)]
+    settings = {"workers": 1, "drain_seconds": 0}
+    with (
+        started([*SERVE, str(bundle_path)], tmp_path, settings) as server,
+        httpx.stream("POST", f"{server.url}/v1/classify/stream", files=files, timeout=60) as events,
+    ):
+        assert events.status_code == 200
+        lines = events.iter_lines()
+        assert next(lines) == "event: exit"
+        server.process.terminate()
+        told = [line for line in lines if line.startswith("event: ")]
+        assert told[-2:] == ["event: answer", "event: done"]
+        assert len(told) >= 24
+        assert server.process.wait(20) == 0
 
 
 def test_past_the_grace_period_the_server_leaves_all_the_same(

@@ -45,5 +45,5 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing Offramp with torch and the development tools into $(VENV) (several GB) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,otel,dev]'
 	@touch $@ $(VENV)/.serve

@@ -24,3 +24,7 @@ class MissingExtraError(OfframpError):
 
 class ImageError(OfframpError):
     """An image file cannot be decoded, or is larger than allowed."""
+
+
+class WriteError(OfframpError):
+    """A file cannot be written; what stood there before is kept."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exports.bundle import Manifest
+from exports.bundle import Conversion, Manifest
 from exports.policy import Policy
 from serving.engine import Prediction, Reason
 from serving.errors import InvalidRequestError
@@ -132,9 +132,10 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ModelDetail(ModelSummary):
-    """A loaded model with its labels, in the order of `index`."""
+    """A loaded model with its labels, in the order of `index`, and how it came below float32 if it did."""
 
     labels: list[str]
+    conversion: Conversion | None
 
 
 @dataclass(frozen=True)
@@ -227,4 +228,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
 
 def detail(model: LoadedModel) -> ModelDetail:
     """What /v1/models/{m} tells of `model`."""
-    return ModelDetail(**vars(summarize(model)), labels=list(model.engine.manifest.labels))
+    manifest = model.engine.manifest
+    return ModelDetail(
+        **vars(summarize(model)), labels=list(manifest.labels), conversion=manifest.conversion
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from offramp import __version__
+from serving.access_log import AccessLog
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -23,31 +26,51 @@ from serving.errors import (
     ServingError,
 )
 from serving.lean import ShortWay
-from serving.middleware import BodyLimit, RequestContext
-from serving.routes import classify, models, probes, stream, v2
+from serving.middleware import BodyLimit, Finished, RequestContext
+from serving.routes import classify, models, policy, probes, stream, v2
 from serving.sentences import sentence
 from serving.service import Service
 from serving.settings import Settings
+from serving.tracing import annotator, instrument, otlp_provider
+from serving.watch import watching
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 # The routes whose every microsecond counts, and whose outcomes are counted.
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, *, access: BinaryIO | None = None, tracer: TracerProvider | None = None
+) -> FastAPI:
     """The app; its lifespan loads and warms the models of `settings` and ends its workers.
 
-    `app.state.service` is its state. Starting raises BundleError and its like.
+    `app.state.service` is its state. The access log, if `settings` ask for one, goes to `access`, by
+    default stdout; spans go to `tracer`, by default over OTLP. Starting raises BundleError and its like.
     """
     service = Service(settings)
+    finished: list[Finished] = []
+    journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
+    if journal is not None:
+        finished.append(journal.finished)
+    if settings.otel:
+        tracer = tracer or otlp_provider()
+        finished.append(annotator())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.load)
         try:
-            yield
+            async with watching(service):
+                yield
         finally:
             service.drain()
             await asyncio.to_thread(service.close)
+            if journal is not None:
+                await asyncio.to_thread(journal.close)
+            if settings.otel and tracer is not None:
+                await asyncio.to_thread(tracer.shutdown)
 
     app = FastAPI(
         title="Offramp",
@@ -57,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, stream, models, probes, v2):
+    for module in (classify, stream, models, policy, probes, v2):
         app.include_router(module.router)
     _handle_errors(app)
 
@@ -69,7 +92,14 @@ def create_app(settings: Settings) -> FastAPI:
     # The first one is the innermost.
     app.add_middleware(ShortWay, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(RequestContext, refuse=refuse_scope)
+    app.add_middleware(
+        RequestContext,
+        refuse=refuse_scope,
+        closing=lambda: service.phase == "draining",
+        finished=finished,
+    )
+    if settings.otel and tracer is not None:
+        instrument(app, tracer)
     return app
 
 
@@ -77,6 +107,7 @@ def refuse(
     service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
 ) -> Response:
     """Count `error` and write it in the form that every error has, or in the protocol's below /v2."""
+    scope.setdefault("state", {})["code"] = error.code
     if error.code != "internal":
         service.metrics.rejected(error.code)
     path: str = scope["path"]
@@ -109,6 +140,9 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
+        # FastAPI wraps what is raised while it reads a body.
+        if isinstance(error.__cause__, ServingError):
+            return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
             headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
             wrong: ServingError = MethodNotAllowedError(

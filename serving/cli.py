@@ -52,6 +52,24 @@ def serve(
     provider: Annotated[
         ProviderName | None, typer.Option(help="Where to run (default: cpu).")
     ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="A directory of bundles to serve and to load from.")
+    ] = None,
+    watch: Annotated[
+        bool | None, typer.Option("--watch", help="Follow what changes in the repository.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="A file with the key of admin routes.")
+    ] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="Print a line of JSON per request.")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Most open connections (default: 1024).")
+    ] = None,
+    otel: Annotated[
+        bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
+    ] = None,
 ) -> None:
     """Serve bundles over HTTP. Every flag, and more, can be set as OFFRAMP_… in the environment."""
     import logging
@@ -65,6 +83,8 @@ def serve(
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # So does Pillow for every odd tag of an image, and Python keeps each text it has warned with.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # What was loaded and unloaded is worth a line each.
+    logging.getLogger("offramp.changes").setLevel(logging.INFO)
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
         host=host,
@@ -72,6 +92,12 @@ def serve(
         threads=threads,
         workers=workers,
         provider=None if provider is None else provider.value,
+        repository=repository,
+        watch=watch,
+        api_key_file=api_key_file,
+        access_log=access_log,
+        max_connections=max_connections,
+        otel=otel,
     )
     run_server(settings)
 

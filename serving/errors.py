@@ -43,6 +43,14 @@ class InvalidImageError(ServingError):
     code = "invalid_image"
 
 
+class UnauthorizedError(ServingError):
+    """An admin route was asked without the key it needs."""
+
+    status = 401
+    code = "unauthorized"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
 class NotFoundError(ServingError):
     """There is no such model or address."""
 
@@ -57,6 +65,34 @@ class MethodNotAllowedError(ServingError):
     code = "method_not_allowed"
 
 
+class SlowRequestError(ServingError):
+    """The head or the body of a request did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BadBundleError(ServingError):
+    """The bundle that should be loaded cannot be; what was loaded stays."""
+
+    status = 409
+    code = "bad_bundle"
+
+
+class NotPersistedError(ServingError):
+    """The policy cannot be written into the bundle; the one in force stays."""
+
+    status = 409
+    code = "not_persisted"
+
+
+class RevisionConflictError(ServingError):
+    """The policy has changed since the revision that `If-Match` names."""
+
+    status = 412
+    code = "revision_conflict"
+
+
 class TooLargeError(ServingError):
     """The body is larger than allowed."""
 
@@ -69,6 +105,13 @@ class UnsupportedTypeError(ServingError):
 
     status = 415
     code = "unsupported_type"
+
+
+class HeadTooLargeError(ServingError):
+    """The request line and headers are longer than allowed."""
+
+    status = 431
+    code = "head_too_large"
 
 
 class OverCapacityError(ServingError):
@@ -103,6 +146,14 @@ class DrainingError(ServingError):
 
     status = 503
     code = "draining"
+
+
+class TooManyConnectionsError(ServingError):
+    """As many connections as allowed are open, and all are in use."""
+
+    status = 503
+    code = "too_many_connections"
+    headers = MappingProxyType({"Retry-After": "1"})
 
 
 class DeadlineExceededError(ServingError):

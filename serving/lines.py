@@ -63,10 +63,15 @@ class Line:
         self.when_empty: list[Callable[[], None]] = []
         self._slowdown = 1.0
         # Deepest stage first, the order in which they are looked through.
-        self._queues = tuple(
+        self._queues: tuple[tuple[Queue, ...], ...] = tuple(
             tuple(Queue(self, stage, low) for stage in range(engine.exits, -1, -1))
             for low in (False, True)
         )
+
+    def end(self) -> None:
+        """Let go of the queues, which hold on to this: an engine's memory should not have to wait for
+        Python's collector of cycles."""
+        self._queues = ()
 
     def queue(self, stage: int, low: bool) -> Queue:
         """Where samples wait for `stage`, 0 for decoding."""

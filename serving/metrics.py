@@ -91,6 +91,13 @@ class Metrics:
         """A model is ready, on onnxruntime's execution provider `provider`."""
         self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
 
+    def unloaded(self, manifest: Manifest, provider: str) -> None:
+        """A model is gone, with its policy; what was counted of it stays."""
+        self._info.remove(manifest.name, manifest.version, manifest.precision, provider)
+        self._revision.remove(manifest.name)
+        for exit_ in range(1, len(manifest.exits)):
+            self._threshold.remove(manifest.name, str(exit_))
+
     def policy(self, model: str, policy: Policy, revision: int) -> None:
         """`policy` is in force."""
         for exit_, threshold in enumerate(policy.thresholds, 1):

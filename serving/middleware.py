@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -18,31 +19,57 @@ log = logging.getLogger("offramp.serving")
 REQUEST_ID = "x-request-id"
 USABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
+# What nginx writes for a client that left before its answer.
+CLIENT_LEFT = 499
+
 Refuse = Callable[[Scope, ServingError], Response]
+# Called once per request with its scope, id, status and seconds.
+Finished = Callable[[Scope, str, int, float], None]
 
 
 class RequestContext:
     """Gives every response its `X-Request-ID`, and answers an unexpected fault in the error form.
 
-    The client's own id is echoed if it is printable ASCII of at most 128 characters.
+    The client's own id is echoed if it is printable ASCII of at most 128 characters. While `closing`
+    says so, every answer asks for its connection to be closed. `finished` are told of each request.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        refuse: Refuse,
+        closing: Callable[[], bool],
+        finished: Sequence[Finished],
+    ) -> None:
         self.app = app
         self.refuse = refuse
+        self.closing = closing
+        self.finished = finished
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        started = False
+        began = time.perf_counter()
+        status = 0
+        untold = list(self.finished)
+
+        def tell() -> None:
+            while untold:
+                untold.pop()(scope, request_id, status or CLIENT_LEFT, time.perf_counter() - began)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if self.closing():
+                    headers["connection"] = "close"
+            elif not message.get("more_body"):
+                # Before it is sent, since a span ends with the last of the answer.
+                tell()
             await send(message)
 
         try:
@@ -51,10 +78,12 @@ class RequestContext:
             log.info("request %s: the client left", request_id)
         except Exception:
             log.exception("request %s failed", request_id)
-            if started:
+            if status:
                 # The answer is half out: only breaking the connection tells the client.
                 raise
             await self.refuse(scope, InternalError())(scope, receive, send_with_id)
+        finally:
+            tell()
 
 
 # Bodies without images: policies and the like. Whoever parses them need not fear their size.

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exports.bundle import load_bundle
-from exports.errors import BundleError
 from exports.locate import locate
 from exports.policy import Policy
 from serving.engine import Engine
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
-from serving.settings import Pool, Provider, Settings
+from serving.settings import Pool, Provider
+from serving.tradeoff import Calibration
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A warm engine with the policy in force; `revision` counts the policies, from 1."""
+    """A warm engine with the policy in force. `path` is where its bundle lies, `stored` the policy
+    that is written there; `revision` counts this name's policies, from 1, over swaps too."""
 
     engine: Engine
     policy: Policy
+    path: Path
+    stored: Policy
+    calibration: Calibration
     revision: int = 1
 
     @property
@@ -31,15 +35,19 @@ class LoadedModel:
 
 
 class Models:
-    """Models in the order they were loaded; the first one is the default."""
+    """Models in the order they were loaded; the first one is the default.
 
-    def __init__(self, models: Sequence[LoadedModel] = ()) -> None:
-        self._by_name = {model.name: model for model in models}
+    Belongs to the event loop. Every change is one assignment: a request sees all of it or nothing.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, LoadedModel] = {}
+        self._revisions: dict[str, int] = {}
 
     def get(self, name: str | None) -> LoadedModel:
         """The model called `name`, or the default one; raises NotFoundError, or NotReadyError if none is."""
         if not self._by_name:
-            raise NotReadyError("No model is loaded yet.")
+            raise NotReadyError("No model is loaded.")
         if name is None:
             return next(iter(self._by_name.values()))
         try:
@@ -47,8 +55,27 @@ class Models:
         except KeyError:
             raise NotFoundError("There is no model of this name; /v1/models lists them.") from None
 
+    def put(self, model: LoadedModel) -> LoadedModel:
+        """Let `model`, or its new policy, take the place of what had its name; returns it with its
+        revision, which is new even if the name was unloaded in between."""
+        revision = self._revisions.get(model.name, 0) + 1
+        self._revisions[model.name] = revision
+        placed = replace(model, revision=revision)
+        self._by_name = {**self._by_name, model.name: placed}
+        return placed
+
+    def remove(self, name: str) -> None:
+        """Forget the model called `name`; if it was the default, the next one is."""
+        self._by_name = {key: model for key, model in self._by_name.items() if key != name}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def __iter__(self) -> Iterator[LoadedModel]:
         return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
 
 
 def open_engine(
@@ -63,36 +90,16 @@ def open_engine(
 
     Raises BundleError, SettingsError or MissingExtraError, in one sentence.
     """
-    bundle = load_bundle(locate(source))
+    path = locate(source)
+    bundle = load_bundle(path)
     if metrics is None:
         engine = Engine(bundle, threads=threads, provider=provider, pool=pool)
     else:
         observer = metrics.stage_observer(bundle.manifest.name)
         engine = Engine(bundle, threads=threads, provider=provider, pool=pool, on_stage=observer)
     engine.warm_up()
-    return LoadedModel(engine, bundle.policy)
-
-
-def load_models(settings: Settings, metrics: Metrics) -> Models:
-    """Load every bundle of `settings`, or the one that comes with the package.
-
-    Raises what `open_engine` raises, and BundleError if two bundles have one name.
-    """
-    loaded: dict[str, LoadedModel] = {}
-    for source in settings.bundles or (default_bundle(),):
-        model = open_engine(
-            source,
-            threads=settings.threads,
-            provider=settings.provider,
-            pool=settings.pool,
-            metrics=metrics,
-        )
-        if model.name in loaded:
-            raise BundleError(f"{source}: another bundle is called {model.name} already.")
-        loaded[model.name] = model
-        metrics.loaded(model.engine.manifest, model.engine.provider)
-        metrics.policy(model.name, model.policy, model.revision)
-    return Models(tuple(loaded.values()))
+    calibration = Calibration(path, bundle.manifest)
+    return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration)
 
 
 def default_bundle() -> Path:

@@ -96,7 +96,8 @@ class Scheduler:
                 line.passing = True
                 line.when_empty.append(when_empty)
                 return
-            self._order.lines.pop(engine, None)
+            if line is not None:
+                self._forget(line)
         when_empty()
 
     def check(self, low: bool) -> None:
@@ -184,6 +185,10 @@ class Scheduler:
             costs = self._costs.get(engine) or CostTable.unmeasured(engine.exits)
             found = self._order.lines[engine] = Line(engine, costs, passing=True)
         return found
+
+    def _forget(self, line: Line) -> None:
+        self._order.lines.pop(line.engine, None)
+        line.end()
 
     def _check(self, low: bool, size: int) -> None:
         wait = sum(line.wait(low) for line in self._order.lines.values()) / self._workers
@@ -310,7 +315,7 @@ class Scheduler:
             # Rounding must not add up over the days.
             line.backlog = [0.0, 0.0]
             if line.passing:
-                self._order.lines.pop(line.engine, None)
+                self._forget(line)
                 for tell in line.when_empty:
                     tell()
 

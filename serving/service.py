@@ -7,9 +7,13 @@ from typing import Annotated, Literal
 from fastapi import Depends
 from starlette.requests import Request
 
-from serving.errors import DrainingError, NotReadyError, NotSupportedError
+from offramp.errors import OfframpError
+from serving.changes import Changes
+from serving.errors import DrainingError, NotReadyError
+from serving.keys import AdminKey
 from serving.metrics import Metrics
-from serving.models import Models, load_models
+from serving.models import LoadedModel, Models, default_bundle
+from serving.repository import Repository
 from serving.settings import Settings
 from serving.work import Work
 
@@ -20,7 +24,9 @@ class Service:
     """Settings, models, workers and metrics of one app, and the phase of its life."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError if the key or the repository is not what `settings` says."""
         self.settings = settings
+        self.admin_key = AdminKey(settings)
         self.metrics = Metrics()
         self.models = Models()
         self.phase: Phase = "starting"
@@ -31,14 +37,33 @@ class Service:
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
         )
+        embedded = () if settings.repository else (default_bundle(),)
+        self.repository = Repository(settings.bundles or embedded, settings.repository)
+        self.changes = Changes(settings, self.models, self.repository, self.work, self.metrics)
 
     def load(self) -> None:
-        """Load, warm and measure the models, once; raises what `load_models` raises."""
-        if self.phase == "starting":
-            self.models = load_models(self.settings, self.metrics)
-            for model in self.models:
-                self.work.open(model.engine)
-            self.phase = "ready"
+        """Load, warm and measure the models, once. Raises what is wrong with a bundle of `settings`; one in
+        the repository that cannot be loaded is logged and left out."""
+        if self.phase != "starting":
+            return
+        for path in self.repository.bundles:
+            self.changes.load_first(path)
+        for path in self.repository.shelf():
+            if path in self.repository.bundles:
+                continue
+            try:
+                self.changes.load_first(path)
+            except OfframpError as error:
+                self.repository.refused(path, str(error))
+        self.phase = "ready"
+
+    async def load_model(self, name: str) -> LoadedModel:
+        """Load the bundle called `name`, or swap it for the one of this name that is served."""
+        return await self.changes.load(name)
+
+    async def unload_model(self, name: str) -> None:
+        """Serve the model called `name` no longer."""
+        await self.changes.unload(name)
 
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless requests should be sent here."""
@@ -46,14 +71,8 @@ class Service:
             raise NotReadyError("The models are not loaded yet.")
         if self.phase == "draining":
             raise DrainingError("The server is shutting down.")
-
-    async def load_model(self, name: str) -> None:
-        """Load or replace the model called `name`; raises NotSupportedError without a repository."""
-        raise NotSupportedError("The server has no repository to load models from.")
-
-    async def unload_model(self, name: str) -> None:
-        """Unload the model called `name`; raises NotSupportedError without a repository."""
-        raise NotSupportedError("The server has no repository, so its models stay loaded.")
+        if len(self.models) == 0:
+            raise NotReadyError("No model is loaded.")
 
     def drain(self) -> None:
         """Tell probes that no new requests should come; those that do are still answered."""

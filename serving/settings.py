@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.errors import SettingsError
@@ -84,6 +85,59 @@ class Settings(BaseSettings):
         30, description="How long accepted requests may take after SIGTERM; what Kubernetes waits."
     )
 
+    # Operations: loading while serving, keys, connections, what is written down.
+    repository: Path | None = Field(
+        None,
+        description="A directory of bundles to serve and to load from while serving; none, because "
+        "most servers keep the bundles they start with.",
+    )
+    watch: bool = Field(
+        False,
+        description="Whether a bundle that appears in the repository, changes or goes is loaded, "
+        "swapped or unloaded by itself; off, so that a change is a decision.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="The key of admin routes, at least 16 characters; none: they answer on loopback "
+        "only, so that a first try needs no key.",
+    )
+    api_key_file: Path | None = Field(
+        None, description="A file with that key, as secrets are mounted; read at the start."
+    )
+    header_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        10,
+        description="How long a request's head may take to come; long for some hundred bytes on any link.",
+    )
+    body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        10,
+        description="The span in which a body must grow by 1 KiB a second, and a client read some of "
+        "its answer; a rule on progress, because a total would cut off honest slow links.",
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
+        75,
+        description="How long an idle connection stays open; longer than the 60 seconds of common "
+        "balancers, so that they close first and never send into a closed one.",
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        1024,
+        description="Most open connections; one costs a file and some kilobytes, and past this the "
+        "longest idle one makes room, or the new one gets 503.",
+    )
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        1,
+        description="How long after SIGTERM new connections are still taken, each answer closing its "
+        "connection; long enough for a backlog, raise it to what a balancer needs to look away.",
+    )
+    access_log: bool = Field(
+        False,
+        description="Whether to print a line of JSON per request; off, because metrics tell most.",
+    )
+    otel: bool = Field(
+        False,
+        description="Whether to trace requests with OpenTelemetry, set up by its own OTEL_* "
+        "variables; off, because it takes its time on every request.",
+    )
+
     @field_validator("bundles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -93,6 +147,12 @@ class Settings(BaseSettings):
         if isinstance(value, tuple):
             return tuple(os.fspath(part) for part in value)
         return value
+
+    @model_validator(mode="after")
+    def _watching_needs_a_repository(self) -> Self:
+        if self.watch and self.repository is None:
+            raise ValueError("watch needs a repository to watch")
+        return self
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.policy import Policy
-from serving.costs import measure
+from serving.costs import CostTable, measure
 from serving.engine import Engine, Prediction
 from serving.metrics import Metrics
 from serving.samples import Block, Job, Sample, Seen
@@ -88,10 +88,12 @@ class Work:
         """Images accepted and not done with."""
         return self._scheduler.alive
 
-    def open(self, engine: Engine) -> None:
+    def open(self, engine: Engine) -> CostTable:
         """Warm `engine` up and measure what its stages cost; takes seconds, in any thread."""
         engine.warm_up()
-        self._scheduler.open(engine, measure(engine))
+        costs = measure(engine)
+        self._scheduler.open(engine, costs)
+        return costs
 
     async def retire(self, engine: Engine) -> None:
         """Wait until none of the engine's samples is left, then forget it."""

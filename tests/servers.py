@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,30 @@ class Server:
     printed: list[str]
     process: subprocess.Popen[str]
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where to connect a socket to."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
     def terminate(self, within: float = 20) -> int:
         """Send SIGTERM to the server and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within)
 
 
+SERVE = (sys.executable, "-m", "offramp.cli", "serve", "--port", "0")
+
+
 @contextlib.contextmanager
-def started(command: Sequence[str], cwd: Path) -> Iterator[Server]:
-    """Run `command` until it prints an address; kill its whole process group at the end."""
+def started(
+    command: Sequence[str], cwd: Path, settings: Mapping[str, object] | None = None
+) -> Iterator[Server]:
+    """Run `command` until it prints an address; kill its whole process group at the end.
+
+    `settings` are the server's, by name, given through the environment.
+    """
+    given = {f"OFFRAMP_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -37,7 +53,7 @@ def started(command: Sequence[str], cwd: Path) -> Iterator[Server]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **given},
     )
     printed: list[str] = []
     found = threading.Event()

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from offramp.files import replacing
 from training.errors import CheckpointError
-from training.files import replacing
 from training.models.multi_exit import MultiExit, build_network
 from training.recipe import Recipe
 from training.step import Step
@@ -162,7 +162,10 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with replacing(path) as part:
-        save_file(tensors, part, metadata)
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # also for a full disk
+            raise OSError(str(error)) from error
 
 
 def _read_tensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:

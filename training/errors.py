@@ -25,10 +25,6 @@ class BusyError(OfframpError):
     """Another process works on the same run."""
 
 
-class WriteError(OfframpError):
-    """A file of a run cannot be written."""
-
-
 class StoppedError(OfframpError):
     """The user stopped the run; the exit code is the shell's for an interrupt."""
 

@@ -1,4 +1,4 @@
-"""Files of a run: each is whole or not there, and one process at a time writes them."""
+"""One process at a time writes the files of a run."""
 
 from __future__ import annotations
 
@@ -8,35 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from training.errors import BusyError, WriteError
+from training.errors import BusyError
 
 LOCK = "lock"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name to write to, and puts that file in the place of `path` once it is on the disk.
-
-    If writing fails the half-written file is removed and `path` stays as it was; a full disk raises
-    WriteError. A kill leaves at most the half-written file, which the next writer replaces.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError | SafetensorError):
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise WriteError(
-                f"{path} cannot be written ({reason}); what stood there before is kept."
-            ) from error
-        raise
 
 
 @contextmanager
@@ -70,12 +44,3 @@ def _is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _sync(directory: Path) -> None:
-    """Make the last renaming in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

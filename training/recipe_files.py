@@ -11,8 +11,8 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from offramp.files import replacing
 from training.errors import RecipeError
-from training.files import replacing
 from training.recipe import Recipe
 
 

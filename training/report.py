@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
 from training.errors import CheckpointError
-from training.files import replacing
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"

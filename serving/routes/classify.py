@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.access_log import note_answer
 from serving.announce import sample
 from serving.answers import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.bodies import FIELD, IMAGE_TYPES, read_images
@@ -90,6 +91,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     total = time.perf_counter() - started
     service.metrics.answered(model.name, done.predictions, total)
     spent = timing(done, total)
+    note_answer(request.scope, done.predictions, spent)
     return Response(
         orjson.dumps(compose(model, done, wishes.top_k, spent)),
         media_type="application/json",

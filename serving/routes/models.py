@@ -1,25 +1,21 @@
-"""GET /v1/models and below."""
+"""/v1/models: what is loaded, and loading while serving."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from fastapi import APIRouter, status
 
-from serving.answers import (
-    ErrorAnswer,
-    ModelDetail,
-    ModelList,
-    PolicyAnswer,
-    detail,
-    summarize,
-)
+from serving.answers import ErrorAnswer, ModelDetail, ModelList, detail, summarize
+from serving.keys import AdminOnly
 from serving.service import ServiceOf
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no model of this name."},
     "default": {"model": ErrorAnswer, "description": "Any other error."},
+}
+CLOSED: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "The server's key is missing or wrong."}
 }
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -36,9 +32,28 @@ async def get_model(name: str, service: ServiceOf) -> ModelDetail:
     return detail(service.models.get(name))
 
 
-@router.get("/{name}/policy", responses=UNKNOWN)
-async def get_policy(name: str, service: ServiceOf, response: Response) -> PolicyAnswer:
-    """The policy in force; its revision is the ETag too."""
-    model = service.models.get(name)
-    response.headers["ETag"] = f'"{model.revision}"'
-    return PolicyAnswer(model.revision, model.policy)
+@router.put(
+    "/{name}",
+    dependencies=[AdminOnly],
+    responses={
+        **UNKNOWN,
+        **CLOSED,
+        404: {"model": ErrorAnswer, "description": "There is no bundle of this name to load."},
+        409: {"model": ErrorAnswer, "description": "The bundle is not whole; nothing has changed."},
+    },
+)
+async def load_model(name: str, service: ServiceOf) -> ModelDetail:
+    """Load the bundle of this name, or swap it for the one that is served; the answer comes once
+    requests go to it."""
+    return detail(await service.load_model(name))
+
+
+@router.delete(
+    "/{name}",
+    dependencies=[AdminOnly],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses={**UNKNOWN, **CLOSED},
+)
+async def unload_model(name: str, service: ServiceOf) -> None:
+    """Serve this model no longer; requests that have begun are answered."""
+    await service.unload_model(name)

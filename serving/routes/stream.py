@@ -13,7 +13,9 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Scope
 
+from serving.access_log import note_answer
 from serving.answers import ErrorAnswer, compose, describe_exit, timing
 from serving.bodies import read_images
 from serving.errors import InternalError, ServingError
@@ -55,7 +57,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    feed = _Feed(service, wishes, started)
+    feed = _Feed(service, wishes, started, request.scope)
     task = asyncio.create_task(
         service.work.classify(
             wishes.model.engine,
@@ -93,6 +95,7 @@ class _Feed:
     service: Service
     wishes: Wishes
     started: float
+    scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
 
     def exit(self, seen: ExitSeen) -> None:
@@ -105,9 +108,9 @@ class _Feed:
         total = time.perf_counter() - self.started
         model = self.wishes.model
         self.service.metrics.answered(model.name, done.predictions, total)
-        self.events.put_nowait(
-            _event("answer", compose(model, done, self.wishes.top_k, timing(done, total)))
-        )
+        spent = timing(done, total)
+        note_answer(self.scope, done.predictions, spent)
+        self.events.put_nowait(_event("answer", compose(model, done, self.wishes.top_k, spent)))
 
     def fail(self, error: BaseException) -> bytes:
         if not isinstance(error, ServingError):

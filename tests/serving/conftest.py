@@ -83,10 +83,16 @@ class Client:
         self.runner = asyncio.Runner()
         # An unexpected fault must come back as an answer, not as the test's exception.
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def get(self, url: str, **options: Any) -> httpx.Response:
         return self.runner.run(self.http.get(url, **options))
+
+    def put(self, url: str, **options: Any) -> httpx.Response:
+        return self.runner.run(self.http.put(url, **options))
+
+    def delete(self, url: str, **options: Any) -> httpx.Response:
+        return self.runner.run(self.http.delete(url, **options))
 
     def post(self, url: str, **options: Any) -> httpx.Response:
         return self.runner.run(self.http.post(url, **options))
@@ -95,7 +101,13 @@ class Client:
 @contextmanager
 def running(settings: Settings) -> Iterator[Client]:
     """A client of a started app, which is stopped at the end."""
-    app = create_app(settings)
+    with lifespan_of(create_app(settings)) as client:
+        yield client
+
+
+@contextmanager
+def lifespan_of(app: FastAPI) -> Iterator[Client]:
+    """A client of `app`, which is started before and stopped at the end."""
     client = Client(app)
     with client.runner:
         lifespan = app.router.lifespan_context(app)

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.app import create_app
-from serving.server import Protocol
+from serving.connections import Protocol
 from serving.service import Service
 from serving.settings import Settings
 

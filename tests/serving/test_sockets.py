@@ -325,9 +325,9 @@ def test_readiness_waits_for_warm_and_measured_models(settings: Settings) -> Non
     phases = []
 
     def opened(service: Service, usual: Any) -> Any:
-        def look(engine: Engine) -> None:
+        def look(engine: Engine) -> Any:
             phases.append(service.phase)
-            usual(engine)
+            return usual(engine)
 
         return look
 

@@ -36,9 +36,9 @@ EXITS = 3
 POLICY_DEFAULT = Policy(thresholds=(0.6, 0.5), max_exit=EXITS)
 
 
-def stage_bytes(stage: int, classes: int = len(LABELS)) -> bytes:
+def stage_bytes(stage: int, classes: int = len(LABELS), seed: int = 0) -> bytes:
     """The ONNX graph of stage `stage`: a strided convolution, and a linear head on its mean."""
-    rng = np.random.default_rng(stage)
+    rng = np.random.default_rng(stage + 10 * seed)
     wide, narrow = CHANNELS[stage], CHANNELS[stage - 1]
     weights = {
         "kernel": rng.normal(0, 0.6, (wide, narrow, 3, 3)).astype(np.float32),
@@ -86,12 +86,14 @@ def write_tiny_bundle(
     path: Path,
     *,
     name: str = "tiny",
+    version: str = "1",
     policy: Policy = POLICY_DEFAULT,
     stages: dict[int, bytes] | None = None,
+    seed: int = 0,
 ) -> Path:
-    """Write the bundle `path`; `stages` replaces some graphs, hashes included."""
+    """Write the bundle `path`; `stages` replaces some graphs, hashes included, `seed` all weights."""
     path.mkdir(parents=True)
-    graphs = {k: stage_bytes(k) for k in range(1, EXITS + 1)} | (stages or {})
+    graphs = {k: stage_bytes(k, seed=seed) for k in range(1, EXITS + 1)} | (stages or {})
     for k, content in graphs.items():
         (path / f"stage{k}.onnx").write_bytes(content)
     rng = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def write_tiny_bundle(
     manifest = Manifest(
         format=FORMAT,
         name=name,
-        version="1",
+        version=version,
         labels=LABELS,
         input=InputSpec(height=SIZE, width=SIZE),
         precision="fp32",

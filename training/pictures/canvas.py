@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp import __version__
-from training.files import replacing
+from offramp.files import replacing
 from training.pictures.errors import PictureError
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from exports.errors import PolicyError
+from serving.access_log import note_answer
 from serving.announce import sample
+from serving.answers import timing
 from serving.bodies import INLINE, refuse_encodings
 from serving.errors import InvalidRequestError
 from serving.lean import CANCELLED
@@ -153,5 +155,7 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
         service.metrics.failed(model.name, CANCELLED)
         raise
     content, headers = write_response(wanted, manifest, done.predictions)
-    service.metrics.answered(model.name, done.predictions, time.perf_counter() - started)
+    total = time.perf_counter() - started
+    service.metrics.answered(model.name, done.predictions, total)
+    note_answer(request.scope, done.predictions, timing(done, total))
     return Response(content, headers=headers)

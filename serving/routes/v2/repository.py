@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.errors import NotSupportedError
+from serving.keys import AdminOnly
 from serving.routes.v2.common import ANY_ERROR, PREFIX, error
 from serving.service import ServiceOf
 from serving.v2.requests import Body, read_object, validated
@@ -17,7 +19,7 @@ from serving.v2.schemas import IndexRequest, LoadRequest, UnloadRequest, inline_
 
 REPOSITORY = PREFIX + "/repository"
 ONE = REPOSITORY + "/models/{name}"
-READY = "READY"
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 router = APIRouter()
 
 
@@ -53,14 +55,22 @@ CHANGING: dict[int | str, dict[str, Any]] = {
 @router.post(REPOSITORY + "/index", responses=WRONG, openapi_extra=_documented(IndexRequest))
 async def index(request: Request, service: ServiceOf) -> list[IndexEntry]:
     """The models there are; every one that is loaded is ready."""
-    await _read(IndexRequest, request)
+    wishes = await _read(IndexRequest, request)
     manifests = [model.engine.manifest for model in service.models]
-    return [IndexEntry(found.name, found.version, READY, "") for found in manifests]
+    loaded = [IndexEntry(found.name, found.version, READY, "") for found in manifests]
+    if wishes.ready:
+        return loaded
+    names = {entry.name for entry in loaded}
+    # Manifests are read from the disk.
+    known = await asyncio.to_thread(service.repository.names)
+    others = sorted({name for name in known.values() if name not in names})
+    return [*loaded, *(IndexEntry(name, "", UNAVAILABLE, "not loaded") for name in others)]
 
 
 @router.post(
     ONE + "/load",
     response_class=Response,
+    dependencies=[AdminOnly],
     responses=CHANGING,
     openapi_extra=_documented(LoadRequest),
 )
@@ -77,6 +87,7 @@ async def load(name: str, request: Request, service: ServiceOf) -> Response:
 @router.post(
     ONE + "/unload",
     response_class=Response,
+    dependencies=[AdminOnly],
     responses=CHANGING,
     openapi_extra=_documented(UnloadRequest),
 )

@@ -18,8 +18,10 @@ from tritonclient.http import (
 
 from serving.engine import Prediction
 from tests.servers import Server
+from tests.serving.server_command import API_KEY
 from tests.serving.tiny_bundle import LABELS, SIZE
 
+ADMIN = {"X-API-Key": API_KEY}
 NAMES = ("probabilities", "label", "exit", "confidence")
 
 
@@ -199,7 +201,8 @@ def test_the_client_understands_every_error(
         (lambda: triton.infer("tiny", [files(pngs[:9])]), "400", "1 to 8"),
         (lambda: triton.infer("tiny", [pixels(images[:1, :4])]), "400", "[N, 8, 8, 3]"),
         (lambda: triton.infer("tiny", [files(pngs[:1])], sequence_id=3), "501", "sequence_id"),
-        (lambda: triton.load_model("tiny", config="{}"), "501", "parameters"),
+        (lambda: triton.load_model("tiny"), "401", "key"),
+        (lambda: triton.load_model("tiny", headers=ADMIN, config="{}"), "501", "parameters"),
         (lambda: triton.infer("tiny", [], parameters={"treshold": 1}), "400", "treshold"),
     ):
         with pytest.raises(InferenceServerException) as error:
@@ -211,6 +214,8 @@ def test_the_client_understands_every_error(
 def test_the_repository_lists_what_is_loaded(triton: InferenceServerClient) -> None:
     index = triton.get_model_repository_index()
     assert {"name": "tiny", "version": "1", "state": "READY", "reason": ""} in index
+    triton.load_model("tiny", headers=ADMIN)
+    assert triton.is_model_ready("tiny")
 
 
 def test_three_requests_at_once_get_three_answers(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving.engine import Prediction
 from serving.v2.tensors import join_bytes, split_bytes
 from tests.serving.conftest import Client
-from tests.serving.server_command import MAX_BODY_BYTES
+from tests.serving.server_command import API_KEY, MAX_BODY_BYTES
 from tests.serving.tiny_bundle import LABELS, SIZE
 
 INFER = "/v2/models/tiny/infer"
@@ -371,13 +371,38 @@ def test_the_index_takes_an_empty_body_or_a_wish(http: httpx.Client) -> None:
         assert_error(http.post("/v2/repository/index", content=wrong), 400)
 
 
-def test_without_a_repository_nothing_is_loaded_or_unloaded(http: httpx.Client) -> None:
-    for verb in ("load", "unload"):
-        assert_error(http.post(f"/v2/repository/models/tiny/{verb}"), 501, "repository")
-    wrong = {"parameters": {"file:1/model.onnx": "AA=="}}
-    assert_error(http.post("/v2/repository/models/tiny/load", json=wrong), 501, "parameters")
+ADMIN = {"X-API-Key": API_KEY}
+REPOSITORY = "/v2/repository/models"
+
+
+def test_loading_and_unloading_need_the_key(http: httpx.Client) -> None:
+    for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}):
+        for verb in ("load", "unload"):
+            assert_error(http.post(f"{REPOSITORY}/tiny/{verb}", headers=headers), 401, "key")
+    assert http.get("/v2/models/tiny/ready").status_code == 200
+
+
+def test_a_model_is_unloaded_and_loaded_again(http: httpx.Client) -> None:
+    assert http.post(f"{REPOSITORY}/tiny/unload", headers=ADMIN).status_code == 200
+    assert_error(http.get("/v2/models/tiny/ready"), 503)
+    (entry,) = http.post("/v2/repository/index").json()
+    assert (entry["name"], entry["state"]) == ("tiny", "UNAVAILABLE")
+    assert http.post("/v2/repository/index", json={"ready": True}).json() == []
+    assert_error(http.post(f"{REPOSITORY}/tiny/unload", headers=ADMIN), 404)
+    assert http.post(f"{REPOSITORY}/tiny/load", json={}, headers=ADMIN).status_code == 200
+    assert http.get("/v2/models/tiny/ready").status_code == 200
+    (entry,) = http.post("/v2/repository/index").json()
+    assert (entry["name"], entry["version"], entry["state"]) == ("tiny", "1", "READY")
+
+
+def test_what_is_loaded_never_comes_from_a_client(http: httpx.Client) -> None:
+    for name in ("other", "..%2ftiny", "%2fetc%2fpasswd"):
+        assert_error(http.post(f"{REPOSITORY}/{name}/load", headers=ADMIN), 404)
+    for wrong in ({"file:1/model.onnx": "AA=="}, {"config": "{}"}):
+        answer = http.post(f"{REPOSITORY}/tiny/load", json={"parameters": wrong}, headers=ADMIN)
+        assert_error(answer, 501, "parameters")
     wrong = {"parameters": {"path": "/etc"}}
-    assert_error(http.post("/v2/repository/models/tiny/unload", json=wrong), 400, "path")
+    assert_error(http.post(f"{REPOSITORY}/tiny/unload", json=wrong, headers=ADMIN), 400, "path")
 
 
 def test_metrics_count_inference_as_classification(client: Client, pngs: list[bytes]) -> None:

@@ -1,0 +1,104 @@
+"""Who may change the server: the key of admin routes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import Request
+
+from serving.errors import SettingsError, UnauthorizedError
+from serving.settings import Settings
+
+LEAST_LENGTH = 16
+USABLE = re.compile(r"[\x21-\x7e]*")
+API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
+BEARER = HTTPBearer(auto_error=False)
+
+
+class AdminKey:
+    """The key of one server, or none."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError, without telling the key, if it cannot be read or is no good."""
+        self._key = _read(settings)
+        self._local = is_loopback(settings.host)
+
+    def check(self, request: Request, given: str | None) -> None:
+        """Raise UnauthorizedError unless `given` is the key.
+
+        Where none is set, a server on loopback takes what was addressed to loopback and does not come
+        from another site's page, which a browser on the same machine would send as readily.
+        """
+        if self._key is not None:
+            # Any text can be given; only bytes can be compared in constant time.
+            if given is None or not secrets.compare_digest(given.encode(), self._key):
+                raise UnauthorizedError(
+                    "This needs the server's key, as Authorization: Bearer KEY or X-API-Key: KEY."
+                )
+        elif not self._local:
+            raise UnauthorizedError(
+                "This is closed: a server that listens beyond loopback needs a key, in "
+                "OFFRAMP_API_KEY or OFFRAMP_API_KEY_FILE."
+            )
+        elif not _local_request(request):
+            raise UnauthorizedError(
+                "Without a key the server takes this from its own machine alone, under an address of "
+                "loopback and from no other site's page."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _local_request(request: Request) -> bool:
+    hosts = [urlsplit(f"//{request.headers.get('host', '')}").hostname]
+    if "origin" in request.headers:
+        hosts.append(urlsplit(request.headers["origin"]).hostname)
+    return all(is_loopback(host or "") for host in hosts)
+
+
+def _read(settings: Settings) -> bytes | None:
+    if settings.api_key is not None and settings.api_key_file is not None:
+        raise SettingsError("Set either api_key or api_key_file, not both.")
+    if settings.api_key_file is not None:
+        try:
+            key = settings.api_key_file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"The API key's file {settings.api_key_file} cannot be read."
+            ) from error
+    elif settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+    else:
+        return None
+    if len(key) < LEAST_LENGTH or not USABLE.fullmatch(key):
+        raise SettingsError(
+            f"The API key must have at least {LEAST_LENGTH} characters, ASCII without spaces."
+        )
+    return key.encode()
+
+
+def require_key(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(API_KEY)],
+) -> None:
+    """Let only those who may change the server through; raises UnauthorizedError."""
+    key: AdminKey = request.app.state.service.admin_key
+    key.check(request, bearer.credentials if bearer is not None else header)
+
+
+AdminOnly = Depends(require_key)

@@ -1,0 +1,29 @@
+"""A day's load in miniature: seconds instead of hours, with a swap every tenth of one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+
+
+def test_memory_stays_flat_under_everything_at_once(bundle_path: Path) -> None:
+    options = ["--minutes", "0.2", "--bundle", str(bundle_path), "--swap-seconds", "0.1"]
+    # An allocator takes a while to have all it needs; a leak of an engine per swap would show.
+    options += ["--bound", "32"]
+    done = subprocess.run(
+        [sys.executable, str(SOAK), *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["wrong"] == []
+    assert done.returncode == 0, done.stdout
+    assert result["requests"]["swap"] >= 10
+    assert min(result["requests"].values()) > 0

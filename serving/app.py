@@ -23,7 +23,7 @@ from serving.errors import (
 )
 from serving.lean import ShortWay
 from serving.middleware import BodyLimit, RequestContext
-from serving.routes import classify, models, probes, stream
+from serving.routes import classify, models, page, probes, stream
 from serving.service import Service
 from serving.settings import Settings
 
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, stream, models, probes):
+    for module in (classify, stream, models, page, probes):
         app.include_router(module.router)
     _handle_errors(app)
 

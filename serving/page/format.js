@@ -34,6 +34,9 @@ export function macs(value) {
   return value >= 1e3 ? `${one(value / 1e3)} k` : whole(value);
 }
 
+/** Multiply-accumulates at an axis. */
+export const macsTick = (value) => macs(value).replace(/\.0+ /, " ");
+
 /** A tick of an axis: no more digits than it needs. */
 export const tick = (value) => String(+value.toFixed(3));
 

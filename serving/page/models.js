@@ -3,13 +3,15 @@
 import { listModels } from "./api.js";
 import { byId, h, say } from "./dom.js";
 import { clearNotice, notice } from "./notice.js";
+import { total } from "./watch/parse.js";
 
 const RETRY_MS = 2000;
 const WORDS = { live: "live", loading: "connecting", offline: "offline" };
 
 let models = [];
 let chosen = null;
-let watchers = [];
+let known = "";
+const watchers = [];
 
 /** The model that the page is about, as /v1/models tells of it; null while there is none. */
 export const model = () => models.find(({ name }) => name === chosen) ?? null;
@@ -25,6 +27,13 @@ export function onModel(watcher) {
 export function link(state) {
   byId("link").dataset.state = state;
   say(byId("link"), WORDS[state]);
+}
+
+/** Ask again what is loaded if `metrics` tell of other models or policies than the page knows. */
+export function lookAgain(metrics) {
+  const revision = ({ name }) => total(metrics, "offramp_policy_revision", { model: name });
+  const loaded = metrics.get("offramp_model_info")?.length ?? 0;
+  if (models.length && (loaded !== models.length || models.some((one) => revision(one) !== one.policy_revision))) refresh();
 }
 
 /** Ask what is loaded, until something is. */
@@ -57,5 +66,8 @@ function list() {
 function choose(name) {
   chosen = name;
   byId("model").value = name;
+  const told = JSON.stringify(model());
+  if (told === known) return;
+  known = told;
   for (const watcher of watchers) watcher(model());
 }

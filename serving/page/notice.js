@@ -6,6 +6,8 @@ const clocks = new WeakMap();
 
 export function clearNotice(slot) {
   clearInterval(clocks.get(slot));
+  // Who pressed its button would otherwise lose their place.
+  if (slot.contains(document.activeElement)) slot.closest("[role=tabpanel]")?.focus();
   slot.replaceChildren();
 }
 

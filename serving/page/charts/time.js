@@ -13,7 +13,8 @@ function place(svg, span, peak, words, steps) {
   const { clientWidth: width, clientHeight: height } = svg;
   const x = scale([-span, 0], [LEFT, width - 8]);
   const y = scale([0, peak], [height - BOTTOM, TOP]);
-  const marks = Array.from({ length: span / 60 + 1 }, (_, i) => -span + 60 * i);
+  const step = width < 420 ? span / 2 : 60;
+  const marks = Array.from({ length: span / step + 1 }, (_, i) => -span + step * i);
   svg.replaceChildren(
     ...leftAxis(steps, y, LEFT, width - 8, words).flat(),
     ...bottomAxis(marks, x, LEFT, width - 8, height - BOTTOM, minutes),

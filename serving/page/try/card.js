@@ -7,6 +7,7 @@ const ROWS = 5;
 const STATES = {
   waiting: "not reached yet",
   passed: "not sure enough: went on",
+  crossed: "went on",
   left: "left here",
   beyond: "would have said",
   skipped: "not needed",
@@ -34,14 +35,14 @@ export class ExitCard {
     this.#become("waiting");
     this.meter.style.setProperty("--sure", 0);
     this.meter.style.setProperty("--needed", this.#needed() ?? 2);
-    say(this.sure, this.#needed() === null ? "everything leaves here" : `leaves at ${format.threshold(this.#needed())}`);
+    say(this.sure, this.#needed() === null ? "no threshold here" : `leaves at ${format.threshold(this.#needed())}`);
     for (const { set } of this.rows) set(null);
     say(this.cost, `${format.macs(this.macs)} MACs`);
   }
 
   /** Show the event; `left` is the exit that the picture has left at before, or null. */
   show(event, left) {
-    this.#become(left !== null ? "beyond" : event.left ? "left" : "passed");
+    this.#become(left !== null ? "beyond" : event.left ? "left" : this.#needed() === null ? "crossed" : "passed");
     this.meter.style.setProperty("--sure", event.confidence);
     const needed = this.#needed();
     const sure = `sure ${format.threshold(Math.min(event.confidence, 1))}`;

@@ -29,7 +29,7 @@ export function tell(answer, model, later) {
     h("dl", { class: "figures" },
       figure("Probability", format.percent(prediction.top_k[0].probability)),
       figure("In the network", format.ms(answer.timing_ms.compute), saved(answer, later)),
-      figure("Compute saved", format.percent(1 - spent / full), `${format.macs(spent)} of ${format.macs(full)} MACs`)),
+      figure("MACs saved", format.percent(1 - spent / full), `${format.macs(spent)} of ${format.macs(full)}`)),
     spending(model, exit),
   );
 }

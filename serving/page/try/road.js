@@ -12,11 +12,8 @@ export class Road {
     const stops = this.cards.map((card) =>
       h("li", { class: "stop", "data-hue": hue(card.exit), vars: { k: card.exit } }, pieces(card.exit === model.exits.length), card.element),
     );
-    this.exits = stops.length;
-    byId("road").replaceChildren(
-      h("ol", { class: "way", vars: { exits: this.exits } }, stops),
-      this.lane,
-    );
+    byId("road").style.setProperty("--exits", stops.length);
+    byId("road").replaceChildren(h("ol", { class: "way" }, stops), this.lane);
   }
 
   /** Put the picture at `address` at the beginning; every exit waits again. */
@@ -43,7 +40,7 @@ export class Road {
   }
 
   #move(exit, left) {
-    this.lane.style.setProperty("--way", exit ? (exit - 0.5) / this.exits : 0);
+    this.lane.style.setProperty("--at", exit);
     this.lane.toggleAttribute("data-started", exit > 0);
     this.lane.toggleAttribute("data-left", left);
   }

@@ -1,7 +1,7 @@
 // Try it: one image at a time along the road, as the events of the stream arrive.
 
 import { ApiError, classifyStream } from "../api.js";
-import { byId } from "../dom.js";
+import { byId, say } from "../dom.js";
 import { model, onModel } from "../models.js";
 import { clearNotice, explain, notice } from "../notice.js";
 import { events } from "../sse.js";
@@ -26,8 +26,22 @@ export function startTry() {
   onModel((model) => {
     running.abort();
     road = new Road(model);
+    say(byId("rule"), rule(model));
     if (image) classify();
   });
+}
+
+const MEASURES = { max_prob: "probability", margin: "margin over the next class", entropy: "certainty (entropy)" };
+const JUDGES = { running: "the exits so far", single: "that exit alone" };
+
+// When images leave, in a sentence.
+function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_revision: revision }) {
+  const rules = {
+    early_exit: `An image leaves at the first exit whose confidence reaches its threshold: the ${MEASURES[measure]} of ${JUDGES[combine]}.`,
+    ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
+    exit: `Every image goes to exit ${deepest}, which answers alone.`,
+  };
+  return `${rules[mode]} Policy revision ${revision}.`;
 }
 
 const beyond = () => byId("beyond").getAttribute("aria-pressed") === "true";

@@ -16,6 +16,7 @@ export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
   const { clientWidth: width, clientHeight: height } = svg;
   const cost = unit === "ms" ? "mean_ms" : "mean_macs";
   const words = unit === "ms" ? format.ms : format.macs;
+  const tick = unit === "ms" ? (value) => `${format.tick(value)} ms` : format.macsTick;
   const costs = tradeoff[unit];
   const right = width - 14;
   const bottom = height - BOTTOM;
@@ -41,7 +42,7 @@ export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
     ...costs.map((value, k) => exitMark(x(value), y(tradeoff.exit_accuracy[k]), k + 1)),
     ...leftAxis([0, 1], share, LEFT, right, format.percent).flat(),
     ...stack(rows, share, hue),
-    ...bottomAxis(ticks(cheap, dear, 5), x, LEFT, right, bottom, words),
+    ...bottomAxis(ticks(cheap, dear, Math.min(width / 110, 6)), x, LEFT, right, bottom, tick),
     ...[[edited ? draft : null, "ring"], [now, "dot"]].filter(([preview]) => preview)
       .flatMap(([preview, kind]) => policyMark(x(preview[cost]), y(preview.accuracy), kind, TOP, bottom)),
   );
@@ -67,7 +68,7 @@ export function drawLegend(tradeoff, edited) {
     ...tradeoff.macs.map((_, k) => h("li", {}, key(k + 1), `exit ${k + 1}`)),
   );
   say(byId("curve-source"),
-    `Measured on ${format.count(tradeoff.samples)} ${format.words(tradeoff.split)} samples. ` +
+    `Measured on ${format.count(tradeoff.samples)} ${tradeoff.split.replaceAll("_", "-")} samples. ` +
     "Diamonds are single exits; beneath, the share of images that leave at each. Select a place on the curve to take its threshold.");
 }
 

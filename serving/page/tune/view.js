@@ -59,14 +59,14 @@ export function startTune() {
   byId("undo").addEventListener("click", () => write(draft.before.at(-1), (answer) => draft.undone(answer)));
   byId("discard").addEventListener("click", () => change(draft.inForce));
   onModel(() => {
-    if (draft?.name !== model().name) draft = null;
+    if (draft?.name !== model().name) draft = now = then = tradeoff = null;
     if (!byId("tune").hidden) showTune();
   });
 }
 
 /** Take what is in force now, unless something is drafted. */
 export function showTune() {
-  if (model() && !draft?.dirty) load();
+  if (model() && !draft?.dirty && draft?.revision !== model().policy_revision) load();
 }
 
 async function load() {
@@ -153,12 +153,14 @@ function drawState() {
 }
 
 function drawAll() {
-  if (!draft || !now || !then || !tradeoff) return;
+  if (!draft || !now || !then) return;
   drawState();
   showForecast(now, then, draft.dirty);
+  if (!tradeoff) return;
   const measured = tradeoff.ms !== null;
   byId("unit").querySelector("[value=ms]").disabled = !measured;
   const svg = byId("curve");
+  svg.setAttribute("aria-busy", false);
   drawLegend(tradeoff, draft.dirty);
   if (!svg.clientWidth) return;
   const pick = (value) => {

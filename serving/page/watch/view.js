@@ -3,9 +3,9 @@
 import { readMetrics } from "../api.js";
 import { drawLines, drawShares } from "../charts/time.js";
 import { drawWhenSized } from "../charts/frame.js";
-import { byId, h, say } from "../dom.js";
+import { byId, h, key, say } from "../dom.js";
 import * as format from "../format.js";
-import { all, link, model, onModel, refresh } from "../models.js";
+import { all, link, lookAgain, model, onModel, refresh } from "../models.js";
 import { clearNotice, explain } from "../notice.js";
 import { EVERY, History, SPAN, quantile, rate, shares } from "./history.js";
 import { exitsTable, modelsTable, queued, stagesTable } from "./tables.js";
@@ -28,7 +28,12 @@ export function startWatch() {
     byId("tiles").append(h("div", { class: "card" }, h("dt", { class: "quiet small" }, name), tiles.get(id)));
   }
   for (const id of ["rate-chart", "share-chart", "latency-chart", "queue-chart"]) drawWhenSized(byId(id), draw);
-  onModel(draw);
+  onModel((model) => {
+    const legend = (word) => model.exits.map(({ exit }) => h("li", {}, key(exit), `${word} ${exit}`));
+    for (const list of document.querySelectorAll(".exits-legend")) list.replaceChildren(...legend("exit"));
+    document.querySelector(".stages-legend").replaceChildren(...legend("stage"));
+    draw();
+  });
   poll();
 }
 
@@ -48,8 +53,9 @@ async function look() {
       clearNotice(slot);
       refresh();
     }
-    if (all().length) link("live");
     reachable = true;
+    if (all().length) link("live");
+    lookAgain(history.now.metrics);
     draw();
   } catch (error) {
     if (reachable) explain(slot, error, look);
@@ -90,9 +96,10 @@ function drawCharts(name) {
   const frame = { span: SPAN, empty: "Nothing asked in the last five minutes" };
   const requests = (outcome) => (window) => rate(window, "offramp_requests_total", { model: name, ...outcome });
   const failed = (window) => requests({})(window) - requests({ outcome: "ok" })(window);
+  const refused = over(RATE_WINDOW, failed);
   drawLines(byId("rate-chart"), { ...frame, words: format.tick, series: [
     { points: over(RATE_WINDOW, requests({ outcome: "ok" })) },
-    { points: over(RATE_WINDOW, failed), kind: "errors" },
+    ...(refused.some((point) => point?.[1] > 0) ? [{ points: refused, kind: "errors" }] : []),
   ] });
   drawShares(byId("share-chart"), { ...frame, words: format.percent,
     rows: over(SHARE_WINDOW, (window) => shares(window, name, exits.length)) });

@@ -45,8 +45,8 @@ export class ExitCard {
     this.#become(left !== null ? "beyond" : event.left ? "left" : this.#needed() === null ? "crossed" : "passed");
     this.meter.style.setProperty("--sure", event.confidence);
     const needed = this.#needed();
-    const sure = `sure ${format.threshold(Math.min(event.confidence, 1))}`;
-    say(this.sure, needed === null ? sure : `${sure}, leaves at ${format.threshold(needed)}`);
+    const sure = format.threshold(Math.min(event.confidence, 1));
+    say(this.sure, needed === null ? `confidence ${sure}` : `${sure}, leaves at ${format.threshold(needed)}`);
     this.rows.forEach(({ set }, place) => set(event.top_k[place] ?? null));
     say(this.cost, `${format.macs(event.macs)} MACs after ${format.ms(event.elapsed_ms)}`);
   }

@@ -39,15 +39,13 @@ export function stagesTable(window, now, model) {
         or(format.amount, window && rate(window, "offramp_stage_duration_seconds_count", wanted)),
         or(format.amount, window && mean(window, "offramp_stage_batch_size", wanted)),
         seconds(window && mean(window, "offramp_stage_duration_seconds", wanted)),
-        format.count(queued(now.metrics, model.name, String(stage)))];
+        format.count(queued(now.metrics, model.name, stage))];
     }));
 }
 
-/** Images that wait before a stage. A queue may be one model's or everybody's. */
-export function queued(metrics, model, stage) {
-  const own = (metrics.get("offramp_queue_depth") ?? []).some(({ labels }) => "model" in labels);
-  return total(metrics, "offramp_queue_depth", own ? { model, stage } : { stage });
-}
+/** Images that wait: before `stage`, or anywhere if there is none. */
+export const queued = (metrics, model, stage) =>
+  total(metrics, "offramp_queue_depth", { model, ...(stage && { stage: String(stage) }) });
 
 /** A row for each model loaded. */
 export function modelsTable(models, metrics) {

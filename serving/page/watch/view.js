@@ -31,7 +31,8 @@ export function startWatch() {
   onModel((model) => {
     const legend = (word) => model.exits.map(({ exit }) => h("li", {}, key(exit), `${word} ${exit}`));
     for (const list of document.querySelectorAll(".exits-legend")) list.replaceChildren(...legend("exit"));
-    document.querySelector(".stages-legend").replaceChildren(...legend("stage"));
+    const all = h("li", {}, h("i", { class: "key rule" }), "all");
+    document.querySelector(".stages-legend").replaceChildren(all, ...legend("stage"));
     draw();
   });
   poll();
@@ -82,11 +83,10 @@ function drawTiles(name) {
     const value = whole && quantile(whole, DURATION, q, { model: name });
     return value == null ? "–" : format.ms(1000 * value);
   };
-  const stages = model().exits.map(({ exit }) => queued(history.now.metrics, name, String(exit)));
   say(tiles.get("rate"), recent ? format.amount(rate(recent, "offramp_requests_total", { model: name })) : "–");
   say(tiles.get("p50"), time(0.5));
   say(tiles.get("p99"), time(0.99));
-  say(tiles.get("queue"), format.count(stages.reduce((sum, depth) => sum + depth, 0)));
+  say(tiles.get("queue"), format.count(queued(history.now.metrics, name)));
   say(tiles.get("rejected"), recent ? format.amount(60 * rate(recent, "offramp_rejected_total")) : "–");
 }
 
@@ -110,7 +110,8 @@ function drawCharts(name) {
       return value === null ? null : 1000 * value;
     }),
   })) });
-  drawLines(byId("queue-chart"), { ...frame, words: format.tick, least: 4, series: exits.map((exit) => ({
-    exit, points: over(EVERY, ({ to }) => queued(to.metrics, name, String(exit))),
-  })) });
+  drawLines(byId("queue-chart"), { ...frame, words: format.tick, least: 4, series: [
+    { points: over(EVERY, ({ to }) => queued(to.metrics, name)) },
+    ...exits.map((exit) => ({ exit, points: over(EVERY, ({ to }) => queued(to.metrics, name, exit)) })),
+  ] });
 }

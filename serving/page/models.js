@@ -11,6 +11,7 @@ const WORDS = { live: "live", loading: "connecting", offline: "offline" };
 let models = [];
 let chosen = null;
 let known = "";
+let again = 0;
 const watchers = [];
 
 /** The model that the page is about, as /v1/models tells of it; null while there is none. */
@@ -49,7 +50,8 @@ export async function refresh() {
     notice(slot, `${error.message} The page tries again by itself.`);
   }
   list();
-  if (!models.length) setTimeout(refresh, RETRY_MS);
+  clearTimeout(again);
+  if (!models.length) again = setTimeout(refresh, RETRY_MS);
 }
 
 byId("model").addEventListener("change", (event) => choose(event.target.value));

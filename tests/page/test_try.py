@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import SAMPLES, Open
 from tests.servers import Server
+from tests.serving.tiny_bundle import write_tiny_bundle
 
 RECORD_STATES = """() => {
   window.states = [];
@@ -154,6 +156,28 @@ def test_over_capacity_counts_down_and_then_tries_again(
         notice.get_by_role("button", name="Try again", exact=True).click()
         expect_answer(page, "apple", 1)
         record.forgive_failed_requests()
+
+
+def test_another_model_is_chosen_and_its_labels_stay_text(
+    open_page: Open, serve: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
+    hostile = write_tiny_bundle(tmp_path / "tiny")
+    manifest = json.loads((hostile / "manifest.json").read_text("utf-8"))
+    label = "<img src=x onerror=alert(1)>"
+    manifest["labels"] = [f"{label}{number}" for number in range(7)]
+    (hostile / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with serve(bundle, str(hostile)) as server:
+        page, _ = open_page(f"{server.url}/")
+        page.get_by_role("button", name="rocket").click()
+        expect_answer(page, "rocket", 1)
+        page.get_by_label("Model").select_option("tiny")
+        expect(page.locator(".exit")).to_have_count(3)
+        expect(page.locator("#result .answer")).to_contain_text(label)
+        expect(page.locator(".classes .name").first).to_contain_text(label)
+        assert page.locator("img[src=x]").count() == 0
+        page.get_by_role("tab", name="Tune it").click()
+        expect(page.get_by_role("slider")).to_have_count(3)
+        expect(page.locator("#curve .area")).to_have_count(3)
 
 
 class overloaded:  # noqa: N801 - reads as what it does

@@ -48,7 +48,7 @@ export class ExitCard {
     const sure = format.threshold(Math.min(event.confidence, 1));
     say(this.sure, needed === null ? `confidence ${sure}` : `${sure}, leaves at ${format.threshold(needed)}`);
     this.rows.forEach(({ set }, place) => set(event.top_k[place] ?? null));
-    say(this.cost, `${format.macs(event.macs)} MACs after ${format.ms(event.elapsed_ms)}`);
+    say(this.cost, `${format.macs(event.macs)} MACs, ${format.ms(event.elapsed_ms)}`);
   }
 
   skip() {

@@ -31,13 +31,13 @@ export function startTry() {
   });
 }
 
-const MEASURES = { max_prob: "probability", margin: "margin over the next class", entropy: "certainty (entropy)" };
-const JUDGES = { running: "the exits so far", single: "that exit alone" };
+const MEASURES = { max_prob: "probability", margin: "margin", entropy: "entropy" };
+const JUDGES = { running: "exits so far", single: "that exit alone" };
 
 // When images leave, in a sentence.
 function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_revision: revision }) {
   const rules = {
-    early_exit: `An image leaves at the first exit whose confidence reaches its threshold: the ${MEASURES[measure]} of ${JUDGES[combine]}.`,
+    early_exit: `An image leaves at the first exit whose confidence (${MEASURES[measure]}, ${JUDGES[combine]}) reaches its threshold.`,
     ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
     exit: `Every image goes to exit ${deepest}, which answers alone.`,
   };

@@ -111,7 +111,7 @@ function drawCharts(name) {
     }),
   })) });
   drawLines(byId("queue-chart"), { ...frame, words: format.tick, least: 4, series: [
-    { points: over(EVERY, ({ to }) => queued(to.metrics, name)) },
-    ...exits.map((exit) => ({ exit, points: over(EVERY, ({ to }) => queued(to.metrics, name, exit)) })),
+    { points: over(RATE_WINDOW, ({ to }) => queued(to.metrics, name)) },
+    ...exits.map((exit) => ({ exit, points: over(RATE_WINDOW, ({ to }) => queued(to.metrics, name, exit)) })),
   ] });
 }

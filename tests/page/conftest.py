@@ -53,24 +53,13 @@ def policy_url(server: Server) -> str:
     return f"{server.url}/v1/models/cifar100-oto/policy"
 
 
-@pytest.fixture(scope="package")
-def original(policy_url: str) -> dict[str, Any]:
-    """The policy that the bundle came with."""
-    policy: dict[str, Any] = httpx.get(policy_url).json()["policy"]
-    return policy
-
-
-@pytest.fixture(autouse=True)
-def restored(
-    request: pytest.FixtureRequest,
-) -> Iterator[None]:
-    """Whatever a test put in force, the next one begins with the original policy."""
+@pytest.fixture
+def restored(policy_url: str) -> Iterator[None]:
+    """Whatever the test puts in force, the next one begins with the policy that the bundle came with."""
+    before = httpx.get(policy_url).json()["policy"]
     yield
-    if "server" in request.fixturenames:
-        policy = request.getfixturevalue("original")
-        url = request.getfixturevalue("policy_url")
-        if httpx.get(url).json()["policy"] != policy:
-            httpx.put(url, json=policy).raise_for_status()
+    if httpx.get(policy_url).json()["policy"] != before:
+        httpx.put(policy_url, json=before).raise_for_status()
 
 
 # Playwright keeps an event loop running in this thread, which other packages' tests cannot have.
@@ -102,7 +91,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 
 @pytest.fixture
-def page(open_page: Open, server: Server) -> Page:
+def page(open_page: Open, server: Server, restored: None) -> Page:
     """The page of `server`, once it knows what is loaded."""
     opened, _ = open_page(f"{server.url}/")
     expect(opened.get_by_text("live")).to_be_visible()

@@ -170,7 +170,7 @@ def test_another_model_is_chosen_and_its_labels_stay_text(
         page, _ = open_page(f"{server.url}/")
         page.get_by_role("button", name="rocket").click()
         expect_answer(page, "rocket", 1)
-        page.get_by_label("Model").select_option("tiny")
+        page.get_by_label("Model", exact=True).select_option("tiny")
         expect(page.locator(".exit")).to_have_count(3)
         expect(page.locator("#result .answer")).to_contain_text(label)
         expect(page.locator(".classes .name").first).to_contain_text(label)
@@ -178,6 +178,23 @@ def test_another_model_is_chosen_and_its_labels_stay_text(
         page.get_by_role("tab", name="Tune it").click()
         expect(page.get_by_role("slider")).to_have_count(3)
         expect(page.locator("#curve .area")).to_have_count(3)
+
+
+def test_without_a_model_the_page_waits_for_one(
+    open_page: Open, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    with serve(write_tiny_bundle(tmp_path / "tiny")) as server:
+        page, record = open_page(f"{server.url}/")
+        expect(page.locator(".exit")).to_have_count(3)
+        httpx.delete(f"{server.url}/v1/models/tiny").raise_for_status()
+        expect(page.locator("#page-notice")).to_contain_text("No model is loaded.")
+        page.get_by_role("button", name="rocket").click()
+        expect(page.locator("#try-notice")).to_contain_text("No model is loaded.")
+        httpx.put(f"{server.url}/v1/models/tiny").raise_for_status()
+        expect(page.locator("#page-notice")).to_be_empty()
+        page.get_by_role("button", name="rocket").click()
+        expect(page.locator("#result .badge")).to_contain_text("of 3")
+        record.forgive_failed_requests()
 
 
 class overloaded:  # noqa: N801 - reads as what it does

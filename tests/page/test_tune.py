@@ -128,34 +128,35 @@ def test_mode_measure_and_depth_are_applied(tune: Page, policy_url: str) -> None
     assert {name: policy[name] for name in wanted} == wanted
 
 
-def test_a_conflict_is_shown_and_nothing_overwritten(
-    open_page: Open, server: Server, policy_url: str
-) -> None:
-    page, record = open_page(f"{server.url}/")
+def collide(page: Page, policy_url: str) -> tuple[Locator, dict[str, Any]]:
+    """Draft and apply a policy while somebody else puts another in force: the alert, and theirs."""
     tuning(page)
     slider(page, "exit 1").fill("0.8")
     other = {**in_force(policy_url)["policy"], "thresholds": [0.3, 0.3, 0.3]}
-    revision = httpx.put(policy_url, json=other).json()["revision"]
+    theirs: dict[str, Any] = httpx.put(policy_url, json=other).json()
     page.get_by_role("button", name="Apply").click()
-    alert = page.locator("#tune-notice").get_by_role("alert")
+    return page.locator("#tune-notice").get_by_role("alert"), theirs
+
+
+def test_a_conflict_is_shown_and_nothing_overwritten(
+    open_page: Open, server: Server, policy_url: str, restored: None
+) -> None:
+    page, record = open_page(f"{server.url}/")
+    alert, theirs = collide(page, policy_url)
     expect(alert).to_contain_text("Nothing was overwritten")
-    assert in_force(policy_url) == {"revision": revision, "policy": {**other}}
-    alert.get_by_role("button", name=f"Load revision {revision}").click()
-    expect(page.locator("#in-force")).to_have_text(f"Revision {revision} is in force.")
-    assert slider(page, "exit 1").input_value() == "0.3"
+    assert in_force(policy_url) == theirs
+    alert.get_by_role("button", name=f"Load revision {theirs['revision']}").click()
+    expect(page.locator("#in-force")).to_have_text(f"Revision {theirs['revision']} is in force.")
+    expect(slider(page, "exit 1")).to_have_value("0.3")
     record.forgive_failed_requests()
 
 
 def test_after_a_conflict_the_draft_can_be_kept_and_applied_knowingly(
-    open_page: Open, server: Server, policy_url: str
+    open_page: Open, server: Server, policy_url: str, restored: None
 ) -> None:
     page, record = open_page(f"{server.url}/")
-    tuning(page)
-    slider(page, "exit 1").fill("0.8")
-    other = {**in_force(policy_url)["policy"], "thresholds": [0.3, 0.3, 0.3]}
-    httpx.put(policy_url, json=other)
-    page.get_by_role("button", name="Apply").click()
-    page.get_by_role("button", name="Keep my draft").click()
+    alert, _ = collide(page, policy_url)
+    alert.get_by_role("button", name="Keep my draft").click()
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("button", name="Apply")).to_be_disabled()
     assert in_force(policy_url)["policy"]["thresholds"] == [0.8, 0.5778, 0.5778]

@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint types check-imports unit format clean
+.PHONY: serve test lint types check-imports unit format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -29,6 +29,10 @@ unit: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The pictures of docs/page.md.
+screenshots: $(VENV)/.test
+	$(BIN)/python -m tests.page.screenshots docs/page
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -110,7 +110,8 @@ class Changes:
             model = self._models.get(name)
             check_revision(if_match, model.revision)
             check_fits(policy, model)
-            if policy.certificate and await asyncio.to_thread(model.calibration.refutes, policy):
+            refutes = model.calibration.refutes
+            if policy.certificate is not None and await asyncio.to_thread(refutes, policy):
                 raise InvalidRequestError(
                     "The certificate does not follow from the bundle's calibration table; "
                     "send the policy without it."

@@ -1,0 +1,26 @@
+// The pictures that come with the page; examples/draw_samples.py draws them.
+
+import { request } from "../api.js";
+import { byId } from "../dom.js";
+
+const buttons = () => byId("samples").querySelectorAll("button");
+
+/** `take(blob, name, button)` gets the sample that is chosen, `fail(error, retry)` what went wrong. */
+export function startSamples(take, fail) {
+  for (const button of buttons()) {
+    const { src, alt } = button.querySelector("img");
+    const choose = async () => {
+      try {
+        take(await (await request(src)).blob(), alt, button);
+      } catch (error) {
+        fail(error, choose);
+      }
+    };
+    button.addEventListener("click", choose);
+  }
+}
+
+/** Mark `button` as the picture shown, and no other. */
+export function markSample(button) {
+  for (const other of buttons()) other.setAttribute("aria-pressed", other === button);
+}

@@ -1,0 +1,100 @@
+// Try it: one image at a time along the road, as the events of the stream arrive.
+
+import { ApiError, classifyStream } from "../api.js";
+import { byId, say } from "../dom.js";
+import { model, onModel } from "../models.js";
+import { clearNotice, explain, notice } from "../notice.js";
+import { events } from "../sse.js";
+import { startIntake } from "./intake.js";
+import * as result from "./result.js";
+import { Road } from "./road.js";
+import { markSample, startSamples } from "./samples.js";
+
+let road = null;
+let image = null;
+let running = new AbortController();
+
+export function startTry() {
+  result.invite();
+  const slot = byId("try-notice");
+  startSamples(take, (error, retry) => explain(slot, error, retry));
+  startIntake(take, (sentence) => notice(slot, sentence));
+  byId("beyond").addEventListener("click", ({ target }) => {
+    target.setAttribute("aria-pressed", !beyond());
+    if (image) classify();
+  });
+  onModel((model) => {
+    running.abort();
+    road = new Road(model);
+    say(byId("rule"), rule(model));
+    if (image) classify();
+  });
+}
+
+const MEASURES = { max_prob: "probability", margin: "margin", entropy: "entropy" };
+const JUDGES = { running: "exits so far", single: "that exit alone" };
+
+// When images leave, in a sentence.
+function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_revision: revision }) {
+  const rules = {
+    early_exit: `An image leaves at the first exit whose confidence (${MEASURES[measure]}, ${JUDGES[combine]}) reaches its threshold.`,
+    ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
+    exit: `Every image goes to exit ${deepest}, which answers alone.`,
+  };
+  return `${rules[mode]} Policy revision ${revision}.`;
+}
+
+const beyond = () => byId("beyond").getAttribute("aria-pressed") === "true";
+
+function take(file, name, sample = null) {
+  image = file;
+  markSample(sample);
+  const picture = byId("picture");
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(file);
+  picture.alt = name;
+  picture.hidden = false;
+  byId("drop-hint").hidden = true;
+  classify();
+}
+
+async function classify() {
+  const slot = byId("try-notice");
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  clearNotice(slot);
+  if (!model()) return notice(slot, "No model is loaded.");
+  result.wait();
+  road.start(byId("picture").src);
+  try {
+    const response = await classifyStream(model().name, image, { beyond: beyond(), signal });
+    await follow(response, signal);
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    result.fail();
+    // A connection that breaks midway is no ApiError.
+    explain(slot, error instanceof ApiError ? error : new ApiError("offline", "The connection broke."), classify);
+  }
+  return undefined;
+}
+
+async function follow(response, signal) {
+  let answer = null;
+  let left = null;
+  const later = [];
+  for await (const { event, data } of events(response.body)) {
+    if (signal.aborted) return;
+    if (event === "exit") {
+      road.reach(data, left);
+      if (left !== null) later.push(data);
+      if (data.left) left = data.exit;
+    } else if (event === "answer") {
+      answer = data;
+      left = data.predictions[0].exit;
+      if (!beyond()) road.finish(left);
+    } else if (event === "error") throw new ApiError("refused", data.error, { code: data.code });
+    if (answer) result.tell(answer, model(), later);
+  }
+  if (!answer) throw new ApiError("offline", "The connection broke before the answer came.");
+}

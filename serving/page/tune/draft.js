@@ -1,0 +1,52 @@
+// The policy being edited: what is in force, what is drafted, and what was in force before.
+
+/** Whether two policies say the same; a certificate is no part of what they say. */
+export function same(a, b) {
+  return JSON.stringify(rules(a)) === JSON.stringify(rules(b));
+}
+
+function rules({ mode, measure, combine, thresholds, max_exit }) {
+  return [mode, measure, combine, thresholds, max_exit];
+}
+
+export class Draft {
+  /** `answer` is {revision, policy} as the server gave it. */
+  constructor(answer) {
+    this.before = [];
+    this.load(answer);
+  }
+
+  /** `answer` is in force; the draft begins there. What was undone cannot be by now. */
+  load({ revision, policy }) {
+    Object.assign(this, { revision, inForce: policy, policy });
+  }
+
+  /** Keep the draft, but take `answer` as what is in force. */
+  rebase({ revision, policy }) {
+    Object.assign(this, { revision, inForce: policy });
+    this.change({});
+  }
+
+  /** Change some fields. The certificate holds for the certified policy alone. */
+  change(fields) {
+    const next = { ...this.policy, ...fields };
+    delete next.certificate;
+    this.policy = same(next, this.inForce) ? this.inForce : next;
+  }
+
+  get dirty() {
+    return !same(this.policy, this.inForce);
+  }
+
+  /** The server took the draft. */
+  applied(answer) {
+    this.before.push(this.inForce);
+    this.load(answer);
+  }
+
+  /** The server took the policy before the last one again. */
+  undone(answer) {
+    this.before.pop();
+    this.load(answer);
+  }
+}

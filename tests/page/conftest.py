@@ -1,0 +1,98 @@
+"""The real server on the embedded bundle, and Chromium in front of it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from exports.bundles import embedded
+from tests.page.browser import Record, chromium, watched
+from tests.servers import Server, started
+
+SAMPLES = Path(__file__).parents[2] / "serving" / "page" / "samples"
+Open = Callable[..., tuple[Page, Record]]
+# The machine may be busy with other tests; a page that is right gets there.
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture(scope="package")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the embedded bundle that may be written to."""
+    return Path(shutil.copytree(embedded(), tmp_path_factory.mktemp("page") / "embedded"))
+
+
+@pytest.fixture(scope="package")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`with serve(bundle, *flags) as server`."""
+    place = tmp_path_factory.mktemp("server")
+
+    def run(bundle: Path, *flags: str) -> Any:
+        command = [sys.executable, "-m", "offramp.cli", "serve", str(bundle), "--port", "0", *flags]
+        return started(command, place)
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def server(serve: Callable[..., Any], bundle: Path) -> Iterator[Server]:
+    with serve(bundle) as running:
+        # The first curve is the slow one.
+        httpx.get(f"{running.url}/v1/models/cifar100-oto/tradeoff", timeout=60)
+        yield running
+
+
+@pytest.fixture(scope="package")
+def policy_url(server: Server) -> str:
+    return f"{server.url}/v1/models/cifar100-oto/policy"
+
+
+@pytest.fixture
+def restored(policy_url: str) -> Iterator[None]:
+    """Whatever the test puts in force, the next one begins with the policy that the bundle came with."""
+    before = httpx.get(policy_url).json()["policy"]
+    yield
+    if httpx.get(policy_url).json()["policy"] != before:
+        httpx.put(policy_url, json=before).raise_for_status()
+
+
+# Playwright keeps an event loop running in this thread, which other packages' tests cannot have.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """`open_page(url, **options of a browser context)`: a page and its record; closed at the end,
+    when nothing may have gone wrong in any."""
+    opened: list[tuple[Page, Record]] = []
+
+    def open_(url: str, **options: Any) -> tuple[Page, Record]:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        page = context.new_page()
+        record = watched(page, url)
+        page.goto(url)
+        opened.append((page, record))
+        return page, record
+
+    yield open_
+    for page, record in opened:
+        page.context.close()
+        assert record.foreign == []
+        assert record.errors == []
+
+
+@pytest.fixture
+def page(open_page: Open, server: Server, restored: None) -> Page:
+    """The page of `server`, once it knows what is loaded."""
+    opened, _ = open_page(f"{server.url}/")
+    expect(opened.get_by_text("live")).to_be_visible()
+    return opened

@@ -1,0 +1,221 @@
+"""Try it: an image in, by every way there is, and its journey out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import SAMPLES, Open
+from tests.servers import Server
+from tests.serving.tiny_bundle import write_tiny_bundle
+
+RECORD_STATES = """() => {
+  window.states = [];
+  new MutationObserver((records) => {
+    for (const { target, type } of records) {
+      const card = type === "attributes" && target.closest(".exit");
+      if (card) window.states.push(`${card.querySelector("h3").textContent} ${card.dataset.state}`);
+      else if (target.id === "result" && target.querySelector(".badge")) window.states.push("answer");
+    }
+  }).observe(document.getElementById("try"),
+    {subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"]});
+}"""
+AS_TRANSFER = """(content) => {
+  const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "dropped.webp", {type: "image/webp"}));
+  return transfer;
+}"""
+COPY_PICTURE = """async (address) => {
+  const image = await createImageBitmap(await (await fetch(address)).blob());
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  const blob = await canvas.convertToBlob({type: "image/png"});
+  await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+}"""
+
+
+def encoded(name: str) -> str:
+    return base64.b64encode((SAMPLES / f"{name}.webp").read_bytes()).decode()
+
+
+def expect_answer(page: Page, label: str, exit_: int) -> None:
+    expect(page.locator("#result .answer")).to_have_text(label)
+    expect(page.locator("#result .badge")).to_have_text(f"Exit {exit_} of 4")
+    expect(page.locator(".exit").nth(exit_ - 1)).to_have_attribute("data-state", "left")
+
+
+def test_a_sample_is_classified_and_the_saving_shown(page: Page) -> None:
+    page.get_by_role("button", name="rocket").click()
+    expect_answer(page, "rocket", 1)
+    result = page.locator("#result")
+    expect(result).to_contain_text("71 %")
+    expect(result).to_contain_text("41.9 M of 146.4 M")
+    expect(result).to_contain_text(re.compile(r"In the network[\d.]+ ms"))
+    expect(page.locator(".exit").nth(2)).to_contain_text("not needed")
+    expect(page.get_by_role("button", name="rocket")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_dropped_image_is_classified(page: Page) -> None:
+    transfer = page.evaluate_handle(AS_TRANSFER, encoded("sunflower"))
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    expect_answer(page, "sunflower", 1)
+    expect(page.get_by_role("img", name="dropped.webp")).to_be_visible()
+
+
+def test_a_pasted_image_is_classified(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(COPY_PICTURE, "page/samples/mountain.webp")
+    page.keyboard.press("Control+V")
+    expect_answer(page, "mountain", 1)
+
+
+@pytest.mark.parametrize("way", ["#pick", "#photograph"])
+def test_a_picked_or_photographed_image_is_classified(page: Page, way: str) -> None:
+    page.set_input_files(way, SAMPLES / "apple.webp")
+    expect_answer(page, "apple", 1)
+
+
+def test_exits_light_up_one_by_one_and_then_the_answer_comes(page: Page) -> None:
+    page.evaluate(RECORD_STATES)
+    page.get_by_role("button", name="fish").click()
+    expect_answer(page, "aquarium fish", 3)
+    waiting = [f"Exit {k} waiting" for k in (1, 2, 3, 4)]
+    reached = ["Exit 1 passed", "Exit 2 passed", "Exit 3 left", "Exit 4 skipped"]
+    assert page.evaluate("window.states")[:9] == [*waiting, *reached, "answer"]
+    first = page.locator(".exit").first
+    expect(first.locator(".classes li")).to_have_count(5)
+    expect(first.locator(".classes li").first).to_contain_text("aquarium fish")
+    expect(first.locator(".sure")).to_have_text("0.510, leaves at 0.578")
+
+
+def test_later_exits_answer_when_asked(page: Page) -> None:
+    page.get_by_role("button", name="rocket").click()
+    expect_answer(page, "rocket", 1)
+    page.get_by_role("button", name="Ask later exits too").click()
+    expect_answer(page, "rocket", 1)
+    for later in (1, 2, 3):
+        expect(page.locator(".exit").nth(later)).to_have_attribute("data-state", "beyond")
+    expect(page.locator("#result")).to_contain_text("Every later exit agrees.")
+
+
+def test_what_is_no_image_is_told_in_a_sentence(open_page: Open, server: Server) -> None:
+    page, record = open_page(f"{server.url}/")
+    broken = {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.set_input_files("#pick", [broken])  # type: ignore[list-item]
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"image.*\.$"))
+    expect(page.locator("#result")).to_have_text("No answer")
+    text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"words"}
+    page.set_input_files("#pick", [text])  # type: ignore[list-item]
+    expect(page.get_by_role("alert")).to_have_text("That is not an image file.")
+    record.forgive_failed_requests()
+
+
+def test_offline_is_said_and_recovered_from(open_page: Open, server: Server) -> None:
+    page, record = open_page(f"{server.url}/")
+    expect(page.get_by_text("live")).to_be_visible()
+    page.context.set_offline(True)
+    page.set_input_files("#pick", SAMPLES / "apple.webp")
+    expect(page.locator("#try-notice")).to_contain_text("The server does not answer.")
+    expect(page.locator("#link")).to_have_text("offline")
+    page.context.set_offline(False)
+    page.locator("#try-notice").get_by_role("button", name="Try again").click()
+    expect_answer(page, "apple", 1)
+    expect(page.locator("#link")).to_have_text("live")
+    record.forgive_failed_requests()
+
+
+def test_over_capacity_counts_down_and_then_tries_again(
+    open_page: Open, serve: Callable[..., Any], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFRAMP_MAX_QUEUE_MS", "1")
+    with serve(bundle) as server:
+        page, record = open_page(f"{server.url}/")
+        expect(page.get_by_text("live")).to_be_visible()
+        with overloaded(server.url):
+            notice = page.locator("#try-notice")
+            for _ in range(50):
+                page.set_input_files("#pick", SAMPLES / "apple.webp")
+                expect(page.locator("#result .answer")).not_to_have_text("On its way …")
+                if notice.get_by_role("alert").count():
+                    break
+            expect(notice).to_contain_text("Over capacity.")
+            expect(notice.get_by_role("button")).to_be_disabled()
+            expect(notice.get_by_role("button")).to_contain_text(re.compile(r"Try again in \d+ s"))
+        expect(notice.get_by_role("button", name="Try again", exact=True)).to_be_enabled()
+        notice.get_by_role("button", name="Try again", exact=True).click()
+        expect_answer(page, "apple", 1)
+        record.forgive_failed_requests()
+
+
+def test_another_model_is_chosen_and_its_labels_stay_text(
+    open_page: Open, serve: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
+    hostile = write_tiny_bundle(tmp_path / "tiny")
+    manifest = json.loads((hostile / "manifest.json").read_text("utf-8"))
+    label = "<img src=x onerror=alert(1)>"
+    manifest["labels"] = [f"{label}{number}" for number in range(7)]
+    (hostile / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with serve(bundle, str(hostile)) as server:
+        page, _ = open_page(f"{server.url}/")
+        page.get_by_role("button", name="rocket").click()
+        expect_answer(page, "rocket", 1)
+        page.get_by_label("Model", exact=True).select_option("tiny")
+        expect(page.locator(".exit")).to_have_count(3)
+        expect(page.locator("#result .answer")).to_contain_text(label)
+        expect(page.locator(".classes .name").first).to_contain_text(label)
+        assert page.locator("img[src=x]").count() == 0
+        page.get_by_role("tab", name="Tune it").click()
+        expect(page.get_by_role("slider")).to_have_count(3)
+        expect(page.locator("#curve .area")).to_have_count(3)
+
+
+def test_without_a_model_the_page_waits_for_one(
+    open_page: Open, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    with serve(write_tiny_bundle(tmp_path / "tiny")) as server:
+        page, record = open_page(f"{server.url}/")
+        expect(page.locator(".exit")).to_have_count(3)
+        httpx.delete(f"{server.url}/v1/models/tiny").raise_for_status()
+        expect(page.locator("#page-notice")).to_contain_text("No model is loaded.")
+        page.get_by_role("button", name="rocket").click()
+        expect(page.locator("#try-notice")).to_contain_text("No model is loaded.")
+        httpx.put(f"{server.url}/v1/models/tiny").raise_for_status()
+        expect(page.locator("#page-notice")).to_be_empty()
+        page.get_by_role("button", name="rocket").click()
+        expect(page.locator("#result .badge")).to_contain_text("of 3")
+        record.forgive_failed_requests()
+
+
+class overloaded:  # noqa: N801 - reads as what it does
+    """Ask `url` for more than it can do, from several threads, until the context ends."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/v1/classify"
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(3)]
+
+    def ask(self) -> None:
+        body = {"images": [encoded("castle")] * 64}
+        with httpx.Client(timeout=60) as client:
+            while not self.over.is_set():
+                client.post(self.url, json=body)
+
+    def __enter__(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for thread in self.threads:
+            thread.join()

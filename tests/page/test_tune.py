@@ -1,0 +1,241 @@
+"""Tune it: try a policy out, put it in force, take it back, and meet another operator."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.page.conftest import Open
+from tests.servers import Server
+
+KEY = "a-key-of-this-very-test"
+CERTIFICATE = {
+    "method": "exact-trinomial",
+    "against": "ensemble",
+    "permitted_drop": 1.0,
+    "confidence": 0.95,
+    "bound": 0.82,
+    "chosen_on": 2500,
+    "samples": 2500,
+    "split_sha256": "0" * 64,
+    "target": "labels",
+}
+
+
+@pytest.fixture
+def tune(page: Page) -> Page:
+    return tuning(page)
+
+
+def tuning(page: Page) -> Page:
+    page.get_by_role("tab", name="Tune it").click()
+    expect(page.locator("#in-force")).to_contain_text(re.compile(r"Revision \d+ is in force\."))
+    expect(page.locator("#curve .policy.dot")).to_be_visible()
+    return page
+
+
+def slider(page: Page, name: str) -> Locator:
+    return page.get_by_role("slider", name=f"Threshold of {name}", exact=True)
+
+
+def drag(page: Page, name: str, share: float) -> None:
+    """Take the slider's thumb with the mouse to `share` of the way."""
+    box = slider(page, name).bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.5, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * share, middle, steps=8)
+
+
+def in_force(url: str) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.get(url).json()
+    return answer
+
+
+def test_the_curve_shows_what_the_policy_in_force_does(tune: Page) -> None:
+    expect(tune.locator("#forecast")).to_contain_text("69.78 %")
+    expect(tune.locator("#forecast")).to_contain_text("0.50 points below full depth")
+    expect(
+        tune.locator("#forecast").get_by_role("img", name=re.compile("^Now: exit 1"))
+    ).to_be_visible()
+    expect(tune.locator("#curve .area")).to_have_count(4)
+    expect(tune.locator("#curve-source")).to_contain_text("5,000 held-out samples")
+
+
+def test_dragging_previews_and_changes_nothing(tune: Page, policy_url: str) -> None:
+    before = in_force(policy_url)
+    drag(tune, "all exits", 0.9)
+    # While the button is still down.
+    expect(tune.locator("#forecast")).to_contain_text(re.compile(r"\+0\.\d+ points"))
+    expect(tune.locator("#curve .policy.ring")).to_be_visible()
+    tune.mouse.up()
+    expect(tune.get_by_role("button", name="Apply")).to_be_enabled()
+    assert in_force(policy_url) == before
+    tune.get_by_role("button", name="Discard").click()
+    expect(tune.locator("#curve .policy.ring")).to_have_count(0)
+    expect(tune.get_by_role("button", name="Apply")).to_be_disabled()
+
+
+def test_a_place_on_the_curve_gives_its_threshold(tune: Page) -> None:
+    box = tune.locator("#curve").bounding_box()
+    assert box is not None
+    tune.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + 60)
+    expect(tune.locator("#curve .policy.ring")).to_be_visible()
+    assert float(slider(tune, "exit 1").input_value()) < 0.5
+
+
+def test_apply_then_undo(tune: Page, policy_url: str) -> None:
+    before = in_force(policy_url)
+    slider(tune, "exit 2").focus()
+    for _ in range(5):
+        tune.keyboard.press("ArrowRight")
+    tune.get_by_role("button", name="Apply").click()
+    expect(tune.locator("#in-force")).to_have_text(
+        f"Revision {before['revision'] + 1} is in force."
+    )
+    now = in_force(policy_url)
+    first, second, third = now["policy"]["thresholds"]
+    assert (first, third) == (0.5778, 0.5778)
+    assert second > 0.59
+    tune.get_by_role("button", name="Undo").click()
+    expect(tune.locator("#in-force")).to_have_text(
+        f"Revision {before['revision'] + 2} is in force."
+    )
+    assert in_force(policy_url)["policy"] == before["policy"]
+    expect(tune.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+def test_mode_measure_and_depth_are_applied(tune: Page, policy_url: str) -> None:
+    tune.get_by_label("Confidence").select_option("entropy")
+    tune.get_by_label("Judge by").select_option("single")
+    tune.get_by_label("Deepest exit").select_option("3")
+    expect(slider(tune, "exit 3")).to_be_disabled()
+    tune.get_by_role("radio", name="Ensemble").check()
+    expect(slider(tune, "exit 1")).to_be_disabled()
+    tune.get_by_role("button", name="Apply").click()
+    expect(tune.get_by_role("button", name="Apply")).to_be_disabled()
+    policy = in_force(policy_url)["policy"]
+    wanted = {"mode": "ensemble", "measure": "entropy", "combine": "single", "max_exit": 3}
+    assert {name: policy[name] for name in wanted} == wanted
+
+
+def collide(page: Page, policy_url: str) -> tuple[Locator, dict[str, Any]]:
+    """Draft and apply a policy while somebody else puts another in force: the alert, and theirs."""
+    tuning(page)
+    slider(page, "exit 1").fill("0.8")
+    other = {**in_force(policy_url)["policy"], "thresholds": [0.3, 0.3, 0.3]}
+    theirs: dict[str, Any] = httpx.put(policy_url, json=other).json()
+    page.get_by_role("button", name="Apply").click()
+    return page.locator("#tune-notice").get_by_role("alert"), theirs
+
+
+def test_a_conflict_is_shown_and_nothing_overwritten(
+    open_page: Open, server: Server, policy_url: str, restored: None
+) -> None:
+    page, record = open_page(f"{server.url}/")
+    alert, theirs = collide(page, policy_url)
+    expect(alert).to_contain_text("Nothing was overwritten")
+    assert in_force(policy_url) == theirs
+    alert.get_by_role("button", name=f"Load revision {theirs['revision']}").click()
+    expect(page.locator("#in-force")).to_have_text(f"Revision {theirs['revision']} is in force.")
+    expect(slider(page, "exit 1")).to_have_value("0.3")
+    record.forgive_failed_requests()
+
+
+def test_after_a_conflict_the_draft_can_be_kept_and_applied_knowingly(
+    open_page: Open, server: Server, policy_url: str, restored: None
+) -> None:
+    page, record = open_page(f"{server.url}/")
+    alert, _ = collide(page, policy_url)
+    alert.get_by_role("button", name="Keep my draft").click()
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("button", name="Apply")).to_be_disabled()
+    assert in_force(policy_url)["policy"]["thresholds"] == [0.8, 0.5778, 0.5778]
+    record.forgive_failed_requests()
+
+
+def test_another_operators_change_appears_by_itself(tune: Page, policy_url: str) -> None:
+    other = {**in_force(policy_url)["policy"], "thresholds": [0.4, 0.4, 0.4]}
+    revision = httpx.put(policy_url, json=other).json()["revision"]
+    expect(tune.locator("#in-force")).to_have_text(f"Revision {revision} is in force.")
+    expect(slider(tune, "exit 1")).to_have_value("0.4")
+
+
+def test_a_persisted_policy_is_in_the_bundle(tune: Page, bundle: Path) -> None:
+    file = bundle / "policy.json"
+    before = json.loads(file.read_text("utf-8"))
+    slider(tune, "exit 1").fill("0.7")
+    tune.get_by_label("Keep after a restart").check()
+    tune.get_by_role("button", name="Apply").click()
+    expect(tune.get_by_role("button", name="Apply")).to_be_disabled()
+    assert json.loads(file.read_text("utf-8"))["thresholds"][0] == 0.7
+    tune.get_by_role("button", name="Undo").click()
+    expect(tune.get_by_role("button", name="Undo")).to_be_disabled()
+    after = json.loads(file.read_text("utf-8"))
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    serve: Callable[..., Any], bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server that wants a key, with a certified policy."""
+    certified = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("guarded") / "certified"))
+    file = certified / "policy.json"
+    policy = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**policy, "certificate": CERTIFICATE}), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OFFRAMP_API_KEY", KEY)
+        with serve(certified) as running:
+            yield running
+
+
+def test_the_key_is_asked_for_and_kept_in_the_tab_alone(open_page: Open, guarded: Server) -> None:
+    page, record = open_page(f"{guarded.url}/")
+    tuning(page)
+    slider(page, "exit 1").fill("0.7")
+    page.get_by_role("button", name="Apply").click()
+    field = page.get_by_label("API key")
+    expect(field).to_be_focused()
+    field.fill("not-the-right-key-at-all")
+    page.keyboard.press("Enter")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("")
+    field.fill(KEY)
+    page.keyboard.press("Enter")
+    expect(field).to_have_count(0)
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
+    assert page.context.cookies() == []
+    record.forgive_failed_requests()
+
+
+def test_a_certificate_is_shown_with_its_bound_and_lost_by_a_change(
+    open_page: Open, guarded: Server
+) -> None:
+    page, _ = open_page(f"{guarded.url}/")
+    tuning(page)
+    page.evaluate("(key) => sessionStorage.setItem('offramp-api-key', key)", KEY)
+    card = page.locator("#certificate")
+    expect(card).to_contain_text("Certified")
+    expect(card).to_contain_text(
+        "With 95 % confidence it is at most 1 point less accurate than the ensemble. "
+        "Bound: 0.82 points."
+    )
+    slider(page, "exit 1").fill("0.7")
+    expect(card).to_contain_text("These changes lose the certificate")
+    page.get_by_role("button", name="Apply").click()
+    expect(card).to_be_empty()
+    page.get_by_role("button", name="Undo").click()
+    expect(card).to_contain_text("Certified")

@@ -1,0 +1,108 @@
+"""Watch it: what /metrics says, as numbers and charts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import SAMPLES, Open
+from tests.servers import Server
+
+EXPOSITION = r"""# HELP a_total Words.
+# TYPE a_total counter
+a_total{model="m \"x\" \\ y",exit="1"} 3.0
+a_total{model="m \"x\" \\ y",exit="2"} 1e+02
+h_bucket{le="0.1"} 2.0
+h_bucket{le="1.0"} 8.0
+h_bucket{le="+Inf"} 10.0
+"""
+PARSE = """async (text) => {
+  const { parse, total, values } = await import(new URL("page/watch/parse.js", document.baseURI));
+  const metrics = parse(text);
+  return [total(metrics, "a_total"), total(metrics, "a_total", {exit: "1"}), total(metrics, "none"),
+    metrics.get("a_total")[0].labels.model, values(metrics, "h_bucket", "le")];
+}"""
+QUANTILES = """async ([before, after]) => {
+  const { History, quantile } = await import(new URL("page/watch/history.js", document.baseURI));
+  const history = new History();
+  history.add(before, 0);
+  history.add(after, 10);
+  return [0.1, 0.5, 0.99].map((q) => quantile(history.window(), "h", q, {}));
+}"""
+
+
+@pytest.fixture
+def watch(page: Page) -> Page:
+    page.get_by_role("tab", name="Watch it").click()
+    return page
+
+
+def tile(page: Page, name: str) -> Any:
+    return page.locator("#tiles > div").filter(has_text=name).locator("dd")
+
+
+def cell(page: Page, table: str, row: str, column: int) -> Any:
+    return page.locator(f"#{table} tr", has_text=row).locator("td").nth(column)
+
+
+def test_requests_appear_in_tiles_charts_and_tables(watch: Page, server: Server) -> None:
+    picture = (SAMPLES / "rocket.webp").read_bytes()
+    expect(cell(watch, "exits-table", "Exit 1", 0)).to_be_visible()
+    for _ in range(8):
+        httpx.post(
+            f"{server.url}/v1/classify", content=picture, headers={"Content-Type": "image/webp"}
+        ).raise_for_status()
+    httpx.post(f"{server.url}/v1/classify", content=b"-", headers={"Content-Type": "image/png"})
+    expect(tile(watch, "Requests per second")).not_to_have_text("0.00")
+    expect(tile(watch, "Half answered within")).to_contain_text(" ms")
+    expect(tile(watch, "Refused per minute")).not_to_have_text("0.00")
+    expect(cell(watch, "exits-table", "Exit 1", 0)).to_have_text("100 %")
+    for percentile in (1, 2, 3):
+        expect(cell(watch, "exits-table", "Exit 1", percentile)).to_contain_text(" ms")
+    expect(cell(watch, "stages-table", "Stage 1", 1)).to_have_text("1.00")
+    expect(watch.locator("#share-chart .area").first).to_be_attached()
+    expect(watch.locator("#rate-chart .line").first).to_have_attribute("d", re.compile("L"))
+
+
+def test_models_are_listed_with_provider_precision_and_revision(
+    watch: Page, policy_url: str
+) -> None:
+    row = watch.locator("#models-table tbody tr")
+    for text in ("cifar100-oto", "fp32", "CPUExecutionProvider", "0.578"):
+        expect(row).to_contain_text(text)
+    answer = httpx.get(policy_url).json()
+    policy = {**answer["policy"], "thresholds": [0.25, 0.25, 0.25]}
+    revision = httpx.put(policy_url, json=policy).json()["revision"]
+    expect(row.locator("td").last).to_have_text(str(revision))
+    expect(row).to_contain_text("0.250")
+
+
+def test_offline_is_said_and_goes_away_by_itself(open_page: Open, server: Server) -> None:
+    page, record = open_page(f"{server.url}/#watch")
+    expect(page.locator("#exits-table")).to_contain_text("Exit 1")
+    page.context.set_offline(True)
+    expect(page.locator("#watch-notice")).to_contain_text("The server does not answer.")
+    page.context.set_offline(False)
+    expect(page.locator("#watch-notice")).to_be_empty()
+    record.forgive_failed_requests()
+
+
+def test_the_exposition_format_is_read(page: Page) -> None:
+    assert page.evaluate(PARSE, EXPOSITION) == [
+        103,
+        3,
+        0,
+        'm "x" \\ y',
+        ["0.1", "1.0", "+Inf"],
+    ]
+
+
+def test_quantiles_come_from_what_buckets_gained(page: Page) -> None:
+    before = EXPOSITION.replace("8.0", "2.0").replace("10.0", "2.0")
+    low, median, high = page.evaluate(QUANTILES, [before, EXPOSITION])
+    # Eight observations: six between 0.1 and 1, two above, of which only the bound is known.
+    assert (low, median, high) == pytest.approx((0.22, 0.7, 1.0))

@@ -167,7 +167,8 @@ ROWS = (
                 "Share turned away",
                 (
                     (
-                        f'sum(rate(offramp_requests_total{{{MODEL}, outcome="over_capacity"}}[{RATE}])) '
+                        f'(sum(rate(offramp_requests_total{{{MODEL}, outcome="over_capacity"}}[{RATE}]))'
+                        " or vector(0)) "
                         f"/ sum(rate(offramp_requests_total{{{MODEL}}}[{RATE}]))",
                         "over capacity",
                     ),

@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint types check-imports unit format screenshots clean
+.PHONY: serve test test-deploy lint types check-imports unit locks format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -25,6 +25,19 @@ check-imports: $(VENV)/.test
 
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Needs root and a Debian machine: builds the image, starts Prometheus and the proxy. About five minutes.
+test-deploy: $(VENV)/.test
+	$(BIN)/python -m pytest -m deploy tests/deploy
+
+# Pins what the images install. One resolution for all platforms, with every file's hash.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make locks' --upgrade
+locks: $(VENV)/.test
+	$(LOCK) docker/locks/build.in -o docker/locks/build.txt
+	$(LOCK) pyproject.toml --extra cpu -o docker/locks/serving-cpu.txt
+	$(LOCK) pyproject.toml --extra gpu -o docker/locks/serving-gpu.txt
+	$(LOCK) pyproject.toml --extra cpu --extra train -o docker/locks/training.txt
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

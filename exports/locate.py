@@ -1,4 +1,4 @@
-"""Where a bundle lies: a directory, a packed file, or an https address with its sha256."""
+"""Where a bundle lies: a directory, a packed file, an https address with its sha256, or `embedded`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from exports.archive import PACKED_LIMIT, unpack_bundle
+from exports.bundles import embedded
 from exports.cache import add, cached, open_cache
 from exports.download import download, hide_query
 from exports.errors import BundleError
 from exports.files import one_line
 
 CHUNK = 1 << 20
+EMBEDDED_NAME = "embedded"
 
 
 def locate(source: str | os.PathLike[str]) -> Path:
     """The directory of the bundle `source`, which `load_bundle` then verifies.
 
-    A directory is taken as it is. A packed file is unpacked into the cache, and so is
-    `https://…#sha256=<64 hex digits>`, after its hash was checked; what the cache holds already is
-    not fetched again. Raises BundleError, in one sentence.
+    A directory is taken as it is; `embedded` is the one that comes with Offramp. A packed file is
+    unpacked into the cache, and so is `https://…#sha256=<64 hex digits>`, after its hash was checked;
+    what the cache holds already is not fetched again. Raises BundleError, in one sentence.
     """
     text = os.fspath(source)
     if "://" in text:
         return _from_url(text)
     path = Path(text)
+    if text == EMBEDDED_NAME and not path.exists():
+        return embedded()
     return _from_file(path) if path.is_file() else path
 
 

@@ -20,6 +20,7 @@ from exports import cache, download
 from exports import locate as locate_module
 from exports.archive import pack_bundle
 from exports.bundle import load_bundle
+from exports.bundles import embedded
 from exports.cache import refuse_cached
 from exports.errors import BundleError
 from exports.locate import locate
@@ -303,3 +304,12 @@ def test_a_packed_bundle_is_read_only(packed: Packed, bundle_path: Path) -> None
     refuse_cached(bundle_path)
     with pytest.raises(BundleError, match="read-only; unzip it"):
         refuse_cached(locate(packed.path))
+
+
+def test_the_bundle_that_comes_with_offramp_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("embedded") == embedded()
+    (tmp_path / "embedded").mkdir()
+    assert locate("embedded") == Path("embedded")

@@ -1,0 +1,270 @@
+"""Writes the Grafana dashboards: what is looked at stands here once, the JSON around it is Grafana's.
+
+python docker/grafana/dashboards.py
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent / "dashboards"
+SOURCE = {"type": "prometheus", "uid": "prometheus"}
+MODEL = 'model=~"$model"'
+RATE = "$__rate_interval"
+WIDTH, HEIGHT, COLUMNS = 8, 8, 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: its lines as (PromQL, legend), the unit in Grafana's words, and how it is drawn."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    unit: str = "short"
+    stacked: bool = False
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A heading with its panels."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def rate(metric: str, *by: str, where: str = MODEL) -> str:
+    """The rate a second of `metric`, summed over all labels but `by`."""
+    return f"sum by ({', '.join(by)}) (rate({metric}{{{where}}}[{RATE}]))"
+
+
+def quantile(share: float, metric: str, *by: str, where: str = MODEL) -> str:
+    """A quantile of the histogram `metric`."""
+    return f"histogram_quantile({share}, {rate(metric + '_bucket', *by, 'le', where=where)})"
+
+
+def mean(metric: str, *by: str, where: str = MODEL) -> str:
+    """The mean of the histogram `metric`."""
+    return (
+        f"{rate(metric + '_sum', *by, where=where)} / {rate(metric + '_count', *by, where=where)}"
+    )
+
+
+LATENCY = "offramp_request_duration_seconds"
+ROWS = (
+    Row(
+        "Traffic",
+        (
+            Panel(
+                "Requests",
+                ((rate("offramp_requests_total", "outcome"), "{{outcome}}"),),
+                "reqps",
+                True,
+            ),
+            Panel("Images answered", ((rate("offramp_exits_total", "model"), "{{model}}"),), "ops"),
+            Panel(
+                "Servers that answer",
+                (('sum(up{job="offramp"})', "up"), ('count(up{job="offramp"})', "known")),
+            ),
+        ),
+    ),
+    Row(
+        "Exits",
+        (
+            Panel(
+                "Share leaving at each exit",
+                (
+                    (
+                        f"{rate('offramp_exits_total', 'exit')} / ignoring (exit) group_left "
+                        f"sum(rate(offramp_exits_total{{{MODEL}}}[{RATE}]))",
+                        "exit {{exit}}",
+                    ),
+                ),
+                "percentunit",
+                True,
+                "The earlier, the cheaper. A shift means that the pictures or the policy changed.",
+            ),
+            Panel(
+                "Mean confidence",
+                ((mean("offramp_confidence", "exit"), "exit {{exit}}"),),
+                "percentunit",
+            ),
+            Panel(
+                "Thresholds",
+                (
+                    (
+                        f"max by (model, exit) (offramp_threshold{{{MODEL}}})",
+                        "{{model}} exit {{exit}}",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    Row(
+        "Latency",
+        (
+            Panel(
+                "All requests",
+                tuple((quantile(q, LATENCY), f"p{100 * q:.0f}") for q in (0.5, 0.95, 0.99)),
+                "s",
+            ),
+            Panel("p50 by exit", ((quantile(0.5, LATENCY, "exit"), "exit {{exit}}"),), "s"),
+            Panel("p99 by exit", ((quantile(0.99, LATENCY, "exit"), "exit {{exit}}"),), "s"),
+            Panel(
+                "One run of a stage",
+                ((mean("offramp_stage_duration_seconds", "stage"), "stage {{stage}}"),),
+                "s",
+            ),
+            Panel(
+                "Decoding",
+                ((quantile(0.99, "offramp_decode_duration_seconds", where=""), "p99"),),
+                "s",
+            ),
+        ),
+    ),
+    Row(
+        "Queues and batches",
+        (
+            Panel(
+                "Waiting",
+                (("sum by (stage) (offramp_queue_depth)", "stage {{stage}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Wait, p99",
+                (
+                    (
+                        quantile(0.99, "offramp_queue_duration_seconds", "stage", where=""),
+                        "stage {{stage}}",
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Images in a batch, mean",
+                ((mean("offramp_stage_batch_size", "stage"), "stage {{stage}}"),),
+                help="Above 1, requests share runs of a stage.",
+            ),
+        ),
+    ),
+    Row(
+        "Refusals",
+        (
+            Panel(
+                "By reason",
+                ((rate("offramp_rejected_total", "reason", where=""), "{{reason}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Deadlines that cut depth or answer",
+                (("sum(rate(offramp_expired_total[$__rate_interval]))", "expired"),),
+                "ops",
+            ),
+            Panel(
+                "Share turned away",
+                (
+                    (
+                        f'(sum(rate(offramp_requests_total{{{MODEL}, outcome="over_capacity"}}[{RATE}]))'
+                        " or vector(0)) "
+                        f"/ sum(rate(offramp_requests_total{{{MODEL}}}[{RATE}]))",
+                        "over capacity",
+                    ),
+                ),
+                "percentunit",
+            ),
+        ),
+    ),
+    Row(
+        "Accuracy guard-rails",
+        (
+            Panel(
+                "Mean confidence over an hour",
+                (("offramp:confidence:mean1h", "{{model}}"),),
+                "percentunit",
+                help="Without labels accuracy cannot be seen; this moves when the pictures change.",
+            ),
+            Panel(
+                "Exit shares over an hour",
+                (("offramp:exit_share:rate1h", "{{model}} exit {{exit}}"),),
+                "percentunit",
+            ),
+            Panel(
+                "Policy revision",
+                ((f"max by (model) (offramp_policy_revision{{{MODEL}}})", "{{model}}"),),
+            ),
+        ),
+    ),
+)
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard's JSON."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for row in ROWS:
+        panels.append(
+            {"type": "row", "title": row.title, "gridPos": _place(0, top, 24, 1), "panels": []}
+        )
+        top += 1
+        for index, panel in enumerate(row.panels):
+            left, down = index % COLUMNS, index // COLUMNS
+            panels.append(_chart(panel, _place(left * WIDTH, top + down * HEIGHT, WIDTH, HEIGHT)))
+        top += HEIGHT * -(-len(row.panels) // COLUMNS)
+    for number, panel in enumerate(panels, 1):
+        panel["id"] = number
+    return {
+        "uid": "offramp",
+        "title": "Offramp",
+        "schemaVersion": 41,
+        "editable": False,
+        "refresh": "5s",
+        "time": {"from": "now-30m", "to": "now"},
+        "templating": {
+            "list": [
+                {
+                    "name": "model",
+                    "type": "query",
+                    "datasource": SOURCE,
+                    "query": "label_values(offramp_model_info, model)",
+                    "refresh": 2,
+                    "includeAll": True,
+                    "allValue": ".*",
+                    "current": {"text": "All", "value": "$__all"},
+                }
+            ]
+        },
+        "panels": panels,
+    }
+
+
+def _place(x: int, y: int, width: int, height: int) -> dict[str, int]:
+    return {"x": x, "y": y, "w": width, "h": height}
+
+
+def _chart(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    custom = {"fillOpacity": 25 if panel.stacked else 0, "showPoints": "never"}
+    if panel.stacked:
+        custom["stacking"] = {"mode": "normal"}
+    return {
+        "type": "timeseries",
+        "title": panel.title,
+        "description": panel.help,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "min": 0, "custom": custom},
+            "overrides": [],
+        },
+        "options": {"tooltip": {"mode": "multi"}, "legend": {"displayMode": "list"}},
+        "targets": [
+            {"refId": chr(65 + i), "expr": expr, "legendFormat": legend, "datasource": SOURCE}
+            for i, (expr, legend) in enumerate(panel.lines)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    (HERE / "offramp.json").write_text(json.dumps(dashboard(), indent=1) + "\n", "utf-8")

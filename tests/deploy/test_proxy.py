@@ -1,0 +1,132 @@
+"""The proxy's very configuration in front of two real servers: one may die, or be stopped, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import httpx
+import pytest
+
+from serving.announce import sample
+from tests.debian import require
+from tests.deploy.hosts import PORT, free_port, names, process, seeing, server, wait_for
+
+CONFIG = Path(__file__).parents[2] / "docker" / "proxy" / "haproxy.cfg"
+REPLICAS = ("127.53.0.3", "127.53.0.4")
+CONNECTIONS = 8
+IMAGE = base64.b64decode(sample(32, 32))
+TYPE = {"Content-Type": "image/png"}
+
+pytestmark = pytest.mark.deploy
+
+
+class Fleet:
+    """Two replicas behind the proxy at `url`."""
+
+    def __init__(self, place: Path, stack: ExitStack) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._place, self._stack = place, stack
+        self._running: dict[str, Popen[bytes]] = {}
+        # The port is all that differs from the file that compose mounts.
+        config = place / "haproxy.cfg"
+        config.write_text(CONFIG.read_text().replace("bind :8080", f"bind 127.0.0.1:{port}"))
+        resolv = stack.enter_context(names({"replica": REPLICAS}, place))
+        for address in REPLICAS:
+            self.start(address)
+        command = seeing(resolv, require("haproxy", "haproxy"), "-f", config)
+        stack.enter_context(process(command, place / "haproxy.log"))
+        wait_for(f"{self.url}/readyz")
+
+    def start(self, address: str) -> None:
+        """Start the replica of `address` and wait until it is ready."""
+        self._running[address] = self._stack.enter_context(server(address, self._place))
+        wait_for(f"http://{address}:{PORT}/readyz")
+
+    def signal(self, address: str, number: signal.Signals) -> Popen[bytes]:
+        """Send a signal to a replica."""
+        os.kill(self._running[address].pid, number)
+        return self._running[address]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        yield Fleet(tmp_path, stack)
+
+
+@asynccontextmanager
+async def load(url: str) -> AsyncIterator[list[int]]:
+    """Requests over several connections, one after the other on each; gives the statuses so far."""
+    statuses: list[int] = []
+    over = asyncio.Event()
+
+    async def one() -> None:
+        async with httpx.AsyncClient(timeout=20) as client:
+            while not over.is_set():
+                answer = await client.post(f"{url}/v1/classify", content=IMAGE, headers=TYPE)
+                statuses.append(answer.status_code)
+
+    tasks = [asyncio.create_task(one()) for _ in range(CONNECTIONS)]
+    yield statuses
+    over.set()
+    await asyncio.gather(*tasks)
+
+
+def answered_by(address: str) -> float:
+    """How many requests the replica of `address` has answered."""
+    with urllib.request.urlopen(f"http://{address}:{PORT}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    ok = [
+        line
+        for line in lines
+        if line.startswith("offramp_requests_total") and 'outcome="ok"' in line
+    ]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in ok)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: signal.Signals) -> None:
+    first, second = REPLICAS
+
+    async def scenario() -> list[int]:
+        async with load(fleet.url) as statuses:
+            await asyncio.sleep(2)
+            assert answered_by(first) > 0
+            assert answered_by(second) > 0
+            gone = fleet.signal(first, how)
+            await asyncio.sleep(3)
+            assert gone.poll() == (0 if how is signal.SIGTERM else -how)
+            await asyncio.to_thread(fleet.start, first)
+            end = time.monotonic() + 15
+            while answered_by(first) == 0:
+                assert time.monotonic() < end, "the replica that came back gets no requests"
+                await asyncio.sleep(0.2)
+        return statuses
+
+    statuses = asyncio.run(scenario())
+    assert len(statuses) > 100
+    assert set(statuses) == {200}
+
+
+def test_the_outside_cannot_reach_what_is_for_the_inside(fleet: Fleet) -> None:
+    with httpx.Client(base_url=fleet.url) as client:
+        assert client.get("/metrics").status_code == 404
+        assert client.post("/v2/repository/index", json={}).status_code == 404
+        assert client.put("/v1/models/any/policy", json={}).status_code == 404
+        assert client.get("/v1/models").status_code == 200
+
+
+def test_a_refusal_reaches_the_client_as_it_is(fleet: Fleet) -> None:
+    with httpx.Client(base_url=fleet.url) as client:
+        refused = client.post("/v1/classify", content=b"no image", headers=TYPE)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_image")

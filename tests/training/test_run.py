@@ -71,7 +71,7 @@ def test_a_killed_run_resumes_to_the_identical_end(
         patch.setattr(Report, "step", kill_in_the_second_epoch)
         with pytest.raises(Killed):
             run(tmp_path / "halved", recipe())
-    with pytest.raises(CheckpointError, match="epoch 1 of 3: add --resume"):
+    with pytest.raises(CheckpointError, match="after epoch 1: add --resume"):
         run(tmp_path / "halved", recipe())
     run(tmp_path / "halved", recipe(), resume=True)
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from offramp.cli import app, main
 from training.assemble import load_teacher
 from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoint
+from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.files import locked
 from training.recipe import Recipe
@@ -273,7 +274,7 @@ def test_a_mistake_is_said_in_one_sentence_and_leaves_nothing(
 def test_a_missing_teacher_is_named_as_the_recipe_that_trains_it(tmp_path: Path) -> None:
     student = load_recipe("digits/resnet18-resnet10/oto/epochs2")
     with pytest.raises(RecipeError) as missing:
-        load_teacher(student, tmp_path)
+        load_teacher(student, load_dataset(student.data, tmp_path), tmp_path)
     (named,) = re.findall("`offramp train (.*)`", str(missing.value))
     assert load_recipe(named).name == named == "digits/resnet18/heads/epochs2/seed0"
 

@@ -169,19 +169,14 @@ def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path
         train_folder(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
 
     train()
-    export = ("export", runs / "photos", "-o", tmp_path / "bundle")
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
-    refused = call(*export)
+    refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
     assert refused.refused_in_one_sentence
     assert "was trained on other pictures than photos holds now" in refused.err
     assert not (tmp_path / "bundle").exists()
     (runs / "photos").rename(tmp_path / "before")
     with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other pictures"):
         train()
-    (tmp_path / "before").rename(runs / "photos")
-    (folder / "dark" / "a.png").rename(folder / "dark" / "0.png")
-    exported = call(*export)
-    assert exported.code == 0, exported.err
 
 
 @pytest.mark.usefixtures("_brief")

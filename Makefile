@@ -24,7 +24,7 @@ check-imports: $(VENV)/.test
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4
 
 # Needs root and a Debian machine: builds the image, starts Prometheus and the proxy. About five minutes.
 test-deploy: $(VENV)/.test

@@ -70,6 +70,11 @@ def export_bundle(
     dataset = load_dataset(recipe.data, data_root)
     if dataset.classes != config.classes:
         raise ExportError(f"{checkpoint} was trained on other classes than {dataset.name} has.")
+    if not dataset.matches(config.listing):
+        raise ExportError(
+            f"{checkpoint} was trained on other pictures than {dataset.name} holds now, so its held-out "
+            "split is lost: bring back those it was trained on, or train again."
+        )
     _, held_out_index = hold_out(
         dataset.train.labels, recipe.data.held_out, recipe.data.held_out_seed
     )

@@ -1,21 +1,39 @@
-"""A network trained and exported once for all tests, by the very commands of the README."""
+"""What all tests share: a network trained and exported once, by the very commands of the README, and how
+several processes of pytest-xdist take turns."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.commands import call
+from tests.turns import made_once, turn
+
+# Read when torch is loaded, by the commands that tests start too. Networks of this size are slower on
+# several threads, and there may be a pytest process for every core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure of a property.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """A test marked `serial` runs, fixtures included, while the other processes hold still."""
+    with turn(alone=item.get_closest_marker("serial") is not None):
+        return (yield)
 
 
 def offramp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -38,16 +56,30 @@ def readme_commands() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with runs/digits-teacher, runs/digits-oto and the bundle digits."""
-    place = tmp_path_factory.mktemp("workplace")
+def shared_tmp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
+@pytest.fixture(scope="session")
+def workplace(shared_tmp: Path) -> Path:
+    """A directory with runs/digits-teacher, runs/digits-oto and the bundle digits; not to be changed."""
+    place = shared_tmp / "workplace"
     commands = [
         c.split() for c in readme_commands() if c.startswith(("offramp train", "offramp export"))
     ]
     assert len(commands) == 3
-    for _, *arguments in commands:
-        done = offramp(*arguments, cwd=place)
-        assert done.returncode == 0, done.stderr
+    with made_once(place) as first:
+        if first:
+            half = place.with_name("workplace-in-the-making")
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            with contextlib.chdir(half):
+                for _, *arguments in commands:
+                    done = call(*arguments)
+                    assert done.code == 0, done.err
+            half.rename(place)
     return place
 
 

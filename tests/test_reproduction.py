@@ -33,6 +33,14 @@ def test_the_page_has_the_table_as_the_kept_results_have_it(table: str, tmp_path
     assert f"{begin}\n{markdown(kept(table))}{end}" in PAGE
 
 
+def test_every_table_is_kept_as_a_picture_too() -> None:
+    kept_in = {path.stem: path for path in (ROOT / "benchmarks").glob("table-*")}
+    assert {path.stem for path in (ROOT / "benchmarks").glob("table-*.json")} == kept_in.keys()
+    for name in kept_in:
+        picture = ROOT / "benchmarks" / f"{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG"), picture
+
+
 def test_the_page_says_that_nothing_was_trained_as_long_as_that_is_so() -> None:
     trained = any(
         cell.measured for table in ("cifar100", "tiny-imagenet") for cell in kept(table).cells

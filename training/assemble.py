@@ -18,7 +18,9 @@ from training.recipe import Recipe
 from training.step import Step
 
 
-def load_teacher(recipe: Recipe, runs: Path) -> tuple[MultiExit | None, CheckpointConfig | None]:
+def load_teacher(
+    recipe: Recipe, dataset: Dataset, runs: Path
+) -> tuple[MultiExit | None, CheckpointConfig | None]:
     """The finished run that teaches `recipe`, on the CPU, or nothing where none does.
 
     Raises RecipeError if it is not trained yet or does not fit.
@@ -26,6 +28,7 @@ def load_teacher(recipe: Recipe, runs: Path) -> tuple[MultiExit | None, Checkpoi
     if recipe.teacher is None:
         return None, None
     teacher, config = _load_earlier(recipe, recipe.teacher.recipe, runs, "teacher")
+    _refuse_other_pictures(config, dataset, "teacher")
     if recipe.objective.method == "oto" and teacher.exits != len(recipe.network.exits):
         raise RecipeError(
             f"oto pairs exits one to one, but teacher {config.recipe.name} has {teacher.exits} exits "
@@ -54,6 +57,14 @@ def _load_earlier(
             f"{role} {name} was trained on another data set or held-out split than {recipe.name} asks for."
         )
     return network, config
+
+
+def _refuse_other_pictures(config: CheckpointConfig, dataset: Dataset, role: str) -> None:
+    if not dataset.matches(config.listing):
+        raise RecipeError(
+            f"{role} {config.recipe.name} was trained on other pictures than {dataset.name} holds now, "
+            "and may have seen those to be held out: move its run away and train it again."
+        )
 
 
 def build_step(
@@ -92,6 +103,7 @@ def use_statistics(
             given = pixel_statistics(recipe.network.name)
         else:
             _, earlier = _load_earlier(recipe, recipe.start.recipe or "", runs, "start")
+            _refuse_other_pictures(earlier, dataset, "start")
             given = earlier.mean, earlier.std
         if wanted not in (None, given):
             raise RecipeError(

@@ -78,7 +78,7 @@ def train(
                 if rehearse or given is None or given.name != "COMMANDLINE":
                     raise RecipeError(
                         "name a recipe, or a folder with one folder of pictures per class: "
-                        "offramp train --data photos/"
+                        "`offramp train --data photos/`."
                     )
                 config = train_folder(
                     data, from_scratch=from_scratch, teacher=teacher, say=typer.echo, **options

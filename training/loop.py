@@ -24,7 +24,7 @@ from training.step import Step
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run works on."""
+    """What one training run works on; `listing` is its data set's."""
 
     directory: Path
     recipe: Recipe
@@ -33,6 +33,7 @@ class Run:
     held_out: Resident
     device: torch.device
     processes: Processes = ALONE
+    listing: str | None = None
 
     @cached_property
     def parallel(self) -> nn.Module:
@@ -89,7 +90,7 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
-        state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe)
+        state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, listing=run.listing)
         save_resume(run.directory, run.step, optimizer, state)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
+from training.checkpoint import CONFIG, CheckpointConfig, read_config
 from training.choose import choose
 from training.data.survey import survey
+from training.distributed import Processes
+from training.errors import RecipeError
 from training.recipe import Recipe
-from training.recipe_files import write_recipe
-from training.session import refuse_finished, run_recipe
+from training.recipe_files import load_recipe, write_recipe
+from training.session import begun, run_recipe
 
 
 def train_folder(
@@ -27,10 +30,14 @@ def train_folder(
 ) -> CheckpointConfig:
     """Choose recipes for the pictures in `folder`, write them to `runs`, and train them in order.
 
-    The last one's run, `runs`/NAME, is named after the folder; its recipe is `runs`/NAME.toml. A
-    teacher that is trained already is used as it is. Raises what `run_recipe` raises, before
-    anything is written where that can be known.
+    The last one's run, `runs`/NAME, is named after the folder; its recipe is `runs`/NAME.toml, written
+    when its run starts. A teacher that is trained already is used as it is. Of several processes the
+    first alone speaks. Raises what `run_recipe` raises, before anything is written where that can be
+    known, and RecipeError if another recipe is in the place of a chosen one.
     """
+    processes = Processes.current()
+    if not processes.first:
+        say = _silent
     found = survey(folder)
     whole = folder.resolve()
     name = run_name(whole.name)
@@ -42,13 +49,17 @@ def train_folder(
     *_, last = choice.recipes
     ahead = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
     for recipe in ahead:
-        if not resume:
-            refuse_finished(runs / recipe.name)
-        _fetch(recipe)
-    for recipe in ahead:
-        path = runs / f"{recipe.name}.toml"
+        begun(runs / recipe.name, recipe, resume)
+        _refuse_to_replace(_place(runs, recipe), recipe)
+    with processes.first_alone():
+        for recipe in ahead:
+            _fetch(recipe)
+
+    def write(recipe: Recipe) -> None:
+        path = _place(runs, recipe)
         write_recipe(recipe, path, [f"Chosen for {len(found.counts)} classes:", *choice.reasons])
         say(f"recipe: {path}")
+
     configs = [
         run_recipe(
             recipe,
@@ -58,6 +69,7 @@ def train_folder(
             resume=resume,
             compiled=compiled,
             say=say,
+            on_start=partial(write, recipe),
         )
         for recipe in ahead
     ]
@@ -70,8 +82,24 @@ def run_name(folder: str) -> str:
     return name or "pictures"
 
 
+def _place(runs: Path, recipe: Recipe) -> Path:
+    return runs / f"{recipe.name}.toml"
+
+
 def _is_trained(directory: Path, recipe: Recipe) -> bool:
-    return (directory / CONFIG).is_file() and load_checkpoint(directory)[1].recipe == recipe
+    return (directory / CONFIG).is_file() and read_config(directory).recipe == recipe
+
+
+def _refuse_to_replace(path: Path, recipe: Recipe) -> None:
+    if path.exists() and load_recipe(str(path)) != recipe:
+        raise RecipeError(
+            f"{path} holds another recipe than is chosen now: train that one with "
+            f"`offramp train {path}`, or move it away."
+        )
+
+
+def _silent(_: str) -> None:
+    """What the other processes say."""
 
 
 def _fetch(recipe: Recipe) -> None:

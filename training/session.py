@@ -13,6 +13,7 @@ from training.checkpoint import (
     CONFIG,
     RESUME,
     CheckpointConfig,
+    ResumeState,
     load_checkpoint,
     read_config,
     resume_state,
@@ -41,23 +42,26 @@ def run_recipe(
     resume: bool = False,
     compiled: bool = False,
     say: Callable[[str], None] = print,
+    on_start: Callable[[], None] = lambda: None,
 ) -> CheckpointConfig:
     """Train `recipe` in directory `runs`/NAME and write its checkpoint there.
 
     A new run starts unless `resume`; with it, a finished run is left as it is. `compiled` passes the
-    step through torch.compile. Of several processes (training/distributed.py) only the first writes
-    and speaks. Raises RecipeError, DataError, CheckpointError, BusyError, WriteError or DivergedError;
-    nothing of an earlier run is overwritten unless it is resumed.
+    step through torch.compile. Of several processes (training/distributed.py) only the first writes,
+    speaks and, when nothing is left that could be refused, calls `on_start`. Raises RecipeError,
+    DataError, CheckpointError, BusyError, WriteError or DivergedError; nothing of an earlier run is
+    overwritten unless it is resumed.
     """
     directory = runs / recipe.name
     processes = Processes.current()
     processes.share(recipe.train.batch_size)
     target = choose_device(device)
     if (directory / CONFIG).is_file():
-        return _finished(directory, recipe, resume, processes, say)
+        begun(directory, recipe, resume)
+        return _finished(directory, recipe, processes, say)
     with processes.first_alone():
         dataset = load_dataset(recipe.data, data_root, download)
-    teacher, teacher_config = load_teacher(recipe, runs)
+    teacher, teacher_config = load_teacher(recipe, dataset, runs)
     dataset = use_statistics(recipe, dataset, teacher_config, runs)
 
     torch.manual_seed(recipe.seed)
@@ -72,16 +76,17 @@ def run_recipe(
         compile_step(step, target)
     directory.mkdir(parents=True, exist_ok=True)
 
-    run = Run(directory, recipe, step, train_split, held_out, target, processes)
+    run = Run(directory, recipe, step, train_split, held_out, target, processes, dataset.listing)
     if processes.first:
         with locked(directory):
-            first_epoch = _first_epoch(run, resume)
+            first_epoch = _first_epoch(run, resume, dataset)
+            on_start()
             say(_headline(run))
             with Report(directory, run.epochs, first_epoch) as report:
                 train(run, report, first_epoch)
             _finish(run, report.history, dataset, teacher_config)
     else:
-        train(run, None, _first_epoch(run, resume))
+        train(run, None, _first_epoch(run, resume, dataset))
     processes.wait()
     return read_config(directory)
 
@@ -107,6 +112,7 @@ def _finish(
         mean=dataset.mean,
         std=dataset.std,
         image_size=(dataset.train.images.shape[1], dataset.train.images.shape[2]),
+        listing=dataset.listing,
         teacher_test=teacher.test if teacher else None,
         held_out=history[-1].held_out,
         test=accuracies(predict(network, run.step.normalize, test), test.labels),
@@ -117,25 +123,39 @@ def _finish(
     (run.directory / RESUME).unlink()
 
 
-def refuse_finished(directory: Path) -> None:
-    """Raise CheckpointError if there is a finished run in `directory`."""
+def begun(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
+    """The state of the unfinished run of `recipe` in `directory`, if there is one.
+
+    Raises CheckpointError if a run is there, finished or not, that `recipe` may not go on with.
+    """
     if (directory / CONFIG).is_file():
-        raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
+        if not resume:
+            raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
+        if read_config(directory).recipe != recipe:
+            raise CheckpointError(
+                f"{directory} holds a finished run of another recipe; move it away."
+            )
+        return None
+    state = resume_state(directory)
+    if state is None:
+        return None
+    if not resume:
+        raise CheckpointError(
+            f"{directory} holds a run stopped after epoch {state.epochs_done}: "
+            "add --resume to go on, or move it away."
+        )
+    if state.recipe != recipe:
+        raise CheckpointError(
+            f"{directory} was begun with another recipe; move it away to train anew."
+        )
+    return state
 
 
 def _finished(
-    directory: Path,
-    recipe: Recipe,
-    resume: bool,
-    processes: Processes,
-    say: Callable[[str], None],
+    directory: Path, recipe: Recipe, processes: Processes, say: Callable[[str], None]
 ) -> CheckpointConfig:
-    """The config of the finished run in `directory`, if it is `recipe` that was to be resumed."""
-    if not resume:
-        refuse_finished(directory)
+    """The config of the finished run in `directory`, which is whole."""
     _, config = load_checkpoint(directory)
-    if config.recipe != recipe:
-        raise CheckpointError(f"{directory} holds a finished run of another recipe; move it away.")
     if processes.first:
         with locked(directory):
             (directory / RESUME).unlink(missing_ok=True)  # a kill may have come just before
@@ -143,20 +163,17 @@ def _finished(
     return config
 
 
-def _first_epoch(run: Run, resume: bool) -> int:
-    directory, state = run.directory, resume_state(run.directory)
+def _first_epoch(run: Run, resume: bool, dataset: Dataset) -> int:
+    directory = run.directory
     if (directory / CONFIG).is_file():
         raise CheckpointError(f"another process has just finished the run in {directory}.")
+    state = begun(directory, run.recipe, resume)
     if state is None:
         return 0
-    if not resume:
+    if not dataset.matches(state.listing):
         raise CheckpointError(
-            f"{directory} holds a run stopped after epoch {state.epochs_done} of {run.epochs}: "
-            "add --resume to go on, or move it away."
-        )
-    if state.recipe != run.recipe:
-        raise CheckpointError(
-            f"{directory} was begun with another recipe; move it away to train anew."
+            f"{directory} was begun with other pictures than {dataset.name} holds now; "
+            "move it away to train anew."
         )
     return state.epochs_done
 

@@ -428,6 +428,7 @@ def test_probes_answer_while_the_engine_is_busy(client: Client, pngs: list[bytes
     client.runner.run(scenario())
 
 
+@pytest.mark.serial
 def test_decoding_does_not_hold_the_event_loop(
     client: Client, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from offramp.cli import main
@@ -65,6 +66,21 @@ class Offramp:
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has computed so far, which a busy machine does not stretch; 0 once it has ended."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text("ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            return 0.0
+        user, system = map(int, stat.rpartition(")")[2].split()[11:13])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
+
+    def wait_for_cpu(self, seconds: float) -> None:
+        """Wait until it has computed for so long, or has ended."""
+        while self._process.is_alive() and self.cpu_seconds < seconds:
+            time.sleep(0.005)
+
     def send(self, number: int) -> None:
         """Send it signal `number`, unless it has ended."""
         if self._process.is_alive():
@@ -74,6 +90,26 @@ class Offramp:
         """SIGKILL; its exit code."""
         self.send(signal.SIGKILL)
         return self.wait()
+
+
+def two(
+    cwd: Path, arguments: Sequence[str], first: Mapping[int, Callable[[], None]]
+) -> list[Offramp]:
+    """`offramp` with `arguments` as two processes on the CPU that find each other as torchrun has them
+    do; `first` is called in the process of that rank before."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        Offramp(
+            *(*arguments, "--device", "cpu"),
+            cwd=cwd,
+            first=first.get(rank),
+            environment={**common, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
 
 
 def _offramp(

@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from tests.training.processes import Offramp, context
+from tests.training.processes import context, two
 from tests.training.test_robustness import kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
@@ -100,22 +99,7 @@ def assert_close(place: Path, alone: Path) -> None:
     assert config.held_out.exits == pytest.approx(single.held_out.exits, abs=0.3)
 
 
-def two(place: Path, first: dict[int, Callable[[], None]]) -> list[Offramp]:
-    """`offramp train student.toml` as two processes that find each other as torchrun has them do;
-    `first` is called in the process of that rank before."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        Offramp(
-            *("train", "student.toml", "--device", "cpu", "--resume"),
-            cwd=place,
-            first=first.get(rank),
-            environment={**common, "RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
+STUDENTS_RUN = ("train", "student.toml", "--resume")
 
 
 def test_two_processes_of_torchrun_train_what_one_does(place: Path, alone: Path) -> None:
@@ -143,7 +127,7 @@ def test_two_processes_of_torchrun_train_what_one_does(place: Path, alone: Path)
 
 def test_when_one_of_two_is_killed_both_end_and_one_alone_goes_on(place: Path, alone: Path) -> None:
     deadly = functools.partial(kill_at, "resume.safetensors", "after", 1)
-    killed, other = two(place, {0: deadly})
+    killed, other = two(place, STUDENTS_RUN, {0: deadly})
     assert killed.wait() == -signal.SIGKILL
     assert other.wait() > 0
     state = resume_state(place / "runs" / "student")
@@ -168,7 +152,7 @@ def diverge() -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_of_two_ends_both_with_one_sentence(place: Path, rank: int) -> None:
-    processes = two(place, {rank: diverge})
+    processes = two(place, STUDENTS_RUN, {rank: diverge})
     assert [process.wait() for process in processes] == [2, 2]
     said = "".join(process.output for process in processes)
     assert said.count("offramp: the loss is nan in epoch 2") == 1
@@ -186,7 +170,7 @@ def fail() -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_other_process_does_not_wait_for_one_that_failed(place: Path, rank: int) -> None:
-    processes = two(place, {rank: fail})
+    processes = two(place, STUDENTS_RUN, {rank: fail})
     assert processes[rank].wait() == 2
     assert processes[1 - rank].wait() > 0
     said = "".join(process.output for process in processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 import training.photos
-from tests.conftest import offramp
+from tests.commands import call
+from tests.training.processes import two
 from training.choose import Choice, choose
 from training.data.survey import Survey, survey
 from training.errors import CheckpointError, DataError, RecipeError
@@ -29,25 +31,43 @@ def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
     return folder
 
 
+def brief(*arguments: object, **options: bool) -> Choice:
+    """Recipes as `choose` gives them, but for a single epoch of the smallest networks."""
+    choice = choose(*arguments, **options)  # type: ignore[arg-type]
+    small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
+    recipes = [
+        recipe.model_copy(
+            update={
+                "train": recipe.train.model_copy(update={"epochs": 1}),
+                "network": recipe.network.model_copy(update=small),
+            }
+        )
+        for recipe in choice.recipes
+    ]
+    return Choice(tuple(recipes), choice.reasons)
+
+
+def choose_briefly() -> None:
+    training.photos.choose = brief  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes as chosen, but for a single epoch of the smallest networks."""
+    monkeypatch.setattr(training.photos, "choose", brief)
 
-    def short(*arguments: object, **options: bool) -> Choice:
-        choice = choose(*arguments, **options)  # type: ignore[arg-type]
-        small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
-        recipes = [
-            recipe.model_copy(
-                update={
-                    "train": recipe.train.model_copy(update={"epochs": 1}),
-                    "network": recipe.network.model_copy(update=small),
-                }
-            )
-            for recipe in choice.recipes
-        ]
-        return Choice(tuple(recipes), choice.reasons)
 
-    monkeypatch.setattr(training.photos, "choose", short)
+class Killed(BaseException):
+    """Stands for a kill after the last epoch."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below `directory`, by its relative name."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_survey_counts_what_is_trained_on_and_measures_the_shorter_sides(tmp_path: Path) -> None:
@@ -100,10 +120,88 @@ def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 5, (36, 36))
-    (folder / "dark" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"dark/0\.png"):
-        train_folder(folder, runs=tmp_path / "runs", device="cpu")
-    assert not (tmp_path / "runs").exists()
+    picture = folder / "dark" / "0.png"
+    for damaged in (b"no picture", picture.read_bytes()[:200]):  # the header is whole
+        picture.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"dark/0\.png"):
+            train_folder(folder, runs=tmp_path / "runs", device="cpu")
+        assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("_brief")
+def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+
+    def train(resume: bool) -> None:
+        train_folder(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.session._finish", killed)
+        with pytest.raises(Killed):
+            train(resume=False)
+    before = contents(runs)
+    assert {"photos.toml", "photos/resume.safetensors"} <= before.keys()
+    with pytest.raises(CheckpointError, match="add --resume"):
+        train(resume=False)
+    # More of them change the recipe that is chosen, another name the split alone.
+    for number in range(10, 20):
+        shutil.copy(folder / "dark" / "0.png", folder / "dark" / f"{number}.png")
+    with pytest.raises(CheckpointError, match="begun with another recipe"):
+        train(resume=True)
+    for number in range(10, 20):
+        (folder / "dark" / f"{number}.png").unlink()
+    (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
+    with pytest.raises(CheckpointError, match="begun with other pictures"):
+        train(resume=True)
+    assert contents(runs) == before
+    (folder / "dark" / "a.png").rename(folder / "dark" / "0.png")
+    train(resume=True)
+    assert (runs / "photos" / "checkpoint.json").is_file()
+
+
+@pytest.mark.usefixtures("_brief")
+def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+
+    def train() -> None:
+        train_folder(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
+
+    train()
+    (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
+    refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
+    assert refused.refused_in_one_sentence
+    assert "was trained on other pictures than photos holds now" in refused.err
+    assert not (tmp_path / "bundle").exists()
+    (runs / "photos").rename(tmp_path / "before")
+    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other pictures"):
+        train()
+
+
+@pytest.mark.usefixtures("_brief")
+def test_a_recipe_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+    (runs / "photos").rename(tmp_path / "before")
+    file = runs / "photos.toml"
+    file.write_text(file.read_text().replace("flip = true", "flip = false"))
+    edited = contents(runs)
+    with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
+        train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+    assert contents(runs) == edited
+
+
+def test_of_two_processes_one_says_what_was_chosen(tmp_path: Path) -> None:
+    pictures(tmp_path / "photos", 10, (36, 36))
+    processes = two(
+        tmp_path, ("train", "--data", "photos"), dict.fromkeys(range(2), choose_briefly)
+    )
+    assert [process.wait() for process in processes] == [0, 0], processes[0].output
+    first, second = (process.output for process in processes)
+    assert first.count("- 16 training pictures in 2 classes") == 1
+    assert first.count("recipe: runs/photos.toml") == 1
+    assert second == ""
 
 
 @pytest.mark.parametrize(
@@ -123,10 +221,10 @@ def test_a_run_is_named_after_its_folder(folder: str, name: str) -> None:
     ],
 )
 def test_the_command_line_says_one_sentence_and_leaves_nothing(
-    tmp_path: Path, arguments: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
-    done = offramp(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments)
+    assert done.refused_in_one_sentence
+    assert says in done.err
     assert list(tmp_path.iterdir()) == []

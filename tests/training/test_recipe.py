@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import offramp
+from tests.commands import call
+from training.data.cifar import FILE_MD5, FOLDER
 from training.errors import RecipeError
 from training.recipe_files import load_recipe, shipped_recipes
 
@@ -23,6 +25,8 @@ method = "cross_entropy"
 [train]
 epochs = 1
 """
+
+OTO = '"oto"\n[teacher]\nrecipe = "digits-teacher"'
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -112,11 +116,48 @@ def test_an_unknown_name_lists_what_there_is() -> None:
     ],
 )
 def test_the_command_line_says_one_sentence_and_leaves_with_2(
-    tmp_path: Path, arguments: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
-    done = offramp(*arguments, *(["--data", "data"]), cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("offramp: ")
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments, "--data", "data")
+    assert done.refused_in_one_sentence
+    assert says in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def cut_short(place: Path) -> list[str]:
+    """CIFAR-100 of which only the first byte of each file has arrived."""
+    (place / FOLDER).mkdir()
+    for name in FILE_MD5:
+        (place / FOLDER / name).write_bytes(b"\x80")
+    return ["train", "cifar100-teacher"]
+
+
+def unknown_key(place: Path) -> list[str]:
+    return ["train", written(place, GOOD.replace("epochs = 1", "epochs = 1\nepoch = 2"))]
+
+
+def impossible_pair(place: Path) -> list[str]:
+    student = GOOD.replace("width = 8", "exits = [4]").replace("held_out = 100", "held_out = 300")
+    return ["train", written(place, student.replace('"cross_entropy"', OTO))]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (cut_short, "md5"),
+        (unknown_key, "train.epoch: Extra inputs are not permitted"),
+        (impossible_pair, "teacher digits-teacher has 4 exits and mine 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_sentence_and_leaves_nothing(
+    workplace: Path, tmp_path: Path, mistake: Callable[[Path], list[str]], says: str
+) -> None:
+    arguments = mistake(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = call(*arguments, "--data", tmp_path, "--runs", workplace / "runs")
+    assert done.refused_in_one_sentence
+    assert says in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+    runs = {path.name for path in (workplace / "runs").iterdir()}
+    assert runs == {"digits-teacher", "digits-oto"}

@@ -9,7 +9,9 @@ pictures, are passed over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,7 @@ def load_folder(directory: Path, side: int) -> Dataset:
         classes=classes,
         mean=mean,
         std=std,
+        listing=_digest(directory, paths, labels, count),
     )
 
 
@@ -130,6 +133,17 @@ def _flatten(listing: Listing) -> tuple[list[Path], NDArray[np.int64]]:
     paths = [path for pictures in listing.values() for path in pictures]
     sizes = [len(pictures) for pictures in listing.values()]
     return paths, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _digest(
+    directory: Path, paths: Sequence[Path], labels: NDArray[np.int64], training: int
+) -> str:
+    """SHA-256 of the pictures' labels and names below `directory`, in their order, the first
+    `training` of which are trained with. The held-out split depends on nothing else."""
+    digest = hashlib.sha256(f"{training}\0".encode())
+    for path, label in zip(paths, labels, strict=True):
+        digest.update(f"{label} ".encode() + os.fsencode(path.relative_to(directory)) + b"\0")
+    return digest.hexdigest()
 
 
 def share_to_test(pictures: int) -> int:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from training.checkpoint import ExitAccuracies
 from training.data.shapes import SHAPES
+from training.files import replacing
 from training.models.cost import network_cost
 from training.table.compose import Cell, Variant, cell_recipe, find_recipe
 from training.table.definition import Table
@@ -143,6 +144,5 @@ def _taught(name: str, results: Results) -> Taught:
 def write(filled: Filled, file: Path) -> None:
     """Write `filled` as JSON, replacing `file` in one step."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_text(filled.model_dump_json(indent=1) + "\n", "utf-8")
-    part.replace(file)
+    with replacing(file) as part:
+        part.write_text(filled.model_dump_json(indent=1) + "\n", "utf-8")

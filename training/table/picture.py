@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.files import replacing
 from training.table.measure import Filled
 from training.table.render import by_pair, heading
 
@@ -15,7 +16,8 @@ def draw(filled: Filled, path: Path) -> None:
     pairs = list(by_pair(filled.cells))
     tallest = max(len(cells) for _, cells in pairs)
     figure = Figure(figsize=(4.2 * len(pairs) + 2.0, 0.26 * tallest + 1.6), layout="constrained")
-    figure.suptitle(heading(filled))
+    trained = any(cell.measured for cell in filled.cells)
+    figure.suptitle(heading(filled) + ("" if trained else ": none measured yet"))
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
     for panel, (pair, cells) in zip(panels, pairs, strict=True):
         published = [(c.published, y) for y, c in enumerate(cells) if c.published is not None]
@@ -35,9 +37,8 @@ def draw(filled: Filled, path: Path) -> None:
         panel.set(title=pair, xlabel="test accuracy, %", ylim=(len(cells) - 0.5, -0.5))
         panel.grid(axis="y", linewidth=0.3)
     panels[0].legend(loc="lower left", fontsize="small")
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=100)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=100, format="png")
 
 
 def _columns(points: list[tuple[float, int]]) -> tuple[list[float], list[int]]:

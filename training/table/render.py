@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from training.errors import RecipeError
+from training.files import replacing
 from training.table.measure import Figures, Filled, Spread
 
 NONE = "-"
@@ -114,9 +115,8 @@ def into_document(path: Path, filled: Filled) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise RecipeError(f"{path} has no place for this table: add the lines {begin} and {end}.")
-    part = path.with_name(path.name + ".part")
-    part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
 
 
 def _stages(cells: Sequence[Figures]) -> int:

@@ -104,7 +104,7 @@ def snapshots(runs: Path, method: str) -> Snapshots:
     splits = [
         Resident.of(dataset.train.take(part), torch.device("cpu")) for part in (kept, held_out)
     ]
-    teacher, _ = load_teacher(what, runs)
+    teacher, _ = load_teacher(what, dataset, runs)
     step = build_step(what, dataset, teacher, runs, splits[0].labels)
     watched = Snapshots(step)
     directory = runs / method

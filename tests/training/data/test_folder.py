@@ -48,6 +48,35 @@ def test_a_fifth_of_every_class_is_the_test_split_and_always_the_same(tmp_path: 
     assert np.array_equal(load(tmp_path / "photos").test.images, found.test.images)
 
 
+def test_the_listing_changes_with_what_the_split_is_made_of_and_with_nothing_else(
+    tmp_path: Path,
+) -> None:
+    for name in "ab":
+        fill(tmp_path / "photos" / name, 6, 1)
+    before = load(tmp_path / "photos")
+    picture(tmp_path / "photos" / "a" / "000.png", (9, 9, 9))
+    moved = (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert before.matches(load(moved).listing)
+    for change in (
+        lambda: (moved / "a" / "000.png").rename(moved / "a" / "900.png"),
+        lambda: (moved / "a" / "900.png").rename(moved / "b" / "900.png"),
+        lambda: picture(moved / "a" / "000.png", (9, 9, 9)),
+    ):
+        change()
+        assert not before.matches(load(moved).listing)
+    (moved / "b" / "900.png").unlink()
+    assert before.matches(load(moved).listing)
+
+
+def test_the_listing_tells_pictures_to_train_from_those_to_test(tmp_path: Path) -> None:
+    for name in "ab":
+        for part in ("train", "test"):
+            fill(tmp_path / part / name, 6, 1)
+    before = load(tmp_path)
+    (tmp_path / "test" / "a" / "000.png").rename(tmp_path / "train" / "a" / "900.png")
+    assert not before.matches(load(tmp_path).listing)
+
+
 def test_a_relative_path_begins_at_the_data_root(tmp_path: Path) -> None:
     for name in "ab":
         fill(tmp_path / "photos" / name, 5, 9)

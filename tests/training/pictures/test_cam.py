@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from tests.commands import call
-from tests.conftest import offramp
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import Normalize
 from training.pictures.cam import look, overlay
@@ -30,9 +29,9 @@ def test_a_picture_has_a_row_per_image_and_says_each_exits_answer(
 ) -> None:
     output = tmp_path / "cam.png"
     photos = [str(IMAGES / "flower.jpg"), str(IMAGES / "china.jpg")]
-    done = offramp("picture", "cam", str(run), *photos, "-o", str(output), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    *lines, last = done.stdout.splitlines()
+    done = call("picture", "cam", run, *photos, "-o", output)
+    assert done.code == 0, done.err
+    *lines, last = done.out.splitlines()
     answer = r"exit {} \d [01]\.\d\d"
     for name, line in zip(("flower.jpg", "china.jpg"), lines, strict=True):
         assert re.fullmatch(name + ": " + ", ".join(answer.format(k) for k in (1, 2, 3, 4)), line)

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from offramp.cli import app, main
 from training.assemble import load_teacher
 from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoint
-from training.errors import CheckpointError, DivergedError, RecipeError
+from training.data.dataset import load_dataset
+from training.errors import CheckpointError, DivergedError, RecipeError, WriteError
 from training.files import locked
 from training.recipe import Recipe
 from training.recipe_files import load_recipe
@@ -141,6 +142,24 @@ def test_a_damaged_file_of_results_is_refused_in_one_sentence(tmp_path: Path) ->
     (tmp_path / "out" / "table-digits.json").write_text("{")
     with pytest.raises(CheckpointError, match="not a file of results"):
         session(tmp_path)
+
+
+def test_a_full_disk_leaves_json_and_picture_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session(tmp_path).write()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("pathlib.Path.write_text", "matplotlib.figure.Figure.savefig"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(WriteError, match="No space left") as caught:
+                session(tmp_path).write()
+        assert caught.value.exit_code == 2
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_the_table_goes_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
@@ -273,7 +292,7 @@ def test_a_mistake_is_said_in_one_sentence_and_leaves_nothing(
 def test_a_missing_teacher_is_named_as_the_recipe_that_trains_it(tmp_path: Path) -> None:
     student = load_recipe("digits/resnet18-resnet10/oto/epochs2")
     with pytest.raises(RecipeError) as missing:
-        load_teacher(student, tmp_path)
+        load_teacher(student, load_dataset(student.data, tmp_path), tmp_path)
     (named,) = re.findall("`offramp train (.*)`", str(missing.value))
     assert load_recipe(named).name == named == "digits/resnet18/heads/epochs2/seed0"
 

@@ -91,7 +91,8 @@ class Conversion(_Table):
 
     `scheme` is how int8 represents (activations, weights): u8s8 or s8s8; `images` of the held-out split
     set the activations' ranges; `kept` names what stayed in float32, as stage/node. `held_out` and
-    `test` are every exit's accuracy before: those in `exits` are after.
+    `test` are every exit's accuracy before: those in `exits` are after. `agreement` is the share of
+    test images, in percent, that each exit gives the same class as before.
     """
 
     scheme: Literal["u8s8", "s8s8"] | None
@@ -99,6 +100,7 @@ class Conversion(_Table):
     kept: tuple[str, ...]
     held_out: tuple[Accuracy, ...]
     test: tuple[Accuracy, ...]
+    agreement: tuple[Percent, ...]
 
 
 class GraphEntry(_Table):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle import Conversion, Precision
+from exports.certificate import halves
 from exports.errors import ExportError
 from exports.measure import Measured, measure
 from exports.quantize import Prepared, Scheme, halve, prepare, quantize, saturates
@@ -46,15 +47,18 @@ def convert(
 ) -> Converted:
     """The float32 `stages`, which were `measured`, in int8 or fp16.
 
-    For int8, held-out images set the activations' ranges, and nodes stay in float32 where that is
-    what the ensemble's accuracy on the held-out split needs.
+    For int8, images of the held-out split's first half set the activations' ranges, and nodes stay in
+    float32 where that is what the ensemble's accuracy there needs.
     """
     scheme: Scheme | None = None
     images, kept = 0, none_kept(stages)
     if precision == "fp16":
         made = tuple(halve(stage) for stage in stages)
     else:
-        chosen = data.held_out.images[_spread(len(data.held_out), CALIBRATION_IMAGES)]
+        # What a policy will be certified on has no part in how the network is quantised.
+        first, _ = halves(len(data.held_out))
+        held_out, exact = data.held_out.take(first), before.held_out.take(first).logits
+        chosen = held_out.images[_spread(len(held_out), CALIBRATION_IMAGES)]
         images = len(chosen)
         say(f"calibrating {len(stages)} stages on {images} held-out images")
         # Each stage is calibrated on the float32 features of the one before.
@@ -63,7 +67,7 @@ def convert(
         reduced = saturates()
         scheme = _faster(prepared, reduced, chosen[0], say) if target == "auto" else target
         trial = Trial(tuple(stages), tuple(prepared), scheme, reduced)
-        kept = keep_sensitive(trial, data.held_out, before.held_out.logits, say)
+        kept = keep_sensitive(trial, held_out, exact, say)
         made = trial.build(kept)
     after = measure(made, data)
     same = before.test.logits.argmax(axis=2) == after.test.logits.argmax(axis=2)

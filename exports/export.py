@@ -71,9 +71,7 @@ def export_bundle(
         costs = [entry.macs for entry in entries]
         write_table(folder / CALIBRATION, measured.held_out, "held_out")
         table_sha256 = sha256((folder / CALIBRATION).read_bytes())
-        policy, promise = default_policy(
-            measured.held_out, measured.scaling, costs, table_sha256
-        )
+        policy, promise = default_policy(measured.held_out, measured.scaling, costs, table_sha256)
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
         whole = _graphs(stages, policy, measured, graphs)
         files |= {entry.file: content for entry, content in whole}

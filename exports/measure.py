@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exports.bundle import Accuracy, Table
+from exports.bundle import Accuracy, Table, stored
+from exports.certificate import halves
 from exports.policy import Floats, Scaling, running_ensemble
 from exports.runner import StageRunner
 from exports.source import Data
@@ -14,7 +15,8 @@ from exports.tuning import fit_scaling
 
 @dataclass(frozen=True)
 class Measured:
-    """Every exit's logits on both splits, and the temperatures and weights fitted on the held-out one."""
+    """Every exit's logits on both splits, and the temperatures and weights fitted on the half of the
+    held-out one that no policy is certified on."""
 
     held_out: Table
     test: Table
@@ -34,9 +36,10 @@ class Measured:
 def measure(stages: Sequence[bytes], data: Data) -> Measured:
     """Run `stages` on both splits."""
     runner = StageRunner(stages)
-    held_out = Table(runner.logits(data.held_out.images), data.held_out.labels)
+    held_out = stored(Table(runner.logits(data.held_out.images), data.held_out.labels))
     test = Table(runner.logits(data.test.images), data.test.labels)
-    return Measured(held_out, test, fit_scaling(held_out))
+    first, _ = halves(len(held_out.labels))
+    return Measured(held_out, test, fit_scaling(held_out.take(first)))
 
 
 def _percent(logits: Floats, table: Table) -> float:

@@ -53,9 +53,10 @@ def export_bundle(
 
     Temperatures, weights and the default policy come from one half of the held-out split of the data,
     which must be under `data_root`, and the policy's certificate from the other; accuracies are
-    measured in onnxruntime on the stages as written. `graphs` are whole networks to write too. The bundle appears whole or not at all. Raises ExportError if
-    `target` exists, a graph differs from torch, or the precision costs more than half a point (unless
-    `allow_loss`); CheckpointError, BundleError, DataError.
+    measured in onnxruntime on the stages as written. `graphs` are whole networks to write too. The
+    bundle appears whole or not at all. Raises ExportError if `target` exists, a graph differs from
+    torch, or the precision costs more than half a point (unless `allow_loss`); CheckpointError,
+    BundleError, DataError.
     """
     with whole_or_absent(target) as folder:
         found = open_source(source, data_root, say)

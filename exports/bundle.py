@@ -173,7 +173,9 @@ class Manifest(_Table):
         if len(self.provenance.test_default.exit_shares) != len(self.exits):
             raise ValueError("exit_shares must have one entry per exit")
         before = self.conversion
-        if before and {len(before.held_out), len(before.test)} != {len(self.exits)}:
+        if before and {len(before.held_out), len(before.test), len(before.agreement)} != {
+            len(self.exits)
+        }:
             raise ValueError("conversion must have one accuracy per exit and split")
         for graph in self.graphs:
             reaches = range(1, len(self.exits) + 1)

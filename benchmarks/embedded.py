@@ -1,10 +1,12 @@
-"""Measures a bundle in process: accuracy, cost and time of every exit, the ensemble and early exit.
+"""Measures the embedded bundle in process, float32 beside int8: accuracy, cost and time of every exit,
+the ensemble and early exit.
 
     OFFRAMP_DATA=data python benchmarks/embedded.py
 
-Accuracies are of all test images. Times are of one image at a time on one thread: the policies take
-turns on the same images, `--repeats` times over, and the median of each is given, so that the ratios
-hold on a machine with other work too. Writes a JSON file and the picture of the trade-off.
+Accuracies are of all test images. Times are of one image at a time on one thread: precisions and
+policies take turns on the same images, `--repeats` times over, and the median of each is given, so
+that the ratios hold on a machine with other work too. Writes a JSON file, the picture of the trade-off
+and the README's table.
 """
 
 from __future__ import annotations
@@ -25,39 +27,50 @@ from matplotlib.figure import Figure
 from exports.bundle import Bundle, load_bundle
 from exports.bundles import embedded
 from exports.policy import Floats, Policy, simulate
+from exports.runner import StageRunner
 from serving.engine import Engine
 from training.data.dataset import Split, load_dataset
 from training.recipe import DataRecipe
 
 HERE = Path(__file__).parent
+FP32 = HERE / "bundles" / "cifar100-oto-fp32"
+BEGIN, END = "<!-- table: benchmarks/embedded.py -->\n", "<!-- end -->"
+Result = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, print the table, write the JSON and the picture."""
+    """Measure, print the table, write the JSON, the picture and the README's table."""
     arguments = _arguments()
-    bundle = load_bundle(arguments.bundle)
-    data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
+    bundles = {b.manifest.precision: b for b in map(load_bundle, arguments.bundles)}
+    last = list(bundles.values())[-1]
+    data = DataRecipe.model_validate(last.manifest.provenance.recipe["data"])
     test = load_dataset(data, arguments.data).test
-    engine = Engine(bundle, threads=1)
-    logits = all_logits(engine, test)
-    policies = points(bundle)
-    rows = {
-        name: accuracy_and_cost(bundle, policy, logits, test) for name, policy in policies.items()
+    logits = {name: StageRunner(b.stages).logits(test.images) for name, b in bundles.items()}
+    measured = {
+        name: {
+            "megabytes": round(sum(map(len, bundle.stages)) / 1e6, 2),
+            "rows": {
+                row: accuracy_and_cost(bundle, policy, logits[name], test)
+                for row, policy in points(bundle).items()
+            },
+        }
+        for name, bundle in bundles.items()
     }
-    timed = milliseconds(engine, policies, test, arguments.images, arguments.repeats)
-    for name, value in timed.items():
-        rows[name]["ms"] = value
+    timed = milliseconds(bundles, test, arguments.images, arguments.repeats)
+    for (name, row), value in timed.items():
+        measured[name]["rows"][row]["ms"] = value
     result = {
-        "bundle": bundle.manifest.name,
+        "bundle": last.manifest.name,
         "machine": machine(),
         "images_timed": arguments.images,
         "repeats": arguments.repeats,
-        "rows": rows,
+        "precisions": measured,
     }
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    draw(bundle, logits, test, arguments.picture)
-    print(table(rows))
-    print(result["machine"])
+    draw(bundles, logits, test, arguments.picture)
+    text = arguments.readme.read_text("utf-8")
+    arguments.readme.write_text(with_table(text, result), "utf-8")
+    print(table(result))
 
 
 def points(bundle: Bundle) -> dict[str, Policy]:
@@ -66,20 +79,6 @@ def points(bundle: Bundle) -> dict[str, Policy]:
     base = bundle.policy
     rows = {f"exit {k}": base.override(mode="exit", max_exit=k) for k in range(1, exits + 1)}
     return {**rows, "ensemble": base.override(mode="ensemble"), "early exit": base}
-
-
-def all_logits(engine: Engine, test: Split) -> Floats:
-    """Logits of every exit for every test image, [K, N, C]."""
-    parts = []
-    for start in range(0, len(test), 100):
-        inputs: Any = test.images[start : start + 100]
-        logits = []
-        for stage in range(1, engine.exits + 1):
-            output = engine.run_stage(stage, inputs)
-            logits.append(output.logits)
-            inputs = output.features
-        parts.append(np.stack(logits))
-    return np.concatenate(parts, axis=1)
 
 
 def accuracy_and_cost(
@@ -96,61 +95,79 @@ def accuracy_and_cost(
 
 
 def milliseconds(
-    engine: Engine, policies: dict[str, Policy], test: Split, images: int, repeats: int
-) -> dict[str, float]:
-    """Median over `repeats` of the mean milliseconds an image takes, alone, under each policy."""
+    bundles: dict[str, Bundle], test: Split, images: int, repeats: int
+) -> dict[tuple[str, str], float]:
+    """Median over `repeats` of the mean milliseconds an image takes, alone, by precision and row."""
     chosen = test.images[:images]
-    engine.classify(chosen[:50], next(iter(policies.values())))
-    seen: dict[str, list[float]] = {name: [] for name in policies}
+    engines = {name: Engine(bundle, threads=1) for name, bundle in bundles.items()}
+    for name, engine in engines.items():
+        engine.classify(chosen[:50], bundles[name].policy)
+    seen: dict[tuple[str, str], list[float]] = {}
     for _ in range(repeats):
-        for name, policy in policies.items():
-            began = time.perf_counter()
-            for image in chosen:
-                engine.classify(image[None], policy)
-            seen[name].append((time.perf_counter() - began) / images * 1e3)
-    return {name: round(statistics.median(values), 3) for name, values in seen.items()}
+        for row in points(next(iter(bundles.values()))):
+            for name, engine in engines.items():
+                policy = points(bundles[name])[row]
+                began = time.perf_counter()
+                for image in chosen:
+                    engine.classify(image[None], policy)
+                took = (time.perf_counter() - began) / images * 1e3
+                seen.setdefault((name, row), []).append(took)
+    return {key: round(statistics.median(values), 3) for key, values in seen.items()}
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    deepest = max(name for name in rows if name.startswith("exit "))
-    lines = [
-        "| answer from | test accuracy, % | mean MACs, M | ms an image | against full depth |",
-        "|---|---|---|---|---|",
+def table(result: Result) -> str:
+    """The result as Markdown: a row per answer, three columns per precision, and what it was measured on.
+
+    The ratio is against full depth, the last exit, in the first precision.
+    """
+    measured = result["precisions"]
+    first = next(iter(measured.values()))["rows"]
+    deepest = max(name for name in first if name.startswith("exit "))
+    head = "".join(f" {p}: accuracy, % | mean MACs, M | ms | speed |" for p in measured)
+    lines = [f"| answer from |{head}", "|---|" + "---|" * 4 * len(measured)]
+    for row in first:
+        cells = [f"| {row} |"]
+        for one in (part["rows"][row] for part in measured.values()):
+            ratio = first[deepest]["ms"] / one["ms"]
+            cells.append(
+                f" {one['accuracy']:.2f} | {one['mean_mmacs']:.1f} | {one['ms']:.2f} | {ratio:.2f} x |"
+            )
+        lines.append("".join(cells))
+    sizes = ", ".join(f"{part['megabytes']:.1f} MB in {p}" for p, part in measured.items())
+    lines += [
+        "",
+        f"The stages take {sizes}. Speed is against {deepest} in {next(iter(measured))}. One image at "
+        f"a time, one thread, the median of {result['repeats']} interleaved repeats over "
+        f"{result['images_timed']} images, on {result['machine']}.",
     ]
-    for name, row in rows.items():
-        ratio = rows[deepest]["ms"] / row["ms"]
-        lines.append(
-            f"| {name} | {row['accuracy']:.2f} | {row['mean_mmacs']:.1f} | {row['ms']:.2f} "
-            f"| {ratio:.2f} x |"
-        )
     return "\n".join(lines)
 
 
-def draw(bundle: Bundle, logits: Floats, test: Split, path: Path) -> None:
+def with_table(readme: str, result: Result) -> str:
+    """`readme` with the table of `result` between its marks."""
+    before, rest = readme.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    return f"{before}{BEGIN}{table(result)}\n{END}{after}"
+
+
+def draw(bundles: dict[str, Bundle], logits: dict[str, Floats], test: Split, path: Path) -> None:
     """Accuracy over mean cost for every threshold, with the exits and the policy as points."""
-    macs = [entry.macs for entry in bundle.manifest.exits]
-    scaling = bundle.manifest.scaling
-    full = macs[-1]
-    curve = []
-    for threshold in np.linspace(0, 1.001, 101):
-        policy = bundle.policy.override(mode="early_exit", threshold=float(threshold))
-        outcome = simulate(policy, logits, scaling)
-        curve.append((outcome.mean_cost(macs) / full, 100 * outcome.accuracy(test.labels)))
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*curve, strict=True), color="tab:blue", label="early exit, every threshold")
-    singles = [100 * float((own.argmax(1) == test.labels).mean()) for own in logits]
-    axes.plot([m / full for m in macs], singles, "o", color="tab:gray", label="one exit alone")
-    chosen = simulate(bundle.policy, logits, scaling)
-    axes.plot(
-        [chosen.mean_cost(macs) / full],
-        [100 * chosen.accuracy(test.labels)],
-        "*",
-        markersize=16,
-        color="tab:red",
-        label="default policy",
-    )
+    for (name, bundle), colour in zip(bundles.items(), ("tab:gray", "tab:blue"), strict=False):
+        macs = [entry.macs for entry in bundle.manifest.exits]
+        scaling, full = bundle.manifest.scaling, macs[-1]
+        curve = []
+        for threshold in np.linspace(0, 1.001, 101):
+            policy = bundle.policy.override(mode="early_exit", threshold=float(threshold))
+            outcome = simulate(policy, logits[name], scaling)
+            curve.append((outcome.mean_cost(macs) / full, 100 * outcome.accuracy(test.labels)))
+        axes.plot(*zip(*curve, strict=True), color=colour, label=f"{name}: every threshold")
+        singles = [100 * float((own.argmax(1) == test.labels).mean()) for own in logits[name]]
+        axes.plot([m / full for m in macs], singles, "o", color=colour, label=f"{name}: one exit")
+        chosen = simulate(bundle.policy, logits[name], scaling)
+        point = [chosen.mean_cost(macs) / full], [100 * chosen.accuracy(test.labels)]
+        axes.plot(*point, "*", markersize=16, color=colour, label=f"{name}: default policy")
     axes.set(xlabel="mean cost, share of full depth's MACs", ylabel="test accuracy, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
@@ -171,12 +188,13 @@ def machine() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundles", type=Path, nargs="+", default=[FP32, embedded()])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=HERE / "embedded.json")
     parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "embedded.png")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
     return parser.parse_args()
 
 

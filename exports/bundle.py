@@ -91,7 +91,8 @@ class Conversion(_Table):
 
     `scheme` is how int8 represents (activations, weights): u8s8 or s8s8; `images` of the held-out split
     set the activations' ranges; `kept` names what stayed in float32, as stage/node. `held_out` and
-    `test` are every exit's accuracy before: those in `exits` are after.
+    `test` are every exit's accuracy before: those in `exits` are after. `agreement` is the share of
+    test images, in percent, that each exit gives the same class as before.
     """
 
     scheme: Literal["u8s8", "s8s8"] | None
@@ -99,6 +100,7 @@ class Conversion(_Table):
     kept: tuple[str, ...]
     held_out: tuple[Accuracy, ...]
     test: tuple[Accuracy, ...]
+    agreement: tuple[Percent, ...]
 
 
 class GraphEntry(_Table):
@@ -171,7 +173,9 @@ class Manifest(_Table):
         if len(self.provenance.test_default.exit_shares) != len(self.exits):
             raise ValueError("exit_shares must have one entry per exit")
         before = self.conversion
-        if before and {len(before.held_out), len(before.test)} != {len(self.exits)}:
+        if before and {len(before.held_out), len(before.test), len(before.agreement)} != {
+            len(self.exits)
+        }:
             raise ValueError("conversion must have one accuracy per exit and split")
         for graph in self.graphs:
             reaches = range(1, len(self.exits) + 1)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from exports.errors import ExportError
 from offramp.errors import MissingExtraError
+
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["auto", "u8s8", "s8s8"]
+Graphs = Literal["exits", "routed"]
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    source: Annotated[
+        Path, typer.Argument(help="The directory of a finished run, or a float32 bundle.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")],
     data: Annotated[
         Path, typer.Option(envvar="OFFRAMP_DATA", help="Where data sets are kept.")
@@ -19,14 +26,49 @@ def export(
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default the recipe's.")
     ] = None,
-    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    version: Annotated[
+        str | None, typer.Option(help="The model's version; by default the bundle's, or 1.")
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="What weights and computation are in. fp16 is for GPUs, slower on CPUs."),
+    ] = "fp32",
+    target: Annotated[
+        Target,
+        typer.Option(help="int8 of activations and weights; auto: the faster on this machine."),
+    ] = "auto",
+    graphs: Annotated[
+        str,
+        typer.Option(help="Whole networks for other ONNX hosts, with commas: exits, routed."),
+    ] = "",
+    allow_loss: Annotated[
+        bool,
+        typer.Option("--allow-loss", help="Write it even if the ensemble loses over 0.5 points."),
+    ] = False,
 ) -> None:
-    """Write a checkpoint as a bundle that `offramp serve` loads."""
+    """Write a checkpoint as a bundle that `offramp serve` loads, or a bundle in another precision."""
+    if target != "auto" and precision != "int8":
+        raise ExportError(f"--target {target} is a kind of int8; add --precision int8.")
+    kinds: Any = tuple(dict.fromkeys(kind.strip() for kind in graphs.split(",") if kind.strip()))
+    for kind in kinds:
+        if kind not in get_args(Graphs):
+            raise ExportError(f"--graphs takes exits and routed, not {kind}.")
     try:
         from exports.export import export_bundle
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
-    export_bundle(checkpoint, output, data_root=data, name=name, version=version, say=typer.echo)
+        raise MissingExtraError(error.name or "onnx", "train") from error
+    export_bundle(
+        source,
+        output,
+        data_root=data,
+        name=name,
+        version=version,
+        precision=precision,
+        scheme=target,
+        graphs=kinds,
+        allow_loss=allow_loss,
+        say=typer.echo,
+    )
 
 
 def pack(

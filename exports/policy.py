@@ -150,10 +150,7 @@ def decide(policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scalin
 
     `logits` holds exit_ arrays [n, C]. Each sample is judged by its own logits alone.
     """
-    combine: Combine = policy.combine
-    if policy.mode != "early_exit":
-        combine = "running" if policy.mode == "ensemble" else "single"
-    probabilities = softmax(calibrated(logits, exit_, combine, scaling))
+    probabilities = softmax(calibrated(logits, exit_, combination(policy), scaling))
     confidence = measure_confidence(probabilities, policy.measure)
     if exit_ >= policy.max_exit:
         leaves = np.ones(len(confidence), dtype=np.bool_)
@@ -163,6 +160,13 @@ def decide(policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scalin
     else:
         leaves = np.zeros(len(confidence), dtype=np.bool_)
     return Decision(probabilities, confidence, leaves)
+
+
+def combination(policy: Policy) -> Combine:
+    """Which logits `policy` answers from: early exit has the choice, the other modes have not."""
+    if policy.mode == "early_exit":
+        return policy.combine
+    return "running" if policy.mode == "ensemble" else "single"
 
 
 def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: Scaling) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,13 @@ class StageRunner:
 
     def logits(self, images: NDArray[np.uint8], batch_size: int = 100) -> Floats:
         """Logits of every exit for uint8 images [N, H, W, 3]: float32 [K, N, C]."""
-        parts = [
-            self._batch(images[start : start + batch_size])
-            for start in range(0, len(images), batch_size)
-        ]
+        parts = [np.stack(logits) for _, logits in self._batches(images, batch_size)]
         return np.concatenate(parts, axis=1)
+
+    def inputs(self, images: NDArray[np.uint8], batch_size: int = 100) -> list[NDArray[Any]]:
+        """What each stage takes: the images themselves, then features float32 [N, C, H, W]."""
+        parts = [inputs for inputs, _ in self._batches(images, batch_size)]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def stage_milliseconds(
         self, image: NDArray[np.uint8], rounds: int = TIMED_ROUNDS
@@ -60,10 +62,15 @@ class StageRunner:
                 inputs = outputs[0]
         return tuple(statistics.median(times) for times in seen)
 
-    def _batch(self, images: NDArray[np.uint8]) -> Floats:
-        inputs, logits = images, []
-        for k, session in enumerate(self._sessions, 1):
-            *features, own = session.run(None, {stage_input(k): inputs})
-            logits.append(own)
-            inputs = features[0] if features else inputs
-        return np.stack(logits)
+    def _batches(
+        self, images: NDArray[np.uint8], size: int
+    ) -> Iterator[tuple[list[NDArray[Any]], list[Floats]]]:
+        """The inputs of every stage, and every exit's logits, a batch at a time."""
+        for start in range(0, len(images), size):
+            inputs: list[NDArray[Any]] = [images[start : start + size]]
+            logits: list[Floats] = []
+            for k, session in enumerate(self._sessions, 1):
+                *features, own = session.run(None, {stage_input(k): inputs[-1]})
+                inputs += features
+                logits.append(own)
+            yield inputs, logits

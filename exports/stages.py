@@ -6,28 +6,17 @@ import contextlib
 import io
 import logging
 import warnings
-from dataclasses import dataclass
 
 import torch
-from onnx import GraphProto
 from torch import Tensor, nn
 
 from exports.bundle import stage_input, stage_outputs
+from exports.graphs import serialised
+from exports.source import StageGraph
 from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
 
 BATCH_LIMIT = 1 << 16
-
-
-@dataclass(frozen=True)
-class StageGraph:
-    """Stage k with head k: the ONNX file's bytes, its own MACs and parameters (head included),
-    and the shape (C, H, W) of the features it hands on, None for the last."""
-
-    onnx: bytes
-    macs: int
-    params: int
-    feature_shape: tuple[int, int, int] | None
 
 
 class _Stage(nn.Module):
@@ -84,20 +73,7 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[s
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
-    model = program.model_proto
-    _strip(model.graph)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
-
-
-def _strip(graph: GraphProto) -> None:
-    """Remove what the exporter notes of its own doings: source paths, stack traces, shapes of inner
-    values. It is several times the size of a small network's weights."""
-    graph.ClearField("metadata_props")
-    graph.ClearField("value_info")
-    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    return serialised(program.model_proto)
 
 
 @contextlib.contextmanager

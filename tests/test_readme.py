@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
@@ -84,16 +86,44 @@ def test_the_embedded_bundle_leaves_earlier_where_the_threshold_is_lower(server:
     assert (exit_at(0.0), exit_at(1.1)) == (1, len(read_manifest(embedded()).exits))
 
 
-def test_the_readmes_table_is_what_the_benchmark_wrote_of_this_bundle() -> None:
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("embedded", ROOT / "benchmarks" / "embedded.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readmes_table_is_what_the_benchmark_wrote_of_these_bundles(
+    benchmark: ModuleType,
+) -> None:
     result = json.loads((ROOT / "benchmarks" / "embedded.json").read_text())
-    manifest = read_manifest(embedded())
-    assert result["bundle"] == manifest.name
-    for k, entry in enumerate(manifest.exits, 1):
-        assert result["rows"][f"exit {k}"]["accuracy"] == pytest.approx(entry.test.single, abs=0.03)
+    bundles = {"fp32": benchmark.FP32, "int8": embedded()}
+    for precision, measured in result["precisions"].items():
+        manifest = read_manifest(bundles[precision])
+        assert result["bundle"] == manifest.name
+        for k, entry in enumerate(manifest.exits, 1):
+            accuracy = measured["rows"][f"exit {k}"]["accuracy"]
+            assert accuracy == pytest.approx(entry.test.single, abs=0.03)
     text = README.read_text("utf-8")
-    for row in result["rows"].values():
-        assert f"| {row['accuracy']:.2f} | {row['mean_mmacs']:.1f} | {row['ms']:.2f} |" in text
-    assert result["machine"] in text
+    assert benchmark.with_table(text, result) == text
+
+
+def test_the_benchmark_measures_both_bundles_in_turns(
+    benchmark: ModuleType, cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = Path(shutil.copy(README, tmp_path))
+    outputs = [f"--json={tmp_path / 'json'}", f"--picture={tmp_path / 'picture.png'}"]
+    options = [f"--data={cifar_root}", "--images=2", "--repeats=1", f"--readme={readme}", *outputs]
+    monkeypatch.setattr(sys, "argv", ["embedded.py", *options])
+    benchmark.main()
+    result = json.loads((tmp_path / "json").read_text())
+    assert list(result["precisions"]) == ["fp32", "int8"]
+    for part in result["precisions"].values():
+        assert all(row["ms"] > 0 for row in part["rows"].values())
+    assert benchmark.table(result) in readme.read_text("utf-8")
 
 
 def test_the_docs_name_every_setting_and_every_recipe() -> None:

@@ -104,9 +104,9 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(
 def test_the_embedded_bundle_is_whole_small_and_free_of_images() -> None:
     bundle = load_bundle(embedded())
     files = {path.name: path.stat().st_size for path in embedded().iterdir()}
-    stages = {entry.file for entry in bundle.manifest.exits}
-    assert set(files) == stages | {"manifest.json", "policy.json", "calibration.npz", "README.md"}
-    assert sum(files.values()) <= 20e6
+    graphs = {entry.file for entry in (*bundle.manifest.exits, *bundle.manifest.graphs)}
+    assert set(files) == graphs | {"manifest.json", "policy.json", "calibration.npz", "README.md"}
+    assert sum(files.values()) <= 10e6
     assert len(bundle.manifest.labels) == 100
     with np.load(embedded() / "calibration.npz") as arrays:
         assert sorted(arrays) == ["labels", "logits", "split"]

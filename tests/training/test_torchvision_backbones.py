@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from exports.runner import StageRunner
 from exports.stages import export_stages
-from exports.verify import StageRunner, verify
+from exports.verify import verify
 from training.errors import RecipeError
 from training.models.cost import count_macs, count_parameters
 from training.models.heads import Depthwise

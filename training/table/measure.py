@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
 from training.data.shapes import SHAPES
-from training.files import replacing
 from training.models.cost import network_cost
 from training.table.compose import Cell, Variant, cell_recipe, find_recipe
 from training.table.definition import Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.files import replacing
+from offramp.files import replacing
 from training.table.measure import Filled
 from training.table.render import by_pair, heading
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from offramp.files import replacing
 from training.errors import RecipeError
-from training.files import replacing
 from training.table.measure import Figures, Filled, Spread
 
 NONE = "-"

@@ -1,0 +1,33 @@
+"""Classify images with a bundle's routed.onnx and nothing but onnxruntime: Offramp is not needed.
+
+    python examples/routed.py BUNDLE IMAGES.npy
+
+IMAGES.npy holds uint8 [N, height, width, 3] in RGB, of the size that BUNDLE/manifest.json names.
+Prints one line per image: class, confidence, and the exit it left at.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+def main(bundle: Path, images: Path) -> None:
+    """Run all images as one batch; each leaves at its own exit."""
+    labels = json.loads((bundle / "manifest.json").read_text("utf-8"))["labels"]
+    thresholds = json.loads((bundle / "policy.json").read_text("utf-8"))["thresholds"]
+    session = onnxruntime.InferenceSession(
+        bundle / "routed.onnx", providers=["CPUExecutionProvider"]
+    )
+    feeds = {"image": np.load(images), "thresholds": np.array(thresholds, np.float32)}
+    names = ["probabilities", "exit", "confidence"]
+    for probabilities, exit_, confidence in zip(*session.run(names, feeds), strict=True):
+        print(f"{labels[probabilities.argmax()]} {confidence:.6f} {exit_}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,178 @@
+"""What an export starts from: a finished run's checkpoint, or a bundle in float32.
+
+Both give the same thing: float32 stages with their cost, and the data set they were trained on. Only a
+checkpoint needs torch.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from exports.bundle import MANIFEST, InputSpec, load_bundle, load_table
+from exports.errors import ExportError
+from exports.runner import StageRunner
+from offramp import __version__
+from offramp.errors import MissingExtraError
+from training.data.dataset import Split, hold_out, load_dataset
+from training.recipe import DataRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class StageGraph:
+    """Stage k with head k: the ONNX file's bytes, its own MACs and parameters (head included),
+    and the shape (C, H, W) of the features it hands on, None for the last."""
+
+    onnx: bytes
+    macs: int
+    params: int
+    feature_shape: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits that were not trained on; `counts` are the samples of train, held_out and test."""
+
+    name: str
+    held_out: Split
+    test: Split
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A float32 network as stages, its data, and where it comes from. `recipe` is without the
+    directories of the machine it was run on."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    input: InputSpec
+    stages: tuple[StageGraph, ...]
+    data: Data
+    recipe: dict[str, Any]
+    seed: int
+    tools: dict[str, str]
+
+
+def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
+    """Read the checkpoint or the float32 bundle in directory `path`, and its data under `data_root`.
+
+    A checkpoint's stages are compared with torch. Raises ExportError, BundleError, CheckpointError
+    or DataError.
+    """
+    if (path / MANIFEST).exists():
+        return _from_bundle(path, data_root)
+    return _from_checkpoint(path, data_root, say)
+
+
+def _from_bundle(path: Path, data_root: Path) -> Source:
+    bundle = load_bundle(path)
+    manifest, origin = bundle.manifest, bundle.manifest.provenance
+    if manifest.precision != "fp32":
+        raise ExportError(
+            f"{path} is in {manifest.precision} already; convert the float32 bundle it was made of."
+        )
+    try:
+        recipe = DataRecipe.model_validate(origin.recipe.get("data"))
+    except ValidationError as error:
+        raise ExportError(f"{path} does not say which data it was trained on.") from error
+    data = _load(recipe, data_root, manifest.labels, path)
+    if not np.array_equal(data.held_out.labels, load_table(path, manifest).labels):
+        raise ExportError(
+            f"{path} was calibrated on other samples than {data.name} under {data_root} holds out."
+        )
+    before = (0, 0)
+    stages = []
+    for content, entry in zip(bundle.stages, manifest.exits, strict=True):
+        macs, params = entry.macs - before[0], entry.params - before[1]
+        stages.append(StageGraph(content, macs, params, entry.feature_shape))
+        before = (entry.macs, entry.params)
+    return Source(
+        name=manifest.name,
+        version=manifest.version,
+        labels=manifest.labels,
+        input=manifest.input,
+        stages=tuple(stages),
+        data=data,
+        recipe=origin.recipe,
+        seed=origin.seed,
+        tools=origin.tools | _tools(),
+    )
+
+
+def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
+    try:
+        import torch
+
+        from exports.stages import export_stages
+        from exports.verify import verify
+        from training.checkpoint import load_checkpoint
+        from training.models.multi_exit import Normalize
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    network, config = load_checkpoint(path)
+    recipe = config.recipe
+    data = _load(recipe.data, data_root, config.classes, path, config.listing)
+    normalize = Normalize(config.mean, config.std)
+    say(f"exporting {network.exits} stages")
+    stages = export_stages(network, normalize, config.image_size)
+    runner = StageRunner([stage.onnx for stage in stages])
+    difference = verify(runner, network, normalize, data.held_out.images)
+    say(f"onnxruntime agrees with torch: logits at most {difference:.1e} apart")
+    return Source(
+        name=recipe.name.replace("/", "-"),
+        version="1",
+        labels=config.classes,
+        input=InputSpec(height=config.image_size[0], width=config.image_size[1]),
+        stages=tuple(stages),
+        data=data,
+        recipe=_portable(recipe),
+        seed=recipe.seed,
+        tools=_tools() | {"torch": torch.__version__},
+    )
+
+
+def _load(
+    data: DataRecipe,
+    root: Path,
+    classes: tuple[str, ...],
+    path: Path,
+    listing: str | None = None,
+) -> Data:
+    dataset = load_dataset(data, root)
+    if dataset.classes != classes:
+        raise ExportError(f"{path} was trained on other classes than {dataset.name} has.")
+    if not dataset.matches(listing):
+        raise ExportError(
+            f"{path} was trained on other pictures than {dataset.name} holds now, so its held-out "
+            "split is lost: bring back those it was trained on, or train again."
+        )
+    stay, index = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
+    counts = {"train": len(stay), "held_out": len(index), "test": len(dataset.test)}
+    return Data(dataset.name, dataset.train.take(index), dataset.test, counts)
+
+
+def _portable(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the directories of the machine it was run on."""
+    content = recipe.model_dump(mode="json")
+    for table, key in (("data", "path"), ("start", "weights")):
+        if (content[table] or {}).get(key):
+            content[table][key] = Path(content[table][key]).name
+    return content
+
+
+def _tools() -> dict[str, str]:
+    return {
+        "offramp": __version__,
+        "python": platform.python_version(),
+        "onnx": version_of("onnx"),
+        "onnxruntime": version_of("onnxruntime"),
+    }

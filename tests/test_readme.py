@@ -19,6 +19,7 @@ import sklearn.datasets
 from exports.bundle import read_manifest
 from exports.bundles import embedded
 from serving.settings import Settings
+from tests.commands import call
 from tests.conftest import README, readme_commands
 from tests.servers import Server, started
 
@@ -32,6 +33,10 @@ COVERED = {
     "offramp train digits-oto": "the fixture workplace",
     "offramp export runs/digits-oto -o digits": "the fixture workplace",
     "offramp serve digits": "test_end_to_end",
+    "offramp tune digits --max-accuracy-drop 1": "test_a_bundle_is_tuned_inspected_and_packed",
+    "offramp inspect digits": "test_a_bundle_is_tuned_inspected_and_packed",
+    "offramp pack digits -o digits.offramp.zip": "test_a_bundle_is_tuned_inspected_and_packed",
+    "docker compose up": "tests/deploy, as far as it goes without an engine",
 }
 
 
@@ -64,6 +69,18 @@ def test_make_serve_classifies_a_photo(server: Server, tmp_path: Path) -> None:
     assert answer["model"] == read_manifest(embedded()).name
     assert prediction["label"] in read_manifest(embedded()).labels
     assert len(prediction["top_k"]) == 5
+
+
+def test_a_bundle_is_tuned_inspected_and_packed(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(digits_bundle, tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    for command in readme_commands():
+        if command.startswith(("offramp tune", "offramp inspect", "offramp pack")):
+            done = call(*command.split()[1:])
+            assert done.code == 0, done.err
+    assert (tmp_path / "digits.offramp.zip").exists()
 
 
 def test_the_printed_curl_line_works_as_pasted(server: Server) -> None:

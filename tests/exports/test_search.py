@@ -103,6 +103,7 @@ def test_a_network_of_one_exit_has_one_policy() -> None:
     assert (point.cost, point.drop, point.policy.thresholds) == (3.0, 0.0, ())
 
 
+@pytest.mark.serial
 def test_the_search_evaluates_thousands_of_policies_a_second() -> None:
     """On the embedded bundle's table, 5,000 samples; many times faster on a machine at rest."""
     manifest = read_manifest(embedded())

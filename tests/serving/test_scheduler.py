@@ -421,6 +421,7 @@ def test_a_deadline_answers_from_the_deepest_exit_that_fits(bundle: Bundle) -> N
         assert 'offramp_expired_total{model="tiny"} 1.0' in metrics.render().decode()
 
 
+@pytest.mark.serial
 def test_an_answer_is_not_late_though_a_stage_is(bundle: Bundle) -> None:
     with working(bundle, costs=table(0.0001)) as (work, engine, stage, _):
 
@@ -438,6 +439,7 @@ def test_an_answer_is_not_late_though_a_stage_is(bundle: Bundle) -> None:
         assert len(stage.ran(3)) == 0
 
 
+@pytest.mark.serial
 def test_without_any_exit_the_deadline_is_an_error_in_time(bundle: Bundle) -> None:
     with working(bundle) as (work, engine, stage, _):
 
@@ -458,6 +460,7 @@ def test_without_any_exit_the_deadline_is_an_error_in_time(bundle: Bundle) -> No
     assert stage.batches == [(1, [0])]
 
 
+@pytest.mark.serial
 def test_a_tight_deadline_goes_before_deeper_work(bundle: Bundle) -> None:
     with working(bundle, costs=table(0.02)) as (work, engine, stage, _):
 
@@ -498,6 +501,7 @@ def test_a_deadline_that_is_far_off_changes_nothing(bundle: Bundle, images: Imag
         run(scenario)
 
 
+@pytest.mark.serial
 @settings(max_examples=25, deadline=None)
 @given(
     budgets=st.lists(st.floats(0.001, 0.06), min_size=1, max_size=8),
@@ -531,6 +535,7 @@ def test_no_answer_is_late_whatever_the_costs_and_guesses(
 # Load
 
 
+@pytest.mark.serial
 def test_beyond_the_wait_allowed_requests_are_refused_at_once(bundle: Bundle) -> None:
     with working(bundle, costs=table(0.1), max_queue_ms=1000) as (work, engine, stage, _):
 

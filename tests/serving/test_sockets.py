@@ -276,6 +276,7 @@ def test_a_deadline_is_kept_over_http(server: tuple[int, Service], pngs: list[by
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_overload_is_refused_within_milliseconds(bundle_path: Any, pngs: list[bytes]) -> None:
     with live(Settings(bundles=(bundle_path,), workers=1, max_queue_ms=1)) as (port, service):
         stage = stage_of(service)

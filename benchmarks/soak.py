@@ -6,9 +6,9 @@ Starts `offramp serve` as an operator would and asks it everything at once, with
 sizes as raw bodies and as JSON, pictures that are none, requests given up half-way, unknown addresses,
 scrapes, policies, and swaps of the bundle. Each right answer's model and count of predictions are checked.
 The server's resident memory is read all along. The first third is warm-up; the verdict is how far the
-least of the last fifth lies above the least of the fifth after warm-up: least, because an allocator keeps what
-was freed until a swap has it handed back. Exit code 1 if that is more than `--bound` MiB, if an answer was
-wrong, or if the server does not end with 0.
+least of the last fifth lies above the least of the fifth after warm-up: least, because an allocator keeps
+what was freed until a swap has it handed back. Exit code 1 if that is more than `--bound` MiB, if an answer
+was wrong, or if the server does not end with 0.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from serving.announce import announcement
 from serving.app import create_app
 from serving.connections import Protocol, sweep
 from serving.listening import BACKLOG, listen, take_no_more
+from serving.memory import set_aside
 from serving.service import Service
 from serving.settings import Settings
 
@@ -86,6 +87,7 @@ def run_server(settings: Settings) -> None:
         service: Service = app.state.service
         # Before uvicorn, which would bury the reason in a traceback.
         service.load()
+        set_aside()
         _allow_files(settings.max_connections + SPARE_FILES)
         config = uvicorn.Config(
             app,

@@ -63,10 +63,12 @@ class Arguments(_Model):
         Ray's proxies do the listening, and a replica cannot know where. So it takes them to be open
         to the network, and asks for the key of admin routes, unless it is told another `host`.
         """
+        settings = read_settings(**self.settings)
         own: dict[str, Any] = {"host": "0.0.0.0"}
         if self.form == "stages":
             own["workers"] = STAGES_WORKERS
-        settings = read_settings(**{**own, **self.settings})
+        missing = own.keys() - settings.model_fields_set
+        settings = settings.model_copy(update={name: own[name] for name in missing})
         if settings.bundles or settings.repository is not None or settings.watch:
             raise SettingsError(
                 "On Ray, bundles are given to the application, not in its settings: bundles, "

@@ -35,12 +35,14 @@ def run(settings: Settings, form: Form) -> None:
     own = settings.model_dump(exclude_unset=True, exclude={"bundles", "port"})
     if settings.api_key is not None:
         own["api_key"] = settings.api_key.get_secret_value()
+    if settings.api_key_file is not None:
+        own["api_key_file"] = settings.api_key_file.absolute()
     application = build(
         {"form": form, "bundles": bundles, "settings": {**own, "host": settings.host}}
     )
-    port = settings.port or _free_port(settings.host)
+    port = settings.port or free_port(settings.host)
     try:
-        _connect()
+        connect()
         # After Ray, which would end the process by its own rules.
         signal.signal(signal.SIGTERM, _leave)
         signal.signal(signal.SIGINT, _leave)
@@ -62,15 +64,24 @@ def run(settings: Settings, form: Form) -> None:
         # A second SIGINT does not wait for what was accepted.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        end()
+
+
+def end() -> None:
+    """End what this process has started, and nothing else on a cluster that was there before."""
+    if os.environ.get("RAY_ADDRESS"):
+        serve.delete(APP)
+    else:
         serve.shutdown()
-        ray.shutdown()
+    ray.shutdown()
 
 
 def _leave(*_: object) -> None:
     raise SystemExit(0)
 
 
-def _connect() -> None:
+def connect() -> None:
+    """Join the cluster in RAY_ADDRESS, or start one on this machine, closed to the network."""
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
@@ -83,7 +94,6 @@ def _connect() -> None:
         num_cpus=max(PLACES, available_cores()),
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,
-        # Its own doors stay closed to the network.
         _node_ip_address="127.0.0.1",
         **options,
     )
@@ -97,7 +107,8 @@ def _exporters() -> str:
     return f"metrics at {', '.join(addresses)}"
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port that nobody listens on now; Ray cannot be given 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         port: int = listener.getsockname()[1]

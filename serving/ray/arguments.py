@@ -12,11 +12,9 @@ from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
 
 Form = Literal["replicas", "stages"]
-# The stages form's workers wait for stages most of the time. Fewer make larger batches, which calls
-# between processes need more than anything else; two for each stage of a network of four keep all busy.
-STAGES_WORKERS = 8
-
-
+# The stages form's workers wait for stages most of the time. Fewer of them make larger batches, of which a
+# call costs as much as of small ones; as many as a network of four has stages keep each of them busy.
+STAGES_WORKERS = 4
 # As `locate` takes them, and as every machine finds them.
 Bundles = Annotated[tuple[str, ...], Field(min_length=1)]
 M = TypeVar("M", bound=BaseModel)

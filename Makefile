@@ -28,7 +28,7 @@ unit: $(VENV)/.test
 
 # Needs root and a Debian machine: builds the image, starts Prometheus and the proxy. About five minutes.
 test-deploy: $(VENV)/.test
-	$(BIN)/python -m pytest -m deploy tests/deploy
+	$(BIN)/python -m pytest -m deploy tests/deploy tests/ray
 
 # Pins what the images install. One resolution for all platforms, with every file's hash.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
@@ -62,5 +62,5 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing Offramp with torch and the development tools into $(VENV) (several GB) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,otel,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,otel,ray,dev]'
 	@touch $@ $(VENV)/.serve

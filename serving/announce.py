@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from exports.bundle import Manifest
 from serving.models import LoadedModel
 from serving.sessions import CPU, gpu_present
 
@@ -17,23 +18,30 @@ WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def announcement(host: str, port: int, models: Sequence[LoadedModel]) -> str:
     """The address, two commands to try it with, and a hint if a GPU lies idle."""
-    local = WILDCARDS.get(host, host)
-    url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
-    spec = models[0].engine.manifest.input
-    body = json.dumps({"images": [sample(spec.width, spec.height)]}, separators=(",", ":"))
-    names = ", ".join(model.name for model in models)
-    lines = [
-        f"Offramp serves {names} at {url} (documentation: {url}/docs)",
-        "Try it:",
-        f"  curl -s '{url}/v1/classify' -H 'Content-Type: application/json' -d '{body}'",
-        f"  curl -s '{url}/v1/classify' -H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
-    ]
+    text = greeting(host, port, [model.engine.manifest for model in models])
     if models[0].engine.provider == CPU and gpu_present():
-        lines.append(
-            "This machine has a GPU: pip uninstall onnxruntime && pip install 'offramp[gpu]', "
+        text += (
+            "\nThis machine has a GPU: pip uninstall onnxruntime && pip install 'offramp[gpu]', "
             "then serve with --provider cuda."
         )
-    return "\n".join(lines)
+    return text
+
+
+def greeting(host: str, port: int, manifests: Sequence[Manifest]) -> str:
+    """The address of a server of bundles with `manifests`, and two commands to try it with."""
+    local = WILDCARDS.get(host, host)
+    url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
+    spec = manifests[0].input
+    body = json.dumps({"images": [sample(spec.width, spec.height)]}, separators=(",", ":"))
+    names = ", ".join(manifest.name for manifest in manifests)
+    return "\n".join(
+        (
+            f"Offramp serves {names} at {url} (documentation: {url}/docs)",
+            "Try it:",
+            f"  curl -s '{url}/v1/classify' -H 'Content-Type: application/json' -d '{body}'",
+            f"  curl -s '{url}/v1/classify' -H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
+        )
+    )
 
 
 def sample(width: int, height: int) -> str:

@@ -42,14 +42,18 @@ HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
 def create_app(
-    settings: Settings, *, access: BinaryIO | None = None, tracer: TracerProvider | None = None
+    settings: Settings,
+    *,
+    access: BinaryIO | None = None,
+    tracer: TracerProvider | None = None,
+    service: Service | None = None,
 ) -> FastAPI:
     """The app; its lifespan loads and warms the models of `settings` and ends its workers.
 
     `app.state.service` is its state. The access log, if `settings` ask for one, goes to `access`, by
     default stdout; spans go to `tracer`, by default over OTLP. Starting raises BundleError and its like.
     """
-    service = Service(settings)
+    service = service or Service(settings)
     finished: list[Finished] = []
     journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
     if journal is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from exports.bundle import read_manifest
+from exports.bundle import Manifest, read_manifest
 from exports.errors import BundleError
 from exports.policy import Policy
 from exports.writing import write_policy
@@ -24,7 +24,7 @@ from serving.errors import (
 )
 from serving.memory import give_memory_back
 from serving.metrics import Metrics
-from serving.models import LoadedModel, Models, open_engine
+from serving.models import LoadedModel, Models, OpenSessions, open_engine
 from serving.repository import Repository
 from serving.settings import Settings
 from serving.work import Work
@@ -52,6 +52,7 @@ class Changes:
         self._repository = repository
         self._work = work
         self._metrics = metrics
+        self.sessions: OpenSessions | None = None
         self._lock = asyncio.Lock()
         # One thread: what a load leaves of its allocator's pool is there for the next one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
@@ -92,10 +93,7 @@ class Changes:
             model = self._models.get(name)
             if only is not None and model.path != only:
                 return
-            self._models.remove(name)
-            self._metrics.unloaded(model.engine.manifest, model.engine.provider)
-            self._retire(model.engine)
-            log.info("unloaded: %s %s", name, model.engine.manifest.version)
+            self._remove(model)
 
     async def set_policy(
         self, name: str, policy: Policy, *, if_match: str | None = None, persist: bool = False
@@ -109,16 +107,10 @@ class Changes:
         async with self._lock:
             model = self._models.get(name)
             check_revision(if_match, model.revision)
-            check_fits(policy, model)
-            refutes = model.calibration.refutes
-            if policy.certificate is not None and await asyncio.to_thread(refutes, policy):
-                raise InvalidRequestError(
-                    "The certificate does not follow from the bundle's calibration table; "
-                    "send the policy without it."
-                )
+            await check_policy(policy, model)
             stored = model.stored
             if persist:
-                await asyncio.to_thread(_persist, model, policy)
+                await asyncio.to_thread(write, model.path, model.engine.manifest, policy)
                 stored = policy
             return self._place(replace(model, policy=policy, stored=stored))
 
@@ -137,6 +129,7 @@ class Changes:
             provider=self._settings.provider,
             pool=self._settings.pool,
             metrics=self._metrics,
+            sessions=self.sessions,
         )
         costs = self._work.open(model.engine)
         stages = range(1, len(model.engine.manifest.exits) + 1)
@@ -156,11 +149,17 @@ class Changes:
         log.info("loaded: %s %s from %s", model.name, model.engine.manifest.version, path)
         return placed
 
-    def _place(self, model: LoadedModel) -> LoadedModel:
+    def _remove(self, model: LoadedModel) -> None:
+        self._models.remove(model.name)
+        self._metrics.unloaded(model.engine.manifest, model.engine.provider)
+        self._retire(model.engine)
+        log.info("unloaded: %s %s", model.name, model.engine.manifest.version)
+
+    def _place(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
         if model.name in self._models:
             old = self._models.get(model.name)
             self._metrics.unloaded(old.engine.manifest, old.engine.provider)
-        placed = self._models.put(model)
+        placed = self._models.put(model, revision)
         self._metrics.loaded(model.engine.manifest, model.engine.provider)
         self._metrics.policy(placed.name, placed.policy, placed.revision)
         return placed
@@ -198,13 +197,25 @@ def check_fits(policy: Policy, model: LoadedModel) -> None:
         )
 
 
-def _persist(model: LoadedModel, policy: Policy) -> None:
-    """Write `policy` into the bundle of `model`, if it still is the one that was loaded."""
+async def check_policy(policy: Policy, model: LoadedModel) -> None:
+    """Raises InvalidRequestError if `policy` does not fit `model`, or its certificate does not hold."""
+    check_fits(policy, model)
+    refutes = model.calibration.refutes
+    if policy.certificate is not None and await asyncio.to_thread(refutes, policy):
+        raise InvalidRequestError(
+            "The certificate does not follow from the bundle's calibration table; "
+            "send the policy without it."
+        )
+
+
+def write(path: Path, manifest: Manifest, policy: Policy) -> None:
+    """Write `policy` into the bundle in `path`; raises NotPersistedError if it cannot be written, or the
+    bundle is not the one with `manifest` any more."""
     try:
-        if read_manifest(model.path) != model.engine.manifest:
+        if read_manifest(path) != manifest:
             raise NotPersistedError(
-                f"The bundle in {model.path} is not the one that is loaded; load it first."
+                f"The bundle in {path} is not the one that is loaded; load it first."
             )
-        write_policy(model.path, policy)
+        write_policy(path, policy)
     except (BundleError, WriteError) as error:
         raise NotPersistedError(f"The policy is not changed: {error}") from error

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offramp.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from exports.bundle import InputSpec
     from offramp.images import Pixels
+    from serving.settings import Settings
 
 
 class ModeName(enum.StrEnum):
@@ -27,6 +30,13 @@ class ProviderName(enum.StrEnum):
     CPU = "cpu"
     CUDA = "cuda"
     AUTO = "auto"
+
+
+class FormName(enum.StrEnum):
+    """How the work is shared out on Ray."""
+
+    REPLICAS = "replicas"
+    STAGES = "stages"
 
 
 def serve(
@@ -70,12 +80,15 @@ def serve(
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
+    on_ray: Annotated[bool, typer.Option("--ray", help="Serve on a Ray cluster.")] = False,
+    form: Annotated[
+        FormName, typer.Option(help="With --ray: whole replicas, or a deployment per stage.")
+    ] = FormName.REPLICAS,
 ) -> None:
     """Serve bundles over HTTP. Every flag, and more, can be set as OFFRAMP_… in the environment."""
     import logging
     import warnings
 
-    from serving.server import run_server
     from serving.settings import read_settings
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -99,6 +112,11 @@ def serve(
         max_connections=max_connections,
         otel=otel,
     )
+    if on_ray:
+        _serve_on_ray(settings, form)
+        return
+    from serving.server import run_server
+
     run_server(settings)
 
 
@@ -154,6 +172,16 @@ def classify(
         )
         for candidate in answer.top_k:
             typer.echo(f"  {candidate.probability:7.2%}  {candidate.label}")
+
+
+def _serve_on_ray(settings: Settings, form: FormName) -> None:
+    try:
+        from serving.ray.run import run
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise MissingExtraError("ray", "ray") from None
+    run(settings, form.value)
 
 
 def _read(photo: Path, spec: InputSpec, max_pixels: int) -> Pixels:

@@ -14,7 +14,7 @@ from exports.bundle import Bundle, Manifest
 from exports.errors import PolicyError
 from exports.policy import Decision, Floats, Policy, decide
 from serving.runners import Tensor
-from serving.sessions import open_sessions
+from serving.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
 
 Observer = Callable[[int, int, float], None]
@@ -43,7 +43,7 @@ class Prediction:
     reason: Reason
 
 
-def _ignore(stage: int, batch: int, seconds: float) -> None:
+def ignore(stage: int, batch: int, seconds: float) -> None:
     """The observer of an engine that nobody watches."""
 
 
@@ -57,12 +57,14 @@ class Engine:
         threads: int = 1,
         provider: Provider = "cpu",
         pool: Pool = "own",
-        on_stage: Observer = _ignore,
+        on_stage: Observer = ignore,
+        sessions: Sessions | None = None,
     ) -> None:
         """`threads` is onnxruntime's, per stage, from `pool`; `on_stage(stage, batch size, seconds)`
-        is called after each stage, in the thread that ran it. Raises what `open_sessions` raises.
+        is called after each stage, in the thread that ran it. `sessions` may be open already. Raises
+        what `open_sessions` raises.
         """
-        sessions = open_sessions(bundle, threads, provider, pool)
+        sessions = sessions or open_sessions(bundle, threads, provider, pool)
         self.manifest: Manifest = bundle.manifest
         self.provider = sessions.provider
         self.exits = len(bundle.manifest.exits)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exports.bundle import load_bundle
+from exports.bundle import Bundle, load_bundle
 from exports.locate import locate
 from exports.policy import Policy
-from serving.engine import Engine
+from serving.engine import Engine, ignore
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
+from serving.sessions import Sessions
 from serving.settings import Pool, Provider
 from serving.tradeoff import Calibration
+
+OpenSessions = Callable[[Bundle], Sessions]
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ class Models:
         except KeyError:
             raise NotFoundError("There is no model of this name; /v1/models lists them.") from None
 
-    def put(self, model: LoadedModel) -> LoadedModel:
+    def put(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
         """Let `model`, or its new policy, take the place of what had its name; returns it with its
-        revision, which is new even if the name was unloaded in between."""
-        revision = self._revisions.get(model.name, 0) + 1
+        revision: `revision`, or a new one even if the name was unloaded in between."""
+        revision = revision or self._revisions.get(model.name, 0) + 1
         self._revisions[model.name] = revision
         placed = replace(model, revision=revision)
         self._by_name = {**self._by_name, model.name: placed}
@@ -85,18 +88,20 @@ def open_engine(
     provider: Provider,
     pool: Pool = "own",
     metrics: Metrics | None = None,
+    sessions: OpenSessions | None = None,
 ) -> LoadedModel:
     """Load the bundle `source`, as `locate` takes it, and warm it up, watched by `metrics`.
 
+    `sessions` opens them in place of `open_sessions`, with what that needs of the other parameters.
     Raises BundleError, SettingsError or MissingExtraError, in one sentence.
     """
     path = locate(source)
     bundle = load_bundle(path)
-    if metrics is None:
-        engine = Engine(bundle, threads=threads, provider=provider, pool=pool)
-    else:
-        observer = metrics.stage_observer(bundle.manifest.name)
-        engine = Engine(bundle, threads=threads, provider=provider, pool=pool, on_stage=observer)
+    opened = None if sessions is None else sessions(bundle)
+    observer = ignore if metrics is None else metrics.stage_observer(bundle.manifest.name)
+    engine = Engine(
+        bundle, threads=threads, provider=provider, pool=pool, on_stage=observer, sessions=opened
+    )
     engine.warm_up()
     calibration = Calibration(path, bundle.manifest)
     return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration)

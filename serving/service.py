@@ -23,14 +23,14 @@ Phase = Literal["starting", "ready", "draining"]
 class Service:
     """Settings, models, workers and metrics of one app, and the phase of its life."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, work: type[Work] = Work) -> None:
         """Raises SettingsError if the key or the repository is not what `settings` says."""
         self.settings = settings
         self.admin_key = AdminKey(settings)
         self.metrics = Metrics()
         self.models = Models()
         self.phase: Phase = "starting"
-        self.work = Work(
+        self.work = work(
             workers=settings.workers,
             max_queue_ms=settings.max_queue_ms,
             max_queue_bytes=settings.max_queue_bytes,

@@ -38,33 +38,18 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     broken or is not what the manifest says, SettingsError if the GPU cannot be had,
     MissingExtraError without onnxruntime.
     """
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
-    wanted = _providers(ort, provider)
+    ort = _runtime()
+    wanted, options = _providers(ort, provider), session_options(ort, threads, pool)
+    stages = [
+        _open(ort, bundle, stage, options, wanted) for stage in range(1, len(bundle.stages) + 1)
+    ]
+    active = _active(stages, provider)
     broken = _broken_graph_errors()
-    options = session_options(ort, threads, pool)
-    stages = []
-    for k, content in enumerate(bundle.stages, 1):
-        try:
-            stages.append(ort.InferenceSession(content, options, providers=wanted))
-        except broken as error:
-            raise BundleError(
-                f"{_file(bundle, k)} is not an ONNX graph that onnxruntime can run."
-            ) from error
-        _check_signature(bundle, k, stages[-1])
-    active = {str(session.get_providers()[0]) for session in stages}
-    if provider == "cuda" and active != {CUDA}:
-        raise SettingsError(
-            "The provider cuda was asked for, but onnxruntime fell back to the CPU; "
-            "CUDA 13 and cuDNN 9 come with: pip install 'offramp[gpu]'."
-        )
     try:
         _check_run(bundle, stages)
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
-    if active == {CUDA}:
+    if active == CUDA:
         take = ort.InferenceSession(TAKE, options, providers=wanted)
         return Sessions(DeviceRunner(stages, take, "cuda", ort), CUDA)
     return Sessions(HostRunner(stages), CPU)
@@ -76,10 +61,7 @@ def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
     Raises BundleError if it is broken or is not what the manifest says, MissingExtraError without
     onnxruntime.
     """
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
+    ort = _runtime()
     manifest, file = bundle.manifest, bundle.path / entry.file
     size = (manifest.input.height, manifest.input.width)
     inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
@@ -98,9 +80,50 @@ def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
         raise BundleError(f"{file} gives {answer} of the shape {found}, not {wanted}.")
 
 
+def open_stage(
+    bundle: Bundle, stage: int, threads: int, provider: Provider, pool: Pool = "own"
+) -> tuple[Any, str]:
+    """Open a session of stage `stage` alone, from 1, and tell its provider; raises what `open_sessions`
+    raises, but runs nothing."""
+    ort = _runtime()
+    options = session_options(ort, threads, pool)
+    session = _open(ort, bundle, stage, options, _providers(ort, provider))
+    return session, _active([session], provider)
+
+
 def gpu_present() -> bool:
     """Whether this machine seems to have an NVIDIA GPU."""
     return os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    return ort
+
+
+def _open(ort: Any, bundle: Bundle, stage: int, options: Any, providers: list[str]) -> Any:
+    try:
+        session = ort.InferenceSession(bundle.stages[stage - 1], options, providers=providers)
+    except _broken_graph_errors() as error:
+        raise BundleError(
+            f"{_file(bundle, stage)} is not an ONNX graph that onnxruntime can run."
+        ) from error
+    _check_signature(bundle, stage, session)
+    return session
+
+
+def _active(sessions: list[Any], wanted: Provider) -> str:
+    """What `sessions` run on: CUDA if all of them do."""
+    active = {str(session.get_providers()[0]) for session in sessions}
+    if wanted == "cuda" and active != {CUDA}:
+        raise SettingsError(
+            "The provider cuda was asked for, but onnxruntime fell back to the CPU; "
+            "CUDA 13 and cuDNN 9 come with: pip install 'offramp[gpu]'."
+        )
+    return CUDA if active == {CUDA} else CPU
 
 
 def _providers(ort: Any, provider: Provider) -> list[str]:

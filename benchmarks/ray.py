@@ -1,0 +1,229 @@
+"""Measures Ray Serve on a cluster of this machine against one server process.
+
+    python -m benchmarks.ray [--bundle BUNDLE]
+
+One `offramp serve`, then both forms on Ray, with one replica of everything and with one per core, answer the
+same generated images with early exit, one after the other: the p50 of a single busy connection; then many
+busy connections, with the CPU time of all processes that serve (proxy, replicas, Ray's own) counted; then the
+same while a replica is killed (of the second stage in the form stages), without any client's retry. Writes a
+JSON file; `--write-docs` puts it into docs/ray.md and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import serve
+
+from benchmarks.docs import fill_in, table
+from benchmarks.load import pack
+from benchmarks.server import ROOT, machine, pictures, serving
+from benchmarks.torture import load
+from exports.bundle import load_bundle
+from exports.bundles import embedded
+from serving.ray.app import build
+from serving.ray.run import APP, connect, end, free_port
+from serving.settings import available_cores
+
+HERE = Path(__file__).parent
+CONNECTIONS = 16
+# More would measure who waits, not who computes; less is refused and retried in real life.
+PATIENT = {"max_queue_ms": 10_000}
+# A killed replica is replaced before the next measurement begins, in seconds.
+RECOVERY = 120
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the JSON; or fill in the docs."""
+    arguments = _arguments(argv)
+    if not arguments.write_docs:
+        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
+    result = json.loads(arguments.json.read_text("utf-8"))
+    print(section(result))
+    if arguments.write_docs:
+        fill_in(ROOT / "docs" / "ray.md", "ray", section(result))
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All measurements."""
+    bundle = load_bundle(arguments.bundle)
+    cores = available_cores()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "images.npz"
+        pack(pictures(bundle.manifest.input, 200), packed)
+        with serving(bundle.path, **PATIENT) as (port, process):
+            row = measure(port, packed, arguments.seconds, lambda: tree(process))
+            rows.append({"layout": "one process", **row})
+        connect()
+        try:
+            port = free_port("127.0.0.1")
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            for form in ("replicas", "stages"):
+                for count in sorted({1, cores}):
+                    rows.append(on_ray(form, count, bundle.path, port, packed, arguments.seconds))
+                    print(rows[-1], file=sys.stderr, flush=True)
+        finally:
+            end()
+    return {
+        "machine": machine(),
+        "ray": ray.__version__,
+        "bundle": bundle.manifest.name,
+        "seconds": arguments.seconds,
+        "rows": rows,
+    }
+
+
+def on_ray(
+    form: str, count: int, bundle: Path, port: int, packed: Path, seconds: float
+) -> dict[str, Any]:
+    """One form with `count` replicas of everything."""
+    # A replica per core has a worker each; the ingress of the other form computes nothing.
+    workers = {"workers": max(1, available_cores() // count)} if form == "replicas" else {}
+    scaling = {"min_replicas": count, "max_replicas": count, "num_cpus": 1}
+    args = {
+        "form": form,
+        "bundles": [str(bundle)],
+        "settings": {**PATIENT, **workers},
+        "replicas": scaling,
+        "stages": [scaling],
+    }
+    serve.run(build(args), name=APP, route_prefix="/")
+    row = measure(port, packed, seconds, _own_processes)
+    victim = "offramp" if form == "replicas" else "stage2"
+    timer = threading.Timer(seconds / 2, lambda: _kill(victim))
+    timer.start()
+    told = load(port, packed, seconds, "--closed", str(CONNECTIONS))
+    timer.join()
+    _wait(lambda: len(_replicas(victim)) == count)
+    return {"layout": f"{form}, {count} of each", **row, **_killed(told)}
+
+
+def measure(
+    port: int, packed: Path, seconds: float, processes: Callable[[], set[int]]
+) -> dict[str, Any]:
+    """Latency alone, in ms; answers a second and CPU seconds an answer when busy."""
+    # Connections, caches and routes become warm.
+    load(port, packed, min(seconds, 2), "--closed", str(CONNECTIONS))
+    alone = load(port, packed, seconds / 2, "--closed", "1")
+    before = {process: cpu(process) for process in processes()}
+    busy = load(port, packed, seconds, "--closed", str(CONNECTIONS))
+    spent = sum(cpu(process) - before.get(process, 0.0) for process in processes())
+    answered = len(busy["latencies"])
+    return {
+        "p50_ms": float(np.median(alone["latencies"])),
+        "per_second": answered / busy["seconds"],
+        "cpu_ms": 1000 * spent / answered,
+        "failed": busy["offered"] - answered,
+    }
+
+
+def tree(root: int) -> set[int]:
+    """The process `root` and everything below it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
+            if fields:
+                parents[int(entry.name)] = int(fields[1])
+    found = {root}
+    while True:
+        below = {process for process, parent in parents.items() if parent in found} - found
+        if not below:
+            return found
+        found |= below
+
+
+def cpu(process: int) -> float:
+    """CPU seconds of `process` so far, 0 if it has gone."""
+    fields = _stat(process)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def section(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    base = result["rows"][0]
+    rows = [
+        [
+            row["layout"],
+            f"{row['p50_ms']:.2f}",
+            f"{row['p50_ms'] - base['p50_ms']:+.2f}",
+            f"{row['per_second']:.0f}",
+            f"{row['cpu_ms']:.2f}",
+            f"{1000 / row['cpu_ms']:.0f}",
+            f"{row['killed_failed']} of {row['killed_offered']}" if "killed_failed" in row else "-",
+            f"{row['killed_longest_ms']:.0f}" if "killed_failed" in row else "-",
+        ]
+        for row in result["rows"]
+    ]
+    head = (
+        *("layout", "p50 alone, ms", "added, ms", "answers/s", "CPU, ms an answer"),
+        *("answers per core and second", "failed when a replica was killed", "longest then, ms"),
+    )
+    note = (
+        f"{result['machine']}, Ray {result['ray']}; {result['bundle']}, early exit, "
+        f"{CONNECTIONS} connections, {result['seconds']:g} s a figure; `python -m benchmarks.ray`"
+    )
+    return f"{table(head, rows)}\n\n{note}\n"
+
+
+def _own_processes() -> set[int]:
+    """What serves on Ray: everything below this process; the load generator has ended by then."""
+    return tree(os.getpid()) - {os.getpid()}
+
+
+def _killed(told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "killed_failed": told["offered"] - len(told["latencies"]),
+        "killed_offered": told["offered"],
+        "killed_longest_ms": max(told["latencies"]),
+    }
+
+
+def _kill(deployment: str) -> None:
+    ray.kill(ray.get_actor(_replicas(deployment)[0], namespace="serve"))
+
+
+def _replicas(deployment: str) -> list[str]:
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    return [name for name in names if name.startswith(f"SERVE_REPLICA::{APP}#{deployment}#")]
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + RECOVERY
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError(f"a killed replica was not replaced within {RECOVERY} s")
+        time.sleep(0.2)
+
+
+def _stat(process: int) -> list[str] | None:
+    """The fields of /proc/…/stat behind the name: state, parent, …"""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--seconds", type=float, default=12.0, help="of every figure")
+    parser.add_argument("--json", type=Path, default=HERE / "ray.json")
+    parser.add_argument("--write-docs", action="store_true")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The Ray Serve application: `serving.ray.app:build` in a file for `serve deploy`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+
+from exports.bundle import read_manifest
+from exports.locate import locate
+from serving.ray.arguments import Arguments, Scaling, read_arguments
+from serving.ray.policies import Policies
+from serving.ray.replica import Replica
+from serving.ray.stage import Stage
+from serving.settings import Settings
+
+# A replica refuses by itself what would wait for too long, with 429; Ray's proxy would let it queue.
+MOST_ONGOING = 1024
+# Calls that wait in a stage's replica make its next batch.
+MOST_CALLS = 64
+# One for each replica that follows, and those that change something.
+MOST_FOLLOWERS = 10_000
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application that `args`, as Arguments, asks for; raises SettingsError or BundleError."""
+    arguments = read_arguments(args)
+    settings = arguments.serving()
+    arrangement = {
+        "bundles": list(arguments.bundles),
+        "policies": {
+            name: policy.model_dump(mode="json") for name, policy in arguments.policies.items()
+        },
+    }
+    board = serve.deployment(Policies).options(
+        name="policies",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=MOST_FOLLOWERS,
+        graceful_shutdown_timeout_s=1,
+        graceful_shutdown_wait_loop_s=0.2,
+    )
+    stages = [
+        serve.deployment(Stage)
+        .options(
+            name=f"stage{number}",
+            user_config=arrangement,
+            max_ongoing_requests=MOST_CALLS,
+            **_scaled(arguments.stage(number), settings),
+        )
+        .bind(number, settings)
+        for number in range(1, _stages(arguments) + 1)
+    ]
+    ingress = serve.deployment(serve.ingress()(Replica)).options(
+        name="offramp",
+        user_config=arrangement,
+        max_ongoing_requests=MOST_ONGOING,
+        **_scaled(arguments.replicas, settings),
+    )
+    return ingress.bind(settings, board.bind(), *stages)
+
+
+def _stages(arguments: Arguments) -> int:
+    """How many stages have a deployment of their own."""
+    if arguments.form == "replicas":
+        return 0
+    return max(len(read_manifest(locate(bundle)).exits) for bundle in arguments.bundles)
+
+
+def _scaled(scaling: Scaling, settings: Settings) -> dict[str, Any]:
+    return {
+        "autoscaling_config": {
+            name: getattr(scaling, name)
+            for name in (
+                "min_replicas",
+                "max_replicas",
+                "target_ongoing_requests",
+                "upscale_delay_s",
+                "downscale_delay_s",
+            )
+        },
+        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        # Ray would write a line per request; see the setting access_log.
+        "logging_config": {"enable_access_log": False},
+        "graceful_shutdown_timeout_s": settings.grace_seconds,
+        "graceful_shutdown_wait_loop_s": 0.2,
+    }

@@ -1,0 +1,28 @@
+"""What can go wrong with a request on Ray only."""
+
+from __future__ import annotations
+
+from serving.errors import ServingError
+
+
+class StageLostError(ServingError):
+    """A stage's replica ended with samples that nobody else has."""
+
+    status = 503
+    code = "stage_lost"
+
+    def __init__(self, stage: int) -> None:
+        super().__init__(f"The replica of stage {stage} is gone; try again.")
+        self.headers = {"Retry-After": "1"}
+
+
+class ArrangedElsewhereError(ServingError):
+    """One replica alone cannot load or unload a model."""
+
+    status = 409
+    code = "arranged_elsewhere"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Which models are served is set for all replicas at once: change user_config, and deploy."
+        )

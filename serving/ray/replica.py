@@ -1,0 +1,92 @@
+"""The deployment that answers HTTP: a whole server, or one that has its stages run elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.app import create_app
+from serving.middleware import REQUEST_ID
+from serving.ray.arguments import Arrangement, read_arrangement
+from serving.ray.changes import SharedChanges
+from serving.ray.exporter import Exporter
+from serving.ray.remote import PatientWork
+from serving.service import Service
+from serving.settings import Settings
+from serving.work import Work
+
+
+class RayService(Service):
+    """A replica's state. It serves nothing until it is told what."""
+
+    def __init__(self, settings: Settings, board: Any, stages: tuple[Any, ...]) -> None:
+        """`board` is the handle of Policies, `stages` those of the stages, none if they run here."""
+        super().__init__(settings, work=PatientWork if stages else Work)
+        self.changes: SharedChanges = SharedChanges(
+            settings,
+            self.models,
+            self.repository,
+            self.work,
+            self.metrics,
+            board=board,
+            stages=stages,
+        )
+
+    def load(self) -> None:
+        """Nothing: `arrange` comes before the first request."""
+
+    async def arrange(self, arrangement: Arrangement) -> None:
+        """Serve what `arrangement` says; raises what is wrong with it."""
+        await self.changes.arrange(arrangement)
+        if self.phase == "starting":
+            self.phase = "ready"
+
+
+class Replica:
+    """One replica of the application. Ray calls what is public here."""
+
+    def __init__(self, settings: Settings, board: Any, *stages: Any) -> None:
+        logging.getLogger("offramp.changes").setLevel(logging.INFO)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        self._service = RayService(settings, board, stages)
+        self._exporting = contextlib.ExitStack()
+        self._exporting.enter_context(Exporter(self._service.metrics.registry).running())
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """The app; Ray runs its lifespan."""
+        return _one_id(create_app(self._service.settings, service=self._service))
+
+    async def reconfigure(self, given: dict[str, Any]) -> None:
+        """Serve what `user_config` says, at the start and whenever it changes."""
+        await self._service.arrange(read_arrangement(given))
+
+    def check_health(self) -> None:
+        """Raise what makes Ray replace this replica: that it is not ready, or hears no changes."""
+        if self._service.phase != "ready":
+            raise RuntimeError(f"the replica is {self._service.phase}")
+        if not self._service.changes.following:
+            raise RuntimeError("the replica does not follow the board of policies any more")
+
+    async def __del__(self) -> None:
+        await self._service.changes.stop()
+        self._exporting.close()
+
+
+def _one_id(app: ASGIApp) -> ASGIApp:
+    """`app` without the header of the request's id: Ray's proxy makes one of the same value, too."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = REQUEST_ID.encode()
+                message["headers"] = [
+                    (name, value) for name, value in message["headers"] if name.lower() != own
+                ]
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    return wrapped

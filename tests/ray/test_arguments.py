@@ -1,0 +1,49 @@
+"""What the application may be built from, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offramp.errors import OfframpError
+from serving.ray.app import build
+from serving.ray.arguments import read_arguments
+from tests.commands import call
+
+
+def test_replicas_take_themselves_to_be_open_to_the_network() -> None:
+    assert read_arguments({}).serving().host == "0.0.0.0"
+    told = read_arguments({"settings": {"host": "127.0.0.1", "threads": 2}}).serving()
+    assert (told.host, told.threads) == ("127.0.0.1", 2)
+
+
+def test_the_last_stages_share_the_last_scaling() -> None:
+    stages = [{"max_replicas": 8}, {"num_gpus": 0.25}]
+    arguments = read_arguments({"form": "stages", "stages": stages})
+    assert arguments.stage(1).max_replicas == 8
+    assert arguments.stage(2) == arguments.stage(5)
+    assert arguments.stage(5).num_gpus == 0.25
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"form": "shards"}, "args.form"),
+        ({"replica": {}}, "args.replica"),
+        ({"replicas": {"max_replicas": 0}}, "args.replicas.max_replicas"),
+        ({"policies": {"net": {"max_exit": 3}}}, "args.policies.net.thresholds"),
+        ({"settings": {"threads": 0}}, "threads"),
+        ({"settings": {"watch": True, "repository": "."}}, "bundles"),
+        ({"form": "stages", "bundles": ["/does/not/exist"]}, "/does/not/exist"),
+    ],
+)
+def test_nonsense_is_refused_in_one_sentence(args: dict[str, object], named: str) -> None:
+    with pytest.raises(OfframpError, match=r"\.$") as caught:
+        build(args)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_refuses_a_bundle_that_is_none(tmp_path: Path) -> None:
+    assert call("serve", "--ray", "--form", "stages", tmp_path).refused_in_one_sentence

@@ -7,6 +7,21 @@ import ctypes
 import gc
 import sys
 
+# glibc's name for the size from which on a block is a mapping of its own.
+M_MMAP_THRESHOLD = -3
+# Bodies and photos are larger, what stages hand on is mostly smaller.
+LARGE = 1 << 20
+
+
+def keep_large_blocks_apart() -> None:
+    """Have the allocator give back every large block when it is freed; to be called before threads start.
+
+    glibc raises its threshold, 128 KiB at first, up to 32 MiB with every large block that is freed, and
+    keeps those below it in pools, one for each of several threads, which photos then tear to pieces: a
+    server's memory grows for hours. A fixed threshold ends that.
+    """
+    _glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
+
 
 def set_aside() -> None:
     """Have the collector of cycles leave alone what there is now, which stays until the end.
@@ -21,10 +36,14 @@ def give_memory_back() -> None:
     """Free what nobody uses any more, and have the allocator return its free pages to the system.
 
     Requests are small cycles of objects that hold on to the engine they went to, until the collector
-    comes by; glibc keeps in each thread's pool what large allocations leave there. Takes milliseconds.
+    comes by; a swap frees much at once. Takes milliseconds.
     """
     gc.collect()
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    """Call a function of glibc's; where the C library is another one, nothing happens."""
     if sys.platform == "linux":
-        # Other C libraries have no such function, and no need of it.
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)

@@ -15,7 +15,7 @@ from serving.announce import announcement
 from serving.app import create_app
 from serving.connections import Protocol, sweep
 from serving.listening import BACKLOG, listen, take_no_more
-from serving.memory import set_aside
+from serving.memory import keep_large_blocks_apart, set_aside
 from serving.service import Service
 from serving.settings import Settings
 
@@ -81,6 +81,7 @@ def run_server(settings: Settings) -> None:
 
     Raises SettingsError if the address cannot be had, and what loading raises, each in a sentence.
     """
+    keep_large_blocks_apart()
     listener = listen(settings.host, settings.port)
     with listener:
         app = create_app(settings)

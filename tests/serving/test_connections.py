@@ -17,6 +17,8 @@ from tests.servers import SERVE, Server, started
 from tests.serving.load import load
 from tests.serving.test_sigterm import post, read_all
 
+# What is held to seconds needs the machine.
+pytestmark = pytest.mark.serial
 TIMEOUT = 1.0
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -14,6 +14,9 @@ from tests.servers import SERVE, started
 from tests.serving.conftest import encode
 from tests.serving.load import load
 
+# What is held to seconds needs the machine.
+pytestmark = pytest.mark.serial
+
 
 def post(body: bytes, length: int | None = None) -> bytes:
     """A request to classify, as bytes."""

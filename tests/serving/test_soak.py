@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+# What is held to seconds needs the machine.
+pytestmark = pytest.mark.serial
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 

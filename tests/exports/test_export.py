@@ -96,7 +96,7 @@ def test_a_failed_export_leaves_nothing(
         StageGraph(onnx, entry.macs, entry.params, entry.feature_shape)
         for onnx, entry in zip(bundle.stages, bundle.manifest.exits, strict=True)
     ]
-    monkeypatch.setattr("exports.export.export_stages", lambda *_: graphs)  # seconds faster
+    monkeypatch.setattr("exports.stages.export_stages", lambda *_: graphs)  # seconds faster
     monkeypatch.setattr("exports.export.model_card", full)
     with pytest.raises(OSError, match="No space"):
         export_bundle(workplace / "runs" / "digits-oto", tmp_path / "b", data_root=tmp_path)

@@ -9,7 +9,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from exports.bundle import read_manifest
+from exports.bundles import embedded
 from tests.page.conftest import SAMPLES, Open
+from tests.page.test_tune import another, in_force
 from tests.servers import Server
 
 EXPOSITION = r"""# HELP a_total Words.
@@ -72,11 +75,11 @@ def test_models_are_listed_with_provider_precision_and_revision(
     watch: Page, policy_url: str
 ) -> None:
     row = watch.locator("#models-table tbody tr")
-    for text in ("cifar100-oto", "fp32", "CPUExecutionProvider", "0.578"):
+    precision = read_manifest(embedded()).precision
+    threshold = in_force(policy_url)["policy"]["thresholds"][0]
+    for text in ("cifar100-oto", precision, "CPUExecutionProvider", f"{threshold:.3f}"):
         expect(row).to_contain_text(text)
-    answer = httpx.get(policy_url).json()
-    policy = {**answer["policy"], "thresholds": [0.25, 0.25, 0.25]}
-    revision = httpx.put(policy_url, json=policy).json()["revision"]
+    revision = httpx.put(policy_url, json=another(policy_url, 0.25)).json()["revision"]
     expect(row.locator("td").last).to_have_text(str(revision))
     expect(row).to_contain_text("0.250")
 

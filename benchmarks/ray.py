@@ -91,7 +91,8 @@ def on_ray(
     """One form with `count` replicas of everything."""
     # A replica per core has a worker each; the ingress of the other form computes nothing.
     workers = {"workers": max(1, available_cores() // count)} if form == "replicas" else {}
-    scaling = {"min_replicas": count, "max_replicas": count, "num_cpus": 1}
+    # They share the cores, however many there are of each.
+    scaling = {"min_replicas": count, "max_replicas": count, "num_cpus": 0}
     args = {
         "form": form,
         "bundles": [str(bundle)],
@@ -187,6 +188,7 @@ def _killed(told: dict[str, Any]) -> dict[str, Any]:
     return {
         "killed_failed": told["offered"] - len(told["latencies"]),
         "killed_offered": told["offered"],
+        "killed_statuses": told["statuses"],
         "killed_longest_ms": max(told["latencies"]),
     }
 

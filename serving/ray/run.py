@@ -81,7 +81,7 @@ def _leave(*_: object) -> None:
 
 
 def connect() -> None:
-    """Join the cluster in RAY_ADDRESS, or start one on this machine, closed to the network."""
+    """Join the cluster in RAY_ADDRESS, or start one on this machine."""
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
@@ -94,7 +94,6 @@ def connect() -> None:
         num_cpus=max(PLACES, available_cores()),
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         **options,
     )
 

@@ -57,7 +57,6 @@ def cluster() -> Iterator[Cluster]:
         object_store_memory=200 << 20,
         include_dashboard=False,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
         _system_config={"metrics_report_interval_ms": 1000},
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:

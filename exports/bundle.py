@@ -104,13 +104,13 @@ class Conversion(_Table):
 
 
 class GraphEntry(_Table):
-    """A whole network in one file, for hosts other than Offramp.
+    """A whole network in one file.
 
     exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, each sample routed on
-    its own (`exit` is None).
+    its own; maps: image -> class-activation maps of every exit. `exit` is None for the last two.
     """
 
-    kind: Literal["exit", "routed"]
+    kind: Literal["exit", "routed", "maps"]
     exit: Annotated[int, Field(ge=1)] | None
     file: FileName
     sha256: Sha256
@@ -183,6 +183,8 @@ class Manifest(_Table):
                 raise ValueError(f"the graph {graph.file} is of an exit that does not exist")
         if self.calibration.samples * len(self.exits) * len(self.labels) > TABLE_LIMIT:
             raise ValueError(f"the calibration table has more than {TABLE_LIMIT} logits")
+        if sum(graph.kind == "maps" for graph in self.graphs) > 1:
+            raise ValueError("there is more than one graph of maps")
         own = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
         if len(set(own)) != len(own):
             raise ValueError("every file must have a name of its own")
@@ -193,6 +195,11 @@ class Manifest(_Table):
         """The names of the files that have a hash here: stages, calibration table, graphs."""
         stages = [entry.file for entry in self.exits]
         return (*stages, self.calibration.file, *(graph.file for graph in self.graphs))
+
+    @property
+    def maps(self) -> GraphEntry | None:
+        """The graph of class-activation maps, if the bundle offers them."""
+        return next((graph for graph in self.graphs if graph.kind == "maps"), None)
 
     @property
     def scaling(self) -> Scaling:
@@ -329,6 +336,11 @@ def stage_outputs(stage: int, exits: int) -> tuple[str, ...]:
     A graph may not use one name for an input and an output, hence the numbers.
     """
     return ("logits",) if stage == exits else (f"features{stage}", "logits")
+
+
+def map_output(exit_: int) -> str:
+    """The name of exit `exit_`'s output in the graph of class-activation maps: `maps1` …"""
+    return f"maps{exit_}"
 
 
 def sha256(content: bytes) -> str:

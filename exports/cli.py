@@ -12,7 +12,7 @@ from offramp.errors import MissingExtraError
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["auto", "u8s8", "s8s8"]
-Graphs = Literal["exits", "routed"]
+Graphs = Literal["exits", "routed", "maps"]
 
 
 def export(
@@ -39,7 +39,7 @@ def export(
     ] = "auto",
     graphs: Annotated[
         str,
-        typer.Option(help="Whole networks for other ONNX hosts, with commas: exits, routed."),
+        typer.Option(help="Whole networks to write too, with commas: exits, routed, maps."),
     ] = "",
     allow_loss: Annotated[
         bool,
@@ -52,7 +52,7 @@ def export(
     kinds: Any = tuple(dict.fromkeys(kind.strip() for kind in graphs.split(",") if kind.strip()))
     for kind in kinds:
         if kind not in get_args(Graphs):
-            raise ExportError(f"--graphs takes exits and routed, not {kind}.")
+            raise ExportError(f"--graphs takes exits, routed and maps, not {kind}.")
     try:
         from exports.export import export_bundle
     except ModuleNotFoundError as error:

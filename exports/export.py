@@ -28,12 +28,13 @@ from exports.choose import default_policy
 from exports.convert import Target, check_loss, comparison, convert
 from exports.directory import whole_or_absent
 from exports.graphs import exit_graph
+from exports.maps import maps_graph
 from exports.measure import Measured, measure
 from exports.policy import Policy, simulate
 from exports.routed import routed_graph
 from exports.source import Source, open_source
 
-GraphKind = Literal["exits", "routed"]
+GraphKind = Literal["exits", "routed", "maps"]
 
 
 def export_bundle(
@@ -145,6 +146,10 @@ def _graphs(
     if "routed" in kinds:
         content = routed_graph(stages, policy, measured.scaling)
         entry = GraphEntry(kind="routed", exit=None, file="routed.onnx", sha256=sha256(content))
+        found.append((entry, content))
+    if "maps" in kinds:
+        content = maps_graph(stages)
+        entry = GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(content))
         found.append((entry, content))
     return found
 

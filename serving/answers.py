@@ -117,7 +117,8 @@ class PolicyAnswer:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A loaded model; `classes` is how many labels it tells apart."""
+    """A loaded model; `classes` is how many labels it tells apart, `maps` whether it offers
+    class-activation maps."""
 
     name: str
     version: str
@@ -126,6 +127,7 @@ class ModelSummary:
     precision: str
     provider: str
     exits: list[ExitAnswer]
+    maps: bool
     policy: Policy
     policy_revision: int
 
@@ -221,6 +223,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
             ExitAnswer(k, entry.test.single, entry.test.running, entry.macs, entry.params)
             for k, entry in enumerate(manifest.exits, 1)
         ],
+        maps=model.maps is not None,
         policy=model.policy,
         policy_revision=model.revision,
     )

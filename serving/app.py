@@ -27,7 +27,7 @@ from serving.errors import (
 )
 from serving.lean import ShortWay
 from serving.middleware import BodyLimit, Finished, RequestContext
-from serving.routes import classify, models, page, policy, probes, stream, v2
+from serving.routes import classify, maps, models, page, policy, probes, stream, v2
 from serving.sentences import sentence
 from serving.service import Service
 from serving.settings import Settings
@@ -84,7 +84,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, stream, models, policy, page, probes, v2):
+    for module in (classify, stream, maps, models, policy, page, probes, v2):
         app.include_router(module.router)
     _handle_errors(app)
 

@@ -35,12 +35,13 @@ def inspect(
 def _open(found: Inspection) -> bool:
     """Open every graph in onnxruntime if it is installed; raises BundleError if one is broken."""
     from offramp.errors import MissingExtraError
-    from serving.sessions import check_graph, open_sessions
+    from serving.sessions import open_graph, open_sessions
 
     try:
         open_sessions(found.bundle, threads=1, provider="cpu")
     except MissingExtraError:
         return False
-    for entry, content in zip(found.bundle.manifest.graphs, found.graphs, strict=True):
-        check_graph(found.bundle, entry, content)
+    bundle = found.bundle
+    for entry, content in zip(bundle.manifest.graphs, found.graphs, strict=True):
+        open_graph(bundle.path, bundle.manifest, entry, content)
     return True

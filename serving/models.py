@@ -11,6 +11,7 @@ from exports.locate import locate
 from exports.policy import Policy
 from serving.engine import Engine, ignore
 from serving.errors import NotFoundError, NotReadyError
+from serving.maps import Maps
 from serving.metrics import Metrics
 from serving.sessions import Sessions
 from serving.settings import Pool, Provider
@@ -22,13 +23,15 @@ OpenSessions = Callable[[Bundle], Sessions]
 @dataclass(frozen=True)
 class LoadedModel:
     """A warm engine with the policy in force. `path` is where its bundle lies, `stored` the policy
-    that is written there; `revision` counts this name's policies, from 1, over swaps too."""
+    that is written there; `maps` is None if the bundle offers none; `revision` counts this name's policies,
+    from 1, over swaps too."""
 
     engine: Engine
     policy: Policy
     path: Path
     stored: Policy
     calibration: Calibration
+    maps: Maps | None
     revision: int = 1
 
     @property
@@ -104,7 +107,9 @@ def open_engine(
     )
     engine.warm_up()
     calibration = Calibration(path, bundle.manifest)
-    return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration)
+    entry = bundle.manifest.maps
+    maps = None if entry is None else Maps(path, bundle.manifest, entry)
+    return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, maps)
 
 
 def default_bundle() -> Path:

@@ -11,6 +11,7 @@ from offramp.errors import OfframpError
 from serving.changes import Changes
 from serving.errors import DrainingError, NotReadyError
 from serving.keys import AdminKey
+from serving.maps import Turns
 from serving.metrics import Metrics
 from serving.models import LoadedModel, Models, default_bundle
 from serving.repository import Repository
@@ -37,6 +38,7 @@ class Service:
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
         )
+        self.turns = Turns()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.changes = Changes(settings, self.models, self.repository, self.work, self.metrics)
@@ -81,6 +83,7 @@ class Service:
     def close(self) -> None:
         """Finish accepted work and end the worker threads."""
         self.drain()
+        self.turns.close()
         self.work.close()
 
 

@@ -6,11 +6,19 @@ import os
 import shutil
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from exports.bundle import Bundle, GraphEntry, stage_input, stage_outputs
+from exports.bundle import (
+    Bundle,
+    GraphEntry,
+    Manifest,
+    map_output,
+    stage_input,
+    stage_outputs,
+)
 from exports.errors import BundleError
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
@@ -55,29 +63,39 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     return Sessions(HostRunner(stages), CPU)
 
 
-def check_graph(bundle: Bundle, entry: GraphEntry, content: bytes) -> None:
-    """Open the whole-network graph `entry`, given as its verified bytes, and run it once.
+def open_graph(path: Path, manifest: Manifest, entry: GraphEntry, content: bytes) -> Any:
+    """A session of the whole-network graph `entry` of the bundle in `path`, given as its verified bytes,
+    which was run once.
 
     Raises BundleError if it is broken or is not what the manifest says, MissingExtraError without
     onnxruntime.
     """
     ort = _runtime()
-    manifest, file = bundle.manifest, bundle.path / entry.file
+    file = path / entry.file
     size = (manifest.input.height, manifest.input.width)
     inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
     if entry.kind == "routed":
         inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
     # ValueError: an input or output has another name.
     broken: tuple[type[Exception], ...] = (*_broken_graph_errors(), ValueError)
-    answer = "logits" if entry.kind == "exit" else "probabilities"
+    exits = range(1, len(manifest.exits) + 1)
+    answers = {
+        "exit": ["logits"],
+        "routed": ["probabilities"],
+        "maps": [map_output(k) for k in exits],
+    }[entry.kind]
+    # Maps have a height and a width besides, whatever they are.
+    axes = 4 if entry.kind == "maps" else 2
     try:
         session = ort.InferenceSession(content, session_options(ort, 1, "own"), providers=[CPU])
-        found = session.run([answer], inputs)[0].shape
+        shapes = [found.shape for found in session.run(answers, inputs)]
     except broken as error:
         raise BundleError(f"{file} is not an ONNX graph that onnxruntime can run.") from error
     wanted = (CHECK_BATCH, len(manifest.labels))
-    if found != wanted:
-        raise BundleError(f"{file} gives {answer} of the shape {found}, not {wanted}.")
+    for answer, found in zip(answers, shapes, strict=True):
+        if len(found) != axes or found[:2] != wanted:
+            raise BundleError(f"{file} gives {answer} of the shape {found}, not {wanted}.")
+    return session
 
 
 def open_stage(

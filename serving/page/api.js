@@ -62,13 +62,14 @@ export const readTradeoff = (model, measure, combine) =>
 
 export const readMetrics = async () => (await request("metrics")).text();
 
+const picture = (image) => ({ method: "POST", headers: { "Content-Type": image.type }, body: image });
+
 /** The stream of events for one image; `beyond` asks the exits behind the one it left at too. */
 export function classifyStream(model, image, { beyond = false, signal }) {
   const query = new URLSearchParams({ model, ...(beyond && { beyond: "true" }) });
-  return request(`v1/classify/stream?${query}`, {
-    method: "POST",
-    headers: { "Content-Type": image.type },
-    body: image,
-    signal,
-  });
+  return request(`v1/classify/stream?${query}`, { ...picture(image), signal });
 }
+
+/** Where each exit finds evidence for class `label` in one image. */
+export const readMaps = (model, image, label) =>
+  json(`v1/classify/maps?${new URLSearchParams({ model, class: label })}`, picture(image));

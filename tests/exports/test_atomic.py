@@ -48,7 +48,7 @@ def test_a_killed_export_leaves_no_half_bundle(digits_bundle: Path, tmp_path: Pa
 def test_two_exports_of_one_checkpoint_differ_in_their_time_alone(
     workplace: Path, tmp_path: Path
 ) -> None:
-    options = ("--precision", "int8", "--target", "u8s8", "--graphs", "exits,routed")
+    options = ("--precision", "int8", "--target", "u8s8", "--graphs", "exits,routed,maps")
     both = []
     for seed in ("1", "2"):  # the order of sets must not show
         target = tmp_path / seed
@@ -60,7 +60,7 @@ def test_two_exports_of_one_checkpoint_differ_in_their_time_alone(
         del manifest["provenance"]["created"]
         both.append((files, manifest))
     assert both[0] == both[1]
-    names = {"routed.onnx", *(f"exit{k}.onnx" for k in range(1, 5))}
+    names = {"routed.onnx", "maps.onnx", *(f"exit{k}.onnx" for k in range(1, 5))}
     assert {graph["file"] for graph in both[0][1]["graphs"]} == names
     assert names <= set(both[0][0])
 

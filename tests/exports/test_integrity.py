@@ -223,6 +223,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
         "conversion",
     ),
     "graph of no exit": (graph(exit=4), "exit1.onnx is of an exit that does not exist"),
+    "maps of an exit": (graph(kind="maps"), "an exit that does not exist"),
     "routed graph of an exit": (graph(kind="routed"), "an exit that does not exist"),
     "huge table": (
         in_manifest(lambda m: m["calibration"].update(samples=bundle_module.TABLE_LIMIT)),

@@ -135,7 +135,7 @@ def test_what_is_below_float32_already_is_refused(tmp_path: Path) -> None:
     ("options", "says"),
     [
         (("--target", "u8s8"), "--target u8s8 is a kind of int8"),
-        (("--graphs", "exits,maps"), "--graphs takes exits and routed, not maps"),
+        (("--graphs", "exits,loops"), "--graphs takes exits, routed and maps, not loops"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -271,7 +271,7 @@ def test_the_embedded_bundle_is_the_fp32_one_in_int8() -> None:
     assert bundle.conversion.test == tuple(entry.test for entry in exact.exits)
     assert exact.exits[-1].test.running - bundle.exits[-1].test.running <= 0.5
     assert exact.provenance.recipe == bundle.provenance.recipe
-    assert [graph.kind for graph in bundle.graphs] == ["routed"]
+    assert [graph.kind for graph in bundle.graphs] == ["routed", "maps"]
 
 
 def test_both_bundles_agree_on_most_of_the_test_set(cifar_root: Path) -> None:

@@ -152,6 +152,12 @@ def test_nothing_jumps(open_page: Open, server: Server, size: dict[str, int]) ->
         show(page, view)
         shifts = page.evaluate("window.shifts")
         assert sum(value for value, _ in shifts) < 0.005, (view, shifts)
+    page.locator("#tab-try").click()
+    page.locator("#maps").click()
+    page.evaluate(WATCH_SHIFTS)
+    page.locator("#samples button").first.click()
+    expect(page.get_by_role("img", name="Exit 4 looks")).to_be_visible()
+    assert sum(value for value, _ in page.evaluate("window.shifts")) < 0.005
     page.locator("#tab-tune").click()
     page.evaluate(WATCH_SHIFTS)
     slider(page, "exit 1").fill("0.8")

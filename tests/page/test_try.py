@@ -15,6 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.page.axe import violations
 from tests.page.conftest import SAMPLES, Open
 from tests.servers import Server
 from tests.serving.tiny_bundle import write_tiny_bundle
@@ -130,6 +131,77 @@ def test_later_exits_answer_when_asked(page: Page) -> None:
     for later in range(exit_, 4):
         expect(page.locator(".exit").nth(later)).to_have_attribute("data-state", "beyond")
     expect(page.locator("#result")).to_contain_text("Every later exit agrees.")
+
+
+def drawn(page: Page) -> Any:
+    """The size of every exit's map, and how many different colours it has."""
+    return page.locator(".heat canvas").evaluate_all(
+        """canvases => canvases.map((canvas) => {
+          const {width, height} = canvas;
+          const data = new Uint32Array(
+            canvas.getContext("2d").getImageData(0, 0, width, height).data.buffer);
+          return [width, height, new Set(data).size > 3];
+        })"""
+    )
+
+
+def test_what_each_exit_looks_at_is_drawn_when_asked_and_fetched_once(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    maps = page.get_by_role("button", name="What each exit looks at")
+    page.get_by_role("button", name="rocket").click()
+    expect_answer(page, "rocket", 1)
+    expect(maps).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".heat").first).to_be_hidden()
+    assert not any("/maps" in url for url in asked)
+
+    maps.click()
+    place = "(top|bottom|left|right|centre|(upper|lower) (left|right))"
+    for k in (1, 2, 3, 4):
+        name = re.compile(rf"^Exit {k} looks (mostly at the {place}|at all of it)$")
+        expect(page.get_by_role("img", name=name)).to_be_visible()
+    assert drawn(page) == [[4, 4, True]] * 4
+    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for rocket.")
+    assert violations(page) == []
+
+    # Hidden, shown again, later exits asked: it is the same image.
+    maps.click()
+    expect(page.locator(".heat").first).to_be_hidden()
+    maps.click()
+    page.get_by_role("button", name="Ask later exits too").click()
+    expect(page.locator(".exit").last).to_have_attribute("data-state", "beyond")
+    expect(page.locator(".heat").first).to_be_visible()
+    assert sum("/maps" in url for url in asked) == 1
+
+    page.get_by_role("button", name="sunflower").click()
+    expect_answer(page, "sunflower", 1)
+    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for sunflower.")
+    expect(page.get_by_role("img", name="Exit 4 looks")).to_be_visible()
+    assert sum("/maps" in url for url in asked) == 2
+
+
+def test_a_model_without_maps_offers_none(
+    open_page: Open, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    with serve(write_tiny_bundle(tmp_path / "tiny")) as server:
+        page, _ = open_page(f"{server.url}/")
+        page.get_by_role("button", name="rocket").click()
+        expect(page.locator("#result .badge")).to_contain_text("of 3")
+        expect(page.locator("#maps")).to_be_hidden()
+
+
+def test_maps_that_cannot_be_had_are_explained(
+    open_page: Open, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny", maps=True)
+    with serve(bundle) as server:
+        page, record = open_page(f"{server.url}/")
+        (bundle / "maps.onnx").unlink()
+        page.get_by_role("button", name="rocket").click()
+        page.get_by_role("button", name="What each exit looks at").click()
+        expect(page.locator("#try-notice").get_by_role("alert")).to_contain_text("maps.onnx")
+        expect(page.get_by_role("img", name="Map of exit 1: not drawn yet")).to_be_visible()
+        record.forgive_failed_requests()
 
 
 def test_what_is_no_image_is_told_in_a_sentence(open_page: Open, server: Server) -> None:

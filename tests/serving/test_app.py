@@ -286,6 +286,7 @@ def test_a_model_is_described(client: Client) -> None:
     assert summary["name"] == "tiny"
     assert summary["classes"] == len(LABELS)
     assert summary["input"] == {"height": 8, "width": 8, "resize": "center_crop"}
+    assert summary["maps"] is False
     assert summary["precision"] == "fp32"
     assert summary["provider"] == "CPUExecutionProvider"
     assert [exit_["macs"] for exit_ in summary["exits"]] == [1000, 2000, 3000]

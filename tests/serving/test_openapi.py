@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers import Server, started
 from tests.serving.server_command import API_KEY, command
+from tests.serving.tiny_bundle import write_tiny_bundle
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # With a key in every request, no route can be seen to refuse those without.
@@ -20,9 +21,10 @@ SCHEMATHESIS = (sys.executable, "-c", "from schemathesis.cli import schemathesis
 
 
 @pytest.fixture
-def own(bundle_path: Path, tmp_path: Path) -> Iterator[Server]:
+def own(tmp_path: Path) -> Iterator[Server]:
     """A server that nobody else needs: with the key its models may be unloaded."""
-    with started(command(bundle_path), tmp_path) as server:
+    bundle = write_tiny_bundle(tmp_path / "tiny", maps=True)
+    with started(command(bundle), tmp_path) as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from exports.bundle import (
     Accuracy,
     CalibrationEntry,
     ExitEntry,
+    GraphEntry,
     InputSpec,
     Manifest,
     Operating,
@@ -26,6 +27,7 @@ from exports.bundle import (
     stage_outputs,
     write_table,
 )
+from exports.maps import maps_graph
 from exports.policy import Policy
 
 LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
@@ -90,8 +92,10 @@ def write_tiny_bundle(
     policy: Policy = POLICY_DEFAULT,
     stages: dict[int, bytes] | None = None,
     seed: int = 0,
+    maps: bool = False,
 ) -> Path:
-    """Write the bundle `path`; `stages` replaces some graphs, hashes included, `seed` all weights."""
+    """Write the bundle `path`; `stages` replaces some graphs, hashes included, `seed` all weights; with
+    `maps` it offers class-activation maps."""
     path.mkdir(parents=True)
     graphs = {k: stage_bytes(k, seed=seed) for k in range(1, EXITS + 1)} | (stages or {})
     for k, content in graphs.items():
@@ -101,6 +105,11 @@ def write_tiny_bundle(
         rng.normal(size=(EXITS, 20, len(LABELS))).astype(np.float32), rng.integers(0, 7, 20)
     )
     write_table(path / CALIBRATION, table, "held_out")
+    whole: tuple[GraphEntry, ...] = ()
+    if maps:
+        drawn = maps_graph(list(graphs.values()))
+        (path / "maps.onnx").write_bytes(drawn)
+        whole = (GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(drawn)),)
     accuracy = Accuracy(single=50.0, running=60.0)
     manifest = Manifest(
         format=FORMAT,
@@ -123,6 +132,7 @@ def write_tiny_bundle(
             )
             for k in range(1, EXITS + 1)
         ),
+        graphs=whole,
         ensemble_weights=(0.2, 0.3, 0.5),
         calibration=CalibrationEntry(
             file=CALIBRATION,

@@ -2,6 +2,7 @@
 
 import { h, hue, say } from "../dom.js";
 import * as format from "../format.js";
+import { Heat } from "./heat.js";
 
 const ROWS = 5;
 const STATES = {
@@ -23,9 +24,10 @@ export class ExitCard {
     this.meter = h("div", { class: "meter", "aria-hidden": "true" }, h("i"), h("b"));
     this.rows = Array.from({ length: Math.min(ROWS, model.classes) }, row);
     this.cost = h("p", { class: "cost small quiet" });
+    this.heat = new Heat(exit, model.input);
     this.element = h("div", { class: "exit", "data-hue": hue(exit) },
       h("div", { class: "sign" }, h("h3", {}, `Exit ${exit}`), this.state),
-      this.meter, this.sure,
+      this.meter, this.sure, this.heat.element,
       h("ol", { class: "classes" }, this.rows.map(({ element }) => element)),
       this.cost);
     this.wait();

@@ -6,6 +6,7 @@ import { model, onModel } from "../models.js";
 import { clearNotice, explain, notice } from "../notice.js";
 import { events } from "../sse.js";
 import { startIntake } from "./intake.js";
+import { forget, mapsOf, mapsOn, startMaps } from "./maps.js";
 import * as result from "./result.js";
 import { Road } from "./road.js";
 import { markSample, startSamples } from "./samples.js";
@@ -19,6 +20,7 @@ export function startTry() {
   const slot = byId("try-notice");
   startSamples(take, (error, retry) => explain(slot, error, retry));
   startIntake(take, (sentence) => notice(slot, sentence));
+  startMaps();
   byId("beyond").addEventListener("click", ({ target }) => {
     target.setAttribute("aria-pressed", !beyond());
     if (image) classify();
@@ -26,6 +28,7 @@ export function startTry() {
   onModel((model) => {
     running.abort();
     road = new Road(model);
+    mapsOn(road, model.maps);
     say(byId("rule"), rule(model));
     if (image) classify();
   });
@@ -55,6 +58,7 @@ function take(file, name, sample = null) {
   picture.alt = name;
   picture.hidden = false;
   byId("drop-hint").hidden = true;
+  forget();
   classify();
 }
 
@@ -93,6 +97,7 @@ async function follow(response, signal) {
       answer = data;
       left = data.predictions[0].exit;
       if (!beyond()) road.finish(left);
+      mapsOf(model().name, image, data.predictions[0].label);
     } else if (event === "error") throw new ApiError("refused", data.error, { code: data.code });
     if (answer) result.tell(answer, model(), later);
   }

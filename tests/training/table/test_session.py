@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from offramp.cli import app, main
+from offramp.errors import WriteError
 from training.assemble import load_teacher
 from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoint
 from training.data.dataset import load_dataset
-from training.errors import CheckpointError, DivergedError, RecipeError, WriteError
+from training.errors import CheckpointError, DivergedError, RecipeError
 from training.files import locked
 from training.recipe import Recipe
 from training.recipe_files import load_recipe

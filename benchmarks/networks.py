@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 from onnx import compose
 
-from exports.bundle import CALIBRATION, MANIFEST, POLICY, Bundle, load_bundle, sha256
+from exports.bundle import Bundle, load_bundle, sha256
 from exports.bundles import embedded
+from exports.manifest import CALIBRATION, MANIFEST, POLICY
 
 
 def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bundle:

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from exports.bundle import InputSpec
+from exports.manifest import InputSpec
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,9 +16,10 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from exports.bundle import CARD, FILE_NAME, MANIFEST, MAX_NAME, POLICY, load_bundle, read_graph
+from exports.bundle import load_bundle, read_graph
 from exports.errors import BundleError
 from exports.files import FILE_LIMIT, one_line, read_plain
+from exports.manifest import CARD, FILE_NAME, MANIFEST, MAX_NAME, POLICY
 from exports.zips import DAMAGE, open_zip
 
 # Sixty stages with a graph each, and more than any bundle that was ever written.

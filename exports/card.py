@@ -5,7 +5,7 @@ The front matter has the fields that the Hugging Face Hub reads: hf.co/docs/hub/
 
 from __future__ import annotations
 
-from exports.bundle import Accuracy, Manifest
+from exports.manifest import Accuracy, Manifest
 from exports.markup import markdown_text, yaml_string
 from exports.policy import Policy
 

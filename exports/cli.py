@@ -29,6 +29,12 @@ def export(
     version: Annotated[
         str | None, typer.Option(help="The model's version; by default the bundle's, or 1.")
     ] = None,
+    license_: Annotated[
+        str,
+        typer.Option(
+            "--license", help="The weights' licence for the model card, as the Hub spells it."
+        ),
+    ] = "unknown",
     precision: Annotated[
         Precision,
         typer.Option(help="What weights and computation are in. fp16 is for GPUs, slower on CPUs."),
@@ -63,6 +69,7 @@ def export(
         data_root=data,
         name=name,
         version=version,
+        license_=license_,
         precision=precision,
         scheme=target,
         graphs=kinds,

@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import Conversion, Precision
 from exports.certificate import halves
 from exports.errors import ExportError
+from exports.manifest import Conversion, Precision
 from exports.measure import Measured, measure
 from exports.quantize import Prepared, Scheme, halve, prepare, quantize, saturates
 from exports.runner import StageRunner

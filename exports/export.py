@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from exports.bundle import (
+from exports.bundle import load_bundle, sha256, write_table
+from exports.card import model_card
+from exports.choose import default_policy
+from exports.convert import Target, check_loss, comparison, convert
+from exports.directory import whole_or_absent
+from exports.graphs import exit_graph
+from exports.manifest import (
     CALIBRATION,
     FORMAT,
     MANIFEST,
@@ -19,15 +25,7 @@ from exports.bundle import (
     Operating,
     Precision,
     Provenance,
-    load_bundle,
-    sha256,
-    write_table,
 )
-from exports.card import model_card
-from exports.choose import default_policy
-from exports.convert import Target, check_loss, comparison, convert
-from exports.directory import whole_or_absent
-from exports.graphs import exit_graph
 from exports.maps import maps_graph
 from exports.measure import Measured, measure
 from exports.policy import Policy, simulate
@@ -44,6 +42,7 @@ def export_bundle(
     data_root: Path,
     name: str | None = None,
     version: str | None = None,
+    license_: str = "unknown",
     precision: Precision = "fp32",
     scheme: Target = "auto",
     graphs: Sequence[GraphKind] = (),
@@ -54,10 +53,11 @@ def export_bundle(
 
     Temperatures, weights and the default policy come from one half of the held-out split of the data,
     which must be under `data_root`, and the policy's certificate from the other; accuracies are
-    measured in onnxruntime on the stages as written. `graphs` are whole networks to write too. The
-    bundle appears whole or not at all. Raises ExportError if `target` exists, a graph differs from
-    torch, or the precision costs more than half a point (unless `allow_loss`); CheckpointError,
-    BundleError, DataError.
+    measured in onnxruntime on the stages as written. `graphs` are whole networks to write too,
+    `license_` is the weights' on the card. The bundle appears whole or not at all.
+
+    Raises ExportError if `target` exists, a graph differs from torch, or the precision costs more
+    than half a point (unless `allow_loss`); CheckpointError, BundleError, DataError.
     """
     with whole_or_absent(target) as folder:
         found = open_source(source, data_root, say)
@@ -100,7 +100,7 @@ def export_bundle(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / "README.md").write_text(model_card(manifest, policy), "utf-8")
+        (folder / "README.md").write_text(model_card(manifest, policy, license_), "utf-8")
         load_bundle(folder)
     default = manifest.provenance.test_default
     say(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exports.bundle import CARD, MANIFEST, POLICY, Bundle, load_bundle, read_graph
+from exports.bundle import Bundle, load_bundle, read_graph
+from exports.manifest import CARD, MANIFEST, POLICY
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exports.bundle import Accuracy, Table, stored
+from exports.bundle import Table, stored
 from exports.certificate import halves
+from exports.manifest import Accuracy
 from exports.policy import Floats, Scaling, running_ensemble
 from exports.runner import StageRunner
 from exports.source import Data

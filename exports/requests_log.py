@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from exports.bundle import Manifest, Table
+from exports.bundle import Table
 from exports.errors import TuningError
+from exports.manifest import Manifest
 from exports.policy import Floats, Target, simulate
 from exports.search import full_depth
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from exports.bundle import MANIFEST, InputSpec, load_bundle, load_table
+from exports.bundle import load_bundle, load_table
 from exports.errors import ExportError
+from exports.manifest import MANIFEST, InputSpec
 from exports.runner import StageRunner
 from offramp import __version__
 from offramp.errors import MissingExtraError

@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from exports.bundle import Accuracy
 from exports.files import one_line
 from exports.inspection import Inspection
+from exports.manifest import Accuracy
 
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 

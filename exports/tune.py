@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from exports.bundle import Manifest, Table, load_table, read_manifest, read_policy
+from exports.bundle import Table, load_table, read_manifest, read_policy
 from exports.calibration import Quality, qualities
 from exports.certificate import halves
 from exports.choose import Data, Goal, Unit, choose
+from exports.manifest import Manifest
 from exports.policy import Policy
 from exports.requests_log import read_requests
 from exports.search import Figures, frontier, full_depth

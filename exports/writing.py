@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exports.bundle import POLICY
 from exports.cache import refuse_cached
+from exports.manifest import POLICY
 from exports.policy import Policy
 from offramp.files import replacing
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from serving.models import LoadedModel
 from serving.sessions import CPU, gpu_present
 

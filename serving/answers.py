@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exports.bundle import Conversion, Manifest
+from exports.manifest import Conversion, Manifest
 from exports.policy import Policy
 from serving.engine import Prediction, Reason
 from serving.errors import InvalidRequestError

@@ -9,8 +9,9 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from exports.bundle import Manifest, read_manifest
+from exports.bundle import read_manifest
 from exports.errors import BundleError
+from exports.manifest import Manifest
 from exports.policy import Policy
 from exports.writing import write_policy
 from offramp.errors import OfframpError, WriteError

@@ -11,7 +11,7 @@ import typer
 from offramp.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from exports.bundle import InputSpec
+    from exports.manifest import InputSpec
     from offramp.images import Pixels
     from serving.settings import Settings
 

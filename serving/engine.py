@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import Bundle, Manifest
+from exports.bundle import Bundle
 from exports.errors import PolicyError
+from exports.manifest import Manifest
 from exports.policy import Decision, Floats, Policy, decide
 from serving.runners import Tensor
 from serving.sessions import Sessions, open_sessions

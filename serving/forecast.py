@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from exports.policy import Policy
 from serving.costs import CostTable
 

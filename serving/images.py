@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exports.bundle import InputSpec
+from exports.manifest import InputSpec
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, Pixels
 from offramp.images import decode as decode_image

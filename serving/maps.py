@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from exports.bundle import GraphEntry, Manifest, map_output, read_graph, stage_input
+from exports.bundle import map_output, read_graph, stage_input
 from exports.errors import BundleError
+from exports.manifest import GraphEntry, Manifest
 from exports.policy import Floats
 from serving.errors import BadBundleError, OverCapacityError
 from serving.images import decode

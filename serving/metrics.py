@@ -15,7 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from exports.policy import Policy
 from serving.engine import Observer, Prediction
 

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from exports.bundle import MANIFEST, read_manifest
+from exports.bundle import read_manifest
 from exports.errors import BundleError
 from exports.locate import locate
+from exports.manifest import MANIFEST
 from serving.errors import NotFoundError, SettingsError
 
 log = logging.getLogger("offramp.changes")

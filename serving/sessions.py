@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from exports.bundle import (
-    Bundle,
-    GraphEntry,
-    Manifest,
-    map_output,
-    stage_input,
-    stage_outputs,
-)
+from exports.bundle import Bundle, map_output, stage_input, stage_outputs
 from exports.errors import BundleError
+from exports.manifest import GraphEntry, Manifest
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
 from serving.runners import TAKE, DeviceRunner, HostRunner, Runner

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.bundle import Manifest, Table, load_table
+from exports.bundle import Table, load_table
 from exports.choose import Data, confirmed
+from exports.manifest import Manifest
 from exports.policy import Combine, Measure, Policy
 from exports.search import NEVER, Space
 

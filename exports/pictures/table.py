@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import Manifest, Table, load_table, read_manifest
+from exports.bundle import Table, load_table, read_manifest
+from exports.manifest import Manifest
 from exports.policy import Floats, running_ensemble
 from training.pictures.errors import PictureError
 

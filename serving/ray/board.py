@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from exports.policy import Policy
 from serving.changes import check_revision
 

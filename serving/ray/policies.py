@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from exports.policy import Policy
 from serving.changes import write
 from serving.errors import ServingError

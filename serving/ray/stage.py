@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import ObjectLostError
 
-from exports.bundle import Manifest, load_bundle, stage_input
+from exports.bundle import load_bundle, stage_input
 from exports.errors import BundleError
 from exports.locate import locate
+from exports.manifest import Manifest
 from exports.policy import Floats
 from serving.costs import MAX_BATCH
 from serving.ray.arguments import read_arrangement

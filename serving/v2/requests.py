@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from exports.bundle import InputSpec
+from exports.manifest import InputSpec
 from serving.errors import InvalidRequestError, NotSupportedError
 from serving.json_bodies import file_of_base64, parse_json
 from serving.sentences import NAME_LIMIT, sentence

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from exports.bundle import Manifest
+from exports.manifest import Manifest
 from serving.engine import Prediction
 from serving.v2.model import OUTPUTS, PROBABILITIES
 from serving.v2.requests import HEADER, Inference, Wanted

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from exports.bundle import Accuracy, Conversion, Manifest, load_bundle
+from exports.bundle import load_bundle
 from exports.card import MAX_LABELS, model_card
 from exports.files import one_line
+from exports.manifest import Accuracy, Conversion, Manifest
 from exports.markup import markdown_text, yaml_string
 from exports.policy import Certificate, Policy
 

@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle import Accuracy, Bundle, Conversion, Table, load_bundle
+from exports.bundle import Bundle, Table, load_bundle
 from exports.bundles import embedded
 from exports.convert import Converted, check_loss
 from exports.errors import ExportError
+from exports.manifest import Accuracy, Conversion
 from exports.measure import Measured
 from exports.policy import Scaling
 from exports.quantize import prepare, quantize, saturates

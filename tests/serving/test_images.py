@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.bundle import InputSpec
+from exports.manifest import InputSpec
 from serving.errors import InvalidImageError
 from serving.images import decode
 from tests.serving.conftest import encode

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle import (
+from exports.bundle import Table, sha256, stage_input, stage_outputs, write_table
+from exports.manifest import (
     CALIBRATION,
     FORMAT,
     MANIFEST,
@@ -21,11 +22,6 @@ from exports.bundle import (
     Manifest,
     Operating,
     Provenance,
-    Table,
-    sha256,
-    stage_input,
-    stage_outputs,
-    write_table,
 )
 from exports.maps import maps_graph
 from exports.policy import Policy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.bundle import InputSpec
+from exports.manifest import InputSpec
 from serving.images import decode
 from training.data.pictures import PORTION, read_picture, read_pictures
 from training.errors import DataError

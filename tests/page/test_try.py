@@ -150,7 +150,7 @@ def test_what_each_exit_looks_at_is_drawn_when_asked_and_fetched_once(page: Page
     page.on("request", lambda request: asked.append(request.url))
     maps = page.get_by_role("button", name="What each exit looks at")
     page.get_by_role("button", name="rocket").click()
-    expect_answer(page, "rocket", 1)
+    expect_answer(page, "rocket")
     expect(maps).to_have_attribute("aria-pressed", "false")
     expect(page.locator(".heat").first).to_be_hidden()
     assert not any("/maps" in url for url in asked)
@@ -161,7 +161,8 @@ def test_what_each_exit_looks_at_is_drawn_when_asked_and_fetched_once(page: Page
         name = re.compile(rf"^Exit {k} looks (mostly at the {place}|at all of it)$")
         expect(page.get_by_role("img", name=name)).to_be_visible()
     assert drawn(page) == [[4, 4, True]] * 4
-    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for rocket.")
+    answer = page.locator("#result .answer").inner_text()
+    expect(page.locator("#maps-of")).to_have_text(f"Where each exit finds evidence for {answer}.")
     assert violations(page) == []
 
     # Hidden, shown again, later exits asked: it is the same image.
@@ -174,8 +175,9 @@ def test_what_each_exit_looks_at_is_drawn_when_asked_and_fetched_once(page: Page
     assert sum("/maps" in url for url in asked) == 1
 
     page.get_by_role("button", name="sunflower").click()
-    expect_answer(page, "sunflower", 1)
-    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for sunflower.")
+    expect_answer(page, "sunflower")
+    answer = page.locator("#result .answer").inner_text()
+    expect(page.locator("#maps-of")).to_have_text(f"Where each exit finds evidence for {answer}.")
     expect(page.get_by_role("img", name="Exit 4 looks")).to_be_visible()
     assert sum("/maps" in url for url in asked) == 2
 

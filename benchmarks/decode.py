@@ -1,6 +1,6 @@
 """Decoding and resizing JPEGs: Pillow as it is served, Pillow without reduced decoding, and simplejpeg.
 
-    python benchmarks/decode.py [--seconds 2] [--json decode.json]
+    python -m benchmarks.decode [--seconds 2] [--json decode.json]
 
 The files are smooth noise at quality 90, so that no photo need be shipped. simplejpeg (pip install
 simplejpeg) is left out if it is not installed. Its resize is Pillow's, on what `min_height` and

@@ -1,7 +1,7 @@
 """Measures the embedded bundle in process, float32 beside int8: accuracy, cost and time of every exit,
 the ensemble and early exit.
 
-    OFFRAMP_DATA=data python benchmarks/embedded.py
+    OFFRAMP_DATA=data python -m benchmarks.embedded
 
 Accuracies are of all test images. Times are of one image at a time on one thread: precisions and
 policies take turns on the same images, `--repeats` times over, and the median of each is given, so

@@ -1,6 +1,6 @@
 """Measures training: our epoch against a plain loop's on the same device, and where our time goes.
 
-    python benchmarks/epoch.py
+    python -m benchmarks.epoch
 
 A student learns exit by exit from a teacher of the same shape (OtO, both networks fresh: their weights
 do not change the time). The plain loop is what one writes first: torchvision's transforms image by image

@@ -1,6 +1,6 @@
 """Mutated images and bodies against the real server, for as long as wanted.
 
-    python benchmarks/fuzz.py [--minutes 10] [--seed 0] [--keep fuzz-failures]
+    python -m benchmarks.fuzz [--minutes 10] [--seed 0] [--keep fuzz-failures]
 
 Starts a server of its own with a small network, changes the corpus of tests/serving/hostile at
 random, and holds for every request what the tests hold: one answer, 200 or 4xx, soon, and memory that

@@ -1,6 +1,6 @@
 """A server under mixed load for as long as wanted: every answer right, and memory flat.
 
-    python benchmarks/soak.py --minutes 60
+    python -m benchmarks.soak --minutes 60
 
 Starts `offramp serve` as an operator would and asks it everything at once, without pause: pictures of all
 sizes as raw bodies and as JSON, pictures that are none, requests given up half-way, unknown addresses,

@@ -13,7 +13,7 @@ from serving.forecast import Forecasts
 if TYPE_CHECKING:
     from serving.samples import Sample
 
-# How much of a batch's deviation from the table is believed at once, and how far that may go.
+# How much of what a batch took is believed at once, and how far from the table that may lead.
 LEARNING = 0.05
 SLOWEST = 20.0
 FASTEST = 0.5
@@ -62,6 +62,8 @@ class Line:
         self.alive = 0
         self.when_empty: list[Callable[[], None]] = []
         self._slowdown = 1.0
+        # Running means of what batches took, and of what they should have taken by the table.
+        self._taken = self._due = costs.seconds(1, 1)
         # Deepest stage first, the order in which they are looked through.
         self._queues: tuple[tuple[Queue, ...], ...] = tuple(
             tuple(Queue(self, stage, low) for stage in range(engine.exits, -1, -1))
@@ -99,6 +101,8 @@ class Line:
 
     def saw(self, stage: int, batch: int, seconds: float) -> None:
         """Learn that a batch took `seconds`, waiting for the interpreter and a core included."""
-        ratio = seconds / self.costs.seconds(stage, batch)
-        moved = self._slowdown + LEARNING * (ratio - self._slowdown)
-        self._slowdown = min(max(moved, FASTEST), SLOWEST)
+        # Of the means, not the mean of ratios: a batch of microseconds that waited for the interpreter
+        # would count as much as all the work it waited for.
+        self._taken += LEARNING * (seconds - self._taken)
+        self._due += LEARNING * (self.costs.seconds(stage, batch) - self._due)
+        self._slowdown = min(max(self._taken / self._due, FASTEST), SLOWEST)

@@ -11,7 +11,7 @@ import pytest
 
 # What is held to seconds needs the machine.
 pytestmark = pytest.mark.serial
-SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+ROOT = Path(__file__).parents[2]
 
 
 def test_memory_stays_flat_under_everything_at_once(bundle_path: Path) -> None:
@@ -19,7 +19,8 @@ def test_memory_stays_flat_under_everything_at_once(bundle_path: Path) -> None:
     # An allocator takes a while to have all it needs; a leak of an engine per swap would show.
     options += ["--bound", "32"]
     done = subprocess.run(
-        [sys.executable, str(SOAK), *options],
+        [sys.executable, "-m", "benchmarks.soak", *options],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,

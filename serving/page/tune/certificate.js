@@ -7,7 +7,13 @@ import * as format from "../format.js";
 export function showCertificate(policy, edited) {
   const { certificate } = policy;
   const slot = byId("certificate");
-  if (!certificate) return slot.replaceChildren();
+  // Its place is kept without one too, so that nothing jumps when one comes or goes.
+  if (!certificate) {
+    return slot.replaceChildren(
+      h("div", { class: "certificate", "data-none": true },
+        h("p", { class: "figure" }, "Not certified"),
+        h("p", { class: "small" }, "Its accuracy is an estimate. offramp tune --confidence 0.95 looks for a policy that holds what it promises.")));
+  }
   const { confidence, bound, permitted_drop: permitted, against, samples, chosen_on: chosen, target } = certificate;
   const promise = target === "agreement"
     ? `it answers otherwise than the ${against} for at most ${permitted} % of images`

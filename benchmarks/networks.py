@@ -37,7 +37,8 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
         changes = {"sha256": sha256(graph.onnx), "feature_shape": graph.feature_shape}
         entries.append(entry.model_copy(update={**changes, "macs": macs, "params": params}))
     name = f"{network}-random"
-    changed = manifest.model_copy(update={"name": name, "exits": tuple(entries)})
+    plain = {"precision": "fp32", "conversion": None, "graphs": ()}
+    changed = manifest.model_copy(update={**plain, "name": name, "exits": tuple(entries)})
     (path / MANIFEST).write_text(changed.model_dump_json(), "utf-8")
     (path / POLICY).write_text(like.policy.model_dump_json(), "utf-8")
     shutil.copy(like.path / CALIBRATION, path / CALIBRATION)

@@ -15,11 +15,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exports import bundle as bundle_module
 from exports import files
 from exports.bundle import load_bundle, sha256
 from exports.errors import BundleError
 from exports.inspection import inspect_bundle
+from exports.manifest import TABLE_LIMIT
 from tests.commands import call
 from tests.serving.tiny_bundle import EXITS, LABELS, stage_bytes, write_tiny_bundle
 
@@ -226,7 +226,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "maps of an exit": (graph(kind="maps"), "an exit that does not exist"),
     "routed graph of an exit": (graph(kind="routed"), "an exit that does not exist"),
     "huge table": (
-        in_manifest(lambda m: m["calibration"].update(samples=bundle_module.TABLE_LIMIT)),
+        in_manifest(lambda m: m["calibration"].update(samples=TABLE_LIMIT)),
         "more than",
     ),
     # graphs

@@ -190,6 +190,8 @@ def test_a_model_without_maps_offers_none(
         page.get_by_role("button", name="rocket").click()
         expect(page.locator("#result .badge")).to_contain_text("of 3")
         expect(page.locator("#maps")).to_be_hidden()
+        # Before its server goes, which it would notice.
+        page.close()
 
 
 def test_maps_that_cannot_be_had_are_explained(
@@ -204,6 +206,8 @@ def test_maps_that_cannot_be_had_are_explained(
         expect(page.locator("#try-notice").get_by_role("alert")).to_contain_text("maps.onnx")
         expect(page.get_by_role("img", name="Map of exit 1: not drawn yet")).to_be_visible()
         record.forgive_failed_requests()
+        # Before its server goes, which it would notice.
+        page.close()
 
 
 def test_what_is_no_image_is_told_in_a_sentence(open_page: Open, server: Server) -> None:
@@ -253,6 +257,8 @@ def test_over_capacity_counts_down_and_then_tries_again(
         notice.get_by_role("button", name="Try again", exact=True).click()
         expect_answer(page, "apple")
         record.forgive_failed_requests()
+        # Before its server goes, which it would notice.
+        page.close()
 
 
 def test_another_model_is_chosen_and_its_labels_stay_text(
@@ -275,6 +281,8 @@ def test_another_model_is_chosen_and_its_labels_stay_text(
         page.get_by_role("tab", name="Tune it").click()
         expect(page.get_by_role("slider")).to_have_count(3)
         expect(page.locator("#curve .area")).to_have_count(3)
+        # Before its server goes, which it would notice.
+        page.close()
 
 
 def test_without_a_model_the_page_waits_for_one(
@@ -292,6 +300,8 @@ def test_without_a_model_the_page_waits_for_one(
         page.get_by_role("button", name="rocket").click()
         expect(page.locator("#result .badge")).to_contain_text("of 3")
         record.forgive_failed_requests()
+        # Before its server goes, which it would notice.
+        page.close()
 
 
 class overloaded:  # noqa: N801 - reads as what it does

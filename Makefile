@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-deploy lint types check-imports unit locks format screenshots clean
+.PHONY: serve test test-deploy test-ray lint types check-imports unit locks format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -28,7 +28,11 @@ unit: $(VENV)/.test
 
 # Needs root and a Debian machine: builds the image, starts Prometheus and the proxy. About five minutes.
 test-deploy: $(VENV)/.test
-	$(BIN)/python -m pytest -m deploy tests/deploy tests/ray
+	$(BIN)/python -m pytest -m deploy tests/deploy
+
+# Ray clusters of one machine, started, changed and killed. About four minutes.
+test-ray: $(VENV)/.test
+	$(BIN)/python -m pytest -m deploy tests/ray
 
 # Pins what the images install. One resolution for all platforms, with every file's hash.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \

@@ -47,8 +47,8 @@ def run(*command: str | Path, given: bytes = b"") -> str:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The serving image, built."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The serving image, built; taken away again, for it is large."""
     buildah = require("buildah", "buildah")
     require("crun", "crun")
     base = tmp_path_factory.mktemp("base") / "root"
@@ -67,7 +67,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
         "serving",
     )
     run(buildah, "bud", *options, "-f", "docker/Dockerfile", "-t", IMAGE, ".")
-    return IMAGE
+    yield IMAGE
+    run(buildah, "rmi", "--force", IMAGE, BASE)
 
 
 @pytest.fixture(scope="module")

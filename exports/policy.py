@@ -1,7 +1,7 @@
 """Policies: when a sample leaves the network, and what it answers there.
 
-One function, `decide`, holds the rule. The engine calls it stage by stage on the samples still on
-their way; `simulate` calls it on a calibration table, where every exit's logits are known. So what
+One class, `Decision`, holds the rule. The engine asks it stage by stage about the samples still on
+their way; `simulate` about those of a calibration table, where every exit's logits are known. So what
 is tuned is what is served.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -136,30 +137,56 @@ class Scaling:
     weights: tuple[float, ...]
 
 
-@dataclass(frozen=True)
 class Decision:
-    """What exit k says of n samples: probabilities [n, C], confidence [n], and who leaves, [n]."""
+    """What a policy says of n samples at exit k: who leaves, their confidence and probabilities. Each
+    sample is judged by its own logits alone.
 
-    probabilities: Floats
-    confidence: Floats
-    leaves: NDArray[np.bool_]
-
-
-def decide(policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scaling) -> Decision:
-    """Apply `policy` at exit `exit_` (1-based) to samples whose logits at exits 1..exit_ are given.
-
-    `logits` holds exit_ arrays [n, C]. Each sample is judged by its own logits alone.
+    Everything is worked out when it is first asked for: a sample that stays needs no probabilities, and
+    nothing at all under a policy that answers from a deeper exit anyway.
     """
-    probabilities = softmax(calibrated(logits, exit_, combination(policy), scaling))
-    confidence = measure_confidence(probabilities, policy.measure)
-    if exit_ >= policy.max_exit:
-        leaves = np.ones(len(confidence), dtype=np.bool_)
-    elif policy.mode == "early_exit":
+
+    def __init__(
+        self, policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scaling
+    ) -> None:
+        """`logits` holds `exit_` arrays [n, C], those of the exits 1..`exit_`."""
+        self._policy = policy
+        self._exit = exit_
+        self._logits = logits
+        self._scaling = scaling
+
+    @cached_property
+    def leaves(self) -> NDArray[np.bool_]:
+        """Who leaves here, [n]."""
+        policy, count = self._policy, len(self._logits[0])
+        if self._exit >= policy.max_exit:
+            return np.ones(count, dtype=np.bool_)
+        if policy.mode != "early_exit":
+            return np.zeros(count, dtype=np.bool_)
         # Confidence is at most 1, so every larger threshold means never; float32 could overflow.
-        leaves = confidence >= np.float32(min(policy.thresholds[exit_ - 1], 2.0))
-    else:
-        leaves = np.zeros(len(confidence), dtype=np.bool_)
-    return Decision(probabilities, confidence, leaves)
+        threshold = np.float32(min(policy.thresholds[self._exit - 1], 2.0))
+        leaves: NDArray[np.bool_] = self.confidence >= threshold
+        return leaves
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """By the policy's measure, float32 [n]."""
+        if self._policy.measure == "max_prob":
+            # The likeliest class's exponential is exp(0).
+            confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
+            return confidence
+        return measure_confidence(self.probabilities, self._policy.measure)
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """Calibrated, float32 [n, C]."""
+        exponentials, total = self._exponentials
+        probabilities: Floats = exponentials / total
+        return probabilities
+
+    @cached_property
+    def _exponentials(self) -> tuple[Floats, Floats]:
+        logits = calibrated(self._logits, self._exit, combination(self._policy), self._scaling)
+        return _exponentials(logits)
 
 
 def combination(policy: Policy) -> Combine:
@@ -188,9 +215,15 @@ def running_ensemble(logits: Sequence[Floats], exit_: int, weights: Sequence[flo
 
 def softmax(logits: Floats) -> Floats:
     """Probabilities over the last axis, float32."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
+    exponentials, total = _exponentials(logits)
+    probabilities: Floats = exponentials / total
     return probabilities
+
+
+def _exponentials(logits: Floats) -> tuple[Floats, Floats]:
+    """Softmax's numerators [..., C], the largest 1, and denominators [..., 1]."""
+    exponentials: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials, exponentials.sum(axis=-1, keepdims=True)
 
 
 def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
@@ -241,7 +274,7 @@ def simulate(policy: Policy, logits: Floats, scaling: Scaling) -> Outcome:
     confidence = np.zeros(count, dtype=np.float32)
     waiting = np.arange(count)
     for exit_ in range(1, policy.max_exit + 1):
-        decision = decide(policy, exit_, [logits[k, waiting] for k in range(exit_)], scaling)
+        decision = Decision(policy, exit_, [logits[k, waiting] for k in range(exit_)], scaling)
         leaving = waiting[decision.leaves]
         exits[leaving] = exit_
         predictions[leaving] = decision.probabilities[decision.leaves].argmax(axis=-1)

@@ -79,7 +79,7 @@ class _Router:
         self.nodes.append(rename("image", prefixed(1, stage_input(1))))
 
     def judge(self, k: int) -> None:
-        """Probabilities and confidence at exit k, in `decide`'s own order of operations."""
+        """Probabilities and confidence at exit k, in `Decision`'s own order of operations."""
         at = f"exit{k}"
         mixed, temperature = prefixed(k, "logits"), self.scaling.temperatures[k - 1]
         if self.combine == "running":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.images import Pixels
-from serving.engine import Prediction, prediction
+from serving.engine import Prediction
 from serving.errors import InvalidImageError
 from serving.images import decode
 from serving.lines import Line
@@ -82,15 +82,14 @@ def _run_stage(batch: Batch) -> Outcome:
     given = gather(engine, samples)
     output = engine.run_stage(stage, given.inputs)
     logits = [*given.logits, output.logits]
-    decision = engine.decide([sample.job.policy for sample in samples], stage, logits)
-    leaves: list[bool] = decision.leaves.tolist()
-    wanted = [
-        prediction(decision, row, stage, sample.job.policy)
-        if leaves[row] or sample.job.eager or sample.job.deadline is not None
-        else None
+    curious = [
+        row
         for row, sample in enumerate(samples)
+        if sample.job.eager or sample.job.deadline is not None
     ]
-    return Outcome(Block(len(samples), output.features, logits), leaves, wanted, {})
+    policies = [sample.job.policy for sample in samples]
+    leaves, predictions = engine.judge(policies, stage, logits, curious)
+    return Outcome(Block(len(samples), output.features, logits), leaves, predictions, {})
 
 
 def _waits(batch: Batch) -> list[float]:

@@ -101,7 +101,7 @@ def _time(engine: Engine, stage: int, policy: Policy, inputs: Any, size: int) ->
     policies = [policy] * size
     started = time.perf_counter()
     output = engine.compute(stage, batch)
-    engine.decide(policies, stage, [output.logits] * stage)
+    engine.judge(policies, stage, [output.logits] * stage)
     return time.perf_counter() - started
 
 

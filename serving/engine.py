@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exports.bundle import Bundle
 from exports.errors import PolicyError
 from exports.manifest import Manifest
-from exports.policy import Decision, Floats, Policy, decide
+from exports.policy import Decision, Floats, Policy
 from serving.runners import Tensor
 from serving.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
@@ -42,6 +42,10 @@ class Prediction:
     confidence: float
     exit: int
     reason: Reason
+
+
+# Who of n samples leaves, and the predictions of those who do or whose prediction was asked for.
+Judgement = tuple[list[bool], list[Prediction | None]]
 
 
 def ignore(stage: int, batch: int, seconds: float) -> None:
@@ -87,25 +91,30 @@ class Engine:
         """`run_stage`, unobserved."""
         return StageOutput(*self._runner.run(stage, inputs))
 
-    def decide(self, policies: Sequence[Policy], stage: int, logits: Sequence[Floats]) -> Decision:
+    def judge(
+        self,
+        policies: Sequence[Policy],
+        stage: int,
+        logits: Sequence[Floats],
+        curious: Container[int] = (),
+    ) -> Judgement:
         """Judge n samples at exit `stage`, each by its own policy, from `stage` arrays of logits
-        [n, classes]."""
+        [n, classes]. Rows in `curious` get a prediction though they stay."""
         first = policies[0]
         if all(policy is first for policy in policies):
-            return decide(first, stage, logits, self._scaling)
+            return _judge(Decision(first, stage, logits, self._scaling), first, stage, curious)
         groups: dict[Policy, list[int]] = {}
         for row, policy in enumerate(policies):
             groups.setdefault(policy, []).append(row)
-        if len(groups) == 1:
-            return decide(policies[0], stage, logits, self._scaling)
-        probabilities = np.empty_like(logits[0])
-        confidence = np.empty(len(policies), dtype=np.float32)
-        leaves = np.empty(len(policies), dtype=np.bool_)
+        leaves = [False] * len(policies)
+        predictions: list[Prediction | None] = [None] * len(policies)
         for policy, rows in groups.items():
-            own = decide(policy, stage, [values[rows] for values in logits], self._scaling)
-            probabilities[rows], confidence[rows] = own.probabilities, own.confidence
-            leaves[rows] = own.leaves
-        return Decision(probabilities, confidence, leaves)
+            decision = Decision(policy, stage, [values[rows] for values in logits], self._scaling)
+            asked = [at for at, row in enumerate(rows) if row in curious]
+            own = _judge(decision, policy, stage, asked)
+            for row, left, found in zip(rows, *own, strict=True):
+                leaves[row], predictions[row] = left, found
+        return leaves, predictions
 
     def classify(
         self, images: NDArray[np.uint8], policy: Policy | Sequence[Policy]
@@ -128,11 +137,10 @@ class Engine:
                 break
             output = self.run_stage(stage, inputs)
             logits.append(output.logits)
-            decision = self.decide([policies[i] for i in waiting], stage, logits)
-            for row in np.flatnonzero(decision.leaves):
-                index = int(waiting[row])
-                found[index] = prediction(decision, int(row), stage, policies[index])
-            stays = np.flatnonzero(~decision.leaves)
+            leaves, predictions = self.judge([policies[i] for i in waiting], stage, logits)
+            for index, answer in zip(waiting.tolist(), predictions, strict=True):
+                found[index] = answer
+            stays = np.flatnonzero(np.logical_not(leaves))
             if output.features is not None and len(stays) > 0:
                 whole = len(stays) == len(waiting)
                 inputs = output.features if whole else self.take(output.features, stays)
@@ -167,7 +175,16 @@ class Engine:
             )
 
 
-def prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
+def _judge(decision: Decision, policy: Policy, stage: int, curious: Container[int]) -> Judgement:
+    leaves: list[bool] = decision.leaves.tolist()
+    predictions = [
+        _prediction(decision, row, stage, policy) if left or row in curious else None
+        for row, left in enumerate(leaves)
+    ]
+    return leaves, predictions
+
+
+def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
     """What row `row` of `decision` would answer at exit `stage`, as if it left there by `policy`."""
     probabilities = decision.probabilities[row]
     return Prediction(

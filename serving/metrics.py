@@ -11,13 +11,13 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     generate_latest,
 )
 
 from exports.manifest import Manifest
 from exports.policy import Policy
 from serving.engine import Observer, Prediction
+from serving.histograms import Histogram
 
 # From a part of a millisecond, a small stage or a wait on an idle server, to seconds.
 SECONDS = (
@@ -32,8 +32,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Metrics:
     """The metrics of one app. `exit` and `stage` count from 1; stage 0 is decoding.
 
-    Any thread may call any method. Children are looked up once per label, since the client's own
-    lookup costs more than an observation.
+    Any thread may call any method. Counters are looked up once per label, since the client's own
+    lookup costs more than counting.
     """
 
     def __init__(self) -> None:
@@ -53,16 +53,16 @@ class Metrics:
             "offramp_confidence",
             "Confidence of the images that left at an exit.",
             ["model", "exit"],
-            buckets=CONFIDENCES,
-            registry=self.registry,
+            CONFIDENCES,
+            self.registry,
         )
         self._stage = self._seconds("stage_duration", "One run of a stage, on a batch.", "stage")
         self._batch = Histogram(
             "offramp_stage_batch_size",
             "Images in one run of a stage.",
             ["model", "stage"],
-            buckets=BATCH_SIZES,
-            registry=self.registry,
+            BATCH_SIZES,
+            self.registry,
         )
         self._queue = self._seconds("queue_duration", "An image's wait for a stage.", "stage")
         self._depth = self._gauge("queue_depth", "Images waiting for a stage.", "model", "stage")
@@ -70,8 +70,8 @@ class Metrics:
             "offramp_decode_duration_seconds",
             "Decoding and resizing one image.",
             ["model"],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
         self._expired = Counter(
             "offramp_expired",
@@ -112,15 +112,15 @@ class Metrics:
 
     def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
         """Images waited for `stage`, each for so long."""
-        child = self._child(self._queue, model, stage)
+        series = self._queue.series(model, stage)
         for value in seconds:
-            child.observe(value)
+            series.observe(value)
 
     def decoded(self, model: str, seconds: Iterable[float]) -> None:
         """Images were decoded, each in so long."""
-        child = self._child(self._decode, model)
+        series = self._decode.series(model)
         for value in seconds:
-            child.observe(value)
+            series.observe(value)
 
     def expired(self, model: str) -> None:
         """An image's deadline came before its policy let it leave."""
@@ -130,8 +130,8 @@ class Metrics:
         """What an engine calls after each stage."""
 
         def observe(stage: int, batch: int, seconds: float) -> None:
-            self._child(self._stage, model, stage).observe(seconds)
-            self._child(self._batch, model, stage).observe(batch)
+            self._stage.series(model, stage).observe(seconds)
+            self._batch.series(model, stage).observe(batch)
 
         return observe
 
@@ -139,9 +139,9 @@ class Metrics:
         """A request was answered, `seconds` after it came."""
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
-            self._child(self._confidence, model, prediction.exit).observe(prediction.confidence)
+            self._confidence.series(model, prediction.exit).observe(prediction.confidence)
         deepest = max(prediction.exit for prediction in predictions)
-        self._child(self._duration, model, deepest).observe(seconds)
+        self._duration.series(model, deepest).observe(seconds)
         self._child(self._requests, model, "ok").inc()
 
     def failed(self, model: str, code: str) -> None:
@@ -167,8 +167,8 @@ class Metrics:
             f"offramp_{name}_seconds",
             text,
             ["model", label],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
 
 

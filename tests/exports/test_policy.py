@@ -15,12 +15,12 @@ from exports.errors import PolicyError
 from exports.policy import (
     Certificate,
     Combine,
+    Decision,
     Floats,
     Measure,
     Mode,
     Policy,
     Scaling,
-    decide,
     measure_confidence,
     running_ensemble,
     simulate,
@@ -139,9 +139,9 @@ def test_a_sample_leaves_when_its_confidence_just_reaches_the_threshold() -> Non
     logits = np.log(np.array([[[0.5, 0.5]], [[0.5, 0.5]]], dtype=np.float32))
     scaling = Scaling((1, 1), (1, 1), (0.5, 0.5))
     policy = Policy(thresholds=(0.5,), max_exit=2)
-    assert decide(policy, 1, [logits[0]], scaling).leaves.tolist() == [True]
+    assert Decision(policy, 1, [logits[0]], scaling).leaves.tolist() == [True]
     above = policy.override(threshold=0.500001)
-    assert decide(above, 1, [logits[0]], scaling).leaves.tolist() == [False]
+    assert Decision(above, 1, [logits[0]], scaling).leaves.tolist() == [False]
 
 
 def test_the_running_ensemble_weighs_the_exits_so_far() -> None:

@@ -252,7 +252,7 @@ def test_an_unexpected_fault_tells_nothing_but_its_id(
     def broken(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    client.app.state.service.models.get(None).engine.decide = broken
+    client.app.state.service.models.get(None).engine.judge = broken
     answer = client.post(CLASSIFY, content=pngs[0], headers={**PNG, "X-Request-ID": "abc"})
     assert_error(answer, 500, "internal")
     assert "secret" not in answer.text

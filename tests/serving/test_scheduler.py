@@ -282,14 +282,14 @@ def test_an_answer_does_not_wait_for_its_batch_to_go_deeper(bundle: Bundle) -> N
 
 def test_a_stage_that_fails_fails_its_requests_and_no_others(bundle: Bundle) -> None:
     with working(bundle) as (work, engine, _, _):
-        usual = engine.decide
+        usual = engine.judge
 
-        def broken(policies: Any, stage: int, logits: Any) -> Any:
+        def broken(policies: Any, *others: Any) -> Any:
             if FULL in policies:
                 raise RuntimeError("never mind")
-            return usual(policies, stage, logits)
+            return usual(policies, *others)
 
-        engine.decide = broken  # type: ignore[method-assign]
+        engine.judge = broken  # type: ignore[method-assign]
 
         async def scenario() -> None:
             with pytest.raises(RuntimeError, match="never mind"):

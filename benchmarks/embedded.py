@@ -45,6 +45,8 @@ def main() -> None:
     last = list(bundles.values())[-1]
     data = DataRecipe.model_validate(last.manifest.provenance.recipe["data"])
     test = load_dataset(data, arguments.data).test
+    if arguments.limit:
+        test = test.take(np.arange(arguments.limit))
     logits = {name: StageRunner(b.stages).logits(test.images) for name, b in bundles.items()}
     measured = {
         name: {
@@ -190,7 +192,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundles", type=Path, nargs="+", default=[FP32, embedded()])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
+    parser.add_argument("--images", type=int, default=1000, help="of them, how many are timed")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=HERE / "embedded.json")
     parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "embedded.png")

@@ -18,6 +18,9 @@ MAX_BATCH = SIZES[-1]
 UNMEASURED = 1e-3
 # A batch in work keeps a core from everything more urgent for as long as it takes.
 LONGEST_BATCH = 0.05
+# What a batch costs besides its stage: being taken and settled, and waiting for the interpreter, which
+# other threads want too. docs/scheduling.md tells what it was measured with.
+HANDOVER = 2e-4
 # What a larger batch must save an image, against the cheapest size, before its images wait for it.
 WORTH_IT = 0.05
 REPEATS = 3
@@ -59,7 +62,8 @@ class CostTable:
 
 
 def measure(engine: Engine) -> CostTable:
-    """Time every stage of `engine`, the decision after it included, on batches of each of SIZES.
+    """Time every stage of `engine`, the decision after it included, on batches of each of SIZES, and
+    add HANDOVER.
 
     Stops growing where a batch takes longer than LONGEST_BATCH, so that it ends within seconds for
     any network. The best of a few runs counts: other work on the host only ever adds time.
@@ -71,8 +75,9 @@ def measure(engine: Engine) -> CostTable:
     for stage in range(1, engine.exits + 1):
         found: dict[int, float] = {}
         for size in SIZES:
-            found[size] = min(_time(engine, stage, policy, inputs, size) for _ in range(REPEATS))
-            if found[size] > LONGEST_BATCH:
+            took = min(_time(engine, stage, policy, inputs, size) for _ in range(REPEATS))
+            found[size] = HANDOVER + took
+            if took > LONGEST_BATCH:
                 break
         table.append(found)
         if stage < engine.exits:

@@ -133,7 +133,14 @@ def test_the_benchmark_measures_both_bundles_in_turns(
 ) -> None:
     readme = Path(shutil.copy(README, tmp_path))
     outputs = [f"--json={tmp_path / 'json'}", f"--picture={tmp_path / 'picture.png'}"]
-    options = [f"--data={cifar_root}", "--images=2", "--repeats=1", f"--readme={readme}", *outputs]
+    options = [
+        f"--data={cifar_root}",
+        "--limit=200",
+        "--images=2",
+        "--repeats=1",
+        f"--readme={readme}",
+        *outputs,
+    ]
     monkeypatch.setattr(sys, "argv", ["embedded.py", *options])
     benchmark.main()
     result = json.loads((tmp_path / "json").read_text())

@@ -4,7 +4,7 @@ import pytest
 
 from exports.bundle import Bundle
 from exports.policy import Policy
-from serving.costs import LONGEST_BATCH, MAX_BATCH, CostTable, DecodeCosts, measure
+from serving.costs import HANDOVER, LONGEST_BATCH, MAX_BATCH, CostTable, DecodeCosts, measure
 from serving.engine import Engine
 from serving.forecast import MAX_POLICIES, Forecast, Forecasts
 from serving.lines import Line
@@ -44,7 +44,12 @@ def test_measuring_is_not_observed(bundle: Bundle) -> None:
     seen: list[int] = []
     table = measure(Engine(bundle, on_stage=lambda stage, batch, seconds: seen.append(stage)))
     assert seen == []
-    assert all(table.seconds(stage, 1) > 0 for stage in range(1, EXITS + 1))
+    assert all(table.seconds(stage, 1) > HANDOVER for stage in range(1, EXITS + 1))
+
+
+def test_small_stages_are_worth_sharing_for_what_a_batch_costs_besides(bundle: Bundle) -> None:
+    table = measure(Engine(bundle))
+    assert all(table.best(stage) > 1 for stage in range(1, EXITS + 1))
 
 
 def test_decoding_is_learned_by_the_size_of_files() -> None:

@@ -124,6 +124,8 @@ def _offramp(
     os.dup2(file, 2)
     os.chdir(cwd)
     os.environ.update(environment)
+    # Whoever starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["offramp", *arguments]
     if first is not None:
         first()

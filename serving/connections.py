@@ -17,6 +17,7 @@ from serving.errors import (
     SlowRequestError,
     TooManyConnectionsError,
 )
+from serving.joining import JoiningTransport
 from serving.service import Service
 
 # Request line and headers; also what may come with a body that is no body: chunk sizes and trailers,
@@ -56,6 +57,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = JoiningTransport(transport, self.loop)  # type: ignore[assignment]
         if len(self.connections) > self._service.settings.max_connections:
             self._make_room()
 

@@ -186,6 +186,8 @@ class Work:
                 timer.cancel()
             if request.running:
                 self._scheduler.drop(request)
+            # They know their request: neither should have to wait for the collector of cycles.
+            request.samples = []
 
     def _expire(self, request: _Request) -> None:
         _deliver(self._scheduler.expire(request))

@@ -81,9 +81,10 @@ def _one_id(app: ASGIApp) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = REQUEST_ID.encode()
                 message["headers"] = [
-                    (name, value) for name, value in message["headers"] if name.lower() != own
+                    (name, value)
+                    for name, value in message["headers"]
+                    if name.lower() != REQUEST_ID
                 ]
             await send(message)
 

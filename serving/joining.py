@@ -1,0 +1,50 @@
+"""A transport that sends the head of an answer together with the beginning of its body.
+
+uvicorn writes the two one after the other and uvloop sends each at once, which costs a call to the system,
+a packet, and the client's waking up, all while this thread holds the interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class JoiningTransport:
+    """Passes everything on to `transport`, but holds a write back until the next one, or until the event
+    loop has done what it has in hand."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, after what is held; hold it if nothing is."""
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that are not sent yet."""
+        return len(self._held) + self._transport.get_write_buffer_size()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            self._transport.write(data)

@@ -18,6 +18,7 @@ from serving.errors import (
     TooManyConnectionsError,
 )
 from serving.joining import JoiningTransport
+from serving.presence import EXTENSION, Departure
 from serving.service import Service
 
 # Request line and headers; also what may come with a body that is no body: chunk sizes and trailers,
@@ -198,6 +199,8 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        self._departure = Departure(self.flow.resume_reading)
+        cycle.scope["extensions"] = {EXTENSION: {"departure": self._departure}}
         super()._start_asgi_task(cycle, app)
 
     def _give_up(self) -> None:
@@ -208,6 +211,7 @@ class Protocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+            self._departure.happened()
 
 
 async def sweep(connections: Iterable[Any], every: float) -> None:

@@ -80,7 +80,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    async with Presence(request.receive):
+    async with Presence(request):
         done = await service.work.classify(
             model.engine,
             files,

@@ -83,7 +83,7 @@ async def classify_maps(
     )
     if len(files) != 1:
         raise InvalidRequestError(f"Maps are of one image at a time, not of {len(files)}.")
-    async with Presence(request.receive):
+    async with Presence(request):
         if index is None:
             done = await service.work.classify(model.engine, files, model.policy)
             index = done.predictions[0].index

@@ -72,7 +72,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     )
     task.add_done_callback(feed.end)
     try:
-        async with Presence(request.receive):
+        async with Presence(request):
             first = await feed.events.get()
         if first is None:
             # Nothing was sent yet, so the error goes out like any other.

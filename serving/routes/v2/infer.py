@@ -142,7 +142,7 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
     # The protocol's levels go on downwards from 1; 0 stands for the default.
     priority: Priority = "normal" if (wishes.priority or 0) <= 1 else "low"
     try:
-        async with Presence(request.receive):
+        async with Presence(request):
             if isinstance(wanted.images, list):
                 done = await service.work.classify(
                     model.engine, wanted.images, policy, deadline=deadline, priority=priority

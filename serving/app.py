@@ -82,6 +82,8 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        # Ours is in `serving.tracing`; older versions, which have none of their own, ignore this.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     for module in (classify, stream, maps, models, policy, page, probes, v2):

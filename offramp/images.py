@@ -83,7 +83,8 @@ def _open(content: bytes, spec: ImageSpec, max_pixels: int) -> Image.Image:
             turned = image.getexif().get(ORIENTATION_TAG) in TURNED
             image.draft(None, _scaled_size(image.size, spec, turned))
         image.load()
-        return _to_eight_bit_colour(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_eight_bit_colour(image)
 
 
 def _scaled_size(size: tuple[int, int], spec: ImageSpec, turned: bool) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx.compose
@@ -84,6 +84,30 @@ def assemble(
     whole.producer_name = "offramp"
     onnx.checker.check_model(whole)
     return whole
+
+
+def pruned(model: ModelProto) -> ModelProto:
+    """`model`, changed in place: without the nodes and constants that no output needs."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):  # in topological order
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_reads(node))
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+    return model
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What `node` takes, in its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
 
 
 def serialised(model: ModelProto) -> bytes:

@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exports.graphs import serialised
+from exports.upsample import PRODUCT
 
 Scheme = Literal["u8s8", "s8s8"]
 ACTIVATIONS = {"u8s8": QuantType.QUInt8, "s8s8": QuantType.QInt8}
@@ -41,12 +42,13 @@ BATCH = 32
 @dataclass(frozen=True)
 class Prepared:
     """A float32 stage made ready: simplified, its shapes known, and every tensor's range seen on the
-    calibration inputs. `front` names the nodes before the first weights, the normalisation, which
-    stay as they are; `weighted` those that hold weights, in their order."""
+    calibration inputs. `exact` names the nodes that stay as they are: those before the first weights,
+    the normalisation, and the products that upsample; `weighted` those that hold weights, in their
+    order."""
 
     model: ModelProto
     ranges: Any
-    front: tuple[str, ...]
+    exact: tuple[str, ...]
     weighted: tuple[str, ...]
 
 
@@ -68,8 +70,12 @@ def prepare(stage: bytes, inputs: NDArray[Any]) -> Prepared:
         )
         calibrator.collect_data(_Batches(model.graph.input[0].name, inputs))
         ranges = calibrator.compute_data()
-    weighted = tuple(node.name for node in model.graph.node if node.op_type in WEIGHTED)
-    return Prepared(model, ranges, _front(model), weighted)
+    nodes = model.graph.node
+    products = tuple(node.name for node in nodes if node.name.startswith(PRODUCT))
+    weighted = tuple(
+        node.name for node in nodes if node.op_type in WEIGHTED and node.name not in products
+    )
+    return Prepared(model, ranges, (*_front(model), *products), weighted)
 
 
 def quantize(
@@ -88,7 +94,7 @@ def quantize(
             ACTIVATIONS[scheme],
             prepared.ranges,
             [],
-            [*prepared.front, *sorted(kept)],
+            [*prepared.exact, *sorted(kept)],
             list(QUANTISED),
             {},
         )

@@ -89,15 +89,18 @@ def assemble(
 def pruned(model: ModelProto) -> ModelProto:
     """`model`, changed in place: without the nodes and constants that no output needs."""
     graph = model.graph
-    needed = {output.name for output in graph.output}
-    kept: list[NodeProto] = []
-    for node in reversed(graph.node):  # in topological order
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(_reads(node))
+    makers = {output: node for node in graph.node for output in node.output}
+    needed: set[str] = set()
+    waiting = [output.name for output in graph.output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed and name in makers:
+            waiting += _reads(makers[name])
+        needed.add(name)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
     constants = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(nodes)
     graph.initializer.extend(constants)
     return model
 

@@ -1,6 +1,7 @@
 """One stage in int8 or fp16. Static quantisation with onnxruntime: QDQ nodes, a scale per channel.
 
-A stage keeps its names and types: `image` uint8 in, features and logits float32 out.
+A stage keeps its names and types: `image` uint8 in, features and logits float32 out. In int8 the logits
+are as the last layer gives them, and `edges` makes the features what they are inside the stages.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,10 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from exports.bundle import stage_input
+from exports.edges import unrounded
 from exports.graphs import serialised
+from exports.runner import StageRunner
 from exports.upsample import PRODUCT
 
 Scheme = Literal["u8s8", "s8s8"]
@@ -78,6 +82,20 @@ def prepare(stage: bytes, inputs: NDArray[Any]) -> Prepared:
     return Prepared(model, ranges, (*_front(model), *products), weighted)
 
 
+def prepare_all(stages: Sequence[bytes], images: NDArray[np.uint8]) -> tuple[Prepared, ...]:
+    """Every stage made ready on the float32 features that `images` [N, H, W, 3] have before it.
+
+    The range of features is the same on both sides, to the last bit, so that their scale is.
+    """
+    found: list[Prepared] = []
+    for k, inputs in enumerate(StageRunner(stages).inputs(images), 1):
+        ready = prepare(stages[k - 1], inputs)
+        if found:
+            ready.ranges[stage_input(k)] = found[-1].ranges[stage_input(k)]
+        found.append(ready)
+    return tuple(found)
+
+
 def quantize(
     prepared: Prepared, scheme: Scheme, kept: frozenset[str] = frozenset(), reduced: bool = False
 ) -> bytes:
@@ -99,7 +117,9 @@ def quantize(
             {},
         )
         quantizer.quantize_model()
-    return _in_order(quantizer.model.model)
+    # A stage's last output.
+    logits = model.graph.output[-1].name
+    return _in_order(unrounded(quantizer.model.model, logits))
 
 
 def halve(stage: bytes) -> bytes:

@@ -34,8 +34,14 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
     for entry, graph in zip(manifest.exits, graphs, strict=True):
         (path / entry.file).write_bytes(graph.onnx)
         macs, params = macs + graph.macs, params + graph.params
-        changes = {"sha256": sha256(graph.onnx), "feature_shape": graph.feature_shape}
-        entries.append(entry.model_copy(update={**changes, "macs": macs, "params": params}))
+        changes = {
+            "sha256": sha256(graph.onnx),
+            "feature_shape": graph.feature_shape,
+            "feature_type": "float32",
+            "macs": macs,
+            "params": params,
+        }
+        entries.append(entry.model_copy(update=changes))
     name = f"{network}-random"
     plain = {"precision": "fp32", "conversion": None, "graphs": ()}
     changed = manifest.model_copy(update={**plain, "name": name, "exits": tuple(entries)})

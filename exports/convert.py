@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.certificate import halves
+from exports.edges import connected
 from exports.errors import ExportError
 from exports.manifest import Conversion, Precision
 from exports.measure import Measured, measure
-from exports.quantize import Prepared, Scheme, halve, prepare, quantize, saturates
+from exports.quantize import Prepared, Scheme, halve, prepare_all, quantize, saturates
 from exports.runner import StageRunner
 from exports.sensitivity import MOST_LOST, Trial, keep_sensitive, none_kept
 from exports.source import Data
@@ -61,12 +62,10 @@ def convert(
         chosen = held_out.images[_spread(len(held_out), CALIBRATION_IMAGES)]
         images = len(chosen)
         say(f"calibrating {len(stages)} stages on {images} held-out images")
-        # Each stage is calibrated on the float32 features of the one before.
-        inputs = StageRunner(stages).inputs(chosen)
-        prepared = [prepare(stage, own) for stage, own in zip(stages, inputs, strict=True)]
+        prepared = prepare_all(stages, chosen)
         reduced = saturates()
         scheme = _faster(prepared, reduced, chosen[0], say) if target == "auto" else target
-        trial = Trial(tuple(stages), tuple(prepared), scheme, reduced)
+        trial = Trial(tuple(stages), prepared, scheme, reduced)
         kept = keep_sensitive(trial, held_out, exact, say)
         made = trial.build(kept)
     after = measure(made, data)
@@ -117,7 +116,9 @@ def _faster(
 ) -> Scheme:
     """The scheme whose stages take less time on this machine: one image, one thread, in turns."""
     runners = {
-        scheme: StageRunner([quantize(stage, scheme, reduced=reduced) for stage in prepared], 1)
+        scheme: StageRunner(
+            connected([quantize(stage, scheme, reduced=reduced) for stage in prepared]), 1
+        )
         for scheme in get_args(Scheme)
     }
     seen: dict[Scheme, list[float]] = {scheme: [] for scheme in runners}

@@ -12,6 +12,7 @@ from exports.card import model_card
 from exports.choose import default_policy
 from exports.convert import Target, check_loss, comparison, convert
 from exports.directory import whole_or_absent
+from exports.edges import feature_type
 from exports.graphs import exit_graph
 from exports.manifest import (
     CALIBRATION,
@@ -122,6 +123,7 @@ def _exit_entries(found: Source, stages: Sequence[bytes], measured: Measured) ->
                 file=f"stage{k + 1}.onnx",
                 sha256=sha256(content),
                 feature_shape=graph.feature_shape,
+                feature_type=feature_type(content) if graph.feature_shape else "float32",
                 macs=macs,
                 params=params,
                 temperature=measured.scaling.temperatures[k],

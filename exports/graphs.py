@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx.compose
@@ -84,6 +84,33 @@ def assemble(
     whole.producer_name = "offramp"
     onnx.checker.check_model(whole)
     return whole
+
+
+def pruned(model: ModelProto) -> ModelProto:
+    """`model`, changed in place: without the nodes and constants that no output needs."""
+    graph = model.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    needed: set[str] = set()
+    waiting = [output.name for output in graph.output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed and name in makers:
+            waiting += _reads(makers[name])
+        needed.add(name)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    return model
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What `node` takes, in its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
 
 
 def serialised(model: ModelProto) -> bytes:

@@ -24,6 +24,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
+FeatureType = Literal["float32", "uint8", "int8"]
 
 
 class _Table(BaseModel):
@@ -52,12 +53,14 @@ class Accuracy(_Table):
 class ExitEntry(_Table):
     """Stage k with head k. `macs` and `params` count stages and heads 1..k: the cost of leaving here.
 
-    `feature_shape` is (C, H, W) of what the stage hands on; None for the last.
+    `feature_shape` is (C, H, W) of what the stage hands on, None for the last, and `feature_type` what
+    its numbers are, float32 where nothing is said.
     """
 
     file: FileName
     sha256: Sha256
     feature_shape: tuple[int, int, int] | None
+    feature_type: FeatureType = "float32"
     macs: Annotated[int, Field(gt=0)]
     params: Annotated[int, Field(gt=0)]
     temperature: Annotated[float, Field(gt=0)]

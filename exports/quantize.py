@@ -1,6 +1,7 @@
 """One stage in int8 or fp16. Static quantisation with onnxruntime: QDQ nodes, a scale per channel.
 
-A stage keeps its names and types: `image` uint8 in, features and logits float32 out.
+A stage keeps its names and types: `image` uint8 in, features and logits float32 out. In int8 the logits
+are as the last layer gives them, and `edges` makes the features what they are inside the stages.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,11 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from exports.bundle import stage_input
+from exports.edges import unrounded
 from exports.graphs import serialised
+from exports.runner import StageRunner
+from exports.upsample import PRODUCT
 
 Scheme = Literal["u8s8", "s8s8"]
 ACTIVATIONS = {"u8s8": QuantType.QUInt8, "s8s8": QuantType.QInt8}
@@ -41,12 +46,13 @@ BATCH = 32
 @dataclass(frozen=True)
 class Prepared:
     """A float32 stage made ready: simplified, its shapes known, and every tensor's range seen on the
-    calibration inputs. `front` names the nodes before the first weights, the normalisation, which
-    stay as they are; `weighted` those that hold weights, in their order."""
+    calibration inputs. `exact` names the nodes that stay as they are: those before the first weights,
+    the normalisation, and the products that upsample; `weighted` those that hold weights, in their
+    order."""
 
     model: ModelProto
     ranges: Any
-    front: tuple[str, ...]
+    exact: tuple[str, ...]
     weighted: tuple[str, ...]
 
 
@@ -68,8 +74,26 @@ def prepare(stage: bytes, inputs: NDArray[Any]) -> Prepared:
         )
         calibrator.collect_data(_Batches(model.graph.input[0].name, inputs))
         ranges = calibrator.compute_data()
-    weighted = tuple(node.name for node in model.graph.node if node.op_type in WEIGHTED)
-    return Prepared(model, ranges, _front(model), weighted)
+    nodes = model.graph.node
+    products = tuple(node.name for node in nodes if node.name.startswith(PRODUCT))
+    weighted = tuple(
+        node.name for node in nodes if node.op_type in WEIGHTED and node.name not in products
+    )
+    return Prepared(model, ranges, (*_front(model), *products), weighted)
+
+
+def prepare_all(stages: Sequence[bytes], images: NDArray[np.uint8]) -> tuple[Prepared, ...]:
+    """Every stage made ready on the float32 features that `images` [N, H, W, 3] have before it.
+
+    The range of features is the same on both sides, to the last bit, so that their scale is.
+    """
+    found: list[Prepared] = []
+    for k, inputs in enumerate(StageRunner(stages).inputs(images), 1):
+        ready = prepare(stages[k - 1], inputs)
+        if found:
+            ready.ranges[stage_input(k)] = found[-1].ranges[stage_input(k)]
+        found.append(ready)
+    return tuple(found)
 
 
 def quantize(
@@ -88,12 +112,14 @@ def quantize(
             ACTIVATIONS[scheme],
             prepared.ranges,
             [],
-            [*prepared.front, *sorted(kept)],
+            [*prepared.exact, *sorted(kept)],
             list(QUANTISED),
             {},
         )
         quantizer.quantize_model()
-    return _in_order(quantizer.model.model)
+    # A stage's last output.
+    logits = model.graph.output[-1].name
+    return _in_order(unrounded(quantizer.model.model, logits))
 
 
 def halve(stage: bytes) -> bytes:

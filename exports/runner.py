@@ -42,7 +42,7 @@ class StageRunner:
         return np.concatenate(parts, axis=1)
 
     def inputs(self, images: NDArray[np.uint8], batch_size: int = 100) -> list[NDArray[Any]]:
-        """What each stage takes: the images themselves, then features float32 [N, C, H, W]."""
+        """What each stage takes: the images themselves, then features [N, C, H, W]."""
         parts = [inputs for inputs, _ in self._batches(images, batch_size)]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 

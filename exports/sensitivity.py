@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.edges import connected
 from exports.policy import Floats, running_ensemble
 from exports.quantize import Prepared, Scheme, quantize
 from exports.runner import StageRunner
@@ -33,7 +34,7 @@ class Trial:
 
     def build(self, kept: Kept) -> tuple[bytes, ...]:
         """The int8 stages with the nodes `kept`, per stage, in float32."""
-        return tuple(self.stage(k, nodes) for k, nodes in enumerate(kept))
+        return connected([self.stage(k, nodes) for k, nodes in enumerate(kept)])
 
     def stage(self, k: int, nodes: frozenset[str]) -> bytes:
         """Stage k (0-based); one with every weight in float32 is the float32 stage."""

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from pydantic import ValidationError
 
 from exports.bundle import load_bundle, load_table
 from exports.errors import ExportError
+from exports.graphs import serialised
 from exports.manifest import MANIFEST, InputSpec
 from exports.runner import StageRunner
+from exports.upsample import resizes_as_products
 from offramp import __version__
 from offramp.errors import MissingExtraError
 from training.data.dataset import Split, hold_out, load_dataset
@@ -94,7 +97,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
     stages = []
     for content, entry in zip(bundle.stages, manifest.exits, strict=True):
         macs, params = entry.macs - before[0], entry.params - before[1]
-        stages.append(StageGraph(content, macs, params, entry.feature_shape))
+        stages.append(StageGraph(_multiplied(content), macs, params, entry.feature_shape))
         before = (entry.macs, entry.params)
     return Source(
         name=manifest.name,
@@ -139,6 +142,11 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         seed=recipe.seed,
         tools=_tools() | {"torch": torch.__version__},
     )
+
+
+def _multiplied(stage: bytes) -> bytes:
+    """`stage` as an export of today would write it."""
+    return serialised(resizes_as_products(onnx.load_from_string(stage)))
 
 
 def _load(

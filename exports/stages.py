@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from exports.bundle import stage_input, stage_outputs
 from exports.graphs import serialised
 from exports.source import StageGraph
+from exports.upsample import resizes_as_products
 from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
 
@@ -37,7 +38,8 @@ def export_stages(
 ) -> list[StageGraph]:
     """Write every stage of `network` (on the CPU, in eval mode) as an ONNX graph in memory.
 
-    Inputs and outputs are named as the bundle says; the batch is dynamic, weights are inside.
+    Inputs and outputs are named as the bundle says; the batch is dynamic, weights are inside, and
+    bilinear upsampling is matrix products.
     """
     example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     graphs: list[StageGraph] = []
@@ -73,7 +75,7 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[s
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
-    return serialised(program.model_proto)
+    return serialised(resizes_as_products(program.model_proto))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ def _facts(inspection: Inspection, opened: bool) -> Table:
         ("input", f"{manifest.input.width} x {manifest.input.height} RGB, {manifest.input.resize}"),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:5])} …"),
         ("weights", "ensemble " + _numbers(manifest.ensemble_weights)),
+        ("features", ", ".join(_features(inspection)) or "none: there is one stage"),
         ("graphs", ", ".join(_graphs(inspection)) or "stages only"),
         (
             "calibration",
@@ -110,6 +111,12 @@ def _precision(inspection: Inspection) -> str:
         f"{', '.join(conversion.kept) or 'nothing'}; ensemble on test, float32 to "
         f"{manifest.precision}: {', '.join(lost)}"
     )
+
+
+def _features(inspection: Inspection) -> list[str]:
+    """What goes from each stage to the next."""
+    exits = inspection.bundle.manifest.exits[:-1]
+    return [f"{e.feature_type} {' x '.join(map(str, e.feature_shape or ()))}" for e in exits]
 
 
 def _graphs(inspection: Inspection) -> list[str]:

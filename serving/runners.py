@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle import stage_input, stage_outputs
+from exports.manifest import FeatureType
 from exports.policy import Floats
 
 # What goes from stage to stage, [n, ...]: an array, or an OrtValue on the device.
@@ -18,11 +19,26 @@ Rows = NDArray[np.int64]
 
 # An ONNX graph of one node, Gather(data float32 [n, c, h, w], rows int64 [m]) -> taken: onnxruntime
 # alone has no way to pick rows of a tensor on the device. tests/serving/test_runners.py rebuilds it.
-TAKE = base64.b64decode(
+_TAKE = base64.b64decode(
     "CAgSADqOAQooCgRkYXRhCgRyb3dzEgV0YWtlbiIGR2F0aGVyKgsKBGF4aXMYAKABAhIEdGFrZVoiCgRkYXRhEhoKGAgB"
     "EhQKAxIBbgoDEgFjCgMSAWgKAxIBd1oTCgRyb3dzEgsKCQgHEgUKAxIBbWIjCgV0YWtlbhIaChgIARIUCgMSAW0KAxIB"
     "YwoDEgFoCgMSAXdCBAoAEBE="
 )
+
+
+# ONNX's numbers of the types that features have, and onnxruntime's names.
+_NUMBERS: dict[FeatureType, int] = {"float32": 1, "uint8": 2, "int8": 3}
+KINDS: dict[FeatureType, str] = {
+    "float32": "tensor(float)",
+    "uint8": "tensor(uint8)",
+    "int8": "tensor(int8)",
+}
+
+
+def take_graph(kind: FeatureType) -> bytes:
+    """The ONNX graph Gather(data [n, c, h, w], rows int64 [m]) -> taken [m, c, h, w] for data of `kind`."""
+    # A tensor's type as protobuf has it: its length, then the number of the type of its elements.
+    return _TAKE.replace(b"\x0a\x18\x08\x01", b"\x0a\x18\x08" + bytes([_NUMBERS[kind]]))
 
 
 class Runner(Protocol):
@@ -62,10 +78,13 @@ class DeviceRunner:
     rare: those who stay usually go on together.
     """
 
-    def __init__(self, sessions: Sequence[Any], take: Any, device: str, ort: Any) -> None:
-        """`take` is a session of TAKE; `device` is onnxruntime's name of the device, cuda or cpu."""
+    def __init__(
+        self, sessions: Sequence[Any], take: Mapping[FeatureType, Any], device: str, ort: Any
+    ) -> None:
+        """`take` has a session of `take_graph` for every type of features; `device` is onnxruntime's
+        name of the device, cuda or cpu."""
         self._sessions = sessions
-        self._take = take
+        self._take = {KINDS[kind]: session for kind, session in take.items()}
         self._device = device
         self._ort = ort
 
@@ -84,11 +103,12 @@ class DeviceRunner:
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:
         if isinstance(tensor, np.ndarray):
             return tensor[rows]
-        binding = self._take.io_binding()
+        session = self._take[tensor.data_type()]
+        binding = session.io_binding()
         self._bind(binding, "data", tensor)
         self._bind(binding, "rows", np.asarray(rows, dtype=np.int64))
         binding.bind_output("taken", self._device)
-        self._take.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         return binding.get_outputs()[0]
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:

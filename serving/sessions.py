@@ -16,7 +16,7 @@ from exports.errors import BundleError
 from exports.manifest import GraphEntry, Manifest
 from offramp.errors import MissingExtraError
 from serving.errors import SettingsError
-from serving.runners import TAKE, DeviceRunner, HostRunner, Runner
+from serving.runners import KINDS, DeviceRunner, HostRunner, Runner, take_graph
 from serving.settings import Pool, Provider
 
 CPU = "CPUExecutionProvider"
@@ -52,7 +52,11 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
     if active == CUDA:
-        take = ort.InferenceSession(TAKE, options, providers=wanted)
+        kinds = {entry.feature_type for entry in bundle.manifest.exits}
+        take = {
+            kind: ort.InferenceSession(take_graph(kind), options, providers=wanted)
+            for kind in kinds
+        }
         return Sessions(DeviceRunner(stages, take, "cuda", ort), CUDA)
     return Sessions(HostRunner(stages), CPU)
 
@@ -197,10 +201,13 @@ def _broken_graph_errors() -> tuple[type[Exception], ...]:
 
 
 def _check_signature(bundle: Bundle, k: int, session: Any) -> None:
-    kind = "tensor(uint8)" if k == 1 else "tensor(float)"
+    exits = bundle.manifest.exits
+    kind = "tensor(uint8)" if k == 1 else KINDS[exits[k - 2].feature_type]
     inputs = [(node.name, node.type) for node in session.get_inputs()]
     outputs = [(node.name, node.type) for node in session.get_outputs()]
-    wanted = [(name, "tensor(float)") for name in stage_outputs(k, len(bundle.stages))]
+    *features, logits = stage_outputs(k, len(exits))
+    wanted = [(name, KINDS[exits[k - 1].feature_type]) for name in features]
+    wanted.append((logits, KINDS["float32"]))
     if inputs != [(stage_input(k), kind)] or outputs != wanted:
         raise BundleError(
             f"{_file(bundle, k)} has the inputs {_list(inputs)} and outputs {_list(outputs)}, "

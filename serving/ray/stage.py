@@ -142,7 +142,7 @@ async def _fetch(features: Features) -> NDArray[Any] | None:
     return gather(features, arrays)
 
 
-def _offer(features: NDArray[np.float32]) -> Features:
+def _offer(features: NDArray[Any]) -> Features:
     """`features` for the next stage: as they are, or kept here until it has them."""
     own = np.ascontiguousarray(features)
     return whole(own if own.nbytes < INLINE else ray.put(own), len(own))
@@ -152,4 +152,5 @@ def _blank(manifest: Manifest, stage: int) -> NDArray[Any]:
     """One sample of what `stage` takes."""
     if stage == 1:
         return np.zeros((1, manifest.input.height, manifest.input.width, 3), dtype=np.uint8)
-    return np.zeros((1, *(manifest.exits[stage - 2].feature_shape or ())), dtype=np.float32)
+    before = manifest.exits[stage - 2]
+    return np.zeros((1, *(before.feature_shape or ())), dtype=before.feature_type)

@@ -138,3 +138,15 @@ def test_features_that_ray_keeps_in_shared_memory_change_no_answer(
         )
         for found, one in zip(reply.json()["predictions"], wanted, strict=True):
             check({"predictions": [found]}, one)
+
+
+def test_features_of_eight_bits_go_from_stage_to_stage(
+    cluster: Cluster, files: list[bytes], images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "int8", kind="uint8"))
+    wanted = Engine(bundle).classify(images, bundle.policy)
+    assert len({one.exit for one in wanted}) > 1
+    args = {"form": "stages", "bundles": [str(bundle.path)], "replicas": ONE, "stages": [ONE]}
+    with cluster.deploy(args) as http:
+        for file, one in zip(files, wanted, strict=True):
+            check(http.post("/v1/classify", content=file, headers=PNG).json(), one)

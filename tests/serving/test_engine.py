@@ -127,6 +127,12 @@ def test_a_policy_for_another_network_is_refused(engine: Engine, images: Images)
     [
         (2, b"no graph at all", "stage2.onnx is not an ONNX graph"),
         (2, stage_bytes(3), "stage2.onnx has the inputs features2"),
+        (
+            1,
+            stage_bytes(1, kind="uint8"),
+            r"features1 tensor\(uint8\).*not .*features1 tensor\(float",
+        ),
+        (2, stage_bytes(2, kind="int8"), r"features1 tensor\(int8\).*not features1 tensor\(float"),
         (3, stage_bytes(3, classes=4), r"stage3.onnx gives outputs of the shapes \[\(2, 4\)\]"),
     ],
 )
@@ -136,6 +142,14 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
     broken = write_tiny_bundle(tmp_path / "broken", stages={stage: content})
     with pytest.raises(BundleError, match=reason):
         Engine(load_bundle(broken))
+
+
+def test_a_manifest_from_before_features_had_a_type_means_float32(tmp_path: Path) -> None:
+    old = write_tiny_bundle(tmp_path / "old")
+    manifest = (old / "manifest.json").read_text()
+    (old / "manifest.json").write_text(manifest.replace('"feature_type":"float32",', ""))
+    assert "feature_type" not in (old / "manifest.json").read_text()
+    Engine(load_bundle(old))
 
 
 def test_cuda_is_insisted_on_when_asked_for(bundle: Bundle, monkeypatch: object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -9,16 +10,28 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from exports.bundle import Bundle
+from exports.bundle import Bundle, load_bundle
+from exports.manifest import FeatureType
 from exports.policy import Policy
 from serving.engine import Engine
-from serving.runners import TAKE, DeviceRunner, HostRunner
+from serving.runners import DeviceRunner, HostRunner, take_graph
 from serving.samples import Block, Job, Sample, gather
-from tests.serving.tiny_bundle import EXITS
+from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
 
 FULL = Policy(thresholds=(2.0, 2.0), max_exit=EXITS)
 EARLY = Policy(thresholds=(0.6, 0.5), max_exit=EXITS, combine="running")
 Images = NDArray[np.uint8]
+
+
+@pytest.fixture(params=["float32", "uint8", "int8"])
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
+    """A bundle with each type of features."""
+    return load_bundle(write_tiny_bundle(tmp_path / request.param, kind=request.param))
+
+
+@pytest.fixture
+def engine(bundle: Bundle) -> Engine:
+    return Engine(bundle)
 
 
 @pytest.fixture
@@ -26,23 +39,30 @@ def device_engine(bundle: Bundle) -> Engine:
     """An engine on the path that a GPU takes, with the CPU as the device."""
     sessions = [ort.InferenceSession(content) for content in bundle.stages]
     engine = Engine(bundle)
-    runner = DeviceRunner(sessions, ort.InferenceSession(TAKE), "cpu", ort)
+    takes: dict[FeatureType, Any] = {
+        kind: ort.InferenceSession(take_graph(kind)) for kind in get_args(FeatureType)
+    }
+    runner = DeviceRunner(sessions, takes, "cpu", ort)
     engine._runner, engine.take, engine.join = runner, runner.take, runner.join
     return engine
 
 
-def test_the_graph_that_takes_rows_is_what_it_says() -> None:
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("float32", TensorProto.FLOAT), ("uint8", TensorProto.UINT8), ("int8", TensorProto.INT8)],
+)
+def test_the_graph_that_takes_rows_is_what_it_says(kind: FeatureType, number: int) -> None:
     given = [
-        helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", "c", "h", "w"]),
+        helper.make_tensor_value_info("data", number, ["n", "c", "h", "w"]),
         helper.make_tensor_value_info("rows", TensorProto.INT64, ["m"]),
     ]
-    taken = helper.make_tensor_value_info("taken", TensorProto.FLOAT, ["m", "c", "h", "w"])
+    taken = helper.make_tensor_value_info("taken", number, ["m", "c", "h", "w"])
     node = helper.make_node("Gather", ["data", "rows"], ["taken"], axis=0)
     graph = helper.make_graph([node], "take", given, [taken])
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=""
     )
-    assert onnx.load_from_string(TAKE) == model
+    assert onnx.load_from_string(take_graph(kind)) == model
 
 
 def test_on_the_device_the_answers_are_the_same(
@@ -56,9 +76,10 @@ def test_on_the_device_the_answers_are_the_same(
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
 
 
-def test_features_stay_on_the_device(device_engine: Engine, images: Images) -> None:
+def test_features_stay_on_the_device(bundle: Bundle, device_engine: Engine, images: Images) -> None:
     output = device_engine.run_stage(1, images)
     assert isinstance(output.features, ort.OrtValue)
+    assert output.features.numpy().dtype == bundle.manifest.exits[0].feature_type
     taken = device_engine.take(output.features, np.array([3, 1]))
     assert isinstance(taken, ort.OrtValue)
     np.testing.assert_array_equal(taken.numpy(), output.features.numpy()[[3, 1]])
@@ -106,4 +127,5 @@ def test_the_host_runner_gives_arrays(bundle: Bundle, images: Images) -> None:
     runner = HostRunner([ort.InferenceSession(content) for content in bundle.stages])
     features, logits = runner.run(1, images[:2])
     assert isinstance(features, np.ndarray)
+    assert features.dtype == bundle.manifest.exits[0].feature_type
     assert logits.shape == (2, 7)

@@ -17,6 +17,7 @@ from exports.manifest import (
     Accuracy,
     CalibrationEntry,
     ExitEntry,
+    FeatureType,
     GraphEntry,
     InputSpec,
     Manifest,
@@ -34,8 +35,20 @@ EXITS = 3
 POLICY_DEFAULT = Policy(thresholds=(0.6, 0.5), max_exit=EXITS)
 
 
-def stage_bytes(stage: int, classes: int = len(LABELS), seed: int = 0) -> bytes:
-    """The ONNX graph of stage `stage`: a strided convolution, and a linear head on its mean."""
+# Of features below float32: all of them are below this one.
+LOUDEST = 30.0
+NUMBERS: dict[FeatureType, int] = {
+    "float32": TensorProto.FLOAT,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+}
+
+
+def stage_bytes(
+    stage: int, classes: int = len(LABELS), seed: int = 0, kind: FeatureType = "float32"
+) -> bytes:
+    """The ONNX graph of stage `stage`: a strided convolution, and a linear head on its mean. `kind` is
+    what its features are, taken and given."""
     rng = np.random.default_rng(stage + 10 * seed)
     wide, narrow = CHANNELS[stage], CHANNELS[stage - 1]
     weights = {
@@ -43,6 +56,9 @@ def stage_bytes(stage: int, classes: int = len(LABELS), seed: int = 0) -> bytes:
         "head": rng.normal(0, 6.0, (wide, classes)).astype(np.float32),
         "scale": np.float32(255).reshape(()),
     }
+    if kind != "float32":
+        weights["step"] = np.float32(LOUDEST / 255).reshape(())
+        weights["zero"] = np.array(np.iinfo(kind).min, kind)
     name, outputs = stage_input(stage), stage_outputs(stage, EXITS)
     nodes, source = [], name
     if stage == 1:
@@ -52,26 +68,36 @@ def stage_bytes(stage: int, classes: int = len(LABELS), seed: int = 0) -> bytes:
             helper.make_node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
         ]
         source = "planes"
-    features = outputs[0] if stage < EXITS else "last"
+    elif kind != "float32":
+        nodes = [helper.make_node("DequantizeLinear", [name, "step", "zero"], ["scaled"])]
+        source = "scaled"
+    last = outputs[0] if stage < EXITS and kind == "float32" else "last"
     nodes += [
         helper.make_node("Conv", [source, "kernel"], ["raw"], pads=[1] * 4, strides=[2, 2]),
-        helper.make_node("Relu", ["raw"], [features]),
-        helper.make_node("GlobalAveragePool", [features], ["mean"]),
+        helper.make_node("Relu", ["raw"], [last]),
+        helper.make_node("GlobalAveragePool", [last], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "head"], ["logits"]),
     ]
-    shape = ["n", narrow, SIDES[stage - 1], SIDES[stage - 1]]
+    if stage < EXITS and last != outputs[0]:
+        nodes.append(helper.make_node("QuantizeLinear", [last, "step", "zero"], [outputs[0]]))
     given = (
         helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", SIZE, SIZE, 3])
         if stage == 1
-        else helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        else helper.make_tensor_value_info(
+            name, NUMBERS[kind], ["n", narrow, SIDES[stage - 1], SIDES[stage - 1]]
+        )
     )
-    shapes = {features: ["n", wide, SIDES[stage], SIDES[stage]], "logits": ["n", classes]}
+    features = (NUMBERS[kind], ["n", wide, SIDES[stage], SIDES[stage]])
+    logits = (TensorProto.FLOAT, ["n", classes])
     graph = helper.make_graph(
         nodes,
         f"stage{stage}",
         [given],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, shapes[o]) for o in outputs],
+        [
+            helper.make_tensor_value_info(output, *(logits if output == "logits" else features))
+            for output in outputs
+        ],
         [numpy_helper.from_array(np.asarray(value), key) for key, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -89,11 +115,12 @@ def write_tiny_bundle(
     stages: dict[int, bytes] | None = None,
     seed: int = 0,
     maps: bool = False,
+    kind: FeatureType = "float32",
 ) -> Path:
     """Write the bundle `path`; `stages` replaces some graphs, hashes included, `seed` all weights; with
-    `maps` it offers class-activation maps."""
+    `maps` it offers class-activation maps; `kind` is what its features are."""
     path.mkdir(parents=True)
-    graphs = {k: stage_bytes(k, seed=seed) for k in range(1, EXITS + 1)} | (stages or {})
+    graphs = {k: stage_bytes(k, seed=seed, kind=kind) for k in range(1, EXITS + 1)} | (stages or {})
     for k, content in graphs.items():
         (path / f"stage{k}.onnx").write_bytes(content)
     rng = np.random.default_rng(0)
@@ -119,6 +146,7 @@ def write_tiny_bundle(
                 file=f"stage{k}.onnx",
                 sha256=sha256(graphs[k]),
                 feature_shape=(CHANNELS[k], SIDES[k], SIDES[k]) if k < EXITS else None,
+                feature_type=kind if k < EXITS else "float32",
                 macs=1000 * k,
                 params=100 * k,
                 temperature=1.0 + k / 10,

@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-deploy test-ray lint types check-imports unit locks format screenshots clean
+.PHONY: serve test test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -26,11 +26,18 @@ check-imports: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest -n logical --maxprocesses 4
 
-# Needs root and a Debian machine: builds the image, starts Prometheus and the proxy. About five minutes.
+# Needs root and a Debian machine: builds the image, starts Prometheus and the proxy, trains the digits.
+# About five minutes.
 test-deploy: $(VENV)/.test
 	$(BIN)/python -m pytest -m deploy tests/deploy
 
-# Ray clusters of one machine, started, changed and killed. About four minutes.
+# The large images, for GPUs and for training, built, started and used; needs what test-deploy needs, about
+# 25 GB of free disk for the while, and a quarter of an hour. Prints the images' sizes.
+test-images: $(VENV)/.test
+	$(BIN)/python -m pytest -m deploy -rP tests/images
+
+# Ray clusters of one machine, and of two network namespaces, which need root; started, changed and killed.
+# About eight minutes.
 test-ray: $(VENV)/.test
 	$(BIN)/python -m pytest -m deploy tests/ray
 
@@ -41,7 +48,9 @@ locks: $(VENV)/.test
 	$(LOCK) docker/locks/build.in -o docker/locks/build.txt
 	$(LOCK) pyproject.toml --extra cpu -o docker/locks/serving-cpu.txt
 	$(LOCK) pyproject.toml --extra gpu -o docker/locks/serving-gpu.txt
-	$(LOCK) pyproject.toml --extra cpu --extra train -o docker/locks/training.txt
+	# Triton, a compiler of 1 GB, is of no use without the other one that it needs, and there is none.
+	$(LOCK) pyproject.toml --extra cpu --extra train --no-emit-package triton \
+		-o docker/locks/training.txt
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

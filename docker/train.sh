@@ -1,15 +1,23 @@
 #!/bin/sh
-# Train a recipe, its teacher first, and put the bundle where serving watches. Run again, it goes on
-# where it was stopped.
-#   train.sh RECIPE [TEACHER]
+# Train a recipe, its teachers first, and put the bundle where serving watches. Run again, it goes on
+# where it was stopped; what is there already is left as it is.
+#   train.sh RECIPE [TEACHER...]
+# RUNS and BUNDLES name other directories than those of the image.
 set -eu
 recipe=$1
-teacher=${2:-}
-for run in $teacher "$recipe"; do
-    if [ -e "/runs/$run" ]; then
-        offramp train "$run" --runs /runs --resume
+shift
+runs=${RUNS:-/runs}
+bundle=${BUNDLES:-/bundles}/$recipe
+# A teacher's teacher comes before it; compose gives all of them in one word.
+for run in $* "$recipe"; do
+    if [ -e "$runs/$run" ]; then
+        offramp train "$run" --runs "$runs" --resume
     else
-        offramp train "$run" --runs /runs --download
+        offramp train "$run" --runs "$runs" --download
     fi
 done
-offramp export "/runs/$recipe" --output "/bundles/$recipe"
+if [ -e "$bundle" ]; then
+    echo "$bundle is there already; delete it to have the run exported again."
+else
+    offramp export "$runs/$recipe" --output "$bundle"
+fi

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
 import shutil
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from serving.settings import Pool, Provider
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+# What every NVIDIA driver brings, and no package.
+DRIVER = "libcuda.so.1"
 # Two, because a graph with its batch fixed at one would pass with one.
 CHECK_BATCH = 2
 
@@ -109,7 +112,8 @@ def open_stage(
 
 def gpu_present() -> bool:
     """Whether this machine seems to have an NVIDIA GPU."""
-    return os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None
+    # A container may have been given another one than the first.
+    return any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
 
 
 def _runtime() -> Any:
@@ -153,9 +157,22 @@ def _providers(ort: Any, provider: Provider) -> list[str]:
             "The provider cuda was asked for, but this onnxruntime is for CPUs; "
             "install the other one with: pip uninstall onnxruntime && pip install 'offramp[gpu]'."
         )
+    if provider == "cuda" and sys.platform == "linux" and not _loads(DRIVER):
+        raise SettingsError(
+            f"The provider cuda was asked for, but there is no NVIDIA driver here ({DRIVER}); "
+            "a container gets the host's with: docker run --gpus all."
+        )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return [CUDA, CPU]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def session_options(ort: Any, threads: int, pool: Pool) -> Any:

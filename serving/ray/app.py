@@ -79,6 +79,7 @@ def _scaled(scaling: Scaling, settings: Settings) -> dict[str, Any]:
                 "downscale_delay_s",
             )
         },
+        "max_replicas_per_node": scaling.max_replicas_per_node,
         "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         # Ray would write a line per request; see the setting access_log.
         "logging_config": {"enable_access_log": False},

@@ -36,6 +36,8 @@ class Scaling(_Model):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     # A fraction lets replicas share a GPU; set the provider to cuda then.
     num_gpus: Annotated[float, Field(ge=0)] = 0
+    # With 1 and two replicas, the loss of a machine leaves one; Ray may put both on the same otherwise.
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 class Arguments(_Model):

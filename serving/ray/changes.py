@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from serving.errors import ServingError, SettingsError
 from serving.models import LoadedModel
 from serving.ray.arguments import Arrangement
 from serving.ray.board import Standing, key_of
-from serving.ray.errors import ArrangedElsewhereError
+from serving.ray.errors import ArrangedElsewhereError, BoardSilentError
+from serving.ray.policies import PATIENCE
 from serving.ray.remote import remote_sessions
 
 log = logging.getLogger("offramp.changes")
 # Before the board is asked again after it could not be, in seconds.
 PAUSE = 1.0
+# Longest that it may take to answer, in seconds: no call may be lost for ever.
+LONGEST = PATIENCE + 10.0
 
 
 class SharedChanges(Changes):
@@ -92,12 +95,15 @@ class SharedChanges(Changes):
     async def set_policy(
         self, name: str, policy: Policy, *, if_match: str | None = None, persist: bool = False
     ) -> LoadedModel:
-        """See Changes.set_policy. What is persisted is written on the machine of the board."""
+        """See Changes.set_policy; raises BoardSilentError, too. What is persisted is written on the
+        machine of the board."""
         async with self._lock:
             model = self._models.get(name)
             await check_policy(policy, model)
-            standing: Standing | ServingError = await self._board.put.remote(
-                model.engine.manifest, policy, if_match, model.path if persist else None
+            standing: Standing | ServingError = await _asked(
+                self._board.put.remote(
+                    model.engine.manifest, policy, if_match, model.path if persist else None
+                )
             )
             if isinstance(standing, ServingError):
                 raise standing
@@ -133,7 +139,9 @@ class SharedChanges(Changes):
         self, model: LoadedModel, declared: Policy | None, known: Standing | None
     ) -> Standing:
         key = key_of(model.engine.manifest)
-        standing: Standing = await self._board.join.remote(key, model.stored, declared, known)
+        standing: Standing = await _asked(
+            self._board.join.remote(key, model.stored, declared, known)
+        )
         return standing
 
     async def _follow_anew(self) -> None:
@@ -146,11 +154,11 @@ class SharedChanges(Changes):
         while True:
             known = {key: self._models.get(name).revision for key, name in keys.items()}
             try:
-                news = await self._board.follow.remote(known)
+                news = await _asked(self._board.follow.remote(known))
                 async with self._lock:
                     await self._adopt(news, keys)
-            except (RayError, RayServeException) as error:
-                log.warning("the board of policies cannot be asked: %s", type(error).__name__)
+            except BoardSilentError as error:
+                log.warning("the board of policies cannot be asked: %r", error.__cause__)
                 await asyncio.sleep(PAUSE)
 
     async def _adopt(self, news: dict[Any, Standing] | None, keys: dict[Any, str]) -> None:
@@ -166,3 +174,12 @@ class SharedChanges(Changes):
             if standing is not None and standing.revision > model.revision:
                 self._place(replace(model, policy=standing.policy), standing.revision)
                 log.info("policy of %s: revision %d", name, standing.revision)
+
+
+async def _asked(response: Awaitable[Any]) -> Any:
+    """The board's answer; raises BoardSilentError if it is gone, or takes longer than LONGEST."""
+    try:
+        async with asyncio.timeout(LONGEST):
+            return await response
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise BoardSilentError from error

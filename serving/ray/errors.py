@@ -16,6 +16,30 @@ class StageLostError(ServingError):
         self.headers = {"Retry-After": "1"}
 
 
+class StageSilentError(ServingError):
+    """A stage gave no answer, and nobody said that its replica is gone."""
+
+    status = 503
+    code = "stage_silent"
+
+    def __init__(self, stage: int, seconds: float) -> None:
+        super().__init__(f"Stage {stage} has not answered for {seconds:g} s; try again.")
+        self.headers = {"Retry-After": "1"}
+
+
+class BoardSilentError(ServingError):
+    """The board of policies gave no answer; whether it has made the change is not known."""
+
+    status = 503
+    code = "board_silent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The board of policies does not answer; look which policy is in force before trying again."
+        )
+        self.headers = {"Retry-After": "1"}
+
+
 class ArrangedElsewhereError(ServingError):
     """One replica alone cannot load or unload a model."""
 

@@ -16,7 +16,7 @@ from exports.errors import BundleError
 from exports.policy import Floats, Policy
 from serving.engine import Engine
 from serving.ray.board import key_of
-from serving.ray.errors import StageLostError
+from serving.ray.errors import StageLostError, StageSilentError
 from serving.ray.features import is_array, join, take, whole
 from serving.ray.stage import Answer, Call
 from serving.runners import Rows, Tensor
@@ -28,6 +28,10 @@ log = logging.getLogger("offramp.serving")
 # replica within about a second.
 ATTEMPTS = 5
 PAUSE = 0.1
+# Longest that a stage may take for a call, with those before it and the start of a replica where there
+# is none, in seconds. A machine that vanishes says nothing, and Ray may take as long to notice; without
+# an end to it, a worker of the ingress would wait for ever.
+PATIENCE = 30.0
 
 
 class RemoteRunner:
@@ -45,16 +49,21 @@ class RemoteRunner:
         self._bundle = key_of(bundle.manifest).bundle
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        """See Runner.run; raises StageLostError if a replica took what it had with it."""
-        answer = self.ask(stage, inputs)
+        """See Runner.run; raises StageLostError if a replica took what it had with it, StageSilentError
+        if it is not heard of within PATIENCE."""
+        answer = self.ask(stage, inputs, PATIENCE)
         return answer.features, answer.logits
 
-    def ask(self, stage: int, inputs: Tensor) -> Answer:
-        """Have a replica of `stage` run it."""
+    def ask(self, stage: int, inputs: Tensor, within: float | None = None) -> Answer:
+        """Have a replica of `stage` run it; waits `within` seconds, or as long as it takes."""
         features = whole(inputs, len(inputs)) if is_array(inputs) else inputs
         call = Call(self._bundle, self._source, features)
+        response = self._handles[stage - 1].run.remote(call)
         try:
-            answer = self._handles[stage - 1].run.remote(call).result()
+            answer = response.result(timeout_s=within)
+        except TimeoutError as error:
+            response.cancel()
+            raise StageSilentError(stage, within or 0) from error
         except RayActorError as error:
             raise StageLostError(stage) from error
         except RayTaskError as error:

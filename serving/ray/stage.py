@@ -26,6 +26,8 @@ from serving.ray.features import INLINE, Features, count, gather, is_array, whol
 from serving.sessions import open_stage
 from serving.settings import Settings
 
+# Features that do not arrive in so many seconds are taken for lost: what waits behind them goes on.
+PATIENCE = 10.0
 # While a bundle is rolled out, calls come for the old and for the new one.
 SPARE = 1
 
@@ -134,10 +136,11 @@ class Stage:
 async def _fetch(features: Features) -> NDArray[Any] | None:
     """One array of `features`, mapped from Ray's shared memory where it lies there; None if it is lost."""
     try:
-        arrays = [
-            piece.source if is_array(piece.source) else await piece.source for piece in features
-        ]
-    except ObjectLostError:
+        async with asyncio.timeout(PATIENCE):
+            arrays = [
+                piece.source if is_array(piece.source) else await piece.source for piece in features
+            ]
+    except (ObjectLostError, TimeoutError):
         return None
     return gather(features, arrays)
 

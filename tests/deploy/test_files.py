@@ -19,6 +19,7 @@ from tests.debian import require
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE = ROOT / "docker-compose.yml"
+OVERLAYS = (DOCKER / "compose.admin.yml", DOCKER / "compose.train-gpu.yml")
 PROFILES = ("gpu", "train", "scale")
 DCLINT = "dclint@3.1.0"
 
@@ -52,7 +53,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 def test_the_compose_files_pass_dclint() -> None:
     npx = require("npm", "npx")
     options = ("--config", DOCKER / "dclint.yaml", "--max-warnings", "0")
-    run(npx, "--yes", DCLINT, *options, COMPOSE, DOCKER / "compose.admin.yml")
+    run(npx, "--yes", DCLINT, *options, COMPOSE, *OVERLAYS)
 
 
 def test_only_the_proxy_is_published_beyond_loopback(services: dict[str, Any]) -> None:
@@ -100,6 +101,21 @@ def test_containers_get_longer_to_stop_than_servers_take(services: dict[str, Any
     service = services["serving"]
     grace = int(service["environment"]["OFFRAMP_GRACE_SECONDS"])
     assert int(service["stop_grace_period"].removesuffix("s")) > grace
+
+
+def test_an_overlay_gives_the_trainer_a_gpu_and_changes_nothing_else() -> None:
+    require("podman", "podman")
+    tool = Path(sys.executable).with_name("podman-compose")
+
+    def trainer(*files: Path) -> dict[str, Any]:
+        named = [f"--file={file}" for file in files]
+        content = yaml.safe_load(run(tool, *named, "--profile=train", "config"))
+        return dict(content["services"]["trainer"])
+
+    found = trainer(COMPOSE, DOCKER / "compose.train-gpu.yml")
+    (device,) = found["deploy"]["resources"].pop("reservations")["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert found == trainer(COMPOSE)
 
 
 def test_the_files_that_compose_mounts_exist(services: dict[str, Any]) -> None:

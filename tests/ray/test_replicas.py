@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +119,25 @@ def test_policies_survive_the_loss_of_the_board(http: httpx.Client) -> None:
     after = http.get("/v1/models/tiny/policy").json()["revision"]
     assert after > before["revision"]
     wait_for(lambda: set(revisions(http)) == {after}, within=30)
+
+
+def test_a_board_that_does_not_answer_ends_a_change_and_does_not_hold_it(
+    http: httpx.Client,
+) -> None:
+    before = http.get("/v1/models/tiny/policy").json()
+    board = ray.get_actor(replicas("policies")[0], namespace="serve")
+    process: int = ray.get(board.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(process, signal.SIGSTOP)
+    try:
+        refused = http.put("/v1/models/tiny/policy", json=before["policy"])
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert (refused.status_code, refused.json()["code"]) == (503, "board_silent")
+    assert refused.headers["Retry-After"]
+
+    wait_for(lambda: http.put("/v1/models/tiny/policy", json=before["policy"]).is_success)
+    # The same for all, whether or not the change that was given up was made.
+    wait_for(lambda: len(found := set(revisions(http))) == 1 and min(found) > before["revision"])
 
 
 def test_one_replica_alone_loads_nothing(http: httpx.Client) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 import uvloop
 
+from benchmarks.forms import FORMS
 from benchmarks.wire import Connection
 
 # A server that answers nothing should not hold the measurement for ever.
@@ -38,7 +39,9 @@ class Load:
             ends = np.cumsum(arrays["sizes"])
             content = arrays["content"].tobytes()
         starts = [0, *ends.tolist()]
-        self._files = [content[a:b] for a, b in itertools.pairwise(starts)]
+        self._form = FORMS[arguments.form]
+        # Whatever a server wants made of a file, its client does not make while it is measured.
+        self._bodies = [self._form.body(content[a:b]) for a, b in itertools.pairwise(starts)]
         self._random = np.random.default_rng(arguments.seed)
         self._free: list[Connection] = []
         self._opened = 0
@@ -87,7 +90,7 @@ class Load:
         await asyncio.gather(*(one(first) for first in range(self._arguments.closed)))
 
     async def _ask(self, number: int, due: float) -> None:
-        image = number % len(self._files)
+        image = number % len(self._bodies)
         if not self._free and self._opened >= MOST_CONNECTIONS:
             self.statuses["not sent"] += 1
             return
@@ -99,7 +102,9 @@ class Load:
                 else:
                     self._opened += 1
                     connection = await Connection.open("127.0.0.1", self._arguments.port)
-                reply = await connection.post(self._arguments.path, self._files[image])
+                reply = await connection.post(
+                    self._arguments.path, self._bodies[image], self._form.kind, self._form.headers
+                )
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             self.statuses[type(error).__name__] += 1
             self._opened -= 1
@@ -110,8 +115,7 @@ class Load:
         self.statuses[str(reply.status)] += 1
         if reply.status == 200:
             self.latencies.append(time.perf_counter() - due)
-            (found,) = reply.json()["predictions"]
-            self.answers.append((image, found["index"], found["exit"]))
+            self.answers.append((image, *self._form.read(reply)))
 
 
 def pack(files: list[bytes], path: Path) -> None:
@@ -126,6 +130,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--images", type=Path, required=True, help="what `pack` wrote")
     parser.add_argument("--path", default="/v1/classify?top_k=1")
+    parser.add_argument("--form", choices=FORMS, default="offramp", help="of requests and answers")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--closed", type=int, default=0, help="connections; 0: open loop")
     parser.add_argument("--seconds", type=float, default=10.0)

@@ -28,6 +28,7 @@ from ray import serve
 
 from benchmarks.docs import fill_in, table
 from benchmarks.load import pack
+from benchmarks.processes import cpu, tree
 from benchmarks.server import ROOT, machine, pictures, serving
 from benchmarks.torture import load
 from exports.bundle import load_bundle
@@ -130,28 +131,6 @@ def measure(
     }
 
 
-def tree(root: int) -> set[int]:
-    """The process `root` and everything below it."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields:
-                parents[int(entry.name)] = int(fields[1])
-    found = {root}
-    while True:
-        below = {process for process, parent in parents.items() if parent in found} - found
-        if not below:
-            return found
-        found |= below
-
-
-def cpu(process: int) -> float:
-    """CPU seconds of `process` so far, 0 if it has gone."""
-    fields = _stat(process)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
 def section(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     base = result["rows"][0]
@@ -208,14 +187,6 @@ def _wait(condition: Callable[[], bool]) -> None:
         if time.monotonic() > until:
             raise RuntimeError(f"a killed replica was not replaced within {RECOVERY} s")
         time.sleep(0.2)
-
-
-def _stat(process: int) -> list[str] | None:
-    """The fields of /proc/…/stat behind the name: state, parent, …"""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,14 @@ import numpy as np
 
 from benchmarks import threads
 from benchmarks.docs import fill_in, table
-from benchmarks.load import pack
+from benchmarks.images import Images, label, test_images
 from benchmarks.networks import random_bundle
-from benchmarks.server import ROOT, machine, pictures, png, serving
+from benchmarks.processes import cpu
+from benchmarks.server import ROOT, machine, serving
 from benchmarks.torture import load
 from exports.bundle import Bundle, load_bundle
 from exports.bundles import embedded
 from exports.policy import Policy
-from offramp.errors import OfframpError
 from serving.engine import Engine
 from serving.images import decode
 from serving.settings import available_cores
@@ -50,17 +49,7 @@ from serving.settings import available_cores
 HERE = Path(__file__).parent
 MODES = {"full depth": "mode=exit", "ensemble": "mode=ensemble", "early exit": ""}
 CONNECTIONS = 16
-IMAGES = 2000
 MOST_PIXELS = 1 << 26
-
-
-@dataclass
-class Images:
-    """Files to classify, as the load generator reads them, and their classes if they are known."""
-
-    files: list[bytes]
-    labels: list[int] | None
-    packed: Path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,25 +90,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
-    """IMAGES of the test split of the data the bundle was made with, else generated ones."""
-    files, labels = pictures(bundle.manifest.input, 200), None
-    if root is not None:
-        # Here, because it loads torch.
-        from training.data.dataset import load_dataset
-        from training.recipe import DataRecipe
-
-        try:
-            data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
-            test = load_dataset(data, root).test.take(np.arange(IMAGES))
-        except (OfframpError, KeyError, ValueError) as error:
-            print(f"generated images, since there are no others: {error}", file=sys.stderr)
-        else:
-            files, labels = [png(pixels) for pixels in test.images], test.labels.tolist()
-    pack(files, packed)
-    return Images(files, labels, packed)
-
-
 def chain(bundle: Bundle, repeats: int) -> dict[str, Any]:
     """Stages one after the other against one session, one thread, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.threads", "--one", str(bundle.path)]
@@ -144,9 +114,9 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
     in_process = threads.throughput(one, available_cores(), count)
     with server(bundle) as (port, spent):
         before = spent()
-        busy = load(port, images.packed, seconds, *_closed("mode=exit"))
+        busy = load(port, images.packed, seconds, *closed("mode=exit"))
         after = spent()
-        alone = load(port, images.packed, seconds / 2, *_closed("mode=exit", 1))
+        alone = load(port, images.packed, seconds / 2, *closed("mode=exit", 1))
     answered = len(busy["latencies"])
     single = _median_seconds(one)
     return {
@@ -169,12 +139,12 @@ def open_loop(
     with server(bundle, max_queue_ms=slo / 2) as (port, _):
         most = {}
         for mode, query in MODES.items():
-            busy = load(port, images.packed, seconds / 2, *_closed(query))
+            busy = load(port, images.packed, seconds / 2, *closed(query))
             most[mode] = len(busy["latencies"]) / busy["seconds"]
         for share in arguments.shares:
             for mode, query in MODES.items():
                 rate = share * most["full depth"]
-                options = ("--rate", str(rate), "--path", _path(query))
+                options = ("--rate", str(rate), "--path", address(query))
                 told = load(port, images.packed, seconds, *options)
                 row = {"bundle": label(bundle), "mode": mode, "most": most[mode], "rate": rate}
                 rows.append({**row, **summary(told, images.labels, seconds, slo)})
@@ -183,39 +153,43 @@ def open_loop(
 
 
 def summary(
-    told: dict[str, Any], labels: list[int] | None, seconds: float, slo: float
+    told: dict[str, Any],
+    labels: list[int] | None,
+    seconds: float,
+    slo: float,
+    refusals: Sequence[str] = ("429",),
 ) -> dict[str, Any]:
-    """What one open-loop run came to."""
+    """What one open-loop run came to; `refusals` are the statuses of what was turned away."""
     latencies = told["latencies"] or [float("nan")]
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).tolist()
     answers = told["answers"]
-    right = None
-    if labels is not None and answers:
-        right = 100 * float(np.mean([labels[image] == index for image, index, _ in answers]))
+    refused = sum(told["statuses"].get(status, 0) for status in refusals)
     return {
         "p50": p50,
         "p95": p95,
         "p99": p99,
         "goodput": sum(latency <= slo for latency in told["latencies"]) / seconds,
-        "refused": told["statuses"].get("429", 0) / max(1, told["offered"]),
-        "failed": told["offered"] - len(answers) - told["statuses"].get("429", 0),
-        "accuracy": right,
+        "refused": refused / max(1, told["offered"]),
+        "failed": told["offered"] - len(answers) - refused,
+        "accuracy": accuracy(told, labels),
         "mean_exit": float(np.mean([exit_ for _, _, exit_ in answers])) if answers else None,
         # If the generator itself was late, the run says little of the server.
         "generator_late_p99_ms": float(np.percentile(told["late_by"], 99)),
     }
 
 
+def accuracy(told: dict[str, Any], labels: list[int] | None) -> float | None:
+    """Per cent of the answers that are right, if that is known."""
+    if labels is None or not told["answers"]:
+        return None
+    return 100 * float(np.mean([labels[image] == index for image, index, _ in told["answers"]]))
+
+
 @contextmanager
 def server(bundle: Bundle, **settings: object) -> Iterator[tuple[int, Callable[[], float]]]:
     """A server of `bundle`: its port, and a function that tells its CPU seconds so far."""
     with serving(bundle.path, **settings) as (port, process):
-
-        def spent() -> float:
-            fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-        yield port, spent
+        yield port, lambda: cpu(process)
 
 
 def section(result: dict[str, Any]) -> str:
@@ -272,11 +246,6 @@ def section(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def label(bundle: Bundle) -> str:
-    """The bundle's name with its precision."""
-    return f"{bundle.manifest.name} {bundle.manifest.precision}"
-
-
 class _Alone:
     """Decodes and classifies one file after the other, as a worker of the server does."""
 
@@ -295,11 +264,13 @@ def _median_seconds(one: _Alone) -> float:
     return threads.take_turns({"": one}, 50)[""]
 
 
-def _closed(query: str, connections: int = CONNECTIONS) -> tuple[str, ...]:
-    return ("--closed", str(connections), "--path", _path(query))
+def closed(query: str, connections: int = CONNECTIONS) -> tuple[str, ...]:
+    """The load generator's options for `connections` busy ones."""
+    return ("--closed", str(connections), "--path", address(query))
 
 
-def _path(query: str) -> str:
+def address(query: str) -> str:
+    """Where an image is classified as `query` says."""
     return f"/v1/classify?top_k=1&{query}"
 
 

@@ -34,9 +34,12 @@ class Connection:
         """Connect."""
         return cls(*await asyncio.open_connection(host, port))
 
-    async def post(self, path: str, body: bytes, kind: str = "image/png") -> Reply:
-        """POST `body`, of the media type `kind`, and read the whole response."""
-        self._writer.write(request(path, body, kind))
+    async def post(
+        self, path: str, body: bytes, kind: str = "image/png", headers: str = ""
+    ) -> Reply:
+        """POST `body`, of the media type `kind`, with further lines of `headers`, and read the whole
+        response."""
+        self._writer.write(request(path, body, kind, headers))
         head = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {
@@ -51,10 +54,10 @@ class Connection:
         self._writer.transport.abort()
 
 
-def request(path: str, body: bytes, kind: str) -> bytes:
-    """A POST request's bytes."""
+def request(path: str, body: bytes, kind: str, headers: str = "") -> bytes:
+    """A POST request's bytes; every line of `headers` ends with CRLF."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{headers}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body

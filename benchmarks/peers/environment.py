@@ -1,0 +1,58 @@
+"""The peers' own virtual environment, for their pins conflict with ours; and the model that they serve."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.networks import whole_network
+from benchmarks.peers.model import ABOUT, GRAPH
+from exports.bundle import Bundle
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+# In the environment: what it was made from, written last.
+MADE_FROM = "made-from.txt"
+
+
+def environment(folder: Path) -> Path:
+    """The Python of the environment `folder`, which is made where it is missing or of other versions."""
+    python, made_from = folder.absolute() / "bin" / "python", folder / MADE_FROM
+    wanted = REQUIREMENTS.read_text("utf-8")
+    if not made_from.is_file() or made_from.read_text("utf-8") != wanted:
+        print(f"installing the peers into {folder} ...", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        subprocess.run([python, *install, "--requirement", REQUIREMENTS], check=True)
+        made_from.write_text(wanted, "utf-8")
+    return python
+
+
+def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those of `packages` that `python` has."""
+    code = (
+        "import importlib.metadata as m, json, sys; have = {d.name: d.version for d in "
+        "m.distributions()}; print(json.dumps({p: have[p] for p in sys.argv[1:] if p in have}))"
+    )
+    command = [python, "-c", code, *packages]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def write_model(bundle: Bundle, folder: Path) -> Path:
+    """Write `bundle` at full depth as one graph, image -> logits of the last exit, into `folder`."""
+    manifest = bundle.manifest
+    about = {
+        "height": manifest.input.height,
+        "width": manifest.input.width,
+        "resize": manifest.input.resize,
+        "temperature": manifest.exits[-1].temperature,
+        "exits": len(manifest.exits),
+    }
+    folder.mkdir(parents=True)
+    (folder / GRAPH).write_bytes(whole_network(bundle, exits=False))
+    (folder / ABOUT).write_text(json.dumps(about), "utf-8")
+    return folder

@@ -1,0 +1,76 @@
+"""Processes that a benchmark started: all below one, their CPU time, their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+
+def tree(root: int) -> set[int]:
+    """The process `root` and everything below it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
+            if fields:
+                parents[int(entry.name)] = int(fields[1])
+    found = {root}
+    while True:
+        below = {process for process, parent in parents.items() if parent in found} - found
+        if not below:
+            return found
+        found |= below
+
+
+def cpu(process: int) -> float:
+    """CPU seconds of `process` so far, 0 if it has gone."""
+    fields = _stat(process)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def alive(process: int) -> bool:
+    """Whether `process` runs; one that has ended but was not waited for does not."""
+    fields = _stat(process)
+    return fields is not None and fields[0] != "Z"
+
+
+def end(process: subprocess.Popen[bytes], within: float) -> None:
+    """Ask `process` to stop as an operator would, and kill what is left of its tree after `within`
+    seconds, wherever its children have moved to. Afterwards nothing of it runs."""
+    members = tree(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    _wait(process, members, within)
+    for member in filter(alive, members):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+    _wait(process, members, within)
+    process.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _wait(process: subprocess.Popen[bytes], members: set[int], within: float) -> None:
+    until = time.monotonic() + within
+    while any(map(alive, members)) and time.monotonic() < until:
+        process.poll()
+        time.sleep(0.05)
+
+
+def _stat(process: int) -> list[str] | None:
+    """The fields of /proc/…/stat behind the name: state, parent, …"""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None

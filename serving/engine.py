@@ -25,8 +25,8 @@ Reason = Literal["confident", "max_exit", "deadline"]
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What stage k gives for n samples: features float32 [n, C, H, W] where the provider computes,
-    None after the last stage, and logits float32 [n, classes] of exit k."""
+    """What stage k gives for n samples: features [n, C, H, W] where the provider computes, of the
+    manifest's `feature_type`, None after the last stage, and logits float32 [n, classes] of exit k."""
 
     features: Tensor | None
     logits: Floats

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+DOCS = Path(__file__).parents[1] / "docs"
 END = "<!-- end -->\n"
 
 
@@ -20,3 +24,20 @@ def fill_in(page: Path, name: str, section: str) -> None:
     before, rest = page.read_text("utf-8").split(begin)
     _, after = rest.split(END, 1)
     page.write_text(before + begin + section + END + after, "utf-8")
+
+
+def publish(
+    arguments: argparse.Namespace,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    section: Callable[[dict[str, Any]], str],
+    page: str,
+    name: str,
+) -> None:
+    """Measure with `run`, write `arguments.json` and print the section; with `arguments.write_docs`
+    measure nothing, and put what the JSON has into the docs' `page` under `name`."""
+    if not arguments.write_docs:
+        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
+    text = section(json.loads(arguments.json.read_text("utf-8")))
+    print(text)
+    if arguments.write_docs:
+        fill_in(DOCS / page, name, text)

@@ -12,7 +12,6 @@ JSON file; `--write-docs` puts it into docs/ray.md and measures nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -26,10 +25,10 @@ import numpy as np
 import ray
 from ray import serve
 
-from benchmarks.docs import fill_in, table
+from benchmarks.docs import publish, table
 from benchmarks.load import pack
 from benchmarks.processes import cpu, tree
-from benchmarks.server import ROOT, machine, pictures, serving
+from benchmarks.server import machine, pictures, serving
 from benchmarks.torture import load
 from exports.bundle import load_bundle
 from exports.bundles import embedded
@@ -47,13 +46,7 @@ RECOVERY = 120
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
-    arguments = _arguments(argv)
-    if not arguments.write_docs:
-        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
-    result = json.loads(arguments.json.read_text("utf-8"))
-    print(section(result))
-    if arguments.write_docs:
-        fill_in(ROOT / "docs" / "ray.md", "ray", section(result))
+    publish(_arguments(argv), run, section, "ray.md", "ray")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

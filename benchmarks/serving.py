@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import threads
-from benchmarks.docs import fill_in, table
+from benchmarks.docs import publish, table
 from benchmarks.images import Images, label, test_images
 from benchmarks.networks import random_bundle
 from benchmarks.processes import cpu
@@ -54,13 +54,7 @@ MOST_PIXELS = 1 << 26
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    arguments = _arguments(argv)
-    if not arguments.write_docs:
-        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
-    result = json.loads(arguments.json.read_text("utf-8"))
-    print(section(result))
-    if arguments.write_docs:
-        fill_in(ROOT / "docs" / "serving.md", "serving", section(result))
+    publish(_arguments(argv), run, section, "serving.md", "serving")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class JoiningTransport:
         return self._transport.is_closing()
 
     def _flush(self) -> None:
-        if self._held:
-            data, self._held = self._held, b""
+        data, self._held = self._held, b""
+        # One that was aborted meanwhile takes nothing more.
+        if data and not self._transport.is_closing():
             self._transport.write(data)

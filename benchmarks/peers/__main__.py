@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.docs import fill_in
+from benchmarks.docs import publish
 from benchmarks.images import Images, label, test_images
 from benchmarks.peers.environment import environment, versions, write_model
 from benchmarks.peers.section import section
 from benchmarks.peers.servers import PEERS, PLAIN, Peer, StartError, started
 from benchmarks.processes import cpu, tree
-from benchmarks.server import ROOT, machine, serving
+from benchmarks.server import machine, serving
 from benchmarks.serving import CONNECTIONS, MODES, accuracy, address, summary
 from benchmarks.torture import load
 from exports.bundle import Bundle, load_bundle
@@ -92,13 +92,7 @@ class Place:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    arguments = _arguments(argv)
-    if not arguments.write_docs:
-        arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
-    result = json.loads(arguments.json.read_text("utf-8"))
-    print(section(result))
-    if arguments.write_docs:
-        fill_in(ROOT / "docs" / "peers.md", "peers", section(result))
+    publish(_arguments(argv), run, section, "peers.md", "peers")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

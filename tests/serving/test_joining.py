@@ -26,7 +26,7 @@ class Recorder:
         return 1000
 
     def is_closing(self) -> bool:
-        return "close" in self.calls
+        return bool({"close", "abort"} & set(self.calls))
 
 
 def calls(actions: Callable[[Any, Recorder], None]) -> list[bytes | str]:
@@ -71,6 +71,14 @@ def test_closing_sends_what_is_held_first() -> None:
         assert transport.is_closing()
 
     assert calls(actions) == [b"last words", "close"]
+
+
+def test_a_broken_connection_takes_nothing_more() -> None:
+    def actions(transport: Any, _: Recorder) -> None:
+        transport.write(b"head")
+        transport.abort()
+
+    assert calls(actions) == ["abort"]
 
 
 def test_everything_else_is_the_transports() -> None:

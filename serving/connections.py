@@ -55,10 +55,13 @@ class Protocol(HttpToolsProtocol):
         self._unsent = 0
         self._moved = 0.0
         self._running: RequestResponseCycle | None = None
+        # Nothing more is answered; the connection closes with the rest of the body.
+        self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = JoiningTransport(transport, self.loop)  # type: ignore[assignment]
+        self._joined = JoiningTransport(transport, self.loop, self._close_later)
+        self.transport = self._joined  # type: ignore[assignment]
         if len(self.connections) > self._service.settings.max_connections:
             self._make_room()
 
@@ -91,6 +94,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINE_LIMIT:
             raise ValueError("too many requests ahead of their answers")
+        if self._leaving:
+            raise ValueError("a request after the last one")
         self._enter("head")
         super().on_message_begin()
 
@@ -110,6 +115,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._enter("idle" if self.cycle is None or self.cycle.response_complete else "answer")
         super().on_message_complete()
+        if self._leaving:
+            self._joined.close_now()
 
     def on_response_complete(self) -> None:
         if self._phase == "answer" and not self.pipeline:
@@ -150,7 +157,7 @@ class Protocol(HttpToolsProtocol):
     def _check_body(self, now: float, span: float) -> None:
         if self.cycle.response_complete:
             if now - self._since > LINGER:
-                self.transport.close()
+                self._joined.close_now()
         elif now - self._checked > span:
             if self._body - self._body_before < BODY_RATE * span:
                 self._refuse(SlowRequestError("The request's body did not come in time."))
@@ -195,7 +202,13 @@ class Protocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or (newest_only and not cycle.response_started):
             self.transport.write(_answer(error))
         self._give_up()
-        self.transport.close()
+        self._joined.close_now()
+
+    def _close_later(self) -> bool:
+        """Whether a client still sends the body of a request that is answered: closed before it has ended,
+        the connection breaks, and many a client then never reads the answer."""
+        self._leaving = self._phase == "body" and self.cycle.response_complete
+        return self._leaving
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

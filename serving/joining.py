@@ -1,4 +1,5 @@
-"""A transport that sends the head of an answer together with the beginning of its body.
+"""A transport that sends the head of an answer together with the beginning of its body, and closes when its
+client can have read it.
 
 uvicorn writes the two one after the other and uvloop sends each at once, which costs a call to the system,
 a packet, and the client's waking up, all while this thread holds the interpreter.
@@ -7,6 +8,7 @@ a packet, and the client's waking up, all while this thread holds the interprete
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
@@ -14,9 +16,16 @@ class JoiningTransport:
     """Passes everything on to `transport`, but holds a write back until the next one, or until the event
     loop has done what it has in hand."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        later: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Where `later` says so, `close` leaves closing to a later `close_now`."""
         self._transport = transport
         self._loop = loop
+        self._later = later
         self._held = b""
 
     def __getattr__(self, name: str) -> Any:
@@ -32,6 +41,12 @@ class JoiningTransport:
             self._loop.call_soon(self._flush)
 
     def close(self) -> None:
+        """Close once everything is sent, or leave it to `close_now`."""
+        self._flush()
+        if not self._later():
+            self._transport.close()
+
+    def close_now(self) -> None:
         """Close once everything is sent."""
         self._flush()
         self._transport.close()

@@ -164,6 +164,13 @@ def test_the_rest_of_a_refused_body_is_not_waited_for(server: Server) -> None:
         assert time.monotonic() - began < 10
 
 
+def test_who_sends_a_large_body_and_wants_to_close_reads_the_refusal(server: Server) -> None:
+    with connected(server) as connection:
+        whole = post(bytes(11 << 20), 11 << 20)
+        connection.sendall(whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        assert_refused(read_all(connection), 413, "too_large")
+
+
 def test_requests_ahead_of_their_answers_are_bounded(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(GET * 20)

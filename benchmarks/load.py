@@ -73,8 +73,8 @@ class Load:
         due = began + np.cumsum(gaps)
         tasks = []
         for number, when in enumerate(due[due < began + seconds].tolist()):
-            wait = when - time.perf_counter()
-            if wait > 0:
+            # The event loop counts in whole milliseconds, and may wake this one too early.
+            while (wait := when - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             self.delays.append(max(0.0, time.perf_counter() - when))
             tasks.append(asyncio.create_task(self._ask(number, when)))

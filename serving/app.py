@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from offramp import __version__
 from serving.access_log import AccessLog
+from serving.door import Door
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -50,8 +51,9 @@ def create_app(
 ) -> FastAPI:
     """The app; its lifespan loads and warms the models of `settings` and ends its workers.
 
-    `app.state.service` is its state. The access log, if `settings` ask for one, goes to `access`, by
-    default stdout; spans go to `tracer`, by default over OTLP. Starting raises BundleError and its like.
+    `app.state.service` is its state, and `app.state.door` turns requests away before the app is called.
+    The access log, if `settings` ask for one, goes to `access`, by default stdout; spans go to `tracer`, by
+    default over OTLP. Starting raises BundleError and its like.
     """
     service = service or Service(settings)
     finished: list[Finished] = []
@@ -95,6 +97,9 @@ def create_app(
             error = InvalidRequestError(sentence(error.errors()[0], skip=1))
         return refuse(service, scope, error)
 
+    if not settings.otel:
+        # Who traces wants a span of everything.
+        app.state.door = Door(service, HOT, refuse_scope, finished)
     # The first one is the innermost.
     app.add_middleware(ShortWay, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.responses import Response
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
+from serving.door import Door
 from serving.errors import (
     HeadTooLargeError,
     InvalidRequestError,
@@ -46,7 +53,9 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._service: Service = self.config.app.state.service  # type: ignore[union-attr]
+        state = self.config.app.state  # type: ignore[union-attr]
+        self._service: Service = state.service
+        self._door: Door | None = getattr(state, "door", None)
         self._phase: Phase = "head"
         self._since = self._checked = time.monotonic()
         # Of the request in hand: bytes of its head, of its body, and of neither.
@@ -211,10 +220,29 @@ class Protocol(HttpToolsProtocol):
         return self._leaving
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # A client that does not read its answers waits until it has.
+        if self._door is not None and not self.flow.write_paused:
+            refusal = self._door.refusal(cast(Scope, cycle.scope))
+            if refusal is not None:
+                self._turn_away(cycle, refusal)
+                return
         self._running = cycle
         self._departure = Departure(self.flow.resume_reading)
         cycle.scope["extensions"] = {EXTENSION: {"departure": self._departure}}
         super()._start_asgi_task(cycle, app)
+
+    def _turn_away(self, cycle: RequestResponseCycle, refusal: Response) -> None:
+        """Answer a request as its cycle would, but without a task."""
+        cycle.keep_alive &= self._service.phase != "draining"
+        headers = [*cycle.default_headers, *refusal.raw_headers]
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        self.transport.write(_written(refusal.status_code, headers, bytes(refusal.body)))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     def _give_up(self) -> None:
         """Tell whatever works on a request at once, so that it sends nothing more.
@@ -239,12 +267,15 @@ async def sweep(connections: Iterable[Any], every: float) -> None:
 def _answer(error: ServingError) -> bytes:
     body = orjson.dumps({"error": str(error), "code": error.code})
     headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
         **error.headers,
     }
-    reason = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
-    head = f"HTTP/1.1 {error.status} {reason.get(error.status, 'Service Unavailable')}\r\n"
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{head}{lines}\r\n".encode("ascii") + body
+    lines = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+    return _written(error.status, lines, body)
+
+
+def _written(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    lines = [name + b": " + value + b"\r\n" for name, value in headers]
+    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])

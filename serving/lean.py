@@ -35,9 +35,7 @@ class ShortWay:
         """`refuse` turns an error of an endpoint into a response."""
         self._app = app
         self._refuse = refuse
-        self._routes = {
-            path: (endpoint, get_type_hints(endpoint)["query"]) for path, endpoint in routes.items()
-        }
+        self._routes = {path: (endpoint, query_kind(endpoint)) for path, endpoint in routes.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._routes.get(scope.get("path", ""))
@@ -55,6 +53,12 @@ class ShortWay:
             of_request(request).metrics.failed(model, CANCELLED)
             raise
         await response(scope, receive, send)
+
+
+def query_kind(endpoint: Endpoint) -> type[BaseModel]:
+    """The model of the endpoint's query."""
+    kind: type[BaseModel] = get_type_hints(endpoint)["query"]
+    return kind
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -146,11 +146,11 @@ class Metrics:
 
     def failed(self, model: str, code: str) -> None:
         """A request to classify got an error; `model` is empty if it named none that exists."""
-        self._requests.labels(model, code).inc()
+        self._child(self._requests, model, code).inc()
 
     def rejected(self, code: str) -> None:
         """A request to any address got an error of the client's, or of lacking capacity."""
-        self._rejected.labels(code).inc()
+        self._child(self._rejected, code).inc()
 
     def render(self) -> bytes:
         """The exposition, as `CONTENT_TYPE`."""

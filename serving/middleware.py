@@ -49,20 +49,20 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        name = request_id(scope)
         began = time.perf_counter()
         status = 0
         untold = list(self.finished)
 
         def tell() -> None:
             while untold:
-                untold.pop()(scope, request_id, status or CLIENT_LEFT, time.perf_counter() - began)
+                untold.pop()(scope, name, status or CLIENT_LEFT, time.perf_counter() - began)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (REQUEST_ID, request_id.encode("ascii"))]
+                headers = [*message["headers"], (REQUEST_ID, name.encode("ascii"))]
                 if self.closing():
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
@@ -74,9 +74,9 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.info("request %s: the client left", request_id)
+            log.info("request %s: the client left", name)
         except Exception:
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed", name)
             if status:
                 # The answer is half out: only breaking the connection tells the client.
                 raise
@@ -128,7 +128,8 @@ def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"The body is larger than the {limit} bytes allowed.")
 
 
-def _request_id(scope: Scope) -> str:
+def request_id(scope: Scope) -> str:
+    """The id that the answer to the request of `scope` carries: the client's own, or a new one."""
     given = _header(scope, REQUEST_ID)
     # Told apart by anybody, guarded by nobody: no need for the system's randomness.
     return given.decode("ascii") if USABLE_ID.fullmatch(given) else f"{getrandbits(128):032x}"

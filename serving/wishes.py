@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
+from starlette.types import Scope
 
 from exports.errors import PolicyError
 from exports.policy import Mode, Policy
@@ -75,10 +76,7 @@ def apply(query: ClassifyQuery, request: Request, service: Service, started: flo
     Raises InvalidRequestError if a wish is out of the model's range, NotFoundError for an unknown
     model, OverCapacityError if the server would refuse the request now.
     """
-    model = service.models.get(query.model)
-    # The error handlers count failures by model.
-    request.state.model = model.name
-    service.work.check(query.priority)
+    model = room_for(query, request.scope, service)
     policy = model.policy
     if (query.mode, query.threshold, query.max_exit) != (None, None, None):
         try:
@@ -93,6 +91,18 @@ def apply(query: ClassifyQuery, request: Request, service: Service, started: flo
         deadline,
         query.priority,
     )
+
+
+def room_for(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:
+    """The model that `query` names, which the state of `scope` then tells, for counting what fails.
+
+    Raises NotFoundError for an unknown model, OverCapacityError if the server would refuse the request
+    now.
+    """
+    model = service.models.get(query.model)
+    scope.setdefault("state", {})["model"] = model.name
+    service.work.check(query.priority)
+    return model
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,9 +19,9 @@ from serving.settings import Settings
 
 
 @contextmanager
-def live(settings: Settings) -> Iterator[tuple[int, Service]]:
-    """The port of a running server, and its state."""
-    app: FastAPI = create_app(settings)
+def live(settings: Settings, **options: Any) -> Iterator[tuple[int, Service]]:
+    """The port of a running server, and its state; `options` are those of `create_app`."""
+    app: FastAPI = create_app(settings, **options)
     config = uvicorn.Config(
         app, loop="uvloop", http=Protocol, ws="none", lifespan="on", log_config=None
     )

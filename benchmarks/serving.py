@@ -2,7 +2,7 @@
 
     OFFRAMP_DATA=data python -m benchmarks.serving [--bundle BUNDLE ...]
 
-1. The stages in a chain against one session over the whole network, one thread.
+1. The stages in a chain, without and with decisions, against one session over the whole network, one thread.
 2. The same stages driven in process by a thread per core (files decoded, full depth) against HTTP with
    busy connections; and the server's CPU time a request, less that of decoding and stages. For every
    bundle, and for a ResNet-18 of full width with random weights.
@@ -188,15 +188,7 @@ def server(bundle: Bundle, **settings: object) -> Iterator[tuple[int, Callable[[
 
 def section(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    chains = [
-        [
-            row["bundle"],
-            f"{row['stages_ms']:.2f}",
-            f"{row['one_ms']:.2f}",
-            f"{row['stages_ms'] / row['one_ms']:.2f}",
-        ]
-        for row in result["chain"]
-    ]
+    chains = [[row["bundle"], *threads.chain_cells(row)] for row in result["chain"]]
     https = [
         [
             row["bundle"],
@@ -219,7 +211,7 @@ def section(result: dict[str, Any]) -> str:
     ]
     slo = f"{result['slo_ms']:g}"
     parts = [
-        table(("bundle", "stages, ms", "one session, ms", "ratio"), chains),
+        table(("bundle", "stages, ms", "one session, ms", "ratio", "with decisions, ms"), chains),
         table(
             (
                 *("bundle", "in process, images/s", "HTTP, images/s", "ratio"),

@@ -104,7 +104,13 @@ def _row(server: str, most: float, goodput: float, cpu_ms: float) -> dict[str, A
     latencies = {"p50": 5.0, "p99": 9.0, "refused": 0.25, "failed": 0, "accuracy": 70.5}
     return {
         **{"bundle": "tiny fp32", "server": server, "product": server.split(",")[0]},
-        **{"most": most, "most_range": [most, most], "cpu_ms": cpu_ms, "accuracy": 70.0},
+        **{
+            "most": most,
+            "most_range": [most, most],
+            "cpu_ms": cpu_ms,
+            "alone_ms": 2.5,
+            "accuracy": 70.0,
+        },
         **{"goodput": goodput, "open": [{"rate": 300.0, "goodput": goodput, **latencies}]},
     }
 
@@ -131,7 +137,9 @@ def test_the_section_shows_every_figure_and_who_was_left_out() -> None:
     }
     text = section(told)
     assert "| tiny fp32 | LitServe, batches | 300 | 5.0 | 9.0 | 250 | 25% | 0 | 70.50 |" in text
-    assert "| tiny fp32 | Offramp, early exit | 600 | 600 to 600 | 2.00 | 500 | 70.00 |" in text
+    assert (
+        "| tiny fp32 | Offramp, early exit | 600 | 600 to 600 | 2.00 | 500 | 2.50 | 70.00 |" in text
+    )
     assert "Left out: PyTriton, batches (not installed)." in text
     assert "litserve 1.2" in text
 

@@ -4,11 +4,11 @@
 
 Ours answers with early exit, at full depth and as the ensemble; the peers (`benchmarks.peers.servers`) serve
 the full network in one onnxruntime session, from a virtual environment of their own that is made in DIR where
-it is missing. For every bundle, in rounds that take servers in turn, `benchmarks.load` asks each: from busy
-connections for the most it answers, with the CPU time of all its processes; then under Poisson load at shares
-of the most that plain FastAPI answered beforehand, with latencies from when a request was due, and goodput
-(answers in time a second). Medians of the rounds. Writes a JSON file; `--write-docs` puts it into
-docs/peers.md and measures nothing.
+it is missing. For every bundle, in rounds that take servers in turn, `benchmarks.load` asks each: one
+request after the other, for the latency; from busy connections, for the most it answers, with the CPU time of
+all its processes; then under Poisson load at shares of the most that plain FastAPI answered beforehand, with
+latencies from when a request was due, and goodput (answers in time a second). Medians of the rounds. Writes a
+JSON file; `--write-docs` puts it into docs/peers.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -170,12 +170,15 @@ def targets(peer: Peer | None) -> list[Target]:
 
 
 def measure(place: Place, target: Target, port: int, process: int, base: float) -> dict[str, Any]:
-    """One target once: with busy connections, then at each share of `base` answers a second."""
+    """One target once: one request after the other, with busy connections, then at each share of `base`
+    answers a second."""
     arguments, labels = place.arguments, place.images.labels
     place.ask(port, target, min(arguments.seconds, WARM), "--closed", str(CONNECTIONS))
+    alone = place.ask(port, target, min(arguments.seconds, WARM), "--closed", "1")
     before = spent(process)
     most, told = busy(place, target, port, arguments.seconds)
     row: dict[str, Any] = {
+        "alone_ms": statistics.median(alone["latencies"]),
         "most": most,
         "cpu_ms": 1000 * (spent(process) - before) / max(1, len(told["latencies"])),
         "accuracy": accuracy(told, labels),

@@ -116,7 +116,6 @@ class Scheduler:
         """Forget what is left of a job that nobody waits for."""
         with self._lock:
             self._progress.end(job.samples)
-            self._wake_if_over()
 
     def expire(self, job: Job) -> list[Seen]:
         """The job's deadline has come: end its samples with what they have."""
@@ -124,7 +123,6 @@ class Scheduler:
             for sample in job.samples:
                 if not sample.over:
                     self._progress.run_out(sample)
-            self._wake_if_over()
             return self._progress.collect()
 
     def close(self) -> None:
@@ -152,6 +150,7 @@ class Scheduler:
                 seen = self._progress.collect()
                 if batch is None and not seen:
                     if self._closing and self._progress.alive == 0:
+                        # While a sample is alive somebody is awake, and comes here in the end.
                         self._wake(self._workers)
                         return
                     self._sleep(bed)
@@ -250,11 +249,6 @@ class Scheduler:
         for _ in range(min(workers, len(self._sleepers))):
             # Last in, first out, unlike a Condition: its caches are warm still.
             self._sleepers.pop().release()
-
-    def _wake_if_over(self) -> None:
-        """Let workers go that wait for nothing more."""
-        if self._closing and self._progress.alive == 0:
-            self._wake(self._workers)
 
     def _depth(self, name: str, stage: int) -> int:
         with self._lock:

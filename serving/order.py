@@ -31,6 +31,11 @@ class Order:
         self._entry = itertools.count()
         self._turn = 0
 
+    def forget(self, line: Line) -> None:
+        """`line` is done with."""
+        self.lines.pop(line.engine, None)
+        line.end()
+
     def watch(self, sample: Sample, deadline: float, alive: int) -> None:
         """`sample` waits and has a deadline; `alive` is how many samples there are at all."""
         if len(self._dated) > 2 * alive + MAX_BATCH:

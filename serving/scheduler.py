@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
 
 from serving.batches import Batch, Outcome, run
 from serving.costs import CostTable
-from serving.engine import Engine, Prediction
-from serving.errors import (
-    DeadlineExceededError,
-    DrainingError,
-    OverCapacityError,
-)
-from serving.forecast import Forecast
+from serving.engine import Engine
+from serving.errors import DrainingError, OverCapacityError
 from serving.lines import Line, Queue
 from serving.metrics import Metrics
 from serving.order import Order
-from serving.samples import Block, Job, Sample, Seen
+from serving.progress import Progress
+from serving.samples import Job, Sample, Seen
 
 # Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
 # of them may wait for the others.
@@ -60,9 +55,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._order = Order(workers)
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
-        self._outbox: list[Seen] = []
-        self._alive = 0
-        self._bytes = 0
+        self._progress = Progress(self._order, metrics)
         self._sleepers: list[threading.Lock] = []
         self._closing = False
         self._threads = [
@@ -77,7 +70,7 @@ class Scheduler:
     @property
     def alive(self) -> int:
         """Accepted samples that are not over."""
-        return self._alive
+        return self._progress.alive
 
     def open(self, engine: Engine, costs: CostTable) -> None:
         """Expect samples for `engine`."""
@@ -97,7 +90,7 @@ class Scheduler:
                 line.when_empty.append(when_empty)
                 return
             if line is not None:
-                self._forget(line)
+                self._order.forget(line)
         when_empty()
 
     def check(self, low: bool) -> None:
@@ -116,30 +109,21 @@ class Scheduler:
             self._check(job.low, size)
             job.line = line = self._line(job.engine)
             job.forecast = line.forecasts.of(job.policy, job.beyond)
-            self._bytes += size
-            self._alive += len(job.samples)
-            line.alive += len(job.samples)
-            for sample in job.samples:
-                sample.expected = job.forecast.remaining(sample.stage)
-                if sample.file is not None:
-                    sample.expected += self._order.decoding.guess(sample.size)
-                sample.held = sample.size
-                line.backlog[job.low] += sample.expected
-                self._enqueue(sample, now)
+            self._progress.admit(job, size, now)
             self._wake(1)
 
     def drop(self, job: Job) -> None:
         """Forget what is left of a job that nobody waits for."""
         with self._lock:
-            self._end(job.samples)
+            self._progress.end(job.samples)
 
     def expire(self, job: Job) -> list[Seen]:
         """The job's deadline has come: end its samples with what they have."""
         with self._lock:
             for sample in job.samples:
                 if not sample.over:
-                    self._run_out(sample)
-            return self._collect()
+                    self._progress.run_out(sample)
+            return self._progress.collect()
 
     def close(self) -> None:
         """Finish what is accepted and end the workers."""
@@ -160,12 +144,13 @@ class Scheduler:
             with self._lock:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
-                    self._settle(batch, outcome, now)
+                    self._progress.settle(batch, outcome, now)
                     self._order.free += 1
                 batch, outcome = self._take(now), None
-                seen = self._collect()
+                seen = self._progress.collect()
                 if batch is None and not seen:
-                    if self._closing and self._alive == 0:
+                    if self._closing and self._progress.alive == 0:
+                        # While a sample is alive somebody is awake, and comes here in the end.
                         self._wake(self._workers)
                         return
                     self._sleep(bed)
@@ -186,10 +171,6 @@ class Scheduler:
             found = self._order.lines[engine] = Line(engine, costs, passing=True)
         return found
 
-    def _forget(self, line: Line) -> None:
-        self._order.lines.pop(line.engine, None)
-        line.end()
-
     def _check(self, low: bool, size: int) -> None:
         wait = sum(line.wait(low) for line in self._order.lines.values()) / self._workers
         if wait > self._max_wait:
@@ -197,141 +178,12 @@ class Scheduler:
                 f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
                 wait - self._max_wait,
             )
-        if self._bytes and self._bytes + size > self._max_bytes:
+        if self._progress.bytes and self._progress.bytes + size > self._max_bytes:
             raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
-
-    def _settle(self, batch: Batch, outcome: Outcome, now: float) -> None:
-        """Send off those who leave, queue those who stay."""
-        line, stage, samples = batch.line, batch.stage, batch.samples
-        for row, error in outcome.errors.items():
-            self._fail(samples[row], error)
-        if stage == 0:
-            for sample in samples:
-                if sample.decoding:
-                    self._order.decoding.saw(sample.size, sample.decoding)
-                sample.file = None
-                if not sample.over:
-                    self._go_on(sample, outcome.block, sample.row, now)
-            return
-        elapsed = now - batch.taken
-        line.saw(stage, len(samples), elapsed)
-        self._learn(batch, outcome.leaves)
-        for row, sample in enumerate(samples):
-            sample.computing += elapsed
-            if sample.over:
-                sample.block = None
-                continue
-            found = outcome.predictions[row]
-            if sample.left:
-                self._pass(sample, found, outcome.block, row, now)
-            elif outcome.leaves[row]:
-                self._leave(sample, found, outcome.block, row, now)
-            else:
-                self._stay(sample, found, outcome.block, row, now)
-
-    def _leave(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
-    ) -> None:
-        sample.left = True
-        last = not sample.job.beyond or sample.stage == sample.job.engine.exits
-        self._outbox.append(Seen(sample, found, left=True, last=last))
-        if last:
-            self._finish(sample)
-        else:
-            self._go_on(sample, block, row, now)
-
-    def _pass(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
-    ) -> None:
-        """Its answer stands already; only its request's curiosity goes on."""
-        last = sample.stage == sample.job.engine.exits
-        self._outbox.append(Seen(sample, found, last=last))
-        if last:
-            self._finish(sample)
-        else:
-            self._go_on(sample, block, row, now)
-
-    def _stay(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
-    ) -> None:
-        job = sample.job
-        sample.best = found
-        if job.deadline is not None and now + job.line.seconds(sample.stage + 1, 1) > job.deadline:
-            self._run_out(sample)
-            return
-        if job.eager:
-            self._outbox.append(Seen(sample, found))
-        self._go_on(sample, block, row, now)
-
-    def _go_on(self, sample: Sample, block: Block | None, row: int, now: float) -> None:
-        sample.stage += 1
-        sample.block, sample.row = block, row
-        expected = sample.job.forecast.remaining(sample.stage)
-        sample.job.line.backlog[sample.job.low] += expected - sample.expected
-        sample.expected = expected
-        self._enqueue(sample, now)
-
-    def _run_out(self, sample: Sample) -> None:
-        """End `sample` because its deadline leaves no time to go deeper."""
-        if sample.left:
-            self._outbox.append(Seen(sample, last=True))
-            self._finish(sample)
-            return
-        self._metrics.expired(sample.job.engine.manifest.name)
-        if sample.best is None:
-            self._fail(
-                sample,
-                DeadlineExceededError("The deadline came before the first exit was reached."),
-            )
-        else:
-            cut = replace(sample.best, reason="deadline")
-            self._outbox.append(Seen(sample, cut, left=True, last=True))
-            self._finish(sample)
-
-    def _fail(self, sample: Sample, error: Exception) -> None:
-        if not sample.over:
-            self._outbox.append(Seen(sample, last=True, error=error))
-            self._end(sample.job.samples)
-
-    def _end(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
-            if not sample.over:
-                self._finish(sample)
-
-    def _finish(self, sample: Sample) -> None:
-        """Nothing more happens to `sample`; if a worker has it just now, the result is ignored."""
-        if sample.queue is not None:
-            self._dequeue(sample)
-            # Not while a worker reads them.
-            sample.file = sample.block = None
-        sample.over = True
-        self._alive -= 1
-        if self._closing and self._alive == 0:
-            self._wake(self._workers)
-        line = sample.job.line
-        line.backlog[sample.job.low] -= sample.expected
-        line.alive -= 1
-        if line.alive == 0:
-            # Rounding must not add up over the days.
-            line.backlog = [0.0, 0.0]
-            if line.passing:
-                self._forget(line)
-                for tell in line.when_empty:
-                    tell()
-
-    def _learn(self, batch: Batch, leaves: list[bool]) -> None:
-        """Tell the forecasts who left; samples with a deadline too, since their policy decided."""
-        counts: dict[Forecast, list[int]] = {}
-        for sample, left in zip(batch.samples, leaves, strict=True):
-            count = counts.setdefault(sample.job.forecast, [0, 0])
-            count[0] += 1
-            count[1] += left
-        for forecast, (reached, leaving) in counts.items():
-            forecast.saw(batch.stage, reached, leaving)
 
     def _take(self, now: float) -> Batch | None:
         """The next batch for the worker that asks, None if nothing waits."""
-        if not self._alive:
+        if not self._progress.alive:
             return None
         while (chosen := self._order.choose(now)) is not None:
             queue, urgent = chosen
@@ -357,7 +209,7 @@ class Scheduler:
             spent += self._order.decoding.guess(sample.size)
             if samples and spent > DECODE_TOGETHER:
                 break
-            self._dequeue(sample)
+            self._progress.dequeue(sample)
             samples.append(sample)
         return samples
 
@@ -370,13 +222,13 @@ class Scheduler:
             sample = urgent if urgent is not None and urgent.queue is queue else queue.head()
             deadline = sample.job.deadline
             if deadline is not None and self._too_late(sample, deadline, now):
-                self._run_out(sample)
+                self._progress.run_out(sample)
                 continue
             if deadline is not None:
                 earliest = min(earliest, deadline)
             if samples and now + self._order.seconds(queue, len(samples) + 1) > earliest:
                 break
-            self._dequeue(sample)
+            self._progress.dequeue(sample)
             samples.append(sample)
         return samples
 
@@ -385,26 +237,6 @@ class Scheduler:
             # Without any answer it is worth trying until the end.
             return now >= deadline
         return now + sample.job.line.seconds(sample.stage, 1) > deadline
-
-    def _enqueue(self, sample: Sample, now: float) -> None:
-        sample.since = now
-        job = sample.job
-        job.line.queue(sample.stage, job.low).add(sample)
-        if job.deadline is not None and not job.low:
-            self._order.watch(sample, job.deadline, self._alive)
-
-    def _dequeue(self, sample: Sample) -> None:
-        assert sample.queue is not None
-        sample.queue.remove(sample)
-        if sample.held:
-            self._bytes -= sample.held
-            sample.held = 0
-
-    def _collect(self) -> list[Seen]:
-        if not self._outbox:
-            return self._outbox
-        seen, self._outbox = self._outbox, []
-        return seen
 
     def _sleep(self, bed: threading.Lock) -> None:
         """Wait until woken; `bed` is the worker's own lock, which is locked."""

@@ -178,14 +178,14 @@ def _loads(library: str) -> bool:
 def session_options(ort: Any, threads: int, pool: Pool) -> Any:
     """Options of a session with `threads` threads from `pool`; see `Settings.pool`."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     if pool == "shared":
         _open_shared_pool(ort, threads)
         options.use_per_session_threads = False
         return options
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     # A pool that still spins after its run holds the cores that the next stage needs.
     if pool == "own":
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

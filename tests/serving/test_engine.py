@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +176,14 @@ def test_cuda_without_a_driver_is_refused_before_anything_is_tried(
 def test_auto_takes_the_cpu_where_there_is_no_gpu(bundle: Bundle, monkeypatch: object) -> None:
     monkeypatch.setattr("serving.sessions.gpu_present", lambda: False)
     assert Engine(bundle, provider="auto").provider == "CPUExecutionProvider"
+
+
+def test_a_pool_for_all_stages_opens_without_a_word(bundle_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from exports.bundle import load_bundle; "
+        "from serving.engine import Engine; "
+        "Engine(load_bundle(Path(sys.argv[1])), threads=2, pool='shared').warm_up()"
+    )
+    command = [sys.executable, "-c", code, str(bundle_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -4,8 +4,9 @@
 
 Requests leave at the times of a Poisson process, whether or not earlier ones were answered, and each one's
 latency counts from the time it was due, so that a slow server does not slow its own measurement down.
-`--closed N` keeps N connections busy instead, one request after another. Prints one JSON object: counts by
-status, latencies of answers in milliseconds, and for every answer the image's number, the class and the exit.
+`--closed N` keeps N connections busy instead, one request after another; a refused one waits as long as it is
+told to. Prints one JSON object: counts by status, latencies of answers in milliseconds, and for every answer
+the image's number, the class and the exit.
 """
 
 from __future__ import annotations
@@ -81,19 +82,23 @@ class Load:
         await asyncio.gather(*tasks)
 
     async def _closed(self, began: float) -> None:
+        ends = began + self._arguments.seconds
+
         async def one(first: int) -> None:
             number = first
-            while time.perf_counter() < began + self._arguments.seconds:
-                await self._ask(number, time.perf_counter())
+            while (now := time.perf_counter()) < ends:
+                wait = await self._ask(number, now)
+                await asyncio.sleep(min(wait, max(0.0, ends - time.perf_counter())))
                 number += self._arguments.closed
 
         await asyncio.gather(*(one(first) for first in range(self._arguments.closed)))
 
-    async def _ask(self, number: int, due: float) -> None:
+    async def _ask(self, number: int, due: float) -> float:
+        """Send a request and note what came; the seconds that the server asks to wait before another."""
         image = number % len(self._bodies)
         if not self._free and self._opened >= MOST_CONNECTIONS:
             self.statuses["not sent"] += 1
-            return
+            return 0.0
         connection = None
         try:
             async with asyncio.timeout(PATIENCE):
@@ -110,12 +115,13 @@ class Load:
             self._opened -= 1
             if connection is not None:
                 connection.close()
-            return
+            return 0.0
         self._free.append(connection)
         self.statuses[str(reply.status)] += 1
         if reply.status == 200:
             self.latencies.append(time.perf_counter() - due)
             self.answers.append((image, *self._form.read(reply)))
+        return float(reply.headers.get("retry-after", 0))
 
 
 def pack(files: list[bytes], path: Path) -> None:

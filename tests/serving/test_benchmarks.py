@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import serving, threads
+from benchmarks import serving, threads, torture
 from benchmarks.docs import END, fill_in
+from benchmarks.load import pack
 from benchmarks.networks import whole_network
 from exports.bundle import Bundle
 from serving.engine import Engine
@@ -55,6 +58,26 @@ def test_answers_that_came_are_scored() -> None:
     assert found["refused"] == 0.25
     assert found["failed"] == 0
     assert found["mean_exit"] == 2.0
+
+
+def test_a_busy_connection_that_is_refused_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
+    pack([b"x"], tmp_path / "images.npz")
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\nx"):
+                writer.write(b"HTTP/1.1 429 x\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def refused(seconds: float) -> int:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            options = (port, tmp_path / "images.npz", seconds, "--closed", "2")
+            told = await asyncio.to_thread(torture.load, *options)
+        return int(told["statuses"]["429"])
+
+    assert asyncio.run(refused(0.3)) == 2
+    assert asyncio.run(refused(1.3)) == 4
 
 
 @pytest.mark.parametrize("pool", ["shared", "default"])

@@ -85,11 +85,11 @@ class Load:
         ends = began + self._arguments.seconds
 
         async def one(first: int) -> None:
-            number = first
-            while (now := time.perf_counter()) < ends:
-                wait = await self._ask(number, now)
-                await asyncio.sleep(min(wait, max(0.0, ends - time.perf_counter())))
-                number += self._arguments.closed
+            for number in itertools.count(first, self._arguments.closed):
+                wait = await self._ask(number, time.perf_counter())
+                if time.perf_counter() + wait >= ends:
+                    return
+                await asyncio.sleep(wait)
 
         await asyncio.gather(*(one(first) for first in range(self._arguments.closed)))
 

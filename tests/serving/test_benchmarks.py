@@ -77,7 +77,7 @@ def test_a_busy_connection_that_is_refused_waits_as_long_as_it_is_told(tmp_path:
         return int(told["statuses"]["429"])
 
     assert asyncio.run(refused(0.3)) == 2
-    assert asyncio.run(refused(1.3)) == 4
+    assert asyncio.run(refused(1.5)) == 4
 
 
 @pytest.mark.parametrize("pool", ["shared", "default"])

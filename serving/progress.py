@@ -101,9 +101,8 @@ class Progress:
             sample.held = 0
 
     def collect(self) -> list[Seen]:
-        """What became of samples since this was last asked."""
-        if not self._outbox:
-            return self._outbox
+        """What became of samples since this was last asked: a list of the caller's own, which it reads
+        when it no longer holds the lock."""
         seen, self._outbox = self._outbox, []
         return seen
 

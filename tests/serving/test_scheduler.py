@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,6 +23,7 @@ from serving.costs import MAX_BATCH, CostTable
 from serving.engine import Engine, Prediction
 from serving.errors import DeadlineExceededError, InvalidImageError, OverCapacityError
 from serving.metrics import Metrics
+from serving.samples import Job
 from serving.work import Done, ExitSeen, Work
 from tests.serving.tiny_bundle import EXITS
 
@@ -195,6 +197,35 @@ def test_each_image_of_each_request_gets_the_engines_answer_once(
         sizes = [len(names) if ran == 1 else names[0] for ran, names in stage.batches]
         # `classify`, the reference, runs through the same stage; its batches are of at most 6.
         assert max(sizes, default=0) <= max(best, 6)
+
+
+def test_what_was_told_once_is_not_told_again(bundle: Bundle) -> None:
+    with working(bundle) as (work, engine, _, __):
+
+        async def scenario() -> None:
+            told = work._scheduler.expire(Job(engine, FULL))
+            await work.classify_pixels(engine, named(1), FULL)
+            assert told == []
+
+        run(scenario)
+
+
+def test_threads_that_change_at_every_moment_lose_no_request(bundle: Bundle) -> None:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with working(bundle, workers=3, costs=table(0.001)) as (work, engine, _, __):
+
+            async def scenario() -> None:
+                async with asyncio.timeout(30):
+                    for _ in range(50):
+                        calls = (work.classify_pixels(engine, named(8), EARLY) for _ in range(8))
+                        for done in await asyncio.gather(*calls):
+                            assert len(done.predictions) == 8
+
+            run(scenario)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_samples_of_different_requests_run_as_one_batch(bundle: Bundle) -> None:

@@ -27,6 +27,7 @@ from serving.errors import (
 from serving.joining import JoiningTransport
 from serving.presence import EXTENSION, Departure
 from serving.service import Service
+from serving.upgrades import Parser
 
 # Request line and headers; also what may come with a body that is no body: chunk sizes and trailers,
 # besides the eight bytes for each of its own that the smallest chunks take.
@@ -53,16 +54,16 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.parser = Parser(self)  # type: ignore[assignment]
         state = self.config.app.state  # type: ignore[union-attr]
         self._service: Service = state.service
         self._door: Door | None = getattr(state, "door", None)
         self._phase: Phase = "head"
-        self._since = self._checked = time.monotonic()
+        self._since = self._checked = self._moved = time.monotonic()
         # Of the request in hand: bytes of its head, of its body, and of neither.
         self._head = self._body = self._rest = 0
         self._body_before = 0
         self._unsent = 0
-        self._moved = 0.0
         self._running: RequestResponseCycle | None = None
         # Nothing more is answered; the connection closes with the rest of the body.
         self._leaving = False
@@ -76,6 +77,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._give_up()
+        # uvicorn keeps its timer, and so everything, where the client broke the connection.
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -122,6 +125,8 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if cast(Parser, self.parser).ends_early():
+            return
         self._enter("idle" if self.cycle is None or self.cycle.response_complete else "answer")
         super().on_message_complete()
         if self._leaving:
@@ -155,6 +160,9 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
         elif self._phase == "body":
             self._check_body(now, settings.body_timeout_seconds)
+        elif self._phase == "idle" and now - self._since > settings.keep_alive_seconds:
+            # uvicorn's timer is gone if the answer came before the request had ended.
+            self.transport.close()
 
     def _kept_waiting(self) -> bool:
         """Whether it is this server that lets the client wait, with an earlier request or this one."""
@@ -193,7 +201,9 @@ class Protocol(HttpToolsProtocol):
         idle = [
             other
             for other in self.connections
-            if isinstance(other, Protocol) and other._phase == "idle"
+            if isinstance(other, Protocol)
+            and other._phase == "idle"
+            and not other.transport.is_closing()
         ]
         if idle:
             min(idle, key=lambda other: other._since).transport.close()
@@ -204,11 +214,16 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _refuse(self, error: ServingError) -> None:
-        """Close the connection, after `error` unless an earlier request is still to be answered."""
+        """Close the connection, after `error` unless an earlier request is still to be answered, or this
+        one is already."""
         self._service.metrics.rejected(error.code)
         cycle = self.cycle
-        newest_only = self._phase == "body" and not self.pipeline
-        if cycle is None or cycle.response_complete or (newest_only and not cycle.response_started):
+        if self._phase == "body" and cycle is not None and cycle.scope is self.scope:
+            due = not self.pipeline and not cycle.response_started
+        else:
+            # The request in hand has no cycle: this is one of before.
+            due = cycle is None or cycle.response_complete
+        if due:
             self.transport.write(_answer(error))
         self._give_up()
         self._joined.close_now()

@@ -90,13 +90,14 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
 
 @dataclass
 class _Feed:
-    """Events of one request on their way out; None is the end."""
+    """Events of one request on their way out; None is the end. `counted` once its outcome is."""
 
     service: Service
     wishes: Wishes
     started: float
     scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    counted: bool = False
 
     def exit(self, seen: ExitSeen) -> None:
         manifest = self.wishes.model.engine.manifest
@@ -108,6 +109,7 @@ class _Feed:
         total = time.perf_counter() - self.started
         model = self.wishes.model
         self.service.metrics.answered(model.name, done.predictions, total)
+        self.counted = True
         spent = timing(done, total)
         note_answer(self.scope, done.predictions, spent)
         self.events.put_nowait(_event("answer", compose(model, done, self.wishes.top_k, spent)))
@@ -116,8 +118,14 @@ class _Feed:
         if not isinstance(error, ServingError):
             log.error("a stream failed", exc_info=error)
             error = InternalError()
-        self.service.metrics.failed(self.wishes.model.name, error.code)
+        self.failed(error.code)
         return _event("error", ErrorAnswer(str(error), error.code))
+
+    def failed(self, code: str) -> None:
+        """Count the request as failed, unless it was answered before."""
+        if not self.counted:
+            self.service.metrics.failed(self.wishes.model.name, code)
+            self.counted = True
 
     def end(self, _: object) -> None:
         self.events.put_nowait(None)
@@ -137,9 +145,8 @@ async def _events(
         yield _event("done", {})
     finally:
         # If the client has gone, nobody wants the rest.
-        if not task.done():
-            task.cancel()
-            feed.service.metrics.failed(feed.wishes.model.name, CANCELLED)
+        task.cancel()
+        feed.failed(CANCELLED)
 
 
 def _event(name: str, data: object) -> bytes:

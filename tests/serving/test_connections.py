@@ -196,6 +196,43 @@ def test_a_client_that_reads_nothing_is_cut_off(server: Server) -> None:
     assert_serving(server)
 
 
+def slow_reader(server: Server, content: bytes) -> Iterator[bytes]:
+    """What comes for `content`, little by little, through a small window."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+        connection.settimeout(20)
+        connection.connect(server.address)
+        connection.sendall(content)
+        while part := connection.recv(2048):
+            yield part
+
+
+def test_a_client_that_reads_slowly_gets_all_from_the_beginning(server: Server) -> None:
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    size = len(httpx.get(f"{server.url}/openapi.json").content)
+    got = 0
+    for part in slow_reader(server, 3 * (ask % b"") + ask % b"Connection: close\r\n"):
+        got += len(part)
+        time.sleep(0.015)
+    assert got > 4 * size
+
+
+def test_a_connection_whose_body_came_after_its_answer_is_not_kept_for_ever(
+    tmp_path: Path, bundle_path: Path
+) -> None:
+    with started([*SERVE, str(bundle_path)], tmp_path, {"keep_alive_seconds": 1}) as server:
+        for late in (False, True):
+            with connected(server) as connection:
+                whole = post(b"x" * 10, 10).replace(b"/v1/classify", b"/v1/nowhere")
+                connection.sendall(whole[:-10] if late else whole)
+                assert whole_answer(connection).status == 404
+                began = time.monotonic()
+                connection.sendall(whole[-10:] if late else b"")
+                assert connection.recv(1) == b""
+                assert 0.5 < time.monotonic() - began < 4
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -246,3 +283,23 @@ def test_past_the_cap_a_connection_is_refused_until_one_is_free(
             one_more.sendall(GET)
             assert whole_answer(one_more).status == 200
             assert busy[0].recv(1) == b""
+
+
+def test_an_idle_connection_with_unread_answers_makes_room_but_once(
+    tmp_path: Path, bundle_path: Path
+) -> None:
+    with (
+        started([*SERVE, str(bundle_path)], tmp_path, {"max_connections": 4}) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        reading = slow_reader(server, 4 * b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        next(reading)
+        others = []
+        for _ in range(12):
+            others.append(stack.enter_context(connected(server)))
+            others[-1].sendall(GET)
+            assert whole_answer(others[-1]).status == 200
+        for connection in others[:-4]:
+            connection.settimeout(5)
+            assert connection.recv(1) == b""
+        reading.close()

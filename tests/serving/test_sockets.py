@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from benchmarks.load import pack
 from benchmarks.server import pictures, serving
 from benchmarks.wire import Connection, request
 from exports.bundle import Bundle
+from serving.connections import Protocol
 from serving.engine import Engine
 from serving.service import Service
 from serving.settings import Settings
@@ -252,6 +256,105 @@ def test_a_client_that_leaves_in_mid_stream_ends_it(
     )
 
 
+def test_a_stream_left_after_its_answer_is_counted_once(
+    server: tuple[int, Service], pngs: list[bytes]
+) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.hold_at = 2
+    stage.open.clear()
+
+    async def scenario() -> None:
+        events = await Events.of(port, pngs[0], query="threshold=0&beyond=true")
+        assert [(await events.next())[0] for _ in range(2)] == ["exit", "answer"]
+        events.writer.transport.abort()
+        await until(lambda: service.work.pending == 0)
+        stage.open.set()
+
+    asyncio.run(scenario())
+    shown = service.metrics.render().decode()
+    assert 'offramp_requests_total{model="tiny",outcome="ok"} 1.0' in shown
+    assert 'outcome="cancelled"' not in shown
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])
+def test_a_client_that_leaves_amid_its_body_is_counted(
+    server: tuple[int, Service], pngs: list[bytes], path: str
+) -> None:
+    port, service = server
+    counted = 'offramp_requests_total{model="tiny",outcome="cancelled"} 1.0'
+
+    async def scenario() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(path, pngs[0], "image/png")[:-10])
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        await until(lambda: counted in service.metrics.render().decode())
+
+    asyncio.run(scenario())
+
+
+# What is sent ahead
+
+
+@pytest.mark.parametrize(
+    "second", [b"GET http://h HTTP/1.1\r\n\r\n", b"GET http://h:99999999/ HTTP/1.1\r\n\r\n", b"\0"]
+)
+def test_what_is_no_request_gets_no_answer_in_place_of_one_before(
+    server: tuple[int, Service], pngs: list[bytes], second: bytes
+) -> None:
+    port, service = server
+    stage = stage_of(service)
+    stage.open.clear()
+
+    async def scenario() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/v1/classify", pngs[0], "image/png"))
+        await until(lambda: service.work.pending == 1)
+        writer.write(second)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        stage.open.set()
+        # On its own it is told what is wrong with it.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(second + b"\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400 ")
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_answered_is_not_answered_again_for_its_body(
+    server: tuple[int, Service],
+) -> None:
+    port, _ = server
+
+    async def scenario() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = request("/v1/nowhere", b"", "image/png")
+        writer.write(head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+        assert b" 404 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.write(b"nonsense\r\n")
+        assert b"HTTP/1.1" not in await asyncio.wait_for(reader.read(), 5)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_was_reset_leaves_nothing_behind(server: tuple[int, Service]) -> None:
+    port, _ = server
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(found, Protocol) for found in gc.get_objects())
+
+    before = kept()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.recv(65536)
+            # Closing it now resets it.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    asyncio.run(until(lambda: kept() <= before + 2))
+
+
 # Time
 
 
@@ -278,7 +381,7 @@ def test_a_deadline_is_kept_over_http(server: tuple[int, Service], pngs: list[by
 
 @pytest.mark.serial
 def test_overload_is_refused_within_milliseconds(bundle_path: Any, pngs: list[bytes]) -> None:
-    with live(Settings(bundles=(bundle_path,), workers=1, max_queue_ms=1)) as (port, service):
+    with live(Settings(bundles=(bundle_path,), workers=1, max_queue_ms=1e-3)) as (port, service):
         stage = stage_of(service)
         stage.open.clear()
 

@@ -116,9 +116,17 @@ async def infer_version(request: Request, model: Versioned, service: ServiceOf) 
 
 
 async def _infer(request: Request, model: LoadedModel, service: Service) -> Response:
-    started = time.perf_counter()
     # The error handlers count failures by model.
     request.state.model = model.name
+    try:
+        return await _answer(request, model, service)
+    except ClientDisconnect:
+        service.metrics.failed(model.name, CANCELLED)
+        raise
+
+
+async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
+    started = time.perf_counter()
     service.work.check()
     refuse_encodings(request)
     manifest = model.engine.manifest
@@ -141,19 +149,15 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
     deadline = started + wishes.timeout / 1e6 if wishes.timeout else None
     # The protocol's levels go on downwards from 1; 0 stands for the default.
     priority: Priority = "normal" if (wishes.priority or 0) <= 1 else "low"
-    try:
-        async with Presence(request):
-            if isinstance(wanted.images, list):
-                done = await service.work.classify(
-                    model.engine, wanted.images, policy, deadline=deadline, priority=priority
-                )
-            else:
-                done = await service.work.classify_pixels(
-                    model.engine, wanted.images, policy, deadline=deadline, priority=priority
-                )
-    except ClientDisconnect:
-        service.metrics.failed(model.name, CANCELLED)
-        raise
+    async with Presence(request):
+        if isinstance(wanted.images, list):
+            done = await service.work.classify(
+                model.engine, wanted.images, policy, deadline=deadline, priority=priority
+            )
+        else:
+            done = await service.work.classify_pixels(
+                model.engine, wanted.images, policy, deadline=deadline, priority=priority
+            )
     content, headers = write_response(wanted, manifest, done.predictions)
     total = time.perf_counter() - started
     service.metrics.answered(model.name, done.predictions, total)

@@ -42,13 +42,14 @@ class Outcome:
 
 def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     """Decode the batch, or run its stage: all that takes time. Touches nothing that other threads do."""
-    metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
     try:
+        metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
         return _decode(batch, max_pixels, metrics) if batch.stage == 0 else _run_stage(batch)
     except Exception as error:
         log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
         count = len(batch.samples)
-        return Outcome(None, [False] * count, [None] * count, dict.fromkeys(range(count), error))
+        errors: dict[int, Exception] = dict.fromkeys(range(count), error.with_traceback(None))
+        return Outcome(None, [False] * count, [None] * count, errors)
 
 
 def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
@@ -68,7 +69,7 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
             errors[row] = _numbered(error, sample)
         except Exception as error:
             log.exception("decoding a file of %d bytes failed", sample.size)
-            errors[row] = error
+            errors[row] = error.with_traceback(None)
         sample.decoding = time.perf_counter() - started
     block = Block(len(pixels), np.stack(pixels), []) if pixels else None
     took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
@@ -100,7 +101,7 @@ def _waits(batch: Batch) -> list[float]:
 
 
 def _numbered(error: InvalidImageError, sample: Sample) -> InvalidImageError:
+    """A new error, without the traceback, which leads to the file and in a circle."""
     count = len(sample.job.samples)
-    if count == 1:
-        return error
-    return InvalidImageError(f"Image {sample.number + 1} of {count}: {error}")
+    which = f"Image {sample.number + 1} of {count}: " if count > 1 else ""
+    return InvalidImageError(f"{which}{error}")

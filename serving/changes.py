@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from exports.bundle import read_manifest
+from exports.bundle import read_manifest, read_policy
 from exports.errors import BundleError
 from exports.manifest import Manifest
 from exports.policy import Policy
@@ -67,7 +67,7 @@ class Changes:
         model = self._open(path)
         if model.name in self._models:
             raise BundleError(f"{path}: another bundle is called {model.name} already.")
-        self._place(model)
+        self._place(self._ready(model))
 
     async def load(self, name: str) -> LoadedModel:
         """Load the bundle called `name`; raises NotFoundError or BadBundleError."""
@@ -115,16 +115,19 @@ class Changes:
                 stored = policy
             return self._place(replace(model, policy=policy, stored=stored))
 
-    async def reread_policy(self, model: LoadedModel, stored: Policy) -> None:
-        """Put `stored`, newly found in the bundle of `model`, in force, unless it was known."""
+    async def reread_policy(self, model: LoadedModel) -> None:
+        """Put the policy in the bundle of `model` in force, unless it was known; raises BundleError."""
         async with self._lock:
             now = self._models.get(model.name)
-            if now.engine is model.engine and now.stored != stored:
+            if now.engine is not model.engine:
+                return
+            stored = await asyncio.to_thread(read_policy, now.path, now.engine.manifest)
+            if now.stored != stored:
                 check_fits(stored, now)
                 self._place(replace(now, policy=stored, stored=stored))
 
     def _open(self, path: Path) -> LoadedModel:
-        model = open_engine(
+        return open_engine(
             path,
             threads=self._settings.threads,
             provider=self._settings.provider,
@@ -132,6 +135,9 @@ class Changes:
             metrics=self._metrics,
             sessions=self.sessions,
         )
+
+    def _ready(self, model: LoadedModel) -> LoadedModel:
+        """Have the scheduler expect samples for `model`, and keep it until it is retired."""
         costs = self._work.open(model.engine)
         stages = range(1, len(model.engine.manifest.exits) + 1)
         exit_ms = accumulate(1000 * costs.seconds(stage, 1) for stage in stages)
@@ -142,6 +148,7 @@ class Changes:
         model = await loop.run_in_executor(self._thread, self._open, path)
         if name is not None and model.name != name:
             raise BundleError(f"{path} is called {model.name} by now, not {name}.")
+        model = await loop.run_in_executor(self._thread, self._ready, model)
         old = self._models.get(model.name) if model.name in self._models else None
         placed = self._place(model)
         self._repository.forget(path)

@@ -35,12 +35,13 @@ class Order:
         """`line` is done with."""
         self.lines.pop(line.engine, None)
         line.end()
+        # They would keep the engine.
+        self._keep_waiting()
 
     def watch(self, sample: Sample, deadline: float, alive: int) -> None:
         """`sample` waits and has a deadline; `alive` is how many samples there are at all."""
         if len(self._dated) > 2 * alive + MAX_BATCH:
-            self._dated = [entry for entry in self._dated if entry[2].queue is not None]
-            heapq.heapify(self._dated)
+            self._keep_waiting()
         heapq.heappush(self._dated, (deadline, next(self._entry), sample, sample.stage))
 
     def choose(self, now: float) -> tuple[Queue, Sample | None] | None:
@@ -72,6 +73,11 @@ class Order:
         if len(candidates) <= 1:
             return candidates[0] if candidates else None
         return max(candidates, key=lambda queue: (queue.stage, -queue.head().since))
+
+    def _keep_waiting(self) -> None:
+        """Forget the entries of samples that no longer wait."""
+        self._dated = [entry for entry in self._dated if entry[2].queue is not None]
+        heapq.heapify(self._dated)
 
     def _most_urgent(self) -> Sample | None:
         while self._dated:

@@ -101,8 +101,7 @@ class Progress:
             sample.held = 0
 
     def collect(self) -> list[Seen]:
-        """What became of samples since this was last asked: a list of the caller's own, which it reads
-        when it no longer holds the lock."""
+        """What became of samples since this was last asked: a list of the caller's own."""
         seen, self._outbox = self._outbox, []
         return seen
 

@@ -43,8 +43,8 @@ class Scheduler:
     ) -> None:
         """`max_wait` is the longest predicted wait in seconds, `max_bytes` bounds the waiting images.
 
-        `report` gets what became of samples, once per batch, in a worker's thread and outside of
-        the lock; it must not block.
+        `report` gets what became of samples, in the order in which it became of them: under the lock, or
+        one worker would overtake another. It must not block, nor call back.
         """
         self._workers = workers
         self._max_wait = max_wait
@@ -117,13 +117,13 @@ class Scheduler:
         with self._lock:
             self._progress.end(job.samples)
 
-    def expire(self, job: Job) -> list[Seen]:
+    def expire(self, job: Job) -> None:
         """The job's deadline has come: end its samples with what they have."""
         with self._lock:
             for sample in job.samples:
                 if not sample.over:
                     self._progress.run_out(sample)
-            return self._progress.collect()
+            self._tell()
 
     def close(self) -> None:
         """Finish what is accepted and end the workers."""
@@ -147,20 +147,22 @@ class Scheduler:
                     self._progress.settle(batch, outcome, now)
                     self._order.free += 1
                 batch, outcome = self._take(now), None
-                seen = self._progress.collect()
-                if batch is None and not seen:
+                self._tell()
+                if batch is None:
                     if self._closing and self._progress.alive == 0:
                         # While a sample is alive somebody is awake, and comes here in the end.
                         self._wake(self._workers)
                         return
                     self._sleep(bed)
                     continue
-            if seen:
-                self._report(seen)
-            if batch is not None:
-                outcome = run(batch, self._max_pixels, self._metrics)
+            outcome = run(batch, self._max_pixels, self._metrics)
 
     # Everything below holds the lock
+
+    def _tell(self) -> None:
+        seen = self._progress.collect()
+        if seen:
+            self._report(seen)
 
     def _line(self, engine: Engine) -> Line:
         """The line of `engine`. A request may still hold one that was retired meanwhile, or was never

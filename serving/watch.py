@@ -10,7 +10,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from exports.bundle import read_manifest, read_policy
+from exports.bundle import read_manifest
 from offramp.errors import OfframpError
 from serving.service import Service
 
@@ -78,8 +78,7 @@ class Watcher:
             if served is None or served.path != path or served.engine.manifest != manifest:
                 await self._service.changes.load_path(path)
             else:
-                stored = await asyncio.to_thread(read_policy, path, manifest)
-                await self._service.changes.reread_policy(served, stored)
+                await self._service.changes.reread_policy(served)
         except OfframpError as error:
             self._repository.refused(path, str(error))
         return True

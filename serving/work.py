@@ -51,10 +51,11 @@ OnAnswer = Callable[[Done], None]
 
 @dataclass(eq=False, slots=True)
 class _Request(Job):
-    """A job with someone waiting for it on `loop`; only that loop touches what is declared here."""
+    """A job with someone waiting for it on `loop`; only that loop touches what is declared here.
+    `future` is None once nobody waits any more."""
 
     loop: asyncio.AbstractEventLoop = field(kw_only=True)
-    future: asyncio.Future[Done] = field(kw_only=True)
+    future: asyncio.Future[Done] | None = field(kw_only=True)
     on_exit: OnExit | None = None
     on_answer: OnAnswer | None = None
     answers: dict[int, Prediction] = field(default_factory=dict)
@@ -172,25 +173,26 @@ class Work:
     async def _finish(self, request: _Request) -> Done:
         if not request.samples:
             return Done([], 0.0, 0.0, 0.0)
-        request.running = len(request.samples)
-        self._scheduler.submit(request)
+        assert request.future is not None
         timer = None
-        if request.deadline is not None:
-            left = request.deadline - time.perf_counter()
-            early = min(ANSWERING, ANSWERING_SHARE * max(left, 0.0))
-            timer = request.loop.call_later(max(left - early, 0.0), self._expire, request)
         try:
+            self._scheduler.submit(request)
+            request.running = len(request.samples)
+            if request.deadline is not None:
+                left = request.deadline - time.perf_counter()
+                early = min(ANSWERING, ANSWERING_SHARE * max(left, 0.0))
+                timer = request.loop.call_later(
+                    max(left - early, 0.0), self._scheduler.expire, request
+                )
             return await request.future
         finally:
             if timer is not None:
                 timer.cancel()
             if request.running:
                 self._scheduler.drop(request)
-            # They know their request: neither should have to wait for the collector of cycles.
-            request.samples = []
-
-    def _expire(self, request: _Request) -> None:
-        _deliver(self._scheduler.expire(request))
+            # Samples know their request, and an error knows, by its traceback, who waited for it: none
+            # of the files should have to wait for the collector of cycles.
+            request.samples, request.future = [], None
 
 
 def _request(
@@ -232,7 +234,7 @@ def _deliver(seen: list[Seen]) -> None:
     for one in seen:
         request = _of(one)
         # Given up meanwhile, or failed by another of its images.
-        if request.future.done():
+        if request.future is None or request.future.done():
             continue
         if one.error is not None:
             request.running = 0
@@ -240,10 +242,9 @@ def _deliver(seen: list[Seen]) -> None:
             continue
         if one.prediction is not None:
             _tell(request, one, one.prediction)
-        if one.last:
-            request.running -= 1
-            if request.running == 0 and request.done is not None:
-                request.future.set_result(request.done)
+        request.running -= one.last
+        if request.running == 0 and request.done is not None:
+            request.future.set_result(request.done)
 
 
 def _tell(request: _Request, one: Seen, prediction: Prediction) -> None:

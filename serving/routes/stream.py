@@ -79,6 +79,8 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
             task.result()
     except BaseException:
         task.cancel()
+        # It knows the error, which knows this frame: a circle, with the images in it.
+        del task
         raise
     return StreamingResponse(
         _events(first, feed, task),

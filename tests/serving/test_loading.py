@@ -198,6 +198,17 @@ def test_a_bad_newcomer_does_not_keep_the_others_from_starting(
     assert "notes" not in caplog.text
 
 
+def test_of_two_bundles_of_one_name_the_second_is_neither_served_nor_kept(
+    shelf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny_bundle(shelf / "other", name="ant", version="2")
+    with running(Settings(repository=shelf, workers=1)) as client:
+        assert version(client, "ant") == "1"
+        assert "called ant already" in caplog.text
+        lines = client.app.state.service.work._scheduler._order.lines
+        assert sorted(engine.manifest.name for engine in lines) == ["ant", "bee"]
+
+
 def test_changes_of_the_same_moment_come_one_after_the_other(served: Client) -> None:
     async def scenario() -> None:
         answers = await asyncio.gather(
@@ -214,10 +225,13 @@ def test_changes_of_the_same_moment_come_one_after_the_other(served: Client) -> 
     served.runner.run(scenario())
 
 
-def test_a_swapped_engine_is_freed_at_once_and_not_by_the_collector(served: Client) -> None:
+def test_a_swapped_engine_is_freed_at_once_and_not_by_the_collector(
+    served: Client, pngs: list[bytes]
+) -> None:
     old = weakref.ref(served.app.state.service.models.get("ant").engine)
     gc.disable()
     try:
+        assert served.post(f"{CLASSIFY}?deadline_ms=5000", **as_raw(pngs[0])).status_code == 200
         served.put("/v1/models/ant")
         until(served, lambda: old() is None)
     finally:

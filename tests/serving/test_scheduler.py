@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import sys
 import threading
 import time
@@ -23,7 +25,7 @@ from serving.costs import MAX_BATCH, CostTable
 from serving.engine import Engine, Prediction
 from serving.errors import DeadlineExceededError, InvalidImageError, OverCapacityError
 from serving.metrics import Metrics
-from serving.samples import Job
+from serving.samples import Job, Seen
 from serving.work import Done, ExitSeen, Work
 from tests.serving.tiny_bundle import EXITS
 
@@ -199,13 +201,31 @@ def test_each_image_of_each_request_gets_the_engines_answer_once(
         assert max(sizes, default=0) <= max(best, 6)
 
 
-def test_what_was_told_once_is_not_told_again(bundle: Bundle) -> None:
-    with working(bundle) as (work, engine, _, __):
+def test_exits_are_told_in_their_order_however_slow_a_worker_is_to_tell(bundle: Bundle) -> None:
+    with working(bundle, workers=2, costs=table(0.02, best=8)) as (work, engine, stage, _):
+        stage.pause = 0.002
+        report, slow = work._scheduler._report, itertools.cycle([0.0, 0.02, 0.0])
+
+        def dawdle(seen: list[Seen]) -> None:
+            time.sleep(next(slow))
+            report(seen)
+
+        work._scheduler._report = dawdle
+
+        async def ask(policy: Policy, beyond: bool) -> None:
+            seen: list[ExitSeen] = []
+            done = await work.classify_pixels(
+                engine, named(2), policy, on_exit=seen.append, beyond=beyond
+            )
+            for image, found in enumerate(done.predictions):
+                exits = [one.prediction.exit for one in seen if one.image == image]
+                assert exits == list(range(1, (EXITS if beyond else found.exit) + 1))
 
         async def scenario() -> None:
-            told = work._scheduler.expire(Job(engine, FULL))
-            await work.classify_pixels(engine, named(1), FULL)
-            assert told == []
+            async with asyncio.timeout(30):
+                kinds = list(itertools.product((FIRST, FULL, EARLY), (False, True)))
+                for _ in range(10):
+                    await asyncio.gather(*(ask(*kind) for kind in kinds))
 
         run(scenario)
 
@@ -668,6 +688,42 @@ def test_several_workers_share_what_one_request_brings(bundle: Bundle) -> None:
             await task
 
         run(scenario)
+
+
+@pytest.mark.parametrize("error", [InvalidImageError, DeadlineExceededError, OverCapacityError])
+def test_a_request_that_fails_leaves_nothing_to_the_collector_of_cycles(
+    bundle: Bundle, error: type[Exception]
+) -> None:
+    def kept() -> int:
+        return sum(isinstance(found, Job) for found in gc.get_objects())
+
+    late, refused = error is DeadlineExceededError, error is OverCapacityError
+    with working(bundle, max_queue_ms=1e-3 if refused else 60_000) as (work, engine, stage, _):
+
+        async def scenario() -> None:
+            if refused:
+                stage.open.clear()
+                held = asyncio.create_task(work.classify_pixels(engine, named(1), FULL))
+                await stage.wait_held()
+            failed = 0
+            for _ in range(100):
+                deadline = time.perf_counter() - 1 if late else None
+                try:
+                    await work.classify(engine, [b"no image"], FULL, deadline=deadline)
+                except error:
+                    failed += 1
+            # Deadlines of what is over are forgotten by the dozen, and a worker may have a batch in hand.
+            assert (failed, kept() < 50) == (100, True)
+            if refused:
+                stage.open.set()
+                await held
+
+        gc.collect()
+        gc.disable()
+        try:
+            run(scenario)
+        finally:
+            gc.enable()
 
 
 # Engines come and go

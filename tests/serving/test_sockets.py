@@ -21,6 +21,7 @@ from benchmarks.wire import Connection, request
 from exports.bundle import Bundle
 from serving.connections import Protocol
 from serving.engine import Engine
+from serving.errors import InvalidImageError
 from serving.service import Service
 from serving.settings import Settings
 from tests.serving.live import live
@@ -353,6 +354,28 @@ def test_a_connection_that_was_reset_leaves_nothing_behind(server: tuple[int, Se
             # Closing it now resets it.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     asyncio.run(until(lambda: kept() <= before + 2))
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])
+def test_a_bad_image_goes_with_its_answer(server: tuple[int, Service], path: str) -> None:
+    """Not only when Python collects cycles, which it seldom does here: that would keep all their bytes."""
+    port, _ = server
+
+    def kept() -> int:
+        return sum(isinstance(found, InvalidImageError) for found in gc.get_objects())
+
+    async def scenario() -> None:
+        connection = await Connection.open("127.0.0.1", port)
+        for _ in range(20):
+            assert (await connection.post(path, b"no image")).status == 400
+        await until(lambda: kept() <= 2)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 # Time

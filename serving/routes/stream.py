@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from serving.access_log import note_answer
 from serving.answers import ErrorAnswer, compose, describe_exit, timing
@@ -82,12 +82,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
         # It knows the error, which knows this frame: a circle, with the images in it.
         del task
         raise
-    return StreamingResponse(
-        _events(first, feed, task),
-        media_type="text/event-stream",
-        # A proxy that collects the answer would take away the point of it.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return _Stream(first, feed, task)
 
 
 @dataclass
@@ -133,22 +128,39 @@ class _Feed:
         self.events.put_nowait(None)
 
 
+class _Stream(StreamingResponse):
+    """The events of `feed`, of which `first` was taken, and of how `task` ends."""
+
+    def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[Done]) -> None:
+        super().__init__(
+            _events(first, feed, task),
+            media_type="text/event-stream",
+            # A proxy that collects the answer would take away the point of it.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        self._feed = feed
+        self._task = task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # If the client has gone, be it before the first event, nobody wants the rest.
+            self._task.cancel()
+            self._feed.failed(CANCELLED)
+
+
 async def _events(
     first: bytes | None, feed: _Feed, task: asyncio.Task[Done]
 ) -> AsyncIterator[bytes]:
     event = first
-    try:
-        while event is not None:
-            yield event
-            event = await feed.events.get()
-        error = task.exception()
-        if error is not None:
-            yield feed.fail(error)
-        yield _event("done", {})
-    finally:
-        # If the client has gone, nobody wants the rest.
-        task.cancel()
-        feed.failed(CANCELLED)
+    while event is not None:
+        yield event
+        event = await feed.events.get()
+    error = task.exception()
+    if error is not None:
+        yield feed.fail(error)
+    yield _event("done", {})
 
 
 def _event(name: str, data: object) -> bytes:

@@ -19,6 +19,7 @@ from benchmarks.load import pack
 from benchmarks.server import pictures, serving
 from benchmarks.wire import Connection, request
 from exports.bundle import Bundle
+from serving.app import create_app
 from serving.connections import Protocol
 from serving.engine import Engine
 from serving.errors import InvalidImageError
@@ -276,6 +277,42 @@ def test_a_stream_left_after_its_answer_is_counted_once(
     shown = service.metrics.render().decode()
     assert 'offramp_requests_total{model="tiny",outcome="ok"} 1.0' in shown
     assert 'outcome="cancelled"' not in shown
+
+
+def test_a_stream_whose_client_leaves_before_its_head_is_dropped(
+    settings: Settings, pngs: list[bytes]
+) -> None:
+    app = create_app(settings)
+    service: Service = app.state.service
+    service.load()
+    stage = stage_of(service)
+    stage.hold_at = 2
+    stage.open.clear()
+    scope = {
+        **{"type": "http", "method": "POST", "path": STREAM, "query_string": b"threshold=2"},
+        **{"http_version": "1.1", "headers": [(b"content-type", b"image/png")], "app": app},
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+    }
+    messages = iter([{"type": "http.request", "body": pngs[0]}])
+
+    async def receive() -> dict[str, Any]:
+        found = next(messages, None)
+        return found or await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: Any) -> None:
+        raise OSError
+
+    async def scenario() -> None:
+        await app(scope, receive, send)  # type: ignore[arg-type]
+        await until(lambda: service.work.pending == 0)
+        stage.open.set()
+
+    asyncio.run(scenario())
+    service.close()
+    assert not stage.ran(3)
+    assert 'offramp_requests_total{model="tiny",outcome="cancelled"} 1.0' in (
+        service.metrics.render().decode()
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])

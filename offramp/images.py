@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from offramp.errors import ImageError
 from offramp.image_structure import check_structure
@@ -23,8 +23,19 @@ MAX_SIDE = 65_535
 RESERVE = 2
 REDUCING_GAP = 3.0
 ORIENTATION_TAG = 0x0112
-# EXIF orientations that swap width and height.
+# How EXIF's orientations are put upright, and which of them swap width and height.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 TURNED = frozenset({5, 6, 7, 8})
+# What Pillow multiplies grey levels of less than eight bits by.
+GREY_SCALE = {2: 85, 4: 17}
 
 Pixels = NDArray[np.uint8]
 
@@ -83,8 +94,11 @@ def _open(content: bytes, spec: ImageSpec, max_pixels: int) -> Image.Image:
             turned = image.getexif().get(ORIENTATION_TAG) in TURNED
             image.draft(None, _scaled_size(image.size, spec, turned))
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_eight_bit_colour(image)
+        if image.format == "PNG":
+            _scale_clear(image, depth=content[24])
+        # ImageOps.exif_transpose writes all of the EXIF anew, which fails on tags that do not matter here.
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        return _to_eight_bit_colour(image if turn is None else image.transpose(turn))
 
 
 def _scaled_size(size: tuple[int, int], spec: ImageSpec, turned: bool) -> tuple[int, int]:
@@ -94,6 +108,15 @@ def _scaled_size(size: tuple[int, int], spec: ImageSpec, turned: bool) -> tuple[
         return RESERVE * needed[0], RESERVE * needed[1]
     scale = max(needed[0] / size[0], needed[1] / size[1])
     return math.ceil(RESERVE * scale * size[0]), math.ceil(RESERVE * scale * size[1])
+
+
+def _scale_clear(image: Image.Image, depth: int) -> None:
+    """Have the PNG's transparent value in eight bits, as Pillow gives the pixels; `depth` is the file's."""
+    clear = image.info.get("transparency")
+    if image.mode == "L" and depth in GREY_SCALE and isinstance(clear, int):
+        image.info["transparency"] = clear * GREY_SCALE[depth]
+    elif image.mode == "RGB" and depth == 16 and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _to_eight_bit_colour(image: Image.Image) -> Image.Image:

@@ -18,6 +18,8 @@ from serving.engine import Prediction
 log = logging.getLogger("offramp.serving")
 # Lines waiting for whoever reads them; past that they are dropped, since requests come first.
 MOST_WAITING = 10_000
+# Characters of an address, which clients choose.
+LONGEST_PATH = 1024
 # What asks every few seconds, forever, and drowns the rest; their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
@@ -58,7 +60,7 @@ class AccessLog:
             "request_id": request_id,
             "client": client[0] if client else None,
             "method": scope["method"],
-            "path": scope["path"],
+            "path": scope["path"][:LONGEST_PATH],
             "status": status,
             "duration_ms": round(1000 * seconds, 3),
         }

@@ -59,9 +59,7 @@ def refuse_encodings(request: Request) -> None:
 
 
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
-    parser = MultiPartParser(
-        _form_headers(request), request.stream(), max_files=max_images, max_fields=0
-    )
+    parser = _Form(_form_headers(request), request.stream(), max_files=max_images, max_fields=0)
     # The body is bounded already; a file on disk would cost more than it saves.
     parser.spool_max_size = max_body_bytes
     try:
@@ -72,9 +70,21 @@ async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> 
             f"{max_images} of them."
         ) from error
     try:
+        if not parser.ended:
+            raise InvalidRequestError("The multipart body ends before its last boundary.")
         return [await _file(name, value) for name, value in form.multi_items()]
     finally:
         await form.close()
+
+
+class _Form(MultiPartParser):
+    """Knows whether the last boundary came: without it the last part may be missing, unnoticed."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+        super().on_end()
 
 
 def _form_headers(request: Request) -> Headers:

@@ -154,6 +154,10 @@ class Changes:
         self._repository.forget(path)
         if old is not None:
             self._retire(old.engine)
+        for other in list(self._models):
+            # What lay there before is gone.
+            if other.path == placed.path and other.name != placed.name:
+                self._remove(other)
         log.info("loaded: %s %s from %s", model.name, model.engine.manifest.version, path)
         return placed
 
@@ -206,10 +210,16 @@ def check_fits(policy: Policy, model: LoadedModel) -> None:
 
 
 async def check_policy(policy: Policy, model: LoadedModel) -> None:
-    """Raises InvalidRequestError if `policy` does not fit `model`, or its certificate does not hold."""
+    """Raises InvalidRequestError if `policy` does not fit `model`, or its certificate does not hold,
+    BadBundleError if that cannot be told since the bundle has changed."""
     check_fits(policy, model)
-    refutes = model.calibration.refutes
-    if policy.certificate is not None and await asyncio.to_thread(refutes, policy):
+    if policy.certificate is None:
+        return
+    try:
+        refuted = await asyncio.to_thread(model.calibration.refutes, policy)
+    except BundleError as error:
+        raise BadBundleError(str(error)) from error
+    if refuted:
         raise InvalidRequestError(
             "The certificate does not follow from the bundle's calibration table; "
             "send the policy without it."

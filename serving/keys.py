@@ -64,9 +64,12 @@ def is_loopback(host: str) -> bool:
 
 
 def _local_request(request: Request) -> bool:
-    hosts = [urlsplit(f"//{request.headers.get('host', '')}").hostname]
-    if "origin" in request.headers:
-        hosts.append(urlsplit(request.headers["origin"]).hostname)
+    try:
+        hosts = [urlsplit(f"//{request.headers.get('host', '')}").hostname]
+        if "origin" in request.headers:
+            hosts.append(urlsplit(request.headers["origin"]).hostname)
+    except ValueError:
+        return False
     return all(is_loopback(host or "") for host in hosts)
 
 

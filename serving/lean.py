@@ -15,11 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.errors import ServingError
+from serving.errors import InvalidRequestError, ServingError
 from serving.service import of_request
 
 # Programs repeat themselves, and reading a query anew costs more than anything else done with it.
 REMEMBERED = 1024
+# Bytes of a query; no wish is longer, and both reading and remembering it have their price.
+LONGEST = 4096
 # The outcome of a request whose client has gone, in offramp_requests_total.
 CANCELLED = "cancelled"
 
@@ -61,9 +63,15 @@ def query_kind(endpoint: Endpoint) -> type[BaseModel]:
     return kind
 
 
-@lru_cache(maxsize=REMEMBERED)
 def read_query(kind: type[BaseModel], query: bytes) -> BaseModel:
-    """A query string as `kind`; raises RequestValidationError."""
+    """A query string as `kind`; raises RequestValidationError, or InvalidRequestError if it is too long."""
+    if len(query) > LONGEST:
+        raise InvalidRequestError(f"The query is longer than {LONGEST} bytes.")
+    return _read(kind, query)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     try:
         return kind.model_validate(dict(pairs))

@@ -33,11 +33,7 @@ class Repository:
         """The bundles in the directory now, in the order of their directories' names."""
         if self.directory is None or not self.directory.is_dir():
             return []
-        return sorted(
-            path
-            for path in self.directory.iterdir()
-            if not path.name.startswith(".") and (path / MANIFEST).exists()
-        )
+        return sorted(path for path in self.directory.iterdir() if self._is_bundle(path))
 
     def names(self) -> dict[Path, str]:
         """What every bundle that can be loaded is called; one with a broken manifest, as its directory."""
@@ -61,6 +57,16 @@ class Repository:
     def forget(self, path: Path) -> None:
         """The bundle in `path` is loaded, or gone: what is wrong with it later is news."""
         self._reasons.pop(path, None)
+
+    def _is_bundle(self, path: Path) -> bool:
+        if path.name.startswith("."):
+            return False
+        try:
+            return (path / MANIFEST).exists()
+        except OSError as error:
+            # A volume's lost+found, for one.
+            self.refused(path, f"{path} cannot be read: {error.strerror}.")
+            return False
 
 
 def _name(path: Path) -> str:

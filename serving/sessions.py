@@ -51,7 +51,8 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     active = _active(stages, provider)
     broken = _broken_graph_errors()
     try:
-        _check_run(bundle, stages)
+        for count in (1, CHECK_BATCH):
+            _check_run(bundle, stages, count)
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error
     if active == CUDA:
@@ -232,15 +233,15 @@ def _check_signature(bundle: Bundle, k: int, session: Any) -> None:
         )
 
 
-def _check_run(bundle: Bundle, stages: list[Any]) -> None:
+def _check_run(bundle: Bundle, stages: list[Any], count: int) -> None:
     manifest = bundle.manifest
     size = (manifest.input.height, manifest.input.width)
-    inputs = np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)
+    inputs = np.zeros((count, *size, 3), dtype=np.uint8)
     for k, (session, entry) in enumerate(zip(stages, manifest.exits, strict=True), 1):
         *features, logits = session.run(None, {stage_input(k): inputs})
         found = [tuple(array.shape) for array in (*features, logits)]
         shapes = [] if entry.feature_shape is None else [entry.feature_shape]
-        wanted = [(CHECK_BATCH, *shape) for shape in (*shapes, (len(manifest.labels),))]
+        wanted = [(count, *shape) for shape in (*shapes, (len(manifest.labels),))]
         if found != wanted:
             raise BundleError(
                 f"{_file(bundle, k)} gives outputs of the shapes {found}, "

@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         description="Most open connections; one costs a file and some kilobytes, and past this the "
         "longest idle one makes room, or the new one gets 503.",
     )
-    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1,
         description="How long after SIGTERM new connections are still taken, each answer closing its "
         "connection; long enough for a backlog, raise it to what a balancer needs to look away.",

@@ -20,8 +20,8 @@ SETTLE = 0.3
 # A look now and then too: file systems of a network tell of no changes.
 LOOK_MS = 5000
 
-# The files of a bundle: name, size and time of change of each.
-Signature = tuple[tuple[str, int, int], ...]
+# The files of a bundle: name, number, size and times of change of each. Copies may keep size and time.
+Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Watcher:
@@ -86,10 +86,12 @@ class Watcher:
     def _signatures(self) -> dict[Path, Signature]:
         found = {}
         for path in self._repository.shelf():
-            with contextlib.suppress(FileNotFoundError):
-                stats = [(file.name, file.stat()) for file in path.iterdir()]
+            with contextlib.suppress(OSError):
+                # A link that leads nowhere is a file as well.
+                stats = sorted((file.name, file.lstat()) for file in path.iterdir())
                 found[path] = tuple(
-                    sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+                    (name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                    for name, stat in stats
                 )
         return found
 

@@ -156,3 +156,8 @@ def test_nothing_of_opentelemetry_is_imported_unless_asked_for(bundle_path: Path
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_address_of_kilobytes_is_cut(settings: Settings) -> None:
+    (line,) = logged(settings, lambda client: client.get("/" + "x" * 50_000))
+    assert len(line["path"]) == 1024

@@ -178,6 +178,21 @@ def test_a_malformed_body_is_refused(
     assert_error(answer, 400, "invalid_request", says)
 
 
+def test_a_query_of_kilobytes_is_not_read(client: Client, pngs: list[bytes]) -> None:
+    answer = client.post(f"{CLASSIFY}?model={'x' * 5000}", **as_raw(pngs[0]))
+    assert_error(answer, 400, "invalid_request", "4096 bytes")
+
+
+def test_a_form_that_was_cut_off_is_not_answered_in_part(client: Client, pngs: list[bytes]) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n%b\r\n'
+    whole = part % pngs[0] + part % pngs[1] + b"--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert len(client.post(CLASSIFY, content=whole, headers=headers).json()["predictions"]) == 2
+    for end in (-7, -20, -len(pngs[1]) - 9):
+        answer = client.post(CLASSIFY, content=whole[:end], headers=headers)
+        assert_error(answer, 400, "invalid_request", "before its last boundary")
+
+
 def test_multipart_parts_must_be_called_files(client: Client, pngs: list[bytes]) -> None:
     answer = client.post(CLASSIFY, **as_multipart(pngs[:1], field="photo"))
     assert_error(answer, 400, "invalid_request", "'files'")

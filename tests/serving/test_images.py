@@ -74,13 +74,15 @@ def test_every_colour_mode_becomes_what_people_see(
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2)
 
 
-def png_of(bits: int, colour: int, row: bytes) -> bytes:
-    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write."""
+def png_of(bits: int, colour: int, row: bytes, clear: bytes = b"") -> bytes:
+    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write; `clear` is what
+    is transparent in it, if anything is."""
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0)
     idat = b"IDAT" + zlib.compress((b"\0" + row) * 16)
+    trns = (b"tRNS" + clear,) if clear else ()
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in (ihdr, idat, b"IEND")
+        for chunk in (ihdr, *trns, idat, b"IEND")
     )
 
 
@@ -139,6 +141,32 @@ def test_a_transparent_colour_is_laid_on_white(
 ) -> None:
     content = encode(flat(mode, colour), transparency=transparent)
     assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixels", "clear"),
+    [
+        (2, 0, b"\x55" * 4, b"\0\x01"),
+        (4, 0, b"\x55" * 8, b"\0\x05"),
+        (16, 2, b"\x12\x34\x23\x45\x34\x56" * 16, b"\x12\x34\x23\x45\x34\x56"),
+    ],
+)
+def test_what_is_transparent_is_told_in_the_files_own_bits(
+    bits: int, colour: int, pixels: bytes, clear: bytes
+) -> None:
+    assert (decode(png_of(bits, colour, pixels, clear), SPEC, LIMIT) == 255).all()
+    other = clear[:-1] + bytes([clear[-1] ^ 2])
+    if bits < 16:
+        assert (decode(png_of(bits, colour, pixels, other), SPEC, LIMIT) < 255).all()
+
+
+def test_tags_that_do_not_matter_do_not_keep_a_picture_from_being_turned() -> None:
+    tags = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0) + struct.pack("<HHI", 0x128, 2, 2) + b"2\0\0\0"
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    image = noise(16, 24)
+    content = encode(image, "WEBP", lossless=True, exif=exif)
+    turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+    np.testing.assert_array_equal(decode(content, InputSpec(height=24, width=16), LIMIT), turned)
 
 
 def test_a_transparent_webp_is_laid_on_white() -> None:

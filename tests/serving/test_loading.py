@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import logging
+import os
 import shutil
 import time
 import weakref
@@ -13,13 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from exports.policy import Policy
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.test_app import CLASSIFY, as_raw, assert_error, metrics
-from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
+from tests.serving.tiny_bundle import CHANNELS, EXITS, stage_bytes, write_tiny_bundle
 
 
 @pytest.fixture
@@ -164,6 +168,45 @@ def test_only_names_of_bundles_can_be_loaded(served: Client, name: str) -> None:
     assert answer.status_code in (404, 405), answer.text
 
 
+def test_a_bundle_that_runs_for_one_size_of_batch_only_is_refused(
+    served: Client, shelf: Path
+) -> None:
+    graph = onnx.load_from_string(stage_bytes(EXITS))
+    (node,) = [node for node in graph.graph.node if node.op_type == "Flatten"]
+    node.op_type = "Reshape"
+    del node.attribute[:]
+    node.input.append("shape")
+    shape = np.array([2, CHANNELS[EXITS]], dtype=np.int64)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
+    write_tiny_bundle(shelf / "cat", name="cat", stages={EXITS: graph.SerializeToString()})
+    assert_error(served.put("/v1/models/cat"), 409, "bad_bundle")
+    assert names(served) == ["ant", "bee"]
+
+
+def test_a_bundle_of_another_name_takes_the_place_it_lies_in(served: Client, shelf: Path) -> None:
+    shutil.rmtree(shelf / "ant")
+    write_tiny_bundle(shelf / "ant", name="cat")
+    assert served.put("/v1/models/cat").status_code == 200
+    assert sorted(names(served)) == ["bee", "cat"]
+
+
+def test_what_may_not_be_read_keeps_no_bundle_from_loading(
+    served: Client, shelf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shelf / "lost+found").mkdir()
+    exists = Path.exists
+
+    def forbidden(path: Path) -> bool:
+        # Tests may run as root, whom nothing is forbidden.
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    assert served.put("/v1/models/ant").status_code == 200
+    assert "lost+found cannot be read: Permission denied" in caplog.text
+
+
 def test_an_unloaded_model_is_gone_and_the_next_is_the_default(
     served: Client, pngs: list[bytes]
 ) -> None:
@@ -286,6 +329,24 @@ def test_a_bad_bundle_is_logged_once_and_taken_once_it_is_mended(
     assert caplog.text.count("not an ONNX graph") == 1
     replace_bundle(shelf / "ant", version="3")
     until(watched, lambda: version(watched, "ant") == "3")
+
+
+def test_a_bundle_with_the_same_sizes_and_times_is_noticed(watched: Client, shelf: Path) -> None:
+    new = write_tiny_bundle(shelf / ".new", name="ant", version="2")
+    for path in (shelf / "ant", new):
+        for file in path.iterdir():
+            os.utime(file, (0, 0))
+    watched.runner.run(asyncio.sleep(1.5))
+    (shelf / "ant").rename(shelf / ".old")
+    new.rename(shelf / "ant")
+    until(watched, lambda: version(watched, "ant") == "2")
+
+
+def test_a_link_that_leads_nowhere_hides_no_bundle(watched: Client, shelf: Path) -> None:
+    new = write_tiny_bundle(shelf / ".new", name="cat")
+    (new / ".#manifest.json").symlink_to("nobody@nowhere")
+    new.rename(shelf / "cat")
+    until(watched, lambda: "cat" in names(watched))
 
 
 def test_a_policy_written_into_the_bundle_is_taken_without_a_swap(

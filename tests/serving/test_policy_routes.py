@@ -112,6 +112,16 @@ def test_a_certificate_that_the_table_refutes_is_refused(served: Client, bundle_
     assert served.get(POLICY).json()["revision"] == 1
 
 
+def test_a_certificate_that_cannot_be_checked_is_refused(served: Client, bundle_dir: Path) -> None:
+    (bundle_dir / "calibration.npz").unlink()
+    certificate = {
+        **{"method": "exact-trinomial", "permitted_drop": 0.5, "confidence": 0.95, "bound": 0.1},
+        **{"chosen_on": 10, "samples": 10, "split_sha256": "0" * 64, "target": "labels"},
+    }
+    answer = served.put(POLICY, json={**OTHER, "certificate": certificate})
+    assert_error(answer, 409, "bad_bundle", "calibration.npz")
+
+
 def test_a_policy_of_megabytes_is_not_read(served: Client) -> None:
     answer = served.post(
         PREVIEW, content=b" " * 70_000, headers={"Content-Type": "application/json"}

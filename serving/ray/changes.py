@@ -119,17 +119,19 @@ class SharedChanges(Changes):
         name = manifest.name
         if name in served:
             raise BundleError(f"{path}: another bundle is called {name} already.")
+        loop = asyncio.get_running_loop()
         old = self._models.get(name) if name in self._models else None
         if old is not None and old.engine.manifest == manifest:
             model = replace(old, path=path)
         else:
-            loop = asyncio.get_running_loop()
             model = await loop.run_in_executor(self._thread, self._open, path)
             log.info("loaded: %s %s from %s", name, manifest.version, path)
         declared = arrangement.policies.get(name)
         if declared is not None:
             await check_policy(declared, model)
         standing = await self._join(model, declared, None)
+        if old is None or old.engine is not model.engine:
+            model = await loop.run_in_executor(self._thread, self._ready, model)
         self._place(replace(model, policy=standing.policy), standing.revision)
         if old is not None and old.engine is not model.engine:
             self._retire(old.engine)

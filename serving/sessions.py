@@ -51,7 +51,7 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     active = _active(stages, provider)
     broken = _broken_graph_errors()
     try:
-        for count in (1, CHECK_BATCH):
+        for count in (CHECK_BATCH, 1):
             _check_run(bundle, stages, count)
     except broken as error:
         raise BundleError(f"{bundle.path}: its stages do not run one after the other.") from error

@@ -381,7 +381,7 @@ def test_a_connection_that_was_reset_leaves_nothing_behind(server: tuple[int, Se
 
     def kept() -> int:
         gc.collect()
-        return sum(isinstance(found, Protocol) for found in gc.get_objects())
+        return sum(type(found) is Protocol for found in gc.get_objects())
 
     before = kept()
     for _ in range(20):
@@ -399,7 +399,7 @@ def test_a_bad_image_goes_with_its_answer(server: tuple[int, Service], path: str
     port, _ = server
 
     def kept() -> int:
-        return sum(isinstance(found, InvalidImageError) for found in gc.get_objects())
+        return sum(type(found) is InvalidImageError for found in gc.get_objects())
 
     async def scenario() -> None:
         connection = await Connection.open("127.0.0.1", port)

@@ -292,8 +292,9 @@ def test_an_idle_connection_with_unread_answers_makes_room_but_once(
         started([*SERVE, str(bundle_path)], tmp_path, {"max_connections": 4}) as server,
         contextlib.ExitStack() as stack,
     ):
-        reading = slow_reader(server, 4 * b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reading = slow_reader(server, 2 * b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         next(reading)
+        time.sleep(0.3)
         others = []
         for _ in range(12):
             others.append(stack.enter_context(connected(server)))

@@ -43,6 +43,14 @@ def stage_of(service: Service) -> Stage:
     return Stage(service.models.get(None).engine)
 
 
+def hold(service: Service, at: int) -> Stage:
+    """Keeps samples from stage `at` on until the one returned is opened."""
+    stage = stage_of(service)
+    stage.hold_at = at
+    stage.open.clear()
+    return stage
+
+
 async def until(true: Any, seconds: float = 10) -> None:
     ends = time.perf_counter() + seconds
     while not true():
@@ -116,9 +124,7 @@ def test_an_event_comes_while_deeper_stages_still_run(
     server: tuple[int, Service], pngs: list[bytes]
 ) -> None:
     port, service = server
-    stage = stage_of(service)
-    stage.hold_at = 2
-    stage.open.clear()
+    stage = hold(service, at=2)
 
     async def scenario() -> None:
         events = await Events.of(port, pngs[0], query="threshold=2")
@@ -240,9 +246,7 @@ def test_a_client_that_leaves_in_mid_stream_ends_it(
     server: tuple[int, Service], pngs: list[bytes]
 ) -> None:
     port, service = server
-    stage = stage_of(service)
-    stage.hold_at = 2
-    stage.open.clear()
+    stage = hold(service, at=2)
 
     async def scenario() -> None:
         events = await Events.of(port, pngs[0], query="threshold=2")
@@ -262,9 +266,7 @@ def test_a_stream_left_after_its_answer_is_counted_once(
     server: tuple[int, Service], pngs: list[bytes]
 ) -> None:
     port, service = server
-    stage = stage_of(service)
-    stage.hold_at = 2
-    stage.open.clear()
+    stage = hold(service, at=2)
 
     async def scenario() -> None:
         events = await Events.of(port, pngs[0], query="threshold=0&beyond=true")
@@ -285,9 +287,7 @@ def test_a_stream_whose_client_leaves_before_its_head_is_dropped(
     app = create_app(settings)
     service: Service = app.state.service
     service.load()
-    stage = stage_of(service)
-    stage.hold_at = 2
-    stage.open.clear()
+    stage = hold(service, at=2)
     scope = {
         **{"type": "http", "method": "POST", "path": STREAM, "query_string": b"threshold=2"},
         **{"http_version": "1.1", "headers": [(b"content-type", b"image/png")], "app": app},
@@ -390,7 +390,8 @@ def test_a_connection_that_was_reset_leaves_nothing_behind(server: tuple[int, Se
             connection.recv(65536)
             # Closing it now resets it.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    asyncio.run(until(lambda: kept() <= before + 2))
+    # Sooner than an idle connection would be closed.
+    asyncio.run(until(lambda: kept() <= before + 2, seconds=3))
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])
@@ -420,9 +421,7 @@ def test_a_bad_image_goes_with_its_answer(server: tuple[int, Service], path: str
 
 def test_a_deadline_is_kept_over_http(server: tuple[int, Service], pngs: list[bytes]) -> None:
     port, service = server
-    stage = stage_of(service)
-    stage.hold_at = 2
-    stage.open.clear()
+    stage = hold(service, at=2)
 
     async def scenario() -> None:
         connection = await Connection.open("127.0.0.1", port)

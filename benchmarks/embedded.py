@@ -24,13 +24,13 @@ import numpy as np
 import onnxruntime
 from matplotlib.figure import Figure
 
-from exports.bundle import Bundle, load_bundle
-from exports.bundles import embedded
-from exports.policy import Floats, Policy, simulate
-from exports.runner import StageRunner
-from serving.engine import Engine
+from exports.bundle.policy import Floats, Policy, simulate
+from exports.bundle.reader import Bundle, load_bundle
+from exports.bundle.runner import StageRunner
+from exports.embedded import embedded
+from serving.inference.engine import Engine
 from training.data.dataset import Split, load_dataset
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 HERE = Path(__file__).parent
 FP32 = HERE / "bundles" / "cifar100-oto-fp32"

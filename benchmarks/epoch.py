@@ -36,7 +36,7 @@ from training.distributed import choose_device
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.multi_exit import build_network
 from training.objectives.losses import oto
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.speed import compile_step, use_tensor_cores
 
 HERE = Path(__file__).parent

@@ -25,15 +25,15 @@ import numpy as np
 import ray
 from ray import serve
 
-from benchmarks.docs import publish, table
-from benchmarks.load import pack
-from benchmarks.processes import cpu, tree
-from benchmarks.server import machine, pictures, serving
+from benchmarks.harness.docs import publish, table
+from benchmarks.harness.load import pack
+from benchmarks.harness.processes import cpu, tree
+from benchmarks.harness.server import machine, pictures, serving
 from benchmarks.torture import load
-from exports.bundle import load_bundle
-from exports.bundles import embedded
+from exports.bundle.reader import load_bundle
+from exports.embedded import embedded
 from serving.ray.app import build
-from serving.ray.run import APP, connect, end, free_port
+from serving.ray.launch import APP, connect, end, free_port
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent

@@ -33,17 +33,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks import threads
-from benchmarks.docs import publish, table
-from benchmarks.images import Images, label, test_images
-from benchmarks.networks import random_bundle
-from benchmarks.processes import cpu
-from benchmarks.server import ROOT, machine, serving
+from benchmarks.harness.docs import publish, table
+from benchmarks.harness.images import Images, label, test_images
+from benchmarks.harness.networks import random_bundle
+from benchmarks.harness.processes import cpu
+from benchmarks.harness.server import ROOT, machine, serving
 from benchmarks.torture import load
-from exports.bundle import Bundle, load_bundle
-from exports.bundles import embedded
-from exports.policy import Policy
-from serving.engine import Engine
-from serving.images import decode
+from exports.bundle.policy import Policy
+from exports.bundle.reader import Bundle, load_bundle
+from exports.embedded import embedded
+from serving.inference.engine import Engine
+from serving.inference.images import decode
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent

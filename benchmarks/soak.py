@@ -35,8 +35,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exports.bundle import read_manifest
-from exports.bundles import embedded
+from exports.bundle.reader import read_manifest
+from exports.embedded import embedded
 
 SIDES = (8, 32, 33, 64, 200, 640)
 WARM_UP = 1 / 3

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.docs import publish, table
-from benchmarks.networks import random_bundle, whole_network
-from benchmarks.server import ROOT, machine
-from exports.bundle import Bundle, load_bundle
-from exports.bundles import embedded
+from benchmarks.harness.docs import publish, table
+from benchmarks.harness.networks import random_bundle, whole_network
+from benchmarks.harness.server import ROOT, machine
+from exports.bundle.reader import Bundle, load_bundle
+from exports.embedded import embedded
 from serving import sessions
-from serving.engine import Engine
+from serving.inference.engine import Engine
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent

@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from benchmarks.load import pack
-from benchmarks.networks import random_bundle
-from benchmarks.server import ROOT, halves, machine, pictures, pinned, serving
-from benchmarks.wire import Connection
-from exports.bundle import Bundle, load_bundle
-from exports.bundles import embedded
-from exports.policy import Policy
-from serving.engine import Engine, Prediction
-from serving.images import decode
+from benchmarks.harness.load import pack
+from benchmarks.harness.networks import random_bundle
+from benchmarks.harness.server import ROOT, halves, machine, pictures, pinned, serving
+from benchmarks.harness.wire import Connection
+from exports.bundle.policy import Policy
+from exports.bundle.reader import Bundle, load_bundle
+from exports.embedded import embedded
+from serving.inference.engine import Engine, Prediction
+from serving.inference.images import decode
 
 IMAGES = 200
 CANCELLED = 0.1
@@ -253,8 +253,8 @@ async def _dawdle(port: int, file: bytes, stop: asyncio.Event, sending: bool) ->
 def load(
     port: int, packed: Path, seconds: float, *options: str, cores: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """What `benchmarks.load` tells, run as a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.load", "--port", str(port)]
+    """What `benchmarks.harness.load` tells, run as a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.harness.load", "--port", str(port)]
     command += ["--images", str(packed), "--seconds", str(seconds), *options]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, cwd=ROOT, preexec_fn=pinned(cores)

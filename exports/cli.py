@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from exports.errors import ExportError
+from exports.bundle.errors import ExportError
 from offramp.errors import MissingExtraError
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -60,7 +60,7 @@ def export(
         if kind not in get_args(Graphs):
             raise ExportError(f"--graphs takes exits, routed and maps, not {kind}.")
     try:
-        from exports.export import export_bundle
+        from exports.pipeline import export_bundle
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnx", "train") from error
     export_bundle(
@@ -90,9 +90,9 @@ def pack(
     ] = None,
 ) -> None:
     """Verify a bundle and write it as one file, the same bytes every time."""
-    from exports.archive import pack_bundle
-    from exports.bundle import read_manifest
-    from exports.locate import locate
+    from exports.bundle.archive import pack_bundle
+    from exports.bundle.reader import read_manifest
+    from exports.bundle.resolve import locate
 
     path = locate(bundle)
     manifest = read_manifest(path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exports.bundle import Table, stored
-from exports.certificate import halves
-from exports.manifest import Accuracy
-from exports.policy import Floats, Scaling, running_ensemble
-from exports.runner import StageRunner
+from exports.bundle.manifest import Accuracy
+from exports.bundle.policy import Floats, Scaling, running_ensemble
+from exports.bundle.reader import Table, stored
+from exports.bundle.runner import StageRunner
 from exports.source import Data
-from exports.tuning import fit_scaling
+from exports.tuning.certificate import halves
+from exports.tuning.scaling import fit_scaling
 
 
 @dataclass(frozen=True)

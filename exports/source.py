@@ -17,16 +17,16 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
-from exports.bundle import load_bundle, load_table
-from exports.errors import ExportError
-from exports.graphs import serialised
-from exports.manifest import MANIFEST, InputSpec
-from exports.runner import StageRunner
-from exports.upsample import resizes_as_products
+from exports.bundle.errors import ExportError
+from exports.bundle.manifest import MANIFEST, InputSpec
+from exports.bundle.reader import load_bundle, load_table
+from exports.bundle.runner import StageRunner
+from exports.graphs.onnx_tools import serialised
+from exports.graphs.upsample import resizes_as_products
 from offramp import __version__
 from offramp.errors import MissingExtraError
 from training.data.dataset import Split, hold_out, load_dataset
-from training.recipe import DataRecipe, Recipe
+from training.recipes.schema import DataRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
     try:
         import torch
 
-        from exports.stages import export_stages
+        from exports.graphs.stages import export_stages
         from exports.verify import verify
         from training.checkpoint import load_checkpoint
         from training.models.multi_exit import Normalize

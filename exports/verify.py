@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exports.errors import ExportError
-from exports.runner import StageRunner
+from exports.bundle.errors import ExportError
+from exports.bundle.runner import StageRunner
 from training.models.multi_exit import MultiExit, Normalize
 
 TOLERANCE = 1e-3

@@ -8,7 +8,7 @@ import typer
 
 from exports.cli import export, pack
 from exports.pictures.cli import calibration, exits
-from exports.tune_cli import tune
+from exports.tuning.cli import tune
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
 from serving.inspect_cli import inspect

@@ -11,7 +11,7 @@ import typer
 from offramp.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from exports.manifest import InputSpec
+    from exports.bundle.manifest import InputSpec
     from offramp.images import Pixels
     from serving.settings import Settings
 
@@ -115,7 +115,7 @@ def serve(
     if on_ray:
         _serve_on_ray(settings, form)
         return
-    from serving.server import run_server
+    from serving.http.server import run_server
 
     run_server(settings)
 
@@ -143,8 +143,8 @@ def classify(
     """Classify image files in this process, as the server would."""
     import orjson
 
-    from serving.answers import describe, resolve_top_k
-    from serving.models import default_bundle, open_engine
+    from serving.api.schemas import describe, resolve_top_k
+    from serving.models.registry import default_bundle, open_engine
     from serving.settings import read_settings
 
     settings = read_settings()
@@ -176,7 +176,7 @@ def classify(
 
 def _serve_on_ray(settings: Settings, form: FormName) -> None:
     try:
-        from serving.ray.run import run
+        from serving.ray.launch import run
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -186,7 +186,7 @@ def _serve_on_ray(settings: Settings, form: FormName) -> None:
 
 def _read(photo: Path, spec: InputSpec, max_pixels: int) -> Pixels:
     from serving.errors import InvalidImageError
-    from serving.images import decode
+    from serving.inference.images import decode
 
     try:
         return decode(photo.read_bytes(), spec, max_pixels)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from exports.inspection import Inspection
+    from exports.bundle.inspection import Inspection
 
 SOURCE = "A directory, a packed file, or https://…#sha256=…"
 
@@ -20,9 +20,9 @@ def inspect(
     import orjson
     from rich.console import Console
 
-    from exports.inspection import inspect_bundle
-    from exports.locate import locate
-    from exports.summary import summary
+    from exports.bundle.inspection import inspect_bundle
+    from exports.bundle.resolve import locate
+    from exports.bundle.summary import summary
 
     found = inspect_bundle(locate(bundle))
     opened = _open(found)
@@ -35,7 +35,7 @@ def inspect(
 def _open(found: Inspection) -> bool:
     """Open every graph in onnxruntime if it is installed; raises BundleError if one is broken."""
     from offramp.errors import MissingExtraError
-    from serving.sessions import open_graph, open_sessions
+    from serving.inference.sessions import open_graph, open_sessions
 
     try:
         open_sessions(found.bundle, threads=1, provider="cpu")

@@ -8,15 +8,15 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from offramp.errors import OfframpError
-from serving.changes import Changes
+from serving.api.auth import AdminKey
 from serving.errors import DrainingError, NotReadyError
-from serving.keys import AdminKey
-from serving.maps import Turns
-from serving.metrics import Metrics
-from serving.models import LoadedModel, Models, default_bundle
-from serving.repository import Repository
+from serving.inference.cam import Turns
+from serving.models.manager import Changes
+from serving.models.registry import LoadedModel, Models, default_bundle
+from serving.models.repository import Repository
+from serving.scheduling.dispatcher import Work
 from serving.settings import Settings
-from serving.work import Work
+from serving.telemetry.metrics import Metrics
 
 Phase = Literal["starting", "ready", "draining"]
 

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.bundle import load_bundle
-from serving.engine import Engine
+from exports.bundle.reader import load_bundle
+from serving.inference.engine import Engine
 from tests.conftest import offramp
 from tests.servers import Server, started
 from training.data.dataset import load_dataset
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 SERVE = [sys.executable, "-m", "offramp.cli", "serve"]
 
@@ -186,8 +186,8 @@ def test_a_port_in_use_is_said_in_one_sentence(server: Server, digits_bundle: Pa
 
 def test_serving_loads_neither_torch_nor_onnx(digits_bundle: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from serving.app import create_app; from serving.engine import Engine;"
-        "from exports.bundle import load_bundle; from pathlib import Path;"
+        "import sys; from serving.api.app import create_app; from serving.inference.engine import Engine;"
+        "from exports.bundle.reader import load_bundle; from pathlib import Path;"
         f"Engine(load_bundle(Path({str(digits_bundle)!r})));"
         "print([m for m in ('torch', 'onnx', 'training.session') if m in sys.modules])"
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The embedded bundle, opened and run; onnxruntime writes its id and its reports while it is loaded.
 CODE = """
-from exports.bundle import load_bundle
-from exports.bundles import embedded
-from serving.engine import Engine
+from exports.bundle.reader import load_bundle
+from exports.embedded import embedded
+from serving.inference.engine import Engine
 Engine(load_bundle(embedded()))
 """
 

@@ -14,7 +14,7 @@ from training.errors import RecipeError
 from training.models.multi_exit import MultiExit, Normalize, build_network
 from training.objectives.build import build_criterion
 from training.objectives.criterion import Criterion, Setting
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.step import Step
 
 
@@ -98,7 +98,7 @@ def use_statistics(
     wanted = None if teacher is None else (teacher.mean, teacher.std)
     if recipe.start is not None:
         if recipe.start.weights is not None:
-            from training.pretrained import pixel_statistics  # loads torchvision
+            from training.models.pretrained import pixel_statistics  # loads torchvision
 
             given = pixel_statistics(recipe.network.name)
         else:
@@ -116,7 +116,7 @@ def use_statistics(
 
 def _start_from_weights(student: MultiExit, recipe: Recipe, _: Path) -> None:
     """Give `student` the pretrained backbone that `recipe.start` names."""
-    from training.pretrained import load_pretrained
+    from training.models.pretrained import load_pretrained
 
     start = recipe.start
     assert start is not None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from offramp.files import replacing
 from training.errors import CheckpointError
 from training.models.multi_exit import MultiExit, build_network
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.step import Step
 
 WEIGHTS = "model.safetensors"

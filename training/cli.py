@@ -61,10 +61,10 @@ def train(
 ) -> None:
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
     try:
+        from training.auto_train import train_folder
         from training.distributed import Processes, joined
-        from training.photos import train_folder
-        from training.recipe_files import load_recipe
-        from training.rehearse import rehearse as rehearsed
+        from training.dry_run import rehearse as rehearsed
+        from training.recipes.files import load_recipe
         from training.session import run_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
@@ -110,7 +110,7 @@ def recipe(
 ) -> None:
     """Print a recipe as TOML with all its values; without NAME, the names of all there are."""
     try:
-        from training.recipe_files import load_recipe, recipe_toml, shipped_recipes
+        from training.recipes.files import load_recipe, recipe_toml, shipped_recipes
         from training.table.compose import all_recipes
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "tomli-w", "train") from error

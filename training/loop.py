@@ -17,7 +17,7 @@ from training.data.batches import Resident
 from training.distributed import ALONE, Processes
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
-from training.recipe import Recipe, TrainRecipe
+from training.recipes.schema import Recipe, TrainRecipe
 from training.report import EpochMetrics, Report
 from training.step import Step
 

@@ -27,7 +27,7 @@ from training.evaluate import accuracies, predict
 from training.files import locked
 from training.loop import Run, train
 from training.models.cost import count_parameters
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report
 from training.speed import compile_step, use_tensor_cores
 

@@ -4,7 +4,7 @@
 
 Ours answers with early exit, at full depth and as the ensemble; the peers (`benchmarks.peers.servers`) serve
 the full network in one onnxruntime session, from a virtual environment of their own that is made in DIR where
-it is missing. For every bundle, in rounds that take servers in turn, `benchmarks.load` asks each: one
+it is missing. For every bundle, in rounds that take servers in turn, `benchmarks.harness.load` asks each: one
 request after the other, for the latency; from busy connections, for the most it answers, with the CPU time of
 all its processes; then under Poisson load at shares of the most that plain FastAPI answered beforehand, with
 latencies from when a request was due, and goodput (answers in time a second). Medians of the rounds. Writes a
@@ -25,17 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.docs import publish
-from benchmarks.images import Images, label, test_images
+from benchmarks.harness.docs import publish
+from benchmarks.harness.images import Images, label, test_images
+from benchmarks.harness.processes import cpu, tree
+from benchmarks.harness.server import machine, serving
 from benchmarks.peers.environment import environment, versions, write_model
 from benchmarks.peers.section import section
 from benchmarks.peers.servers import PEERS, PLAIN, Peer, StartError, started
-from benchmarks.processes import cpu, tree
-from benchmarks.server import machine, serving
 from benchmarks.serving import CONNECTIONS, MODES, accuracy, address, summary
 from benchmarks.torture import load
-from exports.bundle import Bundle, load_bundle
-from exports.bundles import embedded
+from exports.bundle.reader import Bundle, load_bundle
+from exports.embedded import embedded
 
 HERE = Path(__file__).parents[1]
 BUNDLES = (HERE / "bundles" / "cifar100-oto-fp32", embedded())

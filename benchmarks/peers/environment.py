@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.networks import whole_network
+from benchmarks.harness.networks import whole_network
 from benchmarks.peers.model import ABOUT, GRAPH
-from exports.bundle import Bundle
+from exports.bundle.reader import Bundle
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 # In the environment: what it was made from, written last.

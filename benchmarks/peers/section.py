@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.docs import table
+from benchmarks.harness.docs import table
 from benchmarks.serving import CONNECTIONS
 
 OURS = "Offramp"

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.forms import FORMS
-from benchmarks.processes import end, free_port
-from benchmarks.server import ROOT
-from benchmarks.wire import Connection
+from benchmarks.harness.forms import FORMS
+from benchmarks.harness.processes import end, free_port
+from benchmarks.harness.server import ROOT
+from benchmarks.harness.wire import Connection
 from serving.settings import available_cores
 
 BATCH = 16
@@ -29,8 +29,8 @@ STARTS = 3
 @dataclass(frozen=True)
 class Peer:
     """A server: what it is an instance of, the package whose version is told, its layout, what Python
-    runs, where and in which form (`benchmarks.forms`) it takes an image; `spread`: a process for every
-    core, else a thread for every core in one; most images of a batch."""
+    runs, where and in which form (`benchmarks.harness.forms`) it takes an image; `spread`: a process
+    for every core, else a thread for every core in one; most images of a batch."""
 
     product: str
     package: str

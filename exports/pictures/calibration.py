@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from exports.calibration import BINS, Reliability, reliability
+from exports.bundle.policy import softmax
 from exports.pictures.table import Known, open_table
-from exports.policy import softmax
-from training.pictures.canvas import BLUE, GREY, INK, RED, check_target, save_png
+from exports.tuning.reliability import BINS, Reliability, reliability
+from offramp.figures import BLUE, GREY, INK, RED, check_target, save_png
 
 LARGEST_DOT = 140  # points squared
 

@@ -15,7 +15,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write."
 
 def exits(bundle: Bundle, output: Output) -> None:
     """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
-    from exports.locate import locate
+    from exports.bundle.resolve import locate
 
     try:
         from exports.pictures.exits import picture_exits
@@ -26,7 +26,7 @@ def exits(bundle: Bundle, output: Output) -> None:
 
 def calibration(bundle: Bundle, output: Output) -> None:
     """Draw a bundle's reliability diagrams: confidence against accuracy, before and after temperature."""
-    from exports.locate import locate
+    from exports.bundle.resolve import locate
 
     try:
         from exports.pictures.calibration import picture_calibration

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from exports.pictures.table import Known, open_table
-from training.pictures.canvas import BLUE, GREY, INK, ORANGE, PALE, check_target, save_png
+from offramp.figures import BLUE, GREY, INK, ORANGE, PALE, check_target, save_png
 
 Classes = NDArray[np.int64]
 Shares = NDArray[np.float64]

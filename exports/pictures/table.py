@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle import Table, load_table, read_manifest
-from exports.manifest import Manifest
-from exports.policy import Floats, running_ensemble
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Floats, running_ensemble
+from exports.bundle.reader import Table, load_table, read_manifest
 from training.pictures.errors import PictureError
 
 

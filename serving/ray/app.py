@@ -6,10 +6,10 @@ from typing import Any
 
 from ray import serve
 
-from exports.bundle import read_manifest
-from exports.locate import locate
+from exports.bundle.reader import read_manifest
+from exports.bundle.resolve import locate
 from serving.ray.arguments import Arguments, Scaling, read_arguments
-from serving.ray.policies import Policies
+from serving.ray.policy_deployment import Policies
 from serving.ray.replica import Replica
 from serving.ray.stage import Stage
 from serving.settings import Settings

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from exports.locate import EMBEDDED_NAME
-from exports.policy import Policy
+from exports.bundle.policy import Policy
+from exports.bundle.resolve import EMBEDDED_NAME
 from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
 

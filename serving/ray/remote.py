@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
 
-from exports.bundle import Bundle
-from exports.errors import BundleError
-from exports.policy import Floats, Policy
-from serving.engine import Engine
-from serving.ray.board import key_of
+from exports.bundle.errors import BundleError
+from exports.bundle.policy import Floats, Policy
+from exports.bundle.reader import Bundle
+from serving.inference.engine import Engine
+from serving.inference.runners import Rows, Tensor
+from serving.inference.sessions import Sessions
 from serving.ray.errors import StageLostError, StageSilentError
 from serving.ray.features import is_array, join, take, whole
+from serving.ray.policy_store import key_of
 from serving.ray.stage import Answer, Call
-from serving.runners import Rows, Tensor
-from serving.sessions import Sessions
-from serving.work import Done, ExitSeen, OnAnswer, OnExit, Work
+from serving.scheduling.dispatcher import Done, ExitSeen, OnAnswer, OnExit, Work
 
 log = logging.getLogger("offramp.serving")
 # How often a request begins anew, and how long it waits before that, in seconds: Ray notices a dead

@@ -8,15 +8,15 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.app import create_app
-from serving.middleware import REQUEST_ID
+from serving.api.app import create_app
+from serving.api.middleware import REQUEST_ID
 from serving.ray.arguments import Arrangement, read_arrangement
-from serving.ray.changes import SharedChanges
 from serving.ray.exporter import Exporter
+from serving.ray.manager import SharedChanges
 from serving.ray.remote import PatientWork
+from serving.scheduling.dispatcher import Work
 from serving.service import Service
 from serving.settings import Settings
-from serving.work import Work
 
 
 class RayService(Service):

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import ObjectLostError
 
-from exports.bundle import load_bundle, stage_input
-from exports.errors import BundleError
-from exports.locate import locate
-from exports.manifest import Manifest
-from exports.policy import Floats
-from serving.costs import MAX_BATCH
+from exports.bundle.errors import BundleError
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Floats
+from exports.bundle.reader import load_bundle, stage_input
+from exports.bundle.resolve import locate
+from serving.inference.sessions import open_stage
 from serving.ray.arguments import read_arrangement
-from serving.ray.board import key_of
 from serving.ray.features import INLINE, Features, count, gather, is_array, whole
-from serving.sessions import open_stage
+from serving.ray.policy_store import key_of
+from serving.scheduling.costs import MAX_BATCH
 from serving.settings import Settings
 
 # Features that do not arrive in so many seconds are taken for lost: what waits behind them goes on.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from offramp import __version__
-from serving.announce import sample
+from serving.http.banner import sample
 from tests.deploy.images import USER, Image, ask, built, run, stated_size
 
 pytestmark = pytest.mark.deploy

@@ -16,7 +16,7 @@ from subprocess import Popen
 import httpx
 import pytest
 
-from serving.announce import sample
+from serving.http.banner import sample
 from tests.debian import require
 from tests.deploy.hosts import PORT, free_port, names, process, seeing, server, wait_for
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from serving.announce import sample
+from serving.http.banner import sample
 from tests.deploy.hosts import ROOT, free_port, process, wait_for
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))

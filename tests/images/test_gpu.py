@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.announce import sample
+from serving.http.banner import sample
 from tests.deploy.images import Image, ask, built, stated_size
 
 pytestmark = pytest.mark.deploy

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.routes.page import CONTENT_SECURITY_POLICY, PageFile, read_page
+from serving.api.routes.page import CONTENT_SECURITY_POLICY, PageFile, read_page
 from tests.servers import Server
 
 PAGE = read_page()

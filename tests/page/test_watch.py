@@ -9,8 +9,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from exports.bundle import read_manifest
-from exports.bundles import embedded
+from exports.bundle.reader import read_manifest
+from exports.embedded import embedded
 from tests.page.conftest import SAMPLES, Open
 from tests.page.test_tune import another, in_force
 from tests.servers import Server

@@ -19,8 +19,8 @@ from PIL import Image
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
-from exports.bundle import load_bundle
-from serving.engine import Engine, Prediction
+from exports.bundle.reader import load_bundle
+from serving.inference.engine import Engine, Prediction
 from serving.ray.app import build
 from tests.serving.conftest import encode
 from tests.serving.tiny_bundle import SIZE, write_tiny_bundle

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.docs import END
+from benchmarks.harness.docs import END
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.engine import Prediction
+from serving.inference.engine import Prediction
 from tests.ray.conftest import check
 from tests.servers import started
 

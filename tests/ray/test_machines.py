@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.networks import random_bundle
-from exports.bundle import load_bundle
-from serving.engine import Engine, Prediction
+from benchmarks.harness.networks import random_bundle
+from exports.bundle.reader import load_bundle
+from serving.inference.engine import Engine, Prediction
 from serving.ray.features import INLINE
 from serving.ray.remote import PATIENCE
 from tests.ray.conftest import SETTINGS, check, load, wait_for

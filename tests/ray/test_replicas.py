@@ -15,8 +15,8 @@ import pytest
 import ray
 import yaml
 
-from exports.policy import Policy
-from serving.engine import Prediction
+from exports.bundle.policy import Policy
+from serving.inference.engine import Prediction
 from tests.ray.conftest import APP, SETTINGS, Cluster, check, load, replicas, wait_for
 from tests.serving.tiny_bundle import write_tiny_bundle
 

@@ -14,10 +14,10 @@ import ray
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.networks import random_bundle
-from exports.bundle import load_bundle
-from exports.policy import Policy
-from serving.engine import Engine, Prediction
+from benchmarks.harness.networks import random_bundle
+from exports.bundle.policy import Policy
+from exports.bundle.reader import load_bundle
+from serving.inference.engine import Engine, Prediction
 from serving.ray.features import INLINE
 from tests.ray.conftest import Cluster, check, load, replicas, wait_for
 from tests.serving.conftest import encode

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
 
-from exports.bundle import Bundle, load_bundle
-from serving.app import create_app
-from serving.engine import Engine, Prediction
+from exports.bundle.reader import Bundle, load_bundle
+from serving.api.app import create_app
+from serving.inference.engine import Engine, Prediction
 from serving.settings import Settings
 from tests.servers import Server, started
 from tests.serving.server_command import command

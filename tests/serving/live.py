@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from serving.app import create_app
-from serving.connections import Protocol
+from serving.api.app import create_app
+from serving.http.protocol import Protocol
 from serving.service import Service
 from serving.settings import Settings
 

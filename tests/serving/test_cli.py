@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from offramp.errors import OfframpError
-from serving.announce import announcement
 from serving.cli import classify, serve
 from serving.errors import SettingsError
-from serving.server import Server, run_server
+from serving.http.banner import announcement
+from serving.http.server import Server, run_server
 from serving.settings import PILLOW_LIMIT, Settings, read_settings
 from tests.serving.conftest import Client
 
@@ -111,7 +111,7 @@ def test_the_announced_address_can_be_reached(client: Client, host: str, url: st
 def test_an_idle_gpu_is_pointed_out(
     client: Client, monkeypatch: pytest.MonkeyPatch, present: bool, hint: bool
 ) -> None:
-    monkeypatch.setattr("serving.announce.gpu_present", lambda: present)
+    monkeypatch.setattr("serving.http.banner.gpu_present", lambda: present)
     text = announcement("127.0.0.1", 80, list(client.app.state.service.models))
     assert ("offramp[gpu]" in text) is hint
 

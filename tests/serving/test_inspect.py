@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from exports.bundle import load_bundle, sha256
-from exports.bundles import embedded
+from exports.bundle.reader import load_bundle, sha256
+from exports.embedded import embedded
 from tests.commands import call
-from tests.exports.test_card import CERTIFICATE
+from tests.exports.card.test_card import CERTIFICATE
 from tests.servers import started
 from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
 

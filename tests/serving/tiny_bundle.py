@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle import Table, sha256, stage_input, stage_outputs, write_table
-from exports.manifest import (
+from exports.bundle.manifest import (
     CALIBRATION,
     FORMAT,
     MANIFEST,
@@ -24,8 +23,9 @@ from exports.manifest import (
     Operating,
     Provenance,
 )
-from exports.maps import maps_graph
-from exports.policy import Policy
+from exports.bundle.policy import Policy
+from exports.bundle.reader import Table, sha256, stage_input, stage_outputs, write_table
+from exports.graphs.cam import maps_graph
 
 LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 SIZE = 8

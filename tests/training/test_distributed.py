@@ -25,8 +25,8 @@ from training.data.dataset import load_dataset
 from training.distributed import Processes, SharedBatchNorm, share_batch_norm
 from training.errors import RecipeError
 from training.models.multi_exit import build_network
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
+from training.recipes.files import load_recipe
+from training.recipes.schema import Recipe
 from training.session import run_recipe
 
 TEACHER = """

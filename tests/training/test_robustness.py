@@ -20,8 +20,8 @@ from tests.training.processes import Offramp
 from training import loop
 from training.checkpoint import load_checkpoint, resume_state
 from training.errors import BusyError, CheckpointError, DivergedError
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
+from training.recipes.files import load_recipe
+from training.recipes.schema import Recipe
 from training.report import Report
 from training.session import run_recipe
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from exports.bundle import load_bundle
-from exports.export import export_bundle
-from serving.engine import Engine
+from exports.bundle.reader import load_bundle
+from exports.pipeline import export_bundle
+from serving.inference.engine import Engine
 from training.checkpoint import load_checkpoint
 from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
-from training.recipe import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
+from training.recipes.schema import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import Report
 from training.session import run_recipe
 

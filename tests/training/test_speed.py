@@ -11,7 +11,7 @@ import torch
 from tests.training.test_robustness import RECIPE
 from training.checkpoint import load_checkpoint
 from training.errors import RecipeError
-from training.recipe_files import load_recipe
+from training.recipes.files import load_recipe
 from training.session import run_recipe
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from exports.bundle import load_bundle
-from exports.export import export_bundle
-from serving.engine import Engine
+from exports.bundle.reader import load_bundle
+from exports.pipeline import export_bundle
+from serving.inference.engine import Engine
 from training.checkpoint import load_checkpoint
 from training.data.dataset import load_dataset
 from training.errors import RecipeError
+from training.models.pretrained import pixel_statistics
 from training.models.torchvision_backbones import SPECS
-from training.pretrained import pixel_statistics
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.session import run_recipe
 
 NETWORK = "torchvision-mobilenet-v3"

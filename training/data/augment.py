@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from training.data.autoaugment import autoaugment
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 ASPECT = (3 / 4, 4 / 3)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from training.data.augment import augment
 from training.data.dataset import Split
 from training.objectives.criterion import Batch
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 # The largest chunk AutoAugment works on, and its pixels where images are large.
 AT_ONCE = 4096

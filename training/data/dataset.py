@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.multi_exit import build_network
-from training.recipe import NetworkRecipe
+from training.recipes.schema import NetworkRecipe
 
 
 def count_parameters(module: nn.Module) -> int:

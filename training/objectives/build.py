@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from training.comparators import COMPARATORS
+from training.distillers import COMPARATORS
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
-from training.recipe import ComparatorObjective, Objective
+from training.recipes.schema import ComparatorObjective, Objective
 
 
 def build_criterion(

@@ -7,7 +7,7 @@ from torch import Tensor
 from training.models.multi_exit import Outputs
 from training.objectives import losses
 from training.objectives.criterion import Batch, Criterion
-from training.recipe import ExitObjective
+from training.recipes.schema import ExitObjective
 
 
 class ExitCriterion(Criterion):

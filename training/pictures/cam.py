@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.errors import ImageError
+from offramp.figures import INK, check_target, save_png
 from offramp.images import ImageSpec, Pixels, decode
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import MultiExit, Normalize
-from training.pictures.canvas import INK, check_target, save_png
 from training.pictures.errors import PictureError
 from training.pictures.gradcam import class_activation
 

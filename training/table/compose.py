@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from training.recipe import CifarNetwork, Recipe, TrainRecipe
-from training.recipe_files import validate_recipe
+from training.recipes.files import validate_recipe
+from training.recipes.schema import CifarNetwork, Recipe, TrainRecipe
 from training.table.definition import Pair, Row, Table, load_table, table_names
 
 # Students of every seed have the same teacher, the usual custom: what varies is the student.

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.errors import RecipeError
-from training.recipe import (
+from training.recipes.schema import (
     CifarNetwork,
     DataRecipe,
     Objective,

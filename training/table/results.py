@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.checkpoint import CONFIG, CheckpointConfig, ExitAccuracies, resume_state
 from training.errors import CheckpointError
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.table.compose import find_recipe
 
 

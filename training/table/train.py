@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from training.errors import BusyError, CheckpointError, DivergedError, RecipeError
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 from training.session import run_recipe
 from training.table.compose import Cell, Variant, cell_recipe, needs, with_what_it_needs
 from training.table.definition import Table

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from training.data.augment import augment, crop_and_flip, cutout, resized_crop, rotate
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 
 def seeded(seed: int = 0) -> torch.Generator:

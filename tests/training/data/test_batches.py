@@ -14,7 +14,7 @@ from training.data.augment import crop_and_flip
 from training.data.batches import Resident
 from training.data.dataset import Split
 from training.errors import RecipeError
-from training.recipe import DataRecipe, Recipe
+from training.recipes.schema import DataRecipe, Recipe
 from training.session import run_recipe
 
 CPU = torch.device("cpu")

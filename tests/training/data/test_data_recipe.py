@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 
 def data(**fields: object) -> DataRecipe:

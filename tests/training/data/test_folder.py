@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.data.dataset import Dataset, load_dataset
 from training.errors import DataError
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 
 def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.manifest import InputSpec
-from serving.images import decode
+from exports.bundle.manifest import InputSpec
+from serving.inference.images import decode
 from training.data.pictures import PORTION, read_picture, read_pictures
 from training.errors import DataError
 

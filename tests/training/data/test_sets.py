@@ -10,7 +10,7 @@ import pytest
 from training.data.cifar import FILE_MD5, FOLDER
 from training.data.dataset import channel_statistics, hold_out, load_dataset
 from training.errors import DataError
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 DIGITS = DataRecipe(name="digits", held_out=1)
 CIFAR = DataRecipe(name="cifar100", held_out=1)

@@ -15,7 +15,7 @@ from training.data import tiny_imagenet
 from training.data.dataset import Dataset, load_dataset
 from training.data.tiny_imagenet import DECODED, FOLDER
 from training.errors import DataError
-from training.recipe import DataRecipe
+from training.recipes.schema import DataRecipe
 
 WNIDS = ("n02124075", "n01443537", "n03126707")
 WORDS = (

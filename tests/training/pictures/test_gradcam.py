@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.models.multi_exit import MultiExit, build_network
 from training.pictures.gradcam import class_activation
-from training.recipe import HeadDesign
+from training.recipes.schema import HeadDesign
 
 FEATURES = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[4.0, 0.0], [0.0, 1.0]]]])
 # What class 1's logit is multiplied from: over positions the means are 1 and -2.

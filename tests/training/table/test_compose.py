@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.errors import RecipeError
-from training.recipe_files import load_recipe
+from training.recipes.files import load_recipe
 from training.table.compose import (
     Cell,
     Variant,

@@ -18,8 +18,8 @@ from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoin
 from training.data.dataset import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.files import locked
-from training.recipe import Recipe
-from training.recipe_files import load_recipe
+from training.recipes.files import load_recipe
+from training.recipes.schema import Recipe
 from training.report import Report
 from training.table import train as trainer
 from training.table.compose import Variant

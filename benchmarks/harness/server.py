@@ -1,0 +1,97 @@
+"""What the serving benchmarks share: a server as a process, pictures, the machine's name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from exports.bundle.manifest import InputSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def serving(
+    *bundles: Path, cores: Sequence[int] = (), **settings: object
+) -> Iterator[tuple[int, int]]:
+    """`offramp serve` with `bundles` and `settings` as a process of its own, on `cores` alone if there
+    are any: its port and its id."""
+    code = "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, bundles)]
+    environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=pinned(cores),
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        found = re.search(r"http://[\d.]+:(\d+)", first)
+        if found is None:
+            raise RuntimeError(f"the server did not start: {first}")
+        yield int(found.group(1)), process.pid
+        process.send_signal(signal.SIGTERM)
+        if process.wait(30) != 0:
+            raise RuntimeError(f"the server ended with {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def pinned(cores: Sequence[int]) -> Callable[[], None] | None:
+    """What a process runs before anything else to stay on `cores`; nothing if there are none."""
+    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
+
+
+def halves() -> tuple[list[int], list[int]]:
+    """The cores for a server and for its load, so that neither takes the other's; both empty where
+    they cannot be parted."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    middle = (len(cores) + 1) // 2
+    return (cores[:middle], cores[middle:]) if len(cores) > 1 else ([], [])
+
+
+def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:
+    """PNG files of the size that the network takes: blots from dull to sharp, so that it is sure of
+    some and not of others."""
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        small = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        image = Image.fromarray(small).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        noise = random.normal(0, 60 * number / count, (spec.height, spec.width, 3))
+        found.append(png(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)))
+    return found
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels uint8 [H, W, 3] as a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def machine() -> str:
+    """The processor, its cores and the runtime, in one line."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}"

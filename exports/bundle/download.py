@@ -1,0 +1,101 @@
+"""A file from an https address, in chunks."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import IO
+from urllib.parse import urlsplit
+
+from exports.bundle.errors import BundleError
+from exports.bundle.safe_files import one_line
+from offramp import __version__
+
+# For a connection and for each of its answers; a server that is silent for longer is not coming.
+TIMEOUT_SECONDS = 20.0
+# For the whole file: two GiB at about a megabyte a second. Ends servers that drip.
+TOTAL_SECONDS = 1800.0
+CHUNK = 1 << 20
+
+
+def download(url: str, limit: int) -> Iterator[bytes]:
+    """The body of `url` as chunks, at most `limit` bytes.
+
+    Every redirect must lead to https as well, the certificate must be trusted by the system (or by
+    what SSL_CERT_FILE names), and proxies are taken from the environment. Raises BundleError, in
+    one sentence without the query of `url`, which may hold a token.
+    """
+    shown = hide_query(url)
+    deadline = time.monotonic() + TOTAL_SECONDS
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"offramp/{__version__}"})
+        with _opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
+            length = answer.length
+            if length is not None and length > limit:
+                raise BundleError(f"{shown} has {length} bytes; at most {limit} are allowed.")
+            received = 0
+            # read1 returns what one packet brought, so that the clock is looked at.
+            while chunk := answer.read1(CHUNK):
+                received += len(chunk)
+                if received > limit:
+                    raise BundleError(f"{shown} has more than the {limit} bytes that are allowed.")
+                if time.monotonic() > deadline:
+                    raise BundleError(f"{shown} took more than {TOTAL_SECONDS:.0f} s.")
+                yield chunk
+            if length is not None and received < length:
+                raise BundleError(f"{shown} broke off after {received} of {length} bytes.")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise BundleError(f"{shown} was answered with the status {error.code}.") from error
+    except urllib.error.URLError as error:
+        raise BundleError(f"{shown} cannot be had: {one_line(_reason(error.reason))}.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise BundleError(f"{shown} cannot be had: {one_line(_reason(error))}.") from error
+
+
+def hide_query(url: str) -> str:
+    """`url` for messages, without query and fragment."""
+    return one_line(urlsplit(url)._replace(query="", fragment="").geturl())
+
+
+class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme != "https":
+            raise BundleError(f"{hide_query(req.full_url)} leads away from https.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    # Not build_opener, which would add http, ftp, file and data.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        _HttpsRedirects(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, TimeoutError):
+        return f"nothing came for {TIMEOUT_SECONDS:.0f} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -1,0 +1,194 @@
+"""The manifest: what a bundle says of itself. Nothing here reads a file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exports.bundle.policy import Scaling
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+POLICY = "policy.json"
+CALIBRATION = "calibration.npz"
+CARD = "README.md"
+# Logits of a calibration table, 1 GiB as float32: five exits on ImageNet's 50,000 validation images.
+TABLE_LIMIT = 1 << 28
+
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_NAME = 100
+
+FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_NAME)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "fp16", "int8"]
+FeatureType = Literal["float32", "uint8", "int8"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSpec(_Table):
+    """The images the network takes: uint8 RGB of `height` x `width`.
+
+    center_crop: the picture is scaled until it covers the input and what sticks out is cut evenly;
+    stretch: it is scaled to the input, whatever its shape.
+    """
+
+    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    resize: Literal["center_crop", "stretch"] = "center_crop"
+
+
+class Accuracy(_Table):
+    """Top-1 accuracy in percent, of one exit alone and of the ensemble of all exits up to it."""
+
+    single: Percent
+    running: Percent
+
+
+class ExitEntry(_Table):
+    """Stage k with head k. `macs` and `params` count stages and heads 1..k: the cost of leaving here.
+
+    `feature_shape` is (C, H, W) of what the stage hands on, None for the last, and `feature_type` what
+    its numbers are, float32 where nothing is said.
+    """
+
+    file: FileName
+    sha256: Sha256
+    feature_shape: tuple[int, int, int] | None
+    feature_type: FeatureType = "float32"
+    macs: Annotated[int, Field(gt=0)]
+    params: Annotated[int, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0)]
+    running_temperature: Annotated[float, Field(gt=0)]
+    held_out: Accuracy
+    test: Accuracy
+
+
+class Conversion(_Table):
+    """How a bundle of less than float32 was made, and what it cost.
+
+    `scheme` is how int8 represents (activations, weights): u8s8 or s8s8; `images` of the held-out split
+    set the activations' ranges; `kept` names what stayed in float32, as stage/node. `held_out` and
+    `test` are every exit's accuracy before: those in `exits` are after. `agreement` is the share of
+    test images, in percent, that each exit gives the same class as before.
+    """
+
+    scheme: Literal["u8s8", "s8s8"] | None
+    images: Annotated[int, Field(ge=0)]
+    kept: tuple[str, ...]
+    held_out: tuple[Accuracy, ...]
+    test: tuple[Accuracy, ...]
+    agreement: tuple[Percent, ...]
+
+
+class GraphEntry(_Table):
+    """A whole network in one file.
+
+    exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, each sample routed on
+    its own; maps: image -> class-activation maps of every exit. `exit` is None for the last two.
+    """
+
+    kind: Literal["exit", "routed", "maps"]
+    exit: Annotated[int, Field(ge=1)] | None
+    file: FileName
+    sha256: Sha256
+
+
+class CalibrationEntry(_Table):
+    """The calibration table's file."""
+
+    file: FileName
+    sha256: Sha256
+    samples: Annotated[int, Field(gt=0)]
+    split: str
+
+
+class Operating(_Table):
+    """The default policy on the test split: accuracy in percent, mean MACs, share leaving at each exit."""
+
+    accuracy: Percent
+    mean_macs: Annotated[float, Field(gt=0)]
+    exit_shares: tuple[Share, ...]
+
+
+class Provenance(_Table):
+    """Where the bundle comes from. `test_default` belongs to the policy written by the exporter."""
+
+    recipe: dict[str, Any]
+    dataset: str
+    splits: dict[str, int]
+    seed: int
+    test_default: Operating
+    tools: dict[str, str]
+    created: str
+
+
+class Manifest(_Table):
+    """manifest.json. `labels` are the class names in the order of the logits."""
+
+    format: int
+    name: FileName
+    version: FileName
+    labels: tuple[str, ...]
+    input: InputSpec
+    precision: Precision
+    conversion: Conversion | None = None
+    exits: Annotated[tuple[ExitEntry, ...], Field(min_length=1)]
+    graphs: tuple[GraphEntry, ...] = ()
+    ensemble_weights: tuple[Annotated[float, Field(gt=0)], ...]
+    calibration: CalibrationEntry
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if len(self.ensemble_weights) != len(self.exits):
+            raise ValueError("ensemble_weights must have one entry per exit")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be at least two and all different")
+        gives = [entry.feature_shape is not None for entry in self.exits]
+        if gives != [True] * (len(gives) - 1) + [False]:
+            raise ValueError("every exit but the last must have a feature_shape")
+        if len(self.provenance.test_default.exit_shares) != len(self.exits):
+            raise ValueError("exit_shares must have one entry per exit")
+        before = self.conversion
+        if before and {len(before.held_out), len(before.test), len(before.agreement)} != {
+            len(self.exits)
+        }:
+            raise ValueError("conversion must have one accuracy per exit and split")
+        for graph in self.graphs:
+            reaches = range(1, len(self.exits) + 1)
+            if graph.exit not in (reaches if graph.kind == "exit" else (None,)):
+                raise ValueError(f"the graph {graph.file} is of an exit that does not exist")
+        if self.calibration.samples * len(self.exits) * len(self.labels) > TABLE_LIMIT:
+            raise ValueError(f"the calibration table has more than {TABLE_LIMIT} logits")
+        if sum(graph.kind == "maps" for graph in self.graphs) > 1:
+            raise ValueError("there is more than one graph of maps")
+        own = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
+        if len(set(own)) != len(own):
+            raise ValueError("every file must have a name of its own")
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that have a hash here: stages, calibration table, graphs."""
+        stages = [entry.file for entry in self.exits]
+        return (*stages, self.calibration.file, *(graph.file for graph in self.graphs))
+
+    @property
+    def maps(self) -> GraphEntry | None:
+        """The graph of class-activation maps, if the bundle offers them."""
+        return next((graph for graph in self.graphs if graph.kind == "maps"), None)
+
+    @property
+    def scaling(self) -> Scaling:
+        """What the policy needs to calibrate this network's logits."""
+        return Scaling(
+            temperatures=tuple(entry.temperature for entry in self.exits),
+            running_temperatures=tuple(entry.running_temperature for entry in self.exits),
+            weights=self.ensemble_weights,
+        )

@@ -1,0 +1,283 @@
+"""Policies: when a sample leaves the network, and what it answers there.
+
+One class, `Decision`, holds the rule. The engine asks it stage by stage about the samples still on
+their way; `simulate` about those of a calibration table, where every exit's logits are known. So what
+is tuned is what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exports.bundle.errors import PolicyError
+
+Mode = Literal["early_exit", "ensemble", "exit"]
+Measure = Literal["max_prob", "margin", "entropy"]
+Combine = Literal["running", "single"]
+Target = Literal["labels", "agreement"]
+Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Points = Annotated[float, Field(ge=0, le=100)]
+Floats = NDArray[np.float32]
+
+
+class Certificate(BaseModel):
+    """The promise a policy was tuned to: with probability `confidence` over the samples drawn, its
+    accuracy on new ones is at most `permitted_drop` percentage points below that of `against`.
+
+    The policy was chosen on `chosen_on` samples and certified on `samples` others, told apart by
+    `split_sha256` (`exports.tuning.certificate.split_sha256`). `bound`, at most `permitted_drop`, is
+    the upper confidence limit of this one policy's drop in points; what is promised is
+    `permitted_drop`. Under the target `agreement` samples had no labels, and the drop is how often
+    the answer is not the ensemble's. docs/tuning.md gives the method.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["exact-trinomial", "clopper-pearson"]
+    against: Literal["ensemble"] = "ensemble"
+    permitted_drop: Points
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bound: Points
+    chosen_on: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    split_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    target: Target
+
+    @property
+    def sentence(self) -> str:
+        """The promise in words."""
+        drop = f"{self.permitted_drop:g}"
+        if self.target == "labels":
+            promise = f"the accuracy is at most {drop} points below the {self.against}'s"
+        else:
+            promise = f"at most {drop} % of the answers are not the {self.against}'s"
+        return (
+            f"With probability {100 * self.confidence:g} %, {promise} on new images of the kind it was "
+            f"certified on (chosen on {self.chosen_on:,} samples, certified on {self.samples:,} others by "
+            f"{self.method}, upper limit {self.bound:.2f})."
+        )
+
+
+class Policy(BaseModel):
+    """When to leave. `thresholds` has one entry per exit but the last; exits count from 1.
+
+    early_exit: leave at the first exit whose confidence reaches its threshold, at `max_exit` in any
+    case; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
+    `max_exit` alone. A threshold of 0 always leaves, one above 1 never does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = "early_exit"
+    measure: Measure = "max_prob"
+    combine: Combine = "single"
+    thresholds: tuple[Threshold, ...]
+    max_exit: Annotated[int, Field(ge=1)]
+    certificate: Certificate | None = None
+
+    def __hash__(self) -> int:
+        # Without the certificate: the engine groups a batch's samples by their policies.
+        return hash((self.mode, self.measure, self.combine, self.thresholds, self.max_exit))
+
+    @model_validator(mode="after")
+    def _max_exit_exists(self) -> Self:
+        if self.max_exit > self.exits:
+            raise ValueError(f"max_exit is {self.max_exit}, but there are {self.exits} exits")
+        return self
+
+    @property
+    def exits(self) -> int:
+        """The number of exits of the network this policy is for, K."""
+        return len(self.thresholds) + 1
+
+    def override(
+        self,
+        mode: Mode | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+    ) -> Policy:
+        """This policy with one request's wishes: `threshold` replaces that of every exit.
+
+        A certificate speaks of the policy as it is, so any wish drops it.
+        Raises PolicyError when a wish is out of range.
+        """
+        if mode is None and threshold is None and max_exit is None:
+            return self
+        if max_exit is not None and not 1 <= max_exit <= self.exits:
+            raise PolicyError(f"max_exit must be between 1 and {self.exits}, not {max_exit}.")
+        if threshold is not None and not (np.isfinite(threshold) and threshold >= 0):
+            raise PolicyError(f"threshold must be a number from 0 up, not {threshold}.")
+        thresholds = self.thresholds if threshold is None else (threshold,) * (self.exits - 1)
+        return Policy(
+            mode=self.mode if mode is None else mode,
+            measure=self.measure,
+            combine=self.combine,
+            thresholds=thresholds,
+            max_exit=self.max_exit if max_exit is None else max_exit,
+        )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How logits become calibrated ones, one figure per exit.
+
+    `temperatures` divide an exit's own logits, `running_temperatures` those of the ensemble of all
+    exits up to it; `weights` are the exits' shares in an ensemble (the running one renormalises).
+    """
+
+    temperatures: tuple[float, ...]
+    running_temperatures: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+class Decision:
+    """What a policy says of n samples at exit k: who leaves, their confidence and probabilities. Each
+    sample is judged by its own logits alone.
+
+    Everything is worked out when it is first asked for: a sample that stays needs no probabilities, and
+    nothing at all under a policy that answers from a deeper exit anyway.
+    """
+
+    def __init__(
+        self, policy: Policy, exit_: int, logits: Sequence[Floats], scaling: Scaling
+    ) -> None:
+        """`logits` holds `exit_` arrays [n, C], those of the exits 1..`exit_`."""
+        self._policy = policy
+        self._exit = exit_
+        self._logits = logits
+        self._scaling = scaling
+
+    @cached_property
+    def leaves(self) -> NDArray[np.bool_]:
+        """Who leaves here, [n]."""
+        policy, count = self._policy, len(self._logits[0])
+        if self._exit >= policy.max_exit:
+            return np.ones(count, dtype=np.bool_)
+        if policy.mode != "early_exit":
+            return np.zeros(count, dtype=np.bool_)
+        # Confidence is at most 1, so every larger threshold means never; float32 could overflow.
+        threshold = np.float32(min(policy.thresholds[self._exit - 1], 2.0))
+        leaves: NDArray[np.bool_] = self.confidence >= threshold
+        return leaves
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """By the policy's measure, float32 [n]."""
+        if self._policy.measure == "max_prob":
+            # The likeliest class's exponential is exp(0).
+            confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
+            return confidence
+        return measure_confidence(self.probabilities, self._policy.measure)
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """Calibrated, float32 [n, C]."""
+        exponentials, total = self._exponentials
+        probabilities: Floats = exponentials / total
+        return probabilities
+
+    @cached_property
+    def _exponentials(self) -> tuple[Floats, Floats]:
+        logits = calibrated(self._logits, self._exit, combination(self._policy), self._scaling)
+        return _exponentials(logits)
+
+
+def combination(policy: Policy) -> Combine:
+    """Which logits `policy` answers from: early exit has the choice, the other modes have not."""
+    if policy.mode == "early_exit":
+        return policy.combine
+    return "running" if policy.mode == "ensemble" else "single"
+
+
+def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: Scaling) -> Floats:
+    """Temperature-scaled logits [n, C] at exit `exit_`: its own, or the running ensemble's."""
+    own = logits[exit_ - 1]
+    if combine == "single":
+        return own / np.float32(scaling.temperatures[exit_ - 1])
+    mean = running_ensemble(logits, exit_, scaling.weights)
+    return mean / np.float32(scaling.running_temperatures[exit_ - 1])
+
+
+def running_ensemble(logits: Sequence[Floats], exit_: int, weights: Sequence[float]) -> Floats:
+    """Weighted mean of the logits of exits 1..exit_: arrays [n, C] -> [n, C]."""
+    total = np.zeros_like(logits[0], dtype=np.float32)
+    for values, weight in zip(logits[:exit_], weights[:exit_], strict=True):
+        total += np.float32(weight) * values
+    return total / np.float32(sum(weights[:exit_]))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities over the last axis, float32."""
+    exponentials, total = _exponentials(logits)
+    probabilities: Floats = exponentials / total
+    return probabilities
+
+
+def _exponentials(logits: Floats) -> tuple[Floats, Floats]:
+    """Softmax's numerators [..., C], the largest 1, and denominators [..., 1]."""
+    exponentials: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials, exponentials.sum(axis=-1, keepdims=True)
+
+
+def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
+    """Confidence in [0, 1] from probabilities [n, C].
+
+    max_prob: the largest; margin: the largest less the second; entropy: 1 - H / log C.
+    """
+    if measure == "max_prob":
+        confidence = probabilities.max(axis=-1)
+    elif measure == "margin":
+        top = np.partition(probabilities, -2, axis=-1)
+        confidence = top[..., -1] - top[..., -2]
+    else:
+        logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        entropy = -(probabilities * logs).sum(axis=-1)
+        confidence = 1 - entropy / np.float32(np.log(probabilities.shape[-1]))
+    clipped: Floats = np.clip(confidence, 0.0, 1.0).astype(np.float32)
+    return clipped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where each sample of a table leaves and what it answers: exit (1-based), class, confidence."""
+
+    exits: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    confidence: Floats
+
+    def accuracy(self, labels: NDArray[np.int64]) -> float:
+        """The share of right answers."""
+        return float((self.predictions == labels).mean())
+
+    def mean_cost(self, costs: Sequence[float]) -> float:
+        """Mean of `costs`, the cost of leaving at each exit."""
+        return float(np.asarray(costs, dtype=np.float64)[self.exits - 1].mean())
+
+    def shares(self, exits: int) -> tuple[float, ...]:
+        """The share of samples that left at each of `exits` exits."""
+        counts = np.bincount(self.exits, minlength=exits + 1)[1:]
+        return tuple(float(count) / len(self.exits) for count in counts)
+
+
+def simulate(policy: Policy, logits: Floats, scaling: Scaling) -> Outcome:
+    """Apply `policy` to a table of every exit's logits, [K, N, C]."""
+    count = logits.shape[1]
+    exits = np.zeros(count, dtype=np.int64)
+    predictions = np.zeros(count, dtype=np.int64)
+    confidence = np.zeros(count, dtype=np.float32)
+    waiting = np.arange(count)
+    for exit_ in range(1, policy.max_exit + 1):
+        decision = Decision(policy, exit_, [logits[k, waiting] for k in range(exit_)], scaling)
+        leaving = waiting[decision.leaves]
+        exits[leaving] = exit_
+        predictions[leaving] = decision.probabilities[decision.leaves].argmax(axis=-1)
+        confidence[leaving] = decision.confidence[decision.leaves]
+        waiting = waiting[~decision.leaves]
+    return Outcome(exits, predictions, confidence)

@@ -1,0 +1,180 @@
+"""The bundle: a directory with a manifest, one ONNX file per stage, a calibration table, a policy.
+
+Reading verifies everything before anything is used. Nothing here needs torch or onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from exports.bundle.errors import BundleError
+from exports.bundle.external_data import MalformedGraphError, has_external_data
+from exports.bundle.manifest import FORMAT, MANIFEST, POLICY, ExitEntry, GraphEntry, Manifest
+from exports.bundle.policy import Floats, Policy
+from exports.bundle.safe_files import (
+    FILE_LIMIT,
+    MANIFEST_LIMIT,
+    POLICY_LIMIT,
+    one_line,
+    parse_json,
+    read_plain,
+)
+from exports.bundle.safe_npz import Expected, read_arrays
+from exports.bundle.safe_zip import DAMAGE
+
+
+@dataclass(frozen=True)
+class Table:
+    """The calibration table: logits float32 [K, N, C] and labels int64 [N]."""
+
+    logits: Floats
+    labels: NDArray[np.int64]
+
+    def take(self, index: NDArray[np.int64]) -> Table:
+        """The samples at `index`, in its order."""
+        return Table(self.logits[:, index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: `stages` are the ONNX files' bytes, as hashed."""
+
+    path: Path
+    manifest: Manifest
+    policy: Policy
+    stages: tuple[bytes, ...]
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify the bundle in directory `path`, but for its whole-network graphs.
+
+    Raises BundleError, in one sentence that names the file and the reason, if anything is missing,
+    of a future format, outside the directory, too large, or differs from its hash.
+    """
+    manifest = read_manifest(path)
+    stages = tuple(read_graph(path, entry) for entry in manifest.exits)
+    load_table(path, manifest)
+    return Bundle(path, manifest, read_policy(path, manifest), stages)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of the bundle in `path` alone; raises BundleError."""
+    if not path.is_dir():
+        raise BundleError(f"{path} is not a bundle: there is no such directory or file.")
+    file = path / MANIFEST
+    found = parse_json(read_plain(path, MANIFEST, MANIFEST_LIMIT), file)
+    if isinstance(found, dict) and found.get("format") != FORMAT:
+        given = one_line(str(found.get("format"))[:100])
+        raise BundleError(f"{file}: format {given} is not one this version reads ({FORMAT}).")
+    try:
+        return Manifest.model_validate(found)
+    except ValidationError as error:
+        raise BundleError(f"{file} is not valid: {_first(error)}.") from error
+
+
+def read_policy(path: Path, manifest: Manifest) -> Policy:
+    """Read the current policy of the bundle in `path`; raises BundleError if it does not fit."""
+    file = path / POLICY
+    try:
+        policy = Policy.model_validate(parse_json(read_plain(path, POLICY, POLICY_LIMIT), file))
+    except ValidationError as error:
+        raise BundleError(f"{file} is not valid: {_first(error)}.") from error
+    if policy.exits != len(manifest.exits):
+        raise BundleError(
+            f"{file} is for {policy.exits} exits, but the bundle has {len(manifest.exits)}."
+        )
+    return policy
+
+
+def read_graph(path: Path, entry: ExitEntry | GraphEntry) -> bytes:
+    """Read a stage or a whole-network graph of the bundle in `path`.
+
+    Raises BundleError if it differs from its hash or keeps weights in another file.
+    """
+    content = _read_verified(path, entry.file, entry.sha256)
+    file = path / entry.file
+    try:
+        if has_external_data(content):
+            raise BundleError(f"{file} keeps weights in another file; a bundle's graphs are whole.")
+    except MalformedGraphError as error:
+        raise BundleError(f"{file} is not an ONNX graph: {error}.") from error
+    return content
+
+
+def load_table(path: Path, manifest: Manifest) -> Table:
+    """Read the calibration table of the bundle in `path`; raises BundleError if it does not fit."""
+    entry = manifest.calibration
+    content = _read_verified(path, entry.file, entry.sha256)
+    exits, classes = len(manifest.exits), len(manifest.labels)
+    expected = {
+        "logits": Expected((exits, entry.samples, classes), "f"),
+        "labels": Expected((entry.samples,), "iu"),
+    }
+    file = path / entry.file
+    try:
+        arrays = read_arrays(content, expected)
+    except DAMAGE as error:
+        reason = one_line(str(error))
+        raise BundleError(f"{file} is not a calibration table: {reason}.") from error
+    with np.errstate(over="ignore"):
+        table = Table(arrays["logits"].astype(np.float32), arrays["labels"].astype(np.int64))
+    if not np.isfinite(table.logits).all():
+        raise BundleError(f"{file} has logits that are not numbers.")
+    if table.labels.min() < 0 or table.labels.max() >= classes:
+        raise BundleError(f"{file} has labels of classes that do not exist.")
+    return table
+
+
+def write_table(file: Path, table: Table, split: str) -> None:
+    """Write a calibration table; logits are stored as float16, 0.05 % of their size apart."""
+    np.savez_compressed(
+        file, logits=table.logits.astype(np.float16), labels=table.labels, split=np.array(split)
+    )
+
+
+def stored(table: Table) -> Table:
+    """`table` as it is read back from its file."""
+    return Table(table.logits.astype(np.float16).astype(np.float32), table.labels)
+
+
+def stage_input(stage: int) -> str:
+    """The name of stage `stage`'s input in its graph: `image`, then `features1`, `features2` …"""
+    return "image" if stage == 1 else f"features{stage - 1}"
+
+
+def stage_outputs(stage: int, exits: int) -> tuple[str, ...]:
+    """The names of its outputs: (`features1`, `logits`) for stage 1, and so on; the last: `logits`.
+
+    A graph may not use one name for an input and an output, hence the numbers.
+    """
+    return ("logits",) if stage == exits else (f"features{stage}", "logits")
+
+
+def map_output(exit_: int) -> str:
+    """The name of exit `exit_`'s output in the graph of class-activation maps: `maps1` …"""
+    return f"maps{exit_}"
+
+
+def sha256(content: bytes) -> str:
+    """The hash as the manifest writes it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_verified(path: Path, name: str, expected: str) -> bytes:
+    content = read_plain(path, name, FILE_LIMIT)
+    if sha256(content) != expected:
+        raise BundleError(f"{path / name} is damaged: its sha256 is not the manifest's.")
+    return content
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    where = ".".join(str(part)[:100] for part in detail["loc"])
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    return one_line(f"{where}: {reason}" if where else reason)

@@ -1,0 +1,112 @@
+"""Where a bundle lies: a directory, a packed file, an https address with its sha256, or `embedded`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from exports.bundle.archive import PACKED_LIMIT, unpack_bundle
+from exports.bundle.cache import add, cached, open_cache
+from exports.bundle.download import download, hide_query
+from exports.bundle.errors import BundleError
+from exports.bundle.safe_files import one_line
+from exports.embedded import embedded
+
+CHUNK = 1 << 20
+EMBEDDED_NAME = "embedded"
+
+
+def locate(source: str | os.PathLike[str]) -> Path:
+    """The directory of the bundle `source`, which `load_bundle` then verifies.
+
+    A directory is taken as it is; `embedded` is the one that comes with Offramp. A packed file is
+    unpacked into the cache, and so is `https://…#sha256=<64 hex digits>`, after its hash was checked;
+    what the cache holds already is not fetched again. Raises BundleError, in one sentence.
+    """
+    text = os.fspath(source)
+    if "://" in text:
+        return _from_url(text)
+    path = Path(text)
+    if text == EMBEDDED_NAME and not path.exists():
+        return embedded()
+    return _from_file(path) if path.is_file() else path
+
+
+def _from_file(path: Path) -> Path:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > PACKED_LIMIT:
+            raise BundleError(
+                f"{path} is larger than a packed bundle may be ({PACKED_LIMIT} bytes)."
+            )
+        entry = cached(hashlib.file_digest(file, "sha256").hexdigest())
+        if entry:
+            return entry
+        file.seek(0)
+        with tempfile.TemporaryFile(dir=open_cache()) as copy:
+            # Someone may be writing to the file; the copy is what is hashed and unpacked.
+            digest = _store(iter(lambda: file.read(CHUNK), b""), copy)
+            return _unpacked(digest, copy, str(path))
+
+
+def _from_url(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BundleError(f"{one_line(url)} is not an address: {error}.") from error
+    shown = hide_query(url)
+    if parts.scheme != "https":
+        raise BundleError(f"{shown} cannot be used: bundles are fetched over https only.")
+    if parts.username is not None or parts.password is not None:
+        raise BundleError("A bundle's address cannot hold a user's name or password.")
+    asked = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
+    if not asked:
+        raise BundleError(
+            f"{shown} needs #sha256= and 64 hex digits behind it; `offramp pack` prints them."
+        )
+    expected = asked[1].lower()
+    entry = cached(expected)
+    if entry:
+        return entry
+    with tempfile.TemporaryFile(dir=open_cache()) as copy:
+        digest = _store(_watched(download(url, PACKED_LIMIT), shown), copy)
+        if digest != expected:
+            raise BundleError(
+                f"{shown} is not the file that was asked for: its sha256 is {digest}."
+            )
+        return _unpacked(digest, copy, shown)
+
+
+def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
+    """Write `chunks` to `copy`, which has no name and is gone with the process; returns the sha256."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        copy.write(chunk)
+    return digest.hexdigest()
+
+
+def _unpacked(digest: str, file: IO[bytes], shown: str) -> Path:
+    return add(digest, lambda target: unpack_bundle(file, target, shown))
+
+
+def _watched(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
+    """`chunks`, with what has arrived shown on a terminal while it does."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(f"fetching {escape(shown)}", total=None)
+        for chunk in chunks:
+            progress.advance(task, len(chunk))
+            yield chunk

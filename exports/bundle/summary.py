@@ -1,0 +1,138 @@
+"""A bundle on one screen."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from exports.bundle.inspection import Inspection
+from exports.bundle.manifest import Accuracy
+from exports.bundle.safe_files import one_line
+
+NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
+
+
+def summary(inspection: Inspection, opened: bool) -> RenderableType:
+    """The screen of `offramp inspect`; `opened`: whether onnxruntime opened the graphs."""
+    return Group(_facts(inspection, opened), Text(), _exits(inspection), NOTE)
+
+
+def _facts(inspection: Inspection, opened: bool) -> Table:
+    manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
+    origin = manifest.provenance
+    default = origin.test_default
+    rows = [
+        ("bundle", f"{manifest.name} {manifest.version}, format {manifest.format}"),
+        ("verified", _verified(inspection, opened)),
+        ("precision", _precision(inspection)),
+        ("input", f"{manifest.input.width} x {manifest.input.height} RGB, {manifest.input.resize}"),
+        ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:5])} …"),
+        ("weights", "ensemble " + _numbers(manifest.ensemble_weights)),
+        ("features", ", ".join(_features(inspection)) or "none: there is one stage"),
+        ("graphs", ", ".join(_graphs(inspection)) or "stages only"),
+        (
+            "calibration",
+            f"{manifest.calibration.file}, {_size(inspection, manifest.calibration.file)}: "
+            f"{manifest.calibration.samples:,} samples of {manifest.calibration.split}",
+        ),
+        (
+            "policy",
+            f"{policy.mode}, {policy.measure} of {policy.combine}, thresholds "
+            f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}",
+        ),
+        ("certificate", inspection.promise or "none: nothing is promised of this policy"),
+        (
+            "on test",
+            f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
+            f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth",
+        ),
+        (
+            "made",
+            f"{origin.created} from {origin.dataset} by recipe {origin.recipe.get('name', 'unnamed')}"
+            f", seed {origin.seed} ("
+            + ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
+            + ")",
+        ),
+        ("tools", ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))),
+    ]
+    if inspection.unknown:
+        rows.append(("also there", ", ".join(inspection.unknown)))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for name, value in rows:
+        # Text, since names from the bundle are no markup; on one line, since they are no commands.
+        grid.add_row(name, Text(one_line(value)))
+    return grid
+
+
+def _exits(inspection: Inspection) -> Table:
+    manifest = inspection.bundle.manifest
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("exit", "file", "MB", "MACs,M", "par.,M", "T", "held out,%", "test,%", "leave"):
+        table.add_column(title, justify="left" if title == "file" else "right", no_wrap=True)
+    shares = manifest.provenance.test_default.exit_shares
+    for k, (entry, share) in enumerate(zip(manifest.exits, shares, strict=True), 1):
+        table.add_row(
+            str(k),
+            entry.file,
+            f"{inspection.sizes[entry.file] / 1e6:.2f}",
+            f"{entry.macs / 1e6:.1f}",
+            f"{entry.params / 1e6:.2f}",
+            f"{entry.temperature:.2f}/{entry.running_temperature:.2f}",
+            _pair(entry.held_out),
+            _pair(entry.test),
+            f"{share:.1%}",
+        )
+    return table
+
+
+def _verified(inspection: Inspection, opened: bool) -> str:
+    files = len(inspection.bundle.manifest.files)
+    done = f"{files} hashes, shapes, policy"
+    if opened:
+        return f"{done}; every graph opened in onnxruntime"
+    return f"{done}; graphs not opened, since onnxruntime is not installed"
+
+
+def _precision(inspection: Inspection) -> str:
+    manifest = inspection.bundle.manifest
+    conversion = manifest.conversion
+    if conversion is None:
+        return manifest.precision
+    lost = [
+        f"{before.running:.2f} to {entry.test.running:.2f}"
+        for before, entry in zip(conversion.test, manifest.exits, strict=True)
+    ]
+    scheme = f" {conversion.scheme}, ranges from {conversion.images:,} images"
+    return (
+        f"{manifest.precision}{scheme if conversion.scheme else ''}; kept in float32: "
+        f"{', '.join(conversion.kept) or 'nothing'}; ensemble on test, float32 to "
+        f"{manifest.precision}: {', '.join(lost)}"
+    )
+
+
+def _features(inspection: Inspection) -> list[str]:
+    """What goes from each stage to the next."""
+    exits = inspection.bundle.manifest.exits[:-1]
+    return [f"{e.feature_type} {' x '.join(map(str, e.feature_shape or ()))}" for e in exits]
+
+
+def _graphs(inspection: Inspection) -> list[str]:
+    return [
+        f"{graph.file} ({graph.kind}, {_size(inspection, graph.file)})"
+        for graph in inspection.bundle.manifest.graphs
+    ]
+
+
+def _pair(accuracy: Accuracy) -> str:
+    return f"{accuracy.single:.2f}/{accuracy.running:.2f}"
+
+
+def _size(inspection: Inspection, name: str) -> str:
+    return f"{inspection.sizes[name] / 1e6:.2f} MB"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values) or "none"

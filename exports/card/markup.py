@@ -1,0 +1,33 @@
+"""Text of any origin as YAML and as Markdown, where it can end nothing and start nothing."""
+
+from __future__ import annotations
+
+import string
+
+from exports.bundle.safe_files import one_line
+
+# YAML 1.2 section 5.7 has names for some letters; numbers do for all.
+ESCAPES = ((0xFF, "\\x{:02x}"), (0xFFFF, "\\u{:04x}"), (0x10FFFF, "\\U{:08x}"))
+
+
+def yaml_string(text: str) -> str:
+    """`text` as a double-quoted YAML scalar on one line (YAML 1.2 section 7.3.1)."""
+    return '"' + "".join(_yaml_letter(letter) for letter in text) + '"'
+
+
+def markdown_text(text: str) -> str:
+    """`text` as Markdown that shows it literally, on one line (CommonMark 0.31 section 2.4).
+
+    Every ASCII punctuation mark may be escaped by a backslash, and HTML needs one of them.
+    """
+    return "".join(
+        f"\\{letter}" if letter in string.punctuation else letter for letter in one_line(text)
+    )
+
+
+def _yaml_letter(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    return next(form for limit, form in ESCAPES if ord(letter) <= limit).format(ord(letter))

@@ -1,0 +1,157 @@
+"""The model card: a bundle's README.md, written from its manifest.
+
+The front matter has the fields that the Hugging Face Hub reads: hf.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+from exports.bundle.manifest import Accuracy, Manifest
+from exports.bundle.policy import Policy
+from exports.card.markup import markdown_text, yaml_string
+
+TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit", "knowledge-distillation")
+# More names than that are for the manifest, not for reading.
+MAX_LABELS = 200
+
+
+def model_card(manifest: Manifest, policy: Policy, license_: str = "unknown") -> str:
+    """Markdown for `manifest` with `policy` as its default.
+
+    `license_` is the identifier of the weights' licence, as the Hub spells it (`apache-2.0`).
+    """
+    return f"""{_front_matter(manifest, license_)}
+# {markdown_text(manifest.name)}
+
+A multi-exit image classifier for {len(manifest.labels)} classes, version {markdown_text(manifest.version)}, exported by Offramp
+as one ONNX file per stage ({manifest.precision}). Inputs are RGB pictures, scaled to {manifest.input.width} x {manifest.input.height} ({markdown_text(manifest.input.resize)}).
+An image leaves at the first exit that is sure enough of it.
+
+## Intended use
+Telling which of the classes below a photograph shows, where pictures resemble those it was trained on.
+It answers with one of them whatever the picture shows; accuracy and confidence on other kinds of pictures
+are unknown. It was not examined for decisions about people.
+
+    offramp serve BUNDLE
+
+Classes: {_labels(manifest)}
+
+## Evaluation
+{_exits(manifest)}
+
+{_default(manifest, policy)}
+{_conversion(manifest)}
+## Training
+{_origin(manifest)}
+- The bundle holds weights and logits and no image.
+"""
+
+
+def _front_matter(manifest: Manifest, license_: str) -> str:
+    dataset = yaml_string(manifest.provenance.dataset)
+    figures = [
+        (
+            "all exits" if k == len(manifest.exits) and k > 1 else f"exits 1 to {k}",
+            entry.test.running,
+        )
+        for k, entry in enumerate(manifest.exits, 1)
+    ]
+    metrics = [
+        *((f"exit {k}", entry.test.single) for k, entry in enumerate(manifest.exits, 1)),
+        *((f"ensemble of {which}", value) for which, value in figures[1:]),
+        ("default policy", manifest.provenance.test_default.accuracy),
+    ]
+    results = "\n".join(
+        f"    - type: accuracy\n      value: {value}\n      name: {yaml_string(f'accuracy of {what}, %')}"
+        for what, value in metrics
+    )
+    tags = "\n".join(f"- {tag}" for tag in TAGS)
+    return f"""---
+license: {yaml_string(license_)}
+library_name: offramp
+pipeline_tag: image-classification
+tags:
+{tags}
+datasets:
+- {dataset}
+metrics:
+- accuracy
+model-index:
+- name: {yaml_string(manifest.name)}
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      name: {dataset}
+      type: {dataset}
+      split: test
+    metrics:
+{results}
+---
+"""
+
+
+def _exits(manifest: Manifest) -> str:
+    shares = manifest.provenance.test_default.exit_shares
+    rows = "\n".join(
+        f"| {k} | {entry.macs / 1e6:.1f} | {entry.params / 1e6:.2f} | {entry.test.single:.2f} "
+        f"| {entry.test.running:.2f} | {share:.1%} |"
+        for k, (entry, share) in enumerate(zip(manifest.exits, shares, strict=True), 1)
+    )
+    return f"""| exit | MACs to here, M | parameters to here, M | test accuracy, % | with all exits so far, % | leave here by default |
+|---|---|---|---|---|---|
+{rows}"""
+
+
+def _default(manifest: Manifest, policy: Policy) -> str:
+    default = manifest.provenance.test_default
+    thresholds = ", ".join(f"{threshold:g}" for threshold in policy.thresholds) or "none"
+    promise = ""
+    if policy.certificate:
+        promise = f"\n\n{markdown_text(policy.certificate.sentence)}"
+    return f"""Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({markdown_text(policy.mode)}, {markdown_text(policy.measure)} of the
+{policy.combine} logits, thresholds {thresholds}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
+{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth. All accuracies are on the test split; no temperature or threshold was chosen on it.{promise}"""
+
+
+def _conversion(manifest: Manifest) -> str:
+    conversion = manifest.conversion
+    if conversion is None:
+        return ""
+    rows = "\n".join(
+        f"| {k} | {_pair(before)} | {_pair(entry.test)} |"
+        for k, (before, entry) in enumerate(zip(conversion.test, manifest.exits, strict=True), 1)
+    )
+    scheme = f" ({conversion.scheme}, ranges from {conversion.images:,} held-out images)"
+    kept = ", ".join(markdown_text(name) for name in conversion.kept) or "nothing"
+    return f"""
+Converted from float32 to {manifest.precision}{scheme if conversion.scheme else ""}; kept in float32: {kept}.
+Test accuracy of the exit alone and with all exits so far, %:
+
+| exit | float32 | {manifest.precision} |
+|---|---|---|
+{rows}
+"""
+
+
+def _pair(accuracy: Accuracy) -> str:
+    return f"{accuracy.single:.2f}, {accuracy.running:.2f}"
+
+
+def _labels(manifest: Manifest) -> str:
+    shown = ", ".join(markdown_text(label) for label in manifest.labels[:MAX_LABELS])
+    more = len(manifest.labels) - MAX_LABELS
+    return f"{shown} and {more:,} more." if more > 0 else f"{shown}."
+
+
+def _origin(manifest: Manifest) -> str:
+    origin = manifest.provenance
+    recipe = origin.recipe
+    network = recipe["network"]
+    backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
+    teacher = (recipe.get("teacher") or {}).get("recipe", "none")
+    splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
+    tools = ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))
+    objective = recipe["objective"]["method"]
+    return f"""- Recipe: {markdown_text(recipe["name"])} ({markdown_text(f"{backbone}, objective {objective}")}, {recipe["train"]["epochs"]} epochs, seed {origin.seed}); teacher: {markdown_text(str(teacher))}
+- Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
+- Tools: {markdown_text(tools)}"""

@@ -1,0 +1,136 @@
+"""Whole networks in one ONNX file, put together from the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+import onnx.compose
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx.utils import Extractor
+
+from exports.bundle.errors import ExportError
+from exports.bundle.reader import stage_input
+
+
+def exit_graph(stages: Sequence[bytes], exit_: int) -> bytes:
+    """image uint8 [N, H, W, 3] -> logits float32 [N, C] of exit `exit_`, without the other heads."""
+    models = load_stages(stages)
+    nodes: list[NodeProto] = []
+    source = stage_input(1)
+    for k, model in enumerate(models[:exit_], 1):
+        nodes += [rename(source, prefixed(k, stage_input(k))), *model.graph.node]
+        source = prefixed(k, stage_input(k + 1))
+    nodes.append(rename(prefixed(exit_, "logits"), "logits"))
+    classes = models[exit_ - 1].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
+    whole = assemble(f"exit{exit_}", models[:exit_], nodes, [image_info(models)], [logits])
+    return serialised(Extractor(whole).extract_model(["image"], ["logits"]))
+
+
+def load_stages(stages: Sequence[bytes]) -> list[ModelProto]:
+    """The stages as models whose names all begin with `stageK.`, so that they fit into one graph.
+
+    Raises ExportError if they are of different opsets.
+    """
+    models = [
+        onnx.compose.add_prefix(onnx.load_from_string(content), prefixed(k, ""))
+        for k, content in enumerate(stages, 1)
+    ]
+    if len({opset(model) for model in models}) > 1:
+        raise ExportError("the stages are of different ONNX opsets and cannot be one graph.")
+    return models
+
+
+def prefixed(stage: int, name: str) -> str:
+    """The name in the whole graph of what stage `stage` calls `name`."""
+    return f"stage{stage}.{name}"
+
+
+def rename(old: str, new: str) -> NodeProto:
+    """A node that gives tensor `old` the name `new`."""
+    return helper.make_node("Identity", [old], [new], name=f"{new}_is")
+
+
+def image_info(models: Sequence[ModelProto]) -> onnx.ValueInfoProto:
+    """The input `image` as stage 1 has it, with a free batch."""
+    dims = models[0].graph.input[0].type.tensor_type.shape.dim[1:]
+    shape = ["batch", *(dim.dim_value for dim in dims)]
+    return helper.make_tensor_value_info(stage_input(1), TensorProto.UINT8, shape)
+
+
+def assemble(
+    name: str,
+    models: Sequence[ModelProto],
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    initializers: Sequence[TensorProto] = (),
+) -> ModelProto:
+    """One model of `nodes`, those of the stages `models` among them, in topological order."""
+    graph = helper.make_graph(
+        list(nodes),
+        name,
+        list(inputs),
+        list(outputs),
+        [*initializers, *(tensor for model in models for tensor in model.graph.initializer)],
+    )
+    imports = {entry.domain: entry for model in models for entry in model.opset_import}
+    whole = helper.make_model(
+        graph,
+        opset_imports=[imports[domain] for domain in sorted(imports)],
+        ir_version=max(model.ir_version for model in models),
+    )
+    whole.producer_name = "offramp"
+    onnx.checker.check_model(whole)
+    return whole
+
+
+def pruned(model: ModelProto) -> ModelProto:
+    """`model`, changed in place: without the nodes and constants that no output needs."""
+    graph = model.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    needed: set[str] = set()
+    waiting = [output.name for output in graph.output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed and name in makers:
+            waiting += _reads(makers[name])
+        needed.add(name)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    return model
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What `node` takes, in its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+
+
+def serialised(model: ModelProto) -> bytes:
+    """The model's bytes, the same for the same model, without what tools note of their own doings
+    (source paths, stack traces, shapes of inner values), which outweighs a small network's weights."""
+    _strip(model.graph)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _strip(graph: GraphProto) -> None:
+    graph.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def opset(model: ModelProto) -> int:
+    """The version of ONNX's own operators that the model was written for."""
+    own = ("", "ai.onnx")
+    version: int = next(e.version for e in model.opset_import if e.domain in own)
+    return version

@@ -1,0 +1,201 @@
+"""The whole policy in one ONNX graph: every sample of a batch leaves on its own, at its own exit.
+
+After each exit the samples that leave are set aside and the others move together (Compress), so that
+the next stage runs on a smaller batch, down to none. At the end every answer goes to its sample's row
+(ScatterND). There is no Loop and no If: any ONNX host runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from exports.bundle.errors import ExportError
+from exports.bundle.policy import Policy, Scaling, combination
+from exports.bundle.reader import stage_input
+from exports.graphs.onnx_tools import (
+    assemble,
+    image_info,
+    load_stages,
+    opset,
+    prefixed,
+    rename,
+    serialised,
+)
+
+OPSET = 13  # the first whose Squeeze, Unsqueeze and ReduceSum take their axes as an input
+OUTPUTS = ("probabilities", "exit", "confidence")
+
+
+def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> bytes:
+    """(image uint8 [N, H, W, 3], thresholds float32 [K-1]) -> probabilities float32 [N, C] as the
+    policy calibrates them, exit int64 [N] from 1, confidence float32 [N].
+
+    Measure, combination, temperatures, weights and the deepest exit are those of `policy`; only its
+    thresholds are left to the caller. A threshold above 1 is never reached. Raises ExportError if
+    the stages cannot be one graph.
+    """
+    models = load_stages(stages)
+    if opset(models[0]) < OPSET:
+        raise ExportError(f"a routed graph needs stages of ONNX opset {OPSET} or newer.")
+    depth = policy.max_exit
+    classes = models[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
+    graph = _Router(policy, scaling, classes)
+    graph.begin()
+    for k, model in enumerate(models[:depth], 1):
+        graph.nodes += model.graph.node
+        graph.judge(k)
+        if k < depth:
+            graph.split(k)
+    graph.gather(depth)
+    outputs = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes]),
+        helper.make_tensor_value_info("exit", TensorProto.INT64, ["batch"]),
+        helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]),
+    ]
+    thresholds = helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [policy.exits - 1])
+    whole = assemble(
+        "routed",
+        models[:depth],
+        graph.nodes,
+        [image_info(models), thresholds],
+        outputs,
+        graph.constants,
+    )
+    return serialised(whole)
+
+
+class _Router:
+    """The nodes between the stages, in order. Tensors of exit k are called `exitK.…`: `rows` are the
+    samples that reach it, as row numbers of the batch; `.left` is what leaves there."""
+
+    def __init__(self, policy: Policy, scaling: Scaling, classes: int) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.policy, self.scaling, self.classes = policy, scaling, classes
+        self.combine = combination(policy)
+
+    def begin(self) -> None:
+        """Number the rows of the batch and hand the images to stage 1."""
+        self.op("Shape", ["image"], "image.shape")
+        self.op("Gather", ["image.shape", self.int64("first", 0)], "rows.count")
+        self.op("Range", [self.int64("zero", 0), "rows.count", self.int64("one", 1)], "exit1.rows")
+        self.nodes.append(rename("image", prefixed(1, stage_input(1))))
+
+    def judge(self, k: int) -> None:
+        """Probabilities and confidence at exit k, in `Decision`'s own order of operations."""
+        at = f"exit{k}"
+        mixed, temperature = prefixed(k, "logits"), self.scaling.temperatures[k - 1]
+        if self.combine == "running":
+            mixed, temperature = self.mix(k), self.scaling.running_temperatures[k - 1]
+        scaled = self.op(
+            "Div", [mixed, self.float32(f"{at}.temperature", temperature)], f"{at}.scaled"
+        )
+        self.op("Softmax", [scaled], f"{at}.probabilities", axis=-1)
+        self.measure(at)
+
+    def mix(self, k: int) -> str:
+        """The running ensemble at exit k; the weighted sum of logits moves on with its samples."""
+        at, weights = f"exit{k}", self.scaling.weights
+        weight = self.float32(f"{at}.weight", weights[k - 1])
+        total = self.op(
+            "Mul", [prefixed(k, "logits"), weight], f"{at}.weighted" if k > 1 else f"{at}.sum"
+        )
+        if k > 1:
+            total = self.op("Add", [f"exit{k}.before", total], f"{at}.sum")
+        share = self.float32(f"{at}.weights", sum(weights[:k]))
+        return self.op("Div", [total, share], f"{at}.mean")
+
+    def measure(self, at: str) -> None:
+        """Confidence [n] from probabilities [n, C]: as `measure_confidence`."""
+        p, raw = f"{at}.probabilities", f"{at}.raw"
+        last = self.int64("last", [-1])
+        if self.policy.measure == "entropy":
+            floor = self.float32("tiny", float(np.finfo(np.float32).tiny))
+            self.op("Max", [p, floor], f"{at}.positive")
+            self.op("Log", [f"{at}.positive"], f"{at}.log")
+            self.op("Mul", [p, f"{at}.log"], f"{at}.terms")
+            self.op("ReduceSum", [f"{at}.terms", last], f"{at}.negentropy", keepdims=0)
+            most = self.float32("log_classes", float(np.log(self.classes)))
+            self.op("Div", [f"{at}.negentropy", most], f"{at}.relative")
+            self.op("Add", [f"{at}.relative", self.float32("whole", 1.0)], raw)
+        else:
+            count = 2 if self.policy.measure == "margin" else 1
+            top = f"{at}.top"
+            self.nodes.append(
+                helper.make_node(
+                    "TopK",
+                    [p, self.int64("top", [count])],
+                    [top, f"{at}.classes"],
+                    name=top,
+                    axis=-1,
+                )
+            )
+            self.op("Gather", [top, self.int64("first", 0)], f"{at}.best", axis=1)
+            if count == 1:
+                raw = f"{at}.best"
+            else:
+                self.op("Gather", [top, self.int64("second", 1)], f"{at}.next", axis=1)
+                self.op("Sub", [f"{at}.best", f"{at}.next"], raw)
+        bounds = [self.float32("least", 0.0), self.float32("most", 1.0)]
+        self.op("Clip", [raw, *bounds], f"{at}.confidence")
+
+    def split(self, k: int) -> None:
+        """Set aside who leaves at exit k, move the others together for stage k + 1."""
+        at, after = f"exit{k}", f"exit{k + 1}"
+        own = self.int64(f"{at}.index", k - 1)
+        self.op("Gather", ["thresholds", own], f"{at}.threshold")
+        self.op("GreaterOrEqual", [f"{at}.confidence", f"{at}.threshold"], f"{at}.leaves")
+        self.op("Not", [f"{at}.leaves"], f"{at}.stays")
+        for name in ("rows", "probabilities", "confidence"):
+            self.op("Compress", [f"{at}.{name}", f"{at}.leaves"], f"{at}.{name}.left", axis=0)
+        moving = [(f"{at}.rows", f"{after}.rows")]
+        moving.append((prefixed(k, stage_input(k + 1)), prefixed(k + 1, stage_input(k + 1))))
+        if self.combine == "running":
+            moving.append((f"{at}.sum", f"{after}.before"))
+        for name, moved in moving:
+            self.op("Compress", [name, f"{at}.stays"], moved, axis=0)
+
+    def gather(self, depth: int) -> None:
+        """Put every sample's answer in its row; at exit `depth` everyone leaves."""
+        for k in range(1, depth + 1):
+            left = f"exit{k}.rows" + (".left" if k < depth else "")
+            self.op("Shape", [left], f"exit{k}.count")
+            value = numpy_helper.from_array(np.array([k], np.int64))
+            self.op("ConstantOfShape", [f"exit{k}.count"], f"exit{k}.exit.left", value=value)
+        self.op("Concat", self.left("rows", depth), "rows", axis=0)
+        self.op("Unsqueeze", ["rows", self.int64("last", [-1])], "rows.index")
+        self.op("Shape", ["rows"], "rows.shape")
+        wide = [self.int64("classes", [self.classes])]
+        self.op("Concat", ["rows.shape", *wide], "answers.shape", axis=0)
+        for name, kind in zip(OUTPUTS, (np.float32, np.int64, np.float32), strict=True):
+            shape = "answers.shape" if name == "probabilities" else "rows.shape"
+            empty = numpy_helper.from_array(np.zeros(1, kind))
+            self.op("ConstantOfShape", [shape], f"{name}.empty", value=empty)
+            self.op("Concat", self.left(name, depth), f"{name}.left", axis=0)
+            self.op("ScatterND", [f"{name}.empty", "rows.index", f"{name}.left"], name)
+
+    def left(self, name: str, depth: int) -> list[str]:
+        """What leaves at each exit; at the last one nobody was set aside, but for the exit's number."""
+        whole = name != "exit"
+        tensors = [f"exit{k}.{name}.left" for k in range(1, depth)]
+        return [*tensors, f"exit{depth}.{name}" + ("" if whole else ".left")]
+
+    def op(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def int64(self, name: str, value: int | list[int]) -> str:
+        return self.constant(f"router.{name}", np.array(value, np.int64))
+
+    def float32(self, name: str, value: float) -> str:
+        return self.constant(f"router.{name}", np.array(value, np.float32))
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        if all(known.name != name for known in self.constants):
+            self.constants.append(numpy_helper.from_array(value, name))
+        return name

@@ -1,0 +1,145 @@
+"""`offramp tune`."""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offramp.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from exports.tuning.select import Goal, Unit
+
+SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+class CostName(enum.StrEnum):
+    """What is saved."""
+
+    MACS = "macs"
+    MS = "ms"
+
+
+def tune(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help="A directory; with --dry-run also a packed file or an address."
+        ),
+    ],
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(help="Most percentage points below the ensemble (default goal: 0.5)."),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that the drop is kept to on other samples; 0.95 without a goal."
+        ),
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Least accuracy, percent.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Most a sample may cost on average: 90M (MACs) or 2.5ms.")
+    ] = None,
+    cost: Annotated[
+        CostName | None,
+        typer.Option(help="What to save: macs, or ms measured here (default: the budget's unit)."),
+    ] = None,
+    requests: Annotated[
+        Path | None, typer.Option("--from", help="Logged requests instead of the bundle's table.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A JSON file to write.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="A PNG of the trade-off to write; needs the extra train.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the policy as it is.")] = False,
+) -> None:
+    """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
+    from exports.bundle.cache import refuse_cached
+    from exports.bundle.resolve import locate
+    from exports.bundle.writing import write_policy, write_whole
+    from exports.tuning.report import as_json, show
+    from exports.tuning.run import tune as run
+    from exports.tuning.timing import exit_milliseconds
+
+    bundle = locate(source)
+    if not dry_run:
+        refuse_cached(bundle)
+    goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)
+    if json_file is not None:
+        _check_target(json_file)
+    if picture is not None:
+        try:
+            from exports.tuning.picture import picture_tradeoff
+            from offramp.figures import check_target
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "matplotlib", "train") from error
+        check_target(picture)
+    found = run(bundle, goal, exit_milliseconds(bundle) if goal.unit == "ms" else None, requests)
+    show(found)
+    if picture is not None:
+        picture_tradeoff(found, picture)
+    if not dry_run:
+        write_policy(bundle, found.chosen.policy)
+        typer.echo(f"Written to {bundle / 'policy.json'}.")
+    if json_file is not None:
+        write_whole(json_file, as_json(found, written=not dry_run))
+
+
+def _goal(
+    max_drop: float | None,
+    confidence: float | None,
+    min_accuracy: float | None,
+    budget: str | None,
+    cost: CostName | None,
+) -> Goal:
+    from exports.bundle.errors import TuningError
+    from exports.tuning.select import DEFAULT_CONFIDENCE, DEFAULT_DROP, Goal
+
+    unit: Unit = "macs" if cost is None else cost.value
+    if sum(wish is not None for wish in (max_drop, min_accuracy, budget)) > 1:
+        raise TuningError("Give one of --max-accuracy-drop, --min-accuracy and --budget.")
+    if confidence is not None and (min_accuracy is not None or budget is not None):
+        raise TuningError("--confidence goes with --max-accuracy-drop alone.")
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise TuningError(f"--confidence must lie between 0.5 and 1, not {confidence:g}.")
+    for name, percent in (("--max-accuracy-drop", max_drop), ("--min-accuracy", min_accuracy)):
+        if percent is not None and not 0 <= percent <= 100:
+            raise TuningError(f"{name} must lie between 0 and 100, not {percent:g}.")
+    if budget is not None:
+        amount, of = _budget(budget)
+        if cost is not None and cost.value != of:
+            raise TuningError(f"--budget {budget} is not in {cost.value}, as --cost is.")
+        return Goal("budget", amount, unit=of)
+    if min_accuracy is not None:
+        return Goal("min_accuracy", min_accuracy / 100, unit=unit)
+    if max_drop is None:
+        return Goal("max_drop", DEFAULT_DROP, confidence or DEFAULT_CONFIDENCE, unit)
+    return Goal("max_drop", max_drop / 100, confidence, unit)
+
+
+def _budget(text: str) -> tuple[float, Unit]:
+    """`2.5ms` -> (2.5, ms); `90M`, `90M MACs`, `90000000` -> (9e7, macs)."""
+    from exports.bundle.errors import TuningError
+
+    ms = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*ms", text)
+    macs = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kMG]?)(?:\s*MACs)?", text)
+    amount = float(ms[1]) if ms else float(macs[1]) * SCALES[macs[2]] if macs else 0.0
+    if amount <= 0:
+        raise TuningError(
+            f"--budget must be as in 90M (multiply-accumulates) or 2.5ms, not {text}."
+        )
+    return amount, "ms" if ms else "macs"
+
+
+def _check_target(path: Path) -> None:
+    from exports.bundle.errors import TuningError
+
+    if not path.parent.is_dir():
+        raise TuningError(f"{path} cannot be written: there is no directory {path.parent}.")
+    if path.is_dir():
+        raise TuningError(f"{path} cannot be written: it is a directory.")

@@ -1,0 +1,49 @@
+"""`offramp tune --picture`: what accuracy costs, and where the chosen policy stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from exports.tuning.run import Row, Tuning
+from offramp.figures import BLUE, GREY, INK, ORANGE, RED, save_png
+
+
+def picture_tradeoff(tuning: Tuning, output: Path) -> None:
+    """Draw `tuning` as the PNG `output`."""
+    source = f"{tuning.manifest.name} {tuning.manifest.version}, {tuning.source_sha256[:12]}"
+    save_png(draw_tradeoff(tuning), output, "Accuracy against cost", source)
+
+
+def draw_tradeoff(tuning: Tuning) -> Figure:
+    """The frontier, the exits alone, the ensemble and the chosen policy, on the second half."""
+    unit = tuning.goal.unit
+    costs, scale = tuning.costs[unit], 1.0 if unit == "ms" else 1e-6
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+
+    def place(row: Row) -> tuple[float, float]:
+        return scale * row.figures.mean_cost(costs), 100 * row.figures.accuracy
+
+    axes.plot(
+        *zip(*map(place, tuning.frontier), strict=True),
+        ".-",
+        color=BLUE,
+        markersize=4,
+        linewidth=0.8,
+        label=f"best on the {tuning.data.first.samples:,} samples chosen on",
+    )
+    before, ensemble, *alone = tuning.others
+    axes.plot(*zip(*map(place, alone), strict=True), "s--", color=GREY, label="one exit alone")
+    axes.plot(*place(ensemble), "D", color=INK, label="ensemble of all exits")
+    axes.plot(*place(before), "o", color=ORANGE, markersize=8, label="in force before")
+    axes.plot(*place(tuning.chosen), "*", color=RED, markersize=15, label="chosen")
+    right = "agreement with the ensemble" if tuning.data.target == "agreement" else "accuracy"
+    cost = "mean ms a sample" if unit == "ms" else "mean MACs a sample, M"
+    axes.set(xlabel=cost, ylabel=f"{right} on {tuning.data.second.samples:,} other samples, %")
+    axes.set_title(f"{tuning.manifest.name}: {tuning.goal.phrase}", size=10, parse_math=False)
+    axes.legend(frameon=False, loc="lower right")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,177 @@
+"""What policies would do, reckoned on a bundle's calibration table; no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Combine, Measure, Policy
+from exports.bundle.reader import Table, load_table
+from exports.tuning.search import NEVER, Space
+from exports.tuning.select import Data, confirmed
+
+POINTS = 100
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A policy on the calibration table: accuracy in percent, drop in points below full depth, mean
+    cost in multiply-accumulates and milliseconds, and the share of samples leaving at each exit.
+
+    `mean_ms` counts the stages' time on this host, one image at a time; null where it was not measured.
+    """
+
+    samples: int
+    accuracy: float
+    drop: float
+    mean_macs: float
+    mean_ms: float | None
+    exit_shares: list[float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One threshold for all exits and what comes of it, as in Preview."""
+
+    threshold: float
+    accuracy: float
+    mean_macs: float
+    mean_ms: float | None
+    exit_shares: list[float]
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """What every shared threshold costs and gives, the cheapest first, beside each exit alone, the
+    ensemble of all, full depth (the better of last exit and ensemble) and the policy in force."""
+
+    model: str
+    samples: int
+    split: str
+    macs: list[int]
+    ms: list[float] | None
+    exit_accuracy: list[float]
+    ensemble_accuracy: float
+    full_depth_accuracy: float
+    measure: Measure
+    combine: Combine
+    points: list[Point]
+    policy: Preview
+
+
+class Calibration:
+    """The calibration table of one loaded bundle, read when it is first asked for.
+
+    `exit_ms`: the milliseconds it takes to come to each exit, if known. Methods take milliseconds to
+    seconds and raise BundleError if the table is no longer the one of the manifest.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, exit_ms: Sequence[float] | None = None
+    ) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._exit_ms = None if exit_ms is None else list(exit_ms)
+        self._macs = [entry.macs for entry in manifest.exits]
+        self._curves: dict[tuple[Measure, Combine], list[Point]] = {}
+
+    def timed(self, exit_ms: Sequence[float]) -> Calibration:
+        """The same with measured times."""
+        return Calibration(self._path, self._manifest, [round(ms, DIGITS) for ms in exit_ms])
+
+    def preview(self, policy: Policy) -> Preview:
+        """What `policy` would do."""
+        point = self._point(0.0, policy)
+        return Preview(
+            self._space.samples,
+            point.accuracy,
+            round(self._full_depth - point.accuracy, DIGITS),
+            point.mean_macs,
+            point.mean_ms,
+            point.exit_shares,
+        )
+
+    def tradeoff(self, policy: Policy, measure: Measure, combine: Combine) -> Tradeoff:
+        """The curve of one shared threshold under `measure` and `combine`, beside `policy`."""
+        return Tradeoff(
+            model=self._manifest.name,
+            samples=self._space.samples,
+            split=self._manifest.calibration.split,
+            macs=self._macs,
+            ms=self._exit_ms,
+            exit_accuracy=[_percent(right.mean()) for right in self._space.right["single"]],
+            ensemble_accuracy=_percent(self._space.ensemble.mean()),
+            full_depth_accuracy=self._full_depth,
+            measure=measure,
+            combine=combine,
+            points=self._curve(measure, combine),
+            policy=self.preview(policy),
+        )
+
+    def refutes(self, policy: Policy) -> bool:
+        """Whether the certificate of `policy` says it is of this table's samples and does not follow from
+        them."""
+        return confirmed(policy, self._data) is False
+
+    @cached_property
+    def _table(self) -> Table:
+        return load_table(self._path, self._manifest)
+
+    @cached_property
+    def _space(self) -> Space:
+        return Space.of(self._table, self._manifest.scaling)
+
+    @cached_property
+    def _data(self) -> Data:
+        manifest = self._manifest
+        return Data.of(self._table, manifest.scaling, manifest.calibration.sha256)
+
+    @property
+    def _full_depth(self) -> float:
+        last = self._space.right["single"][-1]
+        return _percent(max(last.mean(), self._space.ensemble.mean()))
+
+    def _point(self, threshold: float, policy: Policy) -> Point:
+        found = self._space.evaluate(policy)
+        ms = self._exit_ms
+        return Point(
+            threshold,
+            _percent(found.accuracy),
+            round(found.mean_cost(self._macs), 1),
+            None if ms is None else round(found.mean_cost(ms), DIGITS),
+            [round(share, 6) for share in found.shares],
+        )
+
+    def _curve(self, measure: Measure, combine: Combine) -> list[Point]:
+        key = (measure, combine)
+        if key not in self._curves:
+            exits = len(self._macs)
+            points = []
+            for threshold in self._thresholds(measure, combine):
+                shared = Policy(
+                    measure=measure,
+                    combine=combine,
+                    thresholds=(threshold,) * (exits - 1),
+                    max_exit=exits,
+                )
+                points.append(self._point(threshold, shared))
+            self._curves[key] = points
+        return self._curves[key]
+
+    def _thresholds(self, measure: Measure, combine: Combine) -> list[float]:
+        """Those that let even shares of the samples seen at an exit go, with always and never."""
+        seen = self._space.confidences[measure, combine][:-1]
+        if not len(seen):
+            return [NEVER]
+        spread = np.quantile(seen, np.linspace(0, 1, POINTS - 2))
+        return [0.0, *sorted({round(float(value), 4) for value in spread} - {0.0}), NEVER]
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), DIGITS)

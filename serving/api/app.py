@@ -1,0 +1,178 @@
+"""The FastAPI application."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from offramp import __version__
+from serving.api import v2
+from serving.api.access_log import AccessLog
+from serving.api.fast_path import ShortWay
+from serving.api.load_shedding import Door
+from serving.api.middleware import BodyLimit, Finished, RequestContext
+from serving.api.routes import cam as maps
+from serving.api.routes import classify, models, page, policy, probes, stream
+from serving.api.tracing import annotator, instrument, otlp_provider
+from serving.api.validation import sentence
+from serving.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    ServingError,
+)
+from serving.service import Service
+from serving.settings import Settings
+from serving.watcher import watching
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+# The routes whose every microsecond counts, and whose outcomes are counted.
+HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
+
+
+def create_app(
+    settings: Settings,
+    *,
+    access: BinaryIO | None = None,
+    tracer: TracerProvider | None = None,
+    service: Service | None = None,
+) -> FastAPI:
+    """The app; its lifespan loads and warms the models of `settings` and ends its workers.
+
+    `app.state.service` is its state, and `app.state.door` turns requests away before the app is called.
+    The access log, if `settings` ask for one, goes to `access`, by default stdout; spans go to `tracer`, by
+    default over OTLP. Starting raises BundleError and its like.
+    """
+    service = service or Service(settings)
+    finished: list[Finished] = []
+    journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
+    if journal is not None:
+        finished.append(journal.finished)
+    if settings.otel:
+        tracer = tracer or otlp_provider()
+        finished.append(annotator())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(service.load)
+        try:
+            async with watching(service):
+                yield
+        finally:
+            service.drain()
+            await asyncio.to_thread(service.close)
+            if journal is not None:
+                await asyncio.to_thread(journal.close)
+            if settings.otel and tracer is not None:
+                await asyncio.to_thread(tracer.shutdown)
+
+    app = FastAPI(
+        title="Offramp",
+        description="Image classification that answers easy images early.",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # Ours is in `serving.api.tracing`; older versions, which have none of their own, ignore this.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.service = service
+    for module in (classify, stream, maps, models, policy, page, probes, v2):
+        app.include_router(module.router)
+    _handle_errors(app)
+
+    def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
+        if isinstance(error, RequestValidationError):
+            error = InvalidRequestError(sentence(error.errors()[0], skip=1))
+        return refuse(service, scope, error)
+
+    if not settings.otel:
+        # Who traces wants a span of everything.
+        app.state.door = Door(service, HOT, refuse_scope, finished)
+    # The first one is the innermost.
+    app.add_middleware(ShortWay, routes=HOT, refuse=refuse_scope)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContext,
+        refuse=refuse_scope,
+        closing=lambda: service.phase == "draining",
+        finished=finished,
+    )
+    if settings.otel and tracer is not None:
+        instrument(app, tracer)
+    return app
+
+
+def refuse(
+    service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
+) -> Response:
+    """Count `error` and write it in the form that every error has, or in the protocol's below /v2."""
+    scope.setdefault("state", {})["code"] = error.code
+    if error.code != "internal":
+        service.metrics.rejected(error.code)
+    path: str = scope["path"]
+    protocol = path == "/v2" or path.startswith("/v2/")
+    if path in HOT or (protocol and path.endswith("/infer")):
+        service.metrics.failed(scope.get("state", {}).get("model", ""), error.code)
+    return Response(
+        orjson.dumps(
+            {"error": str(error)} if protocol else {"error": str(error), "code": error.code}
+        ),
+        status_code=error.status,
+        media_type="application/json",
+        headers={**error.headers, **(headers or {})},
+    )
+
+
+def _handle_errors(app: FastAPI) -> None:
+    service: Service = app.state.service
+
+    @app.exception_handler(ServingError)
+    async def serving_error(request: Request, error: ServingError) -> Response:
+        return refuse(service, request.scope, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return refuse(
+            service, request.scope, InvalidRequestError(sentence(error.errors()[0], skip=1))
+        )
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        # FastAPI wraps what is raised while it reads a body.
+        if isinstance(error.__cause__, ServingError):
+            return refuse(service, request.scope, error.__cause__)
+        if error.status_code == MethodNotAllowedError.status:
+            headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
+            wrong: ServingError = MethodNotAllowedError(
+                f"This address does not take the method {request.method}."
+            )
+        elif error.status_code == NotFoundError.status:
+            wrong = NotFoundError("There is nothing at this address.")
+        else:
+            wrong = InvalidRequestError("The request is malformed.")
+        return refuse(service, request.scope, wrong, headers)
+
+
+def _allowed(app: FastAPI, path: str, found: str) -> list[str]:
+    """The methods of `path`; `found` are those of the first route that it fits, which may be one of
+    several."""
+    methods = {method.strip() for method in found.split(",") if method.strip()}
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)

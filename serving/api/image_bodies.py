@@ -1,0 +1,115 @@
+"""Reading the images out of a request's body, in each of its three forms."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from serving.api.json_body import file_of_base64, parse_json
+from serving.errors import InvalidRequestError, UnsupportedTypeError
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+FIELD = "files"
+INLINE = 64 * 1024
+# RFC 2046, section 5.1.1.
+BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+
+
+async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
+    """The files in the body of `request`, at least one.
+
+    Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
+    more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
+    """
+    kind = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    refuse_encodings(request)
+    if kind in IMAGE_TYPES:
+        return [await request.body()]
+    if kind == "multipart/form-data":
+        files = await _multipart(request, max_images, max_body_bytes)
+    elif kind == "application/json":
+        body = await request.body()
+        # A large one takes milliseconds, which the event loop does not have.
+        files = _json(body) if len(body) <= INLINE else await asyncio.to_thread(_json, body)
+    else:
+        raise UnsupportedTypeError(
+            f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "
+            "application/json."
+        )
+    if not files:
+        raise InvalidRequestError("The request has no images.")
+    if len(files) > max_images:
+        raise InvalidRequestError(
+            f"A request may have at most {max_images} images, not {len(files)}."
+        )
+    return files
+
+
+def refuse_encodings(request: Request) -> None:
+    """Raise UnsupportedTypeError if the body is compressed: what it would grow to is not bounded."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedTypeError(
+            "Compressed bodies are not read; send the body without encoding."
+        )
+
+
+async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
+    parser = _Form(_form_headers(request), request.stream(), max_files=max_images, max_fields=0)
+    # The body is bounded already; a file on disk would cost more than it saves.
+    parser.spool_max_size = max_body_bytes
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequestError(
+            "The multipart body is malformed, has parts that are not files, or has more than "
+            f"{max_images} of them."
+        ) from error
+    try:
+        if not parser.ended:
+            raise InvalidRequestError("The multipart body ends before its last boundary.")
+        return [await _file(name, value) for name, value in form.multi_items()]
+    finally:
+        await form.close()
+
+
+class _Form(MultiPartParser):
+    """Knows whether the last boundary came: without it the last part may be missing, unnoticed."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+        super().on_end()
+
+
+def _form_headers(request: Request) -> Headers:
+    """The type of the form with nothing but its boundary: among the charsets that a client could
+    name are some of Python's that raise their own errors or take quadratic time."""
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not BOUNDARY.fullmatch(boundary):
+        raise InvalidRequestError("The multipart body has no valid boundary.")
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode()}"'})
+
+
+async def _file(name: str, value: UploadFile | str) -> bytes:
+    if name != FIELD or isinstance(value, str):
+        raise InvalidRequestError(
+            f"Every part of a multipart body must be a file called {FIELD!r}."
+        )
+    return await value.read()
+
+
+def _json(body: bytes) -> list[bytes]:
+    content = parse_json(body)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or len(content) != 1:
+        raise InvalidRequestError(
+            'The JSON body must be {"images": [...]} with a list and nothing else.'
+        )
+    return [file_of_base64(number, image) for number, image in enumerate(images, 1)]

@@ -1,0 +1,115 @@
+"""POST /v1/classify/maps: where each exit finds evidence for a class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from serving.api.disconnect import Presence
+from serving.api.image_bodies import read_images
+from serving.api.routes.classify import ERRORS, REQUEST_BODY
+from serving.api.schemas import ErrorAnswer
+from serving.errors import InvalidRequestError, NotFoundError
+from serving.service import ServiceOf
+
+PATH = "/v1/classify/maps"
+DIGITS = 3
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    **{status: told for status, told in ERRORS.items() if status != 504},
+    404: {"model": ErrorAnswer, "description": "No such model, or its bundle offers no maps."},
+    409: {
+        "model": ErrorAnswer,
+        "description": "The bundle's maps are not those it was loaded with.",
+    },
+}
+router = APIRouter(tags=["classify"])
+
+
+class MapsQuery(BaseModel):
+    """Which model, and which class."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, description="Name of the model; the first one by default.")
+    wanted: str | None = Field(
+        None,
+        alias="class",
+        description="A label, or else its index; the answer's class by default.",
+    )
+
+
+class ClassAnswer(BaseModel):
+    """The class that the maps are of."""
+
+    label: str
+    index: int
+
+
+class ExitMap(BaseModel):
+    """One exit's map: `height` x `width` values, row by row, from 0 (no evidence there) to 1 (this map's
+    peak). The map covers the picture as the network gets it, in equal cells."""
+
+    exit: int
+    height: int
+    width: int
+    values: list[float]
+
+
+class MapsAnswer(BaseModel):
+    """The answer of POST /v1/classify/maps."""
+
+    model: str
+    of: ClassAnswer = Field(serialization_alias="class")
+    exits: list[ExitMap]
+
+
+@router.post(PATH, responses=REFUSALS, openapi_extra={"requestBody": REQUEST_BODY})
+async def classify_maps(
+    request: Request, service: ServiceOf, query: Annotated[MapsQuery, Query()]
+) -> MapsAnswer:
+    """Where every exit finds evidence for a class in one image: class-activation maps."""
+    model = service.models.get(query.model)
+    maps, labels = model.maps, model.engine.manifest.labels
+    if maps is None:
+        raise NotFoundError("This model's bundle offers no maps.")
+    index = None if query.wanted is None else _index(query.wanted, labels)
+    service.work.check()
+    settings = service.settings
+    files = await read_images(
+        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
+    )
+    if len(files) != 1:
+        raise InvalidRequestError(f"Maps are of one image at a time, not of {len(files)}.")
+    async with Presence(request):
+        if index is None:
+            done = await service.work.classify(model.engine, files, model.policy)
+            index = done.predictions[0].index
+        chosen = index
+        drawn = await service.turns.take(lambda: maps.draw(files[0], chosen, settings.max_pixels))
+    return MapsAnswer(
+        model=model.name,
+        of=ClassAnswer(label=labels[chosen], index=chosen),
+        exits=[
+            ExitMap(
+                exit=k,
+                height=values.shape[0],
+                width=values.shape[1],
+                values=[round(value, DIGITS) for value in values.ravel().tolist()],
+            )
+            for k, values in enumerate(drawn, 1)
+        ],
+    )
+
+
+def _index(wanted: str, labels: tuple[str, ...]) -> int:
+    """The class called `wanted`, or else the one of this index; raises InvalidRequestError."""
+    if wanted in labels:
+        return labels.index(wanted)
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and int(wanted) < len(labels):
+        return int(wanted)
+    raise InvalidRequestError(
+        f"class must be a label of the model or an index from 0 to {len(labels) - 1}."
+    )

@@ -1,0 +1,99 @@
+"""POST /v1/classify."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.api.access_log import note_answer
+from serving.api.disconnect import Presence
+from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
+from serving.api.query import ClassifyQuery, apply
+from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
+from serving.http.banner import sample
+from serving.service import of_request
+
+PATH = "/v1/classify"
+
+
+router = APIRouter(tags=["classify"])
+
+_BINARY = {"type": "string", "format": "binary"}
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image as it is, several as multipart files, or several as base64 in JSON.",
+    "content": {
+        **{kind: {"schema": _BINARY} for kind in IMAGE_TYPES},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "array", "minItems": 1, "items": _BINARY}},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "additionalProperties": False,
+                "properties": {
+                    "images": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "byte"},
+                    }
+                },
+            },
+            "example": {"images": [sample(8, 8)]},
+        },
+    },
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "A parameter, the body or an image is malformed."},
+    404: {"model": ErrorAnswer, "description": "There is no model of this name."},
+    413: {"model": ErrorAnswer, "description": "The body is too large."},
+    415: {"model": ErrorAnswer, "description": "The body is of another media type."},
+    429: {"model": ErrorAnswer, "description": "The wait would be too long; see Retry-After."},
+    503: {"model": ErrorAnswer, "description": "No model is loaded yet."},
+    504: {"model": ErrorAnswer, "description": "The deadline came before the first exit."},
+    "default": {"model": ErrorAnswer, "description": "Any other error."},
+}
+
+
+@router.post(
+    PATH,
+    response_model=ClassifyAnswer,
+    responses=ERRORS,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+    """Classify images; each leaves the network at the first exit that is sure enough."""
+    started = time.perf_counter()
+    service = of_request(request)
+    wishes = apply(query, request, service, started)
+    settings, model = service.settings, wishes.model
+    files = await read_images(
+        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
+    )
+    async with Presence(request):
+        done = await service.work.classify(
+            model.engine,
+            files,
+            wishes.policy,
+            deadline=wishes.deadline,
+            priority=wishes.priority,
+        )
+    total = time.perf_counter() - started
+    service.metrics.answered(model.name, done.predictions, total)
+    spent = timing(done, total)
+    note_answer(request.scope, done.predictions, spent)
+    return Response(
+        orjson.dumps(compose(model, done, wishes.top_k, spent)),
+        media_type="application/json",
+        headers={"Server-Timing": ", ".join(f"{k};dur={v}" for k, v in vars(spent).items())},
+    )

@@ -1,0 +1,167 @@
+"""POST /v1/classify/stream: every exit as it is reached, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serving.api.access_log import note_answer
+from serving.api.disconnect import Presence
+from serving.api.fast_path import CANCELLED
+from serving.api.image_bodies import read_images
+from serving.api.query import StreamQuery, Wishes, apply
+from serving.api.routes.classify import ERRORS, REQUEST_BODY
+from serving.api.schemas import ErrorAnswer, compose, describe_exit, timing
+from serving.errors import InternalError, ServingError
+from serving.scheduling.dispatcher import Done, ExitSeen
+from serving.service import Service, of_request
+
+log = logging.getLogger("offramp.serving")
+PATH = "/v1/classify/stream"
+# Of one event; OpenAPI has no other way to say what a stream is made of.
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["exit", "answer", "error", "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
+        "POST /v1/classify answers, `error` if that fails on the way, and `done` at the end.",
+        "content": {"text/event-stream": {"schema": EVENT}},
+    }
+}
+router = APIRouter(tags=["classify"])
+
+
+@router.post(PATH, responses={**ERRORS, **EVENTS}, openapi_extra={"requestBody": REQUEST_BODY})
+async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Response:
+    """Classify images and tell of every exit as it is reached."""
+    started = time.perf_counter()
+    service = of_request(request)
+    wishes = apply(query, request, service, started)
+    settings = service.settings
+    files = await read_images(
+        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
+    )
+    feed = _Feed(service, wishes, started, request.scope)
+    task = asyncio.create_task(
+        service.work.classify(
+            wishes.model.engine,
+            files,
+            wishes.policy,
+            deadline=wishes.deadline,
+            priority=wishes.priority,
+            on_exit=feed.exit,
+            on_answer=feed.answer,
+            beyond=query.beyond,
+        )
+    )
+    task.add_done_callback(feed.end)
+    try:
+        async with Presence(request):
+            first = await feed.events.get()
+        if first is None:
+            # Nothing was sent yet, so the error goes out like any other.
+            task.result()
+    except BaseException:
+        task.cancel()
+        # It knows the error, which knows this frame: a circle, with the images in it.
+        del task
+        raise
+    return _Stream(first, feed, task)
+
+
+@dataclass
+class _Feed:
+    """Events of one request on their way out; None is the end. `counted` once its outcome is."""
+
+    service: Service
+    wishes: Wishes
+    started: float
+    scope: Scope
+    events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    counted: bool = False
+
+    def exit(self, seen: ExitSeen) -> None:
+        manifest = self.wishes.model.engine.manifest
+        elapsed = time.perf_counter() - self.started
+        told = describe_exit(seen, manifest, self.wishes.top_k, elapsed)
+        self.events.put_nowait(_event("exit", told))
+
+    def answer(self, done: Done) -> None:
+        total = time.perf_counter() - self.started
+        model = self.wishes.model
+        self.service.metrics.answered(model.name, done.predictions, total)
+        self.counted = True
+        spent = timing(done, total)
+        note_answer(self.scope, done.predictions, spent)
+        self.events.put_nowait(_event("answer", compose(model, done, self.wishes.top_k, spent)))
+
+    def fail(self, error: BaseException) -> bytes:
+        if not isinstance(error, ServingError):
+            log.error("a stream failed", exc_info=error)
+            error = InternalError()
+        self.failed(error.code)
+        return _event("error", ErrorAnswer(str(error), error.code))
+
+    def failed(self, code: str) -> None:
+        """Count the request as failed, unless it was answered before."""
+        if not self.counted:
+            self.service.metrics.failed(self.wishes.model.name, code)
+            self.counted = True
+
+    def end(self, _: object) -> None:
+        self.events.put_nowait(None)
+
+
+class _Stream(StreamingResponse):
+    """The events of `feed`, of which `first` was taken, and of how `task` ends."""
+
+    def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[Done]) -> None:
+        super().__init__(
+            _events(first, feed, task),
+            media_type="text/event-stream",
+            # A proxy that collects the answer would take away the point of it.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        self._feed = feed
+        self._task = task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # If the client has gone, be it before the first event, nobody wants the rest.
+            self._task.cancel()
+            self._feed.failed(CANCELLED)
+
+
+async def _events(
+    first: bytes | None, feed: _Feed, task: asyncio.Task[Done]
+) -> AsyncIterator[bytes]:
+    event = first
+    while event is not None:
+        yield event
+        event = await feed.events.get()
+    error = task.exception()
+    if error is not None:
+        yield feed.fail(error)
+    yield _event("done", {})
+
+
+def _event(name: str, data: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))

@@ -1,0 +1,66 @@
+"""OpenTelemetry tracing, for those who ask for it; nothing of it is imported otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.types import Scope
+
+from offramp import __version__
+from offramp.errors import MissingExtraError
+from serving.api.access_log import PROBES
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+
+def otlp_provider() -> TracerProvider:
+    """What sends spans over OTLP, set up by the standard's OTEL_* environment variables."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError:
+        raise MissingExtraError("OpenTelemetry", "otel") from None
+    resource = Resource.create({"service.name": "offramp", "service.version": __version__})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def instrument(app: FastAPI, provider: TracerProvider) -> None:
+    """Give every request but probes a span; call it before the app starts."""
+    try:
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+    except ModuleNotFoundError:
+        raise MissingExtraError("OpenTelemetry", "otel") from None
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=provider,
+        excluded_urls=",".join(f"{path}$" for path in sorted(PROBES)),
+        # A span per ASGI message would cost more than the request's own.
+        exclude_spans=["receive", "send"],
+    )
+
+
+def annotator() -> Callable[[Scope, str, int, float], None]:
+    """What adds to a request's span what was answered; to be told when the request is finished."""
+    from opentelemetry import trace
+
+    def annotate(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return
+        state = scope.get("state", {})
+        span.set_attribute("offramp.request_id", request_id)
+        for key in ("model", "exits", "code"):
+            if key in state:
+                span.set_attribute(f"offramp.{key}", state[key])
+        if "timing_ms" in state:
+            for part, value in vars(state["timing_ms"]).items():
+                span.set_attribute(f"offramp.{part}_ms", value)
+
+    return annotate

@@ -1,0 +1,165 @@
+"""Inference by the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from exports.bundle.errors import PolicyError
+from serving.api.access_log import note_answer
+from serving.api.disconnect import Presence
+from serving.api.fast_path import CANCELLED
+from serving.api.image_bodies import INLINE, refuse_encodings
+from serving.api.schemas import timing
+from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
+from serving.api.v2.model import INPUT
+from serving.api.v2.requests import HEADER, read_inference
+from serving.api.v2.responses import write_response
+from serving.api.v2.schemas import InferenceRequest, inline_schema
+from serving.errors import InvalidRequestError
+from serving.http.banner import sample
+from serving.models.registry import LoadedModel
+from serving.scheduling.dispatcher import Priority
+from serving.service import Service, ServiceOf
+
+router = APIRouter()
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "parameters": {"type": "object"},
+        "data": {"type": "array", "items": {"type": ["number", "string"]}},
+    },
+}
+ANSWER = {
+    "type": "object",
+    "required": ["model_name", "model_version", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string"},
+        "parameters": {
+            "type": "object",
+            "properties": {"exit": {"type": "integer"}, "confidence": {"type": "number"}},
+        },
+        "outputs": {"type": "array", "items": _TENSOR},
+    },
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A tensor per wanted output; as binary data behind the JSON, where wanted.",
+        "content": {"application/json": {"schema": ANSWER}, "application/octet-stream": _BINARY},
+    },
+    400: error("A parameter, a tensor or an image is malformed."),
+    413: error("The body is too large."),
+    415: error("The body is compressed."),
+    429: error("Too many images are waiting; see Retry-After."),
+    501: error("Shared memory and sequences are not supported."),
+    504: error("Not even the first exit was reached in time."),
+    **NO_MODEL,
+}
+DOCUMENTED: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "description": "Length of the JSON in bytes if binary data follows it; "
+            "0 if the body is one image file.",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": inline_schema(InferenceRequest),
+                "example": {
+                    "inputs": [
+                        {
+                            "name": INPUT,
+                            "shape": [1],
+                            "datatype": "BYTES",
+                            "data": [sample(8, 8)],
+                        }
+                    ]
+                },
+            },
+            "application/octet-stream": _BINARY,
+        },
+    },
+}
+
+
+@router.post(
+    MODEL + "/infer", response_class=Response, responses=RESPONSES, openapi_extra=DOCUMENTED
+)
+async def infer(request: Request, model: Named, service: ServiceOf) -> Response:
+    """Classify images; each leaves the network at the first exit that is sure enough."""
+    return await _infer(request, model, service)
+
+
+@router.post(
+    VERSION + "/infer", response_class=Response, responses=RESPONSES, openapi_extra=DOCUMENTED
+)
+async def infer_version(request: Request, model: Versioned, service: ServiceOf) -> Response:
+    """Classify images with this version of the model."""
+    return await _infer(request, model, service)
+
+
+async def _infer(request: Request, model: LoadedModel, service: Service) -> Response:
+    # The error handlers count failures by model.
+    request.state.model = model.name
+    try:
+        return await _answer(request, model, service)
+    except ClientDisconnect:
+        service.metrics.failed(model.name, CANCELLED)
+        raise
+
+
+async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
+    started = time.perf_counter()
+    service.work.check()
+    refuse_encodings(request)
+    manifest = model.engine.manifest
+    body = await request.body()
+    arguments = (
+        body,
+        request.headers.get(HEADER),
+        manifest.input,
+        service.settings.max_images,
+    )
+    if len(body) <= INLINE:
+        wanted = read_inference(*arguments)
+    else:
+        wanted = await asyncio.to_thread(read_inference, *arguments)
+    wishes = wanted.parameters
+    try:
+        policy = model.policy.override(wishes.mode, wishes.threshold, wishes.max_exit)
+    except PolicyError as wrong:
+        raise InvalidRequestError(str(wrong)) from wrong
+    deadline = started + wishes.timeout / 1e6 if wishes.timeout else None
+    # The protocol's levels go on downwards from 1; 0 stands for the default.
+    priority: Priority = "normal" if (wishes.priority or 0) <= 1 else "low"
+    async with Presence(request):
+        if isinstance(wanted.images, list):
+            done = await service.work.classify(
+                model.engine, wanted.images, policy, deadline=deadline, priority=priority
+            )
+        else:
+            done = await service.work.classify_pixels(
+                model.engine, wanted.images, policy, deadline=deadline, priority=priority
+            )
+    content, headers = write_response(wanted, manifest, done.predictions)
+    total = time.perf_counter() - started
+    service.metrics.answered(model.name, done.predictions, total)
+    note_answer(request.scope, done.predictions, timing(done, total))
+    return Response(content, headers=headers)

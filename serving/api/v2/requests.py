@@ -1,0 +1,175 @@
+"""From the bytes of an inference request to what is to be done. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from exports.bundle.manifest import InputSpec
+from serving.api.json_body import file_of_base64, parse_json
+from serving.api.v2.model import INPUT, OUTPUTS, PROBABILITIES
+from serving.api.v2.schemas import InferenceRequest, RequestInput, RequestOutput, RequestParameters
+from serving.api.v2.tensors import pixels_of_binary, pixels_of_json, split_bytes
+from serving.api.validation import NAME_LIMIT, sentence
+from serving.errors import InvalidRequestError, NotSupportedError
+
+HEADER = "Inference-Header-Content-Length"
+# Of Triton's extensions; to ignore them would be to answer another question.
+UNSUPPORTED = ("sequence_id", "shared_memory_region")
+LENGTH_DIGITS = 18
+NO_WISHES = RequestParameters()
+
+Images = list[bytes] | NDArray[np.uint8]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A wanted output: in binary form or not, and with `classes` above 0 as classification."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Inference:
+    """An inference request: `images` are files, or pixels uint8 [N, H, W, 3]."""
+
+    images: Images
+    outputs: tuple[Wanted, ...]
+    id: str | None
+    parameters: RequestParameters
+
+
+def read_inference(
+    body: bytes, header_length: str | None, spec: InputSpec, max_images: int
+) -> Inference:
+    """The request in `body`, whose header `Inference-Header-Content-Length` is `header_length`.
+
+    Raises InvalidRequestError if anything does not fit the protocol, `spec` or `max_images`, and
+    NotSupportedError if it asks for shared memory or a sequence.
+    """
+    if header_length is None:
+        head, tail = body, None
+    else:
+        length = _length(header_length, len(body))
+        if length == 0:
+            everything = tuple(Wanted(name, binary=True) for name in OUTPUTS)
+            return Inference([body], everything, None, NO_WISHES)
+        head, tail = body[:length], body[length:]
+    content = read_object(head)
+    for part in (content, *_objects(content.get("inputs")), *_objects(content.get("outputs"))):
+        _check_supported(part.get("parameters"))
+    request = validated(InferenceRequest, content)
+    parameters = request.parameters or NO_WISHES
+    return Inference(
+        _images(request.inputs, tail, spec, max_images),
+        _outputs(request.outputs or (), parameters.binary_data_output is True),
+        request.id,
+        parameters,
+    )
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; raises InvalidRequestError."""
+    content = parse_json(body)
+    if not isinstance(content, dict):
+        raise InvalidRequestError("The body must be a JSON object.")
+    return content
+
+
+def validated(model: type[Body], content: dict[str, Any]) -> Body:
+    """`content` as `model`; raises InvalidRequestError, in a sentence on the first fault."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InvalidRequestError(sentence(error.errors(include_url=False)[0])) from error
+
+
+def _length(text: str, most: int) -> int:
+    # isdigit alone would let through digits of other scripts.
+    usable = text.isascii() and text.isdigit() and len(text) <= LENGTH_DIGITS
+    if not usable or int(text) > most:
+        raise InvalidRequestError(f"{HEADER} must be a number of bytes, at most the body's {most}.")
+    return int(text)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _check_supported(parameters: object) -> None:
+    for name in UNSUPPORTED:
+        if isinstance(parameters, dict) and parameters.get(name):
+            raise NotSupportedError(f"This server does not support the parameter {name}.")
+
+
+def _images(
+    inputs: Sequence[RequestInput], tail: bytes | None, spec: InputSpec, max_images: int
+) -> Images:
+    if len(inputs) != 1 or inputs[0].name != INPUT:
+        raise InvalidRequestError(f"A request must have one input, called {INPUT!r}.")
+    tensor = inputs[0]
+    wanted = {"UINT8": [spec.height, spec.width, 3], "BYTES": []}
+    if wanted.get(tensor.datatype) != tensor.shape[1:] or not tensor.shape:
+        raise InvalidRequestError(
+            f"The input must be UINT8 of the shape [N, {spec.height}, {spec.width}, 3] or BYTES of "
+            f"the shape [N], not {tensor.datatype[:NAME_LIMIT]!r} of {tensor.shape}."
+        )
+    count = tensor.shape[0]
+    if not 1 <= count <= max_images:
+        raise InvalidRequestError(f"A request must have 1 to {max_images} images, not {count}.")
+    binary = _binary(tensor, tail)
+    if tensor.datatype == "UINT8":
+        if binary is None:
+            return pixels_of_json(tensor.data, tensor.shape)
+        return pixels_of_binary(binary, tensor.shape)
+    return _files(tensor.data, count) if binary is None else split_bytes(binary, count)
+
+
+def _binary(tensor: RequestInput, tail: bytes | None) -> bytes | None:
+    """The tensor's binary form, None if its data are in the JSON."""
+    size = tensor.parameters.binary_data_size if tensor.parameters else None
+    if tensor.data is not None:
+        if size is not None or tail:
+            raise InvalidRequestError("The input has data in the JSON and behind it.")
+        return None
+    if tail is None:
+        missing = "data" if size is None else f"the header {HEADER}"
+        raise InvalidRequestError(f"The input {tensor.name!r} lacks {missing}.")
+    # There is but one input: without a size, all that follows the JSON is it.
+    if size is not None and size != len(tail):
+        raise InvalidRequestError(
+            f"binary_data_size is {size}, but {len(tail)} bytes follow the JSON."
+        )
+    return tail
+
+
+def _files(data: object, count: int) -> list[bytes]:
+    if not isinstance(data, list) or len(data) != count:
+        raise InvalidRequestError(f"The data does not have the shape [{count}].")
+    return [file_of_base64(number, image) for number, image in enumerate(data, 1)]
+
+
+def _outputs(outputs: Sequence[RequestOutput], binary: bool) -> tuple[Wanted, ...]:
+    wanted = []
+    for output in outputs:
+        if output.name not in OUTPUTS:
+            raise InvalidRequestError(
+                f"There is no output {output.name[:NAME_LIMIT]!r}, only {', '.join(OUTPUTS)}."
+            )
+        parameters = output.parameters
+        own = parameters.binary_data if parameters else None
+        classes = (parameters.classification if parameters else None) or 0
+        if classes and output.name != PROBABILITIES:
+            raise InvalidRequestError(f"Only {PROBABILITIES} can be had as classification.")
+        wanted.append(Wanted(output.name, binary if own is None else own, classes))
+    if len({output.name for output in wanted}) != len(wanted):
+        raise InvalidRequestError("An output is wanted twice.")
+    return tuple(wanted) or tuple(Wanted(name, binary) for name in OUTPUTS)

@@ -1,0 +1,148 @@
+"""The JSON of the Open Inference Protocol that clients send, as pydantic models.
+
+https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md, and
+Triton's extensions for binary data, classification, schedule policy and model repository.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exports.bundle.policy import Mode
+
+INT64 = 2**63 - 1
+# More than any client of ours has a use for; pydantic would check every entry of a longer list.
+MAX_ENTRIES = 16
+
+
+class _Open(BaseModel):
+    """Ignores keys that it does not know, as the protocol's clients expect."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Closed(BaseModel):
+    """Refuses keys that it does not know."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class RequestParameters(_Closed):
+    """What one request may wish for; the model's policy holds where it wishes nothing."""
+
+    mode: Mode | None = Field(
+        default=None, description="How to answer, in place of the policy's mode."
+    )
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Confidence to leave at, at every exit.",
+    )
+    max_exit: int | None = Field(default=None, ge=1, le=INT64, description="Deepest exit, from 1.")
+    timeout: int | None = Field(
+        default=None,
+        ge=0,
+        le=INT64,
+        description="Microseconds; the answer is the best exit reached by then. 0: no limit.",
+    )
+    priority: int | None = Field(
+        default=None, ge=0, le=INT64, description="0 and 1: normal; 2 and above: low."
+    )
+    binary_data_output: bool | None = Field(
+        default=None, description="Whether outputs come as binary data unless they say otherwise."
+    )
+
+
+class InputParameters(_Open):
+    """Parameters of an input tensor."""
+
+    binary_data_size: int | None = Field(
+        default=None, ge=0, le=INT64, description="Bytes of this tensor behind the JSON."
+    )
+
+
+class OutputParameters(_Open):
+    """Parameters of a wanted output."""
+
+    binary_data: bool | None = Field(default=None, description="Whether it comes as binary data.")
+    classification: int | None = Field(
+        default=None,
+        ge=0,
+        le=INT64,
+        description="For probabilities: the best so many classes as value:index:label.",
+    )
+
+
+class RequestInput(_Open):
+    """An input tensor."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=INT64)]], Field(max_length=MAX_ENTRIES)]
+    datatype: str
+    parameters: InputParameters | None = None
+    data: Any = Field(
+        default=None,
+        description="UINT8: numbers, flat or nested; BYTES: base64 of JPEG, PNG or WebP files. "
+        "Missing if the tensor is binary data.",
+    )
+
+
+class RequestOutput(_Open):
+    """A wanted output."""
+
+    name: str
+    parameters: OutputParameters | None = None
+
+
+class InferenceRequest(_Open):
+    """The body of an inference request, or its head if binary data follows."""
+
+    id: str | None = None
+    parameters: RequestParameters | None = None
+    inputs: Annotated[list[RequestInput], Field(max_length=MAX_ENTRIES)]
+    outputs: Annotated[list[RequestOutput], Field(max_length=MAX_ENTRIES)] | None = None
+
+
+class IndexRequest(_Open):
+    """The body of a request for the repository's index."""
+
+    ready: bool | None = Field(default=None, description="Whether to list loaded models only.")
+
+
+class UnloadParameters(_Closed):
+    """Parameters of unloading; no model here depends on another."""
+
+    unload_dependents: bool | None = None
+
+
+class LoadRequest(_Open):
+    """The body of a request to load a model; this server knows no parameters of loading."""
+
+    parameters: dict[str, Any] | None = None
+
+
+class UnloadRequest(_Open):
+    """The body of a request to unload a model."""
+
+    parameters: UnloadParameters | None = None
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of `model` without references, for a place in OpenAPI that cannot hold any."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(entry) for entry in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(parts[node["$ref"].rsplit("/", 1)[1]])
+        return {key: resolve(value) for key, value in node.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

@@ -1,0 +1,196 @@
+"""Running a batch through the stages, letting each sample out where its policy says. No HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.bundle.errors import PolicyError
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Decision, Floats, Policy
+from exports.bundle.reader import Bundle
+from serving.inference.runners import Tensor
+from serving.inference.sessions import Sessions, open_sessions
+from serving.settings import Pool, Provider
+
+Observer = Callable[[int, int, float], None]
+# Why a sample left: sure enough, at the deepest exit its policy allows, or for lack of time.
+Reason = Literal["confident", "max_exit", "deadline"]
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What stage k gives for n samples: features [n, C, H, W] where the provider computes, of the
+    manifest's `feature_type`, None after the last stage, and logits float32 [n, classes] of exit k."""
+
+    features: Tensor | None
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One sample's answer: probabilities float32 [classes], the best class's index, the confidence
+    that the policy measured, the exit it left at, from 1, and why there."""
+
+    probabilities: Floats
+    index: int
+    confidence: float
+    exit: int
+    reason: Reason
+
+
+# Who of n samples leaves, and the predictions of those who do or whose prediction was asked for.
+Judgement = tuple[list[bool], list[Prediction | None]]
+
+
+def ignore(stage: int, batch: int, seconds: float) -> None:
+    """The observer of an engine that nobody watches."""
+
+
+class Engine:
+    """A bundle's stages, ready to run. Holds nothing that changes: any thread may call it."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        provider: Provider = "cpu",
+        pool: Pool = "own",
+        on_stage: Observer = ignore,
+        sessions: Sessions | None = None,
+    ) -> None:
+        """`threads` is onnxruntime's, per stage, from `pool`; `on_stage(stage, batch size, seconds)`
+        is called after each stage, in the thread that ran it. `sessions` may be open already. Raises
+        what `open_sessions` raises.
+        """
+        sessions = sessions or open_sessions(bundle, threads, provider, pool)
+        self.manifest: Manifest = bundle.manifest
+        self.provider = sessions.provider
+        self.exits = len(bundle.manifest.exits)
+        self._runner = sessions.runner
+        self.take = sessions.runner.take
+        self.join = sessions.runner.join
+        self._scaling = bundle.manifest.scaling
+        self._on_stage = on_stage
+
+    def run_stage(self, stage: int, inputs: Tensor) -> StageOutput:
+        """Run stage `stage` (1-based) on images uint8 [n, H, W, 3], for stage 1, or on the features
+        [n, C, H, W] that the stage before gave."""
+        started = time.perf_counter()
+        output = self.compute(stage, inputs)
+        self._on_stage(stage, len(output.logits), time.perf_counter() - started)
+        return output
+
+    def compute(self, stage: int, inputs: Tensor) -> StageOutput:
+        """`run_stage`, unobserved."""
+        return StageOutput(*self._runner.run(stage, inputs))
+
+    def judge(
+        self,
+        policies: Sequence[Policy],
+        stage: int,
+        logits: Sequence[Floats],
+        curious: Container[int] = (),
+    ) -> Judgement:
+        """Judge n samples at exit `stage`, each by its own policy, from `stage` arrays of logits
+        [n, classes]. Rows in `curious` get a prediction though they stay."""
+        first = policies[0]
+        if all(policy is first for policy in policies):
+            return _judge(Decision(first, stage, logits, self._scaling), first, stage, curious)
+        groups: dict[Policy, list[int]] = {}
+        for row, policy in enumerate(policies):
+            groups.setdefault(policy, []).append(row)
+        leaves = [False] * len(policies)
+        predictions: list[Prediction | None] = [None] * len(policies)
+        for policy, rows in groups.items():
+            decision = Decision(policy, stage, [values[rows] for values in logits], self._scaling)
+            asked = [at for at, row in enumerate(rows) if row in curious]
+            own = _judge(decision, policy, stage, asked)
+            for row, left, found in zip(rows, *own, strict=True):
+                leaves[row], predictions[row] = left, found
+        return leaves, predictions
+
+    def classify(
+        self, images: NDArray[np.uint8], policy: Policy | Sequence[Policy]
+    ) -> list[Prediction]:
+        """Classify images uint8 [N, height, width, 3] under one policy, or under one each.
+
+        Samples leave separately; the rest goes on as a smaller batch. Raises PolicyError if a
+        policy is for another number of exits, ValueError if shapes or counts do not fit.
+        """
+        policies = [policy] * len(images) if isinstance(policy, Policy) else list(policy)
+        if len(policies) != len(images):
+            raise ValueError(f"there are {len(images)} images, but {len(policies)} policies")
+        self.check(images, set(policies))
+        found: list[Prediction | None] = [None] * len(images)
+        waiting = np.arange(len(images))
+        inputs: Tensor = images
+        logits: list[Floats] = []
+        for stage in range(1, self.exits + 1):
+            if len(waiting) == 0:
+                break
+            output = self.run_stage(stage, inputs)
+            logits.append(output.logits)
+            leaves, predictions = self.judge([policies[i] for i in waiting], stage, logits)
+            for index, answer in zip(waiting.tolist(), predictions, strict=True):
+                found[index] = answer
+            stays = np.flatnonzero(np.logical_not(leaves))
+            if output.features is not None and len(stays) > 0:
+                whole = len(stays) == len(waiting)
+                inputs = output.features if whole else self.take(output.features, stays)
+                logits = logits if whole else [values[stays] for values in logits]
+            waiting = waiting[stays]
+        return [answer for answer in found if answer is not None]
+
+    def warm_up(self) -> None:
+        """Run every stage once on one sample, so that no request pays for first-run work."""
+        spec = self.manifest.input
+        inputs: Tensor = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
+        for stage in range(1, self.exits + 1):
+            inputs = self.compute(stage, inputs).features
+
+    def check(self, images: NDArray[np.uint8], policies: Iterable[Policy]) -> None:
+        """Raise ValueError if `images` are not what stage 1 takes, PolicyError if one of `policies`
+        is for another number of exits."""
+        spec = self.manifest.input
+        if images.dtype != np.uint8 or images.shape[1:] != (spec.height, spec.width, 3):
+            raise ValueError(
+                f"images must be uint8 [N, {spec.height}, {spec.width}, 3], "
+                f"not {images.dtype} {list(images.shape)}"
+            )
+        for policy in policies:
+            self.check_policy(policy)
+
+    def check_policy(self, policy: Policy) -> None:
+        """Raise PolicyError if `policy` is for another number of exits."""
+        if policy.exits != self.exits:
+            raise PolicyError(
+                f"The policy is for {policy.exits} exits, but the network has {self.exits}."
+            )
+
+
+def _judge(decision: Decision, policy: Policy, stage: int, curious: Container[int]) -> Judgement:
+    leaves: list[bool] = decision.leaves.tolist()
+    predictions = [
+        _prediction(decision, row, stage, policy) if left or row in curious else None
+        for row, left in enumerate(leaves)
+    ]
+    return leaves, predictions
+
+
+def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
+    """What row `row` of `decision` would answer at exit `stage`, as if it left there by `policy`."""
+    probabilities = decision.probabilities[row]
+    return Prediction(
+        probabilities,
+        int(probabilities.argmax()),
+        float(decision.confidence[row]),
+        stage,
+        "max_exit" if stage >= policy.max_exit else "confident",
+    )

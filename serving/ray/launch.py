@@ -1,0 +1,114 @@
+"""`offramp serve --ray`: the application on a cluster of its own, or on the one in RAY_ADDRESS."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+import ray
+from ray import serve
+
+from exports.bundle.reader import read_manifest
+from exports.bundle.resolve import EMBEDDED_NAME, locate
+from serving.http.banner import greeting
+from serving.ray.app import build
+from serving.ray.arguments import Form
+from serving.settings import Settings, available_cores
+
+APP = "offramp"
+# For a cluster on this machine alone. Features between stages are all that lies there.
+OBJECT_STORE = 256 << 20
+# Logical cores: with one for each replica that the default scaling may start, none waits for a place.
+PLACES = 32
+# Ray's proxy ends what a lost replica leaves unanswered after so many seconds; far above any wait that
+# a server accepts.
+REQUEST_TIMEOUT = 60
+
+
+def run(settings: Settings, form: Form) -> None:
+    """Serve until SIGTERM or SIGINT; raises SettingsError, BundleError, or what Ray says."""
+    # Workers have other working directories.
+    bundles = [os.path.abspath(b) if os.path.exists(b) else b for b in settings.bundles]
+    own = settings.model_dump(exclude_unset=True, exclude={"bundles", "port"})
+    if settings.api_key is not None:
+        own["api_key"] = settings.api_key.get_secret_value()
+    if settings.api_key_file is not None:
+        own["api_key_file"] = settings.api_key_file.absolute()
+    application = build(
+        {"form": form, "bundles": bundles, "settings": {**own, "host": settings.host}}
+    )
+    port = settings.port or free_port(settings.host)
+    try:
+        connect()
+        # After Ray, which would end the process by its own rules.
+        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGINT, _leave)
+        serve.start(
+            http_options={
+                "host": settings.host,
+                "port": port,
+                "request_timeout_s": REQUEST_TIMEOUT,
+                "keep_alive_timeout_s": settings.keep_alive_seconds,
+            }
+        )
+        serve.run(application, name=APP, route_prefix="/")
+        manifests = [read_manifest(locate(bundle)) for bundle in bundles or [EMBEDDED_NAME]]
+        print(greeting(settings.host, port, manifests))
+        print(f"It runs on Ray, in the form {form}; {_exporters()}", flush=True)
+        while True:
+            signal.pause()
+    finally:
+        # A second SIGINT does not wait for what was accepted.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end()
+
+
+def end() -> None:
+    """End what this process has started, and nothing else on a cluster that was there before."""
+    if os.environ.get("RAY_ADDRESS"):
+        serve.delete(APP)
+    else:
+        serve.shutdown()
+    ray.shutdown()
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def connect() -> None:
+    """Join the cluster in RAY_ADDRESS, or start one on this machine."""
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if address:
+        ray.init(address, **options)
+        return
+    # Nobody is told about this cluster.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        "local",
+        num_cpus=max(PLACES, available_cores()),
+        object_store_memory=OBJECT_STORE,
+        include_dashboard=False,
+        **options,
+    )
+
+
+def _exporters() -> str:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    addresses = [
+        f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in nodes
+    ]
+    return f"metrics at {', '.join(addresses)}"
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now; Ray cannot be given 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        port: int = listener.getsockname()[1]
+        return port

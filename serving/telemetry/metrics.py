@@ -1,0 +1,176 @@
+"""What the server counts and measures, in a registry of its own. Times are in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    generate_latest,
+)
+
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Policy
+from serving.inference.engine import Observer, Prediction
+from serving.telemetry.histograms import Histogram
+
+# From a part of a millisecond, a small stage or a wait on an idle server, to seconds.
+SECONDS = (
+    *(2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The metrics of one app. `exit` and `stage` count from 1; stage 0 is decoding.
+
+    Any thread may call any method. Counters are looked up once per label, since the client's own
+    lookup costs more than counting.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._child = lru_cache(maxsize=4096)(_child)
+        self._requests = self._counter(
+            "requests", "Requests to classify, by outcome: ok or an error's code.", "outcome"
+        )
+        self._rejected = Counter(
+            "offramp_rejected", "Requests refused, by code.", ["reason"], registry=self.registry
+        )
+        self._duration = self._seconds(
+            "request_duration", "From a request's start to its answer; its deepest exit.", "exit"
+        )
+        self._exits = self._counter("exits", "Images that left at an exit.", "exit")
+        self._confidence = Histogram(
+            "offramp_confidence",
+            "Confidence of the images that left at an exit.",
+            ["model", "exit"],
+            CONFIDENCES,
+            self.registry,
+        )
+        self._stage = self._seconds("stage_duration", "One run of a stage, on a batch.", "stage")
+        self._batch = Histogram(
+            "offramp_stage_batch_size",
+            "Images in one run of a stage.",
+            ["model", "stage"],
+            BATCH_SIZES,
+            self.registry,
+        )
+        self._queue = self._seconds("queue_duration", "An image's wait for a stage.", "stage")
+        self._depth = self._gauge("queue_depth", "Images waiting for a stage.", "model", "stage")
+        self._decode = Histogram(
+            "offramp_decode_duration_seconds",
+            "Decoding and resizing one image.",
+            ["model"],
+            SECONDS,
+            self.registry,
+        )
+        self._expired = Counter(
+            "offramp_expired",
+            "Images whose deadline came before their policy let them leave.",
+            ["model"],
+            registry=self.registry,
+        )
+        self._threshold = self._gauge(
+            "threshold", "The policy's threshold at an exit.", "model", "exit"
+        )
+        self._revision = self._gauge("policy_revision", "The policy's revision.", "model")
+        self._info = self._gauge(
+            "model_info", "1 for each loaded model.", "model", "version", "precision", "provider"
+        )
+
+    def loaded(self, manifest: Manifest, provider: str) -> None:
+        """A model is ready, on onnxruntime's execution provider `provider`."""
+        self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
+
+    def unloaded(self, manifest: Manifest, provider: str) -> None:
+        """A model is gone, with its policy; what was counted of it stays."""
+        self._info.remove(manifest.name, manifest.version, manifest.precision, provider)
+        self._revision.remove(manifest.name)
+        for exit_ in range(1, len(manifest.exits)):
+            self._threshold.remove(manifest.name, str(exit_))
+
+    def policy(self, model: str, policy: Policy, revision: int) -> None:
+        """`policy` is in force."""
+        for exit_, threshold in enumerate(policy.thresholds, 1):
+            self._threshold.labels(model, str(exit_)).set(threshold)
+        self._revision.labels(model).set(revision)
+
+    def watch_queue(self, model: str, stage: int, depth: Callable[[], float]) -> None:
+        """`depth` says how many images of `model` wait for `stage`, whenever it is asked."""
+        # A counter that has never moved should show its 0 all the same.
+        self._child(self._expired, model)
+        self._depth.labels(model, str(stage)).set_function(depth)
+
+    def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
+        """Images waited for `stage`, each for so long."""
+        series = self._queue.series(model, stage)
+        for value in seconds:
+            series.observe(value)
+
+    def decoded(self, model: str, seconds: Iterable[float]) -> None:
+        """Images were decoded, each in so long."""
+        series = self._decode.series(model)
+        for value in seconds:
+            series.observe(value)
+
+    def expired(self, model: str) -> None:
+        """An image's deadline came before its policy let it leave."""
+        self._child(self._expired, model).inc()
+
+    def stage_observer(self, model: str) -> Observer:
+        """What an engine calls after each stage."""
+
+        def observe(stage: int, batch: int, seconds: float) -> None:
+            self._stage.series(model, stage).observe(seconds)
+            self._batch.series(model, stage).observe(batch)
+
+        return observe
+
+    def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
+        """A request was answered, `seconds` after it came."""
+        for prediction in predictions:
+            self._child(self._exits, model, prediction.exit).inc()
+            self._confidence.series(model, prediction.exit).observe(prediction.confidence)
+        deepest = max(prediction.exit for prediction in predictions)
+        self._duration.series(model, deepest).observe(seconds)
+        self._child(self._requests, model, "ok").inc()
+
+    def failed(self, model: str, code: str) -> None:
+        """A request to classify got an error; `model` is empty if it named none that exists."""
+        self._child(self._requests, model, code).inc()
+
+    def rejected(self, code: str) -> None:
+        """A request to any address got an error of the client's, or of lacking capacity."""
+        self._child(self._rejected, code).inc()
+
+    def render(self) -> bytes:
+        """The exposition, as `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"offramp_{name}", text, ["model", label], registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"offramp_{name}", text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, label: str) -> Histogram:
+        return Histogram(
+            f"offramp_{name}_seconds",
+            text,
+            ["model", label],
+            SECONDS,
+            self.registry,
+        )
+
+
+def _child(metric: Any, *labels: object) -> Any:
+    return metric.labels(*labels)

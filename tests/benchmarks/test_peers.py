@@ -1,0 +1,160 @@
+"""The servers that Offramp is compared with serve the same network; their figures become the docs' tables."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.docs import END
+from benchmarks.harness.forms import FORMS
+from benchmarks.harness.processes import alive, tree
+from benchmarks.harness.server import pictures
+from benchmarks.harness.wire import Connection, Reply
+from benchmarks.peers import __main__ as comparison
+from benchmarks.peers.environment import MADE_FROM, REQUIREMENTS, environment, versions, write_model
+from benchmarks.peers.section import ratios, section
+from benchmarks.peers.servers import PEERS, Peer, StartError, started
+from exports.bundle.reader import load_bundle
+from offramp.images import ImageSpec, decode
+from serving.inference.engine import Engine
+from tests.serving.tiny_bundle import write_tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = next(peer for peer in PEERS if peer.name == "FastAPI, processes")
+
+
+def test_a_peer_answers_what_the_engine_does_at_full_depth_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
+    engine = Engine(bundle)
+    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    spec = ImageSpec(bundle.manifest.input.height, bundle.manifest.input.width)
+    files = pictures(bundle.manifest.input, 20)
+    model = write_model(bundle, tmp_path / "model")
+    with started(PROCESSES, sys.executable, model, files[0], 50) as (port, process):
+        found = [reply.json()["predictions"] for reply in asyncio.run(_ask(port, files))]
+        processes = tree(process)
+    assert len(processes) > 1
+    assert not any(map(alive, processes))
+    for file, (answer,) in zip(files, found, strict=True):
+        (wanted,) = engine.classify(decode(file, spec, 10_000)[None], policy)
+        assert answer["index"] == wanted.index
+        assert answer["exit"] == wanted.exit
+        assert answer["confidence"] == pytest.approx(wanted.confidence, abs=1e-5)
+
+
+async def _ask(port: int, files: list[bytes]) -> list[Reply]:
+    connection = await Connection.open("127.0.0.1", port)
+    replies = [await connection.post("/classify", file) for file in files]
+    connection.close()
+    return replies
+
+
+def test_a_peer_that_ends_at_once_says_why(tmp_path: Path) -> None:
+    peer = Peer("Broken", "none", "badly", ("-c", "raise SystemExit('no model here')"))
+    with (
+        pytest.raises(StartError, match="no model here"),
+        started(peer, sys.executable, tmp_path, b"", 50),
+    ):
+        pass
+
+
+def test_tritons_binary_answer_is_read() -> None:
+    kinds = (("index", "INT64", 8), ("confidence", "FP32", 4), ("exit", "INT64", 8))
+    outputs = [
+        {"name": name, "datatype": kind, "parameters": {"binary_data_size": size}}
+        for name, kind, size in kinds
+    ]
+    head = json.dumps({"outputs": outputs}).encode()
+    values = (82).to_bytes(8, "little") + bytes(4) + (4).to_bytes(8, "little")
+    headers = {"inference-header-content-length": str(len(head))}
+    assert FORMS["tensor"].read(Reply(200, headers, head + values)) == (82, 4)
+
+
+def test_every_peer_is_pinned_and_no_index_is_named() -> None:
+    lines = [
+        line for line in REQUIREMENTS.read_text("utf-8").splitlines() if not line.startswith("#")
+    ]
+    names = set()
+    for line in lines:
+        pinned = re.fullmatch(r"([a-z0-9-]+)==[0-9.]+(; .+)?", line)
+        assert pinned, line
+        names.add(pinned.group(1))
+    assert names >= {peer.package for peer in PEERS}
+
+
+def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / MADE_FROM).write_text(REQUIREMENTS.read_text("utf-8"), "utf-8")
+    assert environment(tmp_path) == tmp_path / "bin" / "python"
+    assert [entry.name for entry in tmp_path.iterdir()] == [MADE_FROM]
+
+
+def test_what_is_not_installed_has_no_version() -> None:
+    assert set(versions(Path(sys.executable), ["fastapi", "no-such-package"])) == {"fastapi"}
+
+
+def _row(server: str, most: float, goodput: float, cpu_ms: float) -> dict[str, Any]:
+    latencies = {"p50": 5.0, "p99": 9.0, "refused": 0.25, "failed": 0, "accuracy": 70.5}
+    return {
+        **{"bundle": "tiny fp32", "server": server, "product": server.split(",")[0]},
+        **{
+            "most": most,
+            "most_range": [most, most],
+            "cpu_ms": cpu_ms,
+            "alone_ms": 2.5,
+            "accuracy": 70.0,
+        },
+        **{"goodput": goodput, "open": [{"rate": 300.0, "goodput": goodput, **latencies}]},
+    }
+
+
+ROWS = [
+    _row("Offramp, full depth", 400, 300, 4.0),
+    _row("Offramp, early exit", 600, 500, 2.0),
+    _row("LitServe, one by one", 200, 100, 5.0),
+    _row("LitServe, batches", 100, 250, 8.0),
+]
+
+
+def test_ours_is_compared_with_the_best_layout_in_each_figure() -> None:
+    (line,) = ratios(ROWS)
+    most, goodput, cpu = ("3.00", "2.00"), ("2.00", "1.20"), ("2.50", "1.25")
+    assert line == ["tiny fp32", "LitServe", *most, *goodput, *cpu]
+
+
+def test_the_section_shows_every_figure_and_who_was_left_out() -> None:
+    told = {
+        **{"machine": "a machine", "versions": {"litserve": "1.2"}, "images": "generated"},
+        **{"seconds": 5.0, "rounds": 3, "slo_ms": 100.0, "rows": ROWS},
+        "left_out": {"PyTriton, batches": "not installed"},
+    }
+    text = section(told)
+    assert "| tiny fp32 | LitServe, batches | 300 | 5.0 | 9.0 | 250 | 25% | 0 | 70.50 |" in text
+    assert (
+        "| tiny fp32 | Offramp, early exit | 600 | 600 to 600 | 2.00 | 500 | 2.50 | 70.00 |" in text
+    )
+    assert "Left out: PyTriton, batches (not installed)." in text
+    assert "litserve 1.2" in text
+
+
+def test_medians_are_taken_figure_by_figure() -> None:
+    rounds = [
+        {"most": most, "accuracy": None, "open": [{"rate": 10.0, "p50": p50}]}
+        for most, p50 in ((1.0, 30.0), (3.0, 20.0), (2.0, 70.0))
+    ]
+    assert comparison.medians(rounds) == {
+        **{"most": 2.0, "most_range": [1.0, 3.0], "accuracy": None},
+        "open": [{"rate": 10.0, "p50": 30.0}],
+    }
+
+
+def test_the_docs_have_room_for_the_figures() -> None:
+    text = (ROOT / "docs" / "peers.md").read_text("utf-8")
+    assert END in text.split("<!-- benchmark: peers -->\n")[1]

@@ -1,0 +1,111 @@
+"""The tutorial's commands do what it says, as they stand, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exports.bundle.reader import read_manifest
+from tests.servers import started
+from training.checkpoint import load_checkpoint
+from training.recipes.files import load_recipe
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "docs" / "your-own-pictures.md"
+
+
+def blocks() -> list[str]:
+    """The tutorial's bash blocks."""
+    text = TUTORIAL.read_text("utf-8")
+    return re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Done:
+    """Where the tutorial was followed, and what each of its blocks printed."""
+
+    place: Path
+    printed: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    """Every block run as it stands, in an empty directory beside the examples; the server is left
+    running for the blocks behind it. It listens where OFFRAMP_PORT says: on any free port."""
+    place = tmp_path_factory.mktemp("tutorial")
+    (place / "examples").symlink_to(ROOT / "examples")
+    *before, serve, ask = blocks()
+    printed = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{_commands(place / 'bin')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OFFRAMP_PORT", "0")
+        for block in before:
+            printed[block] = _run(block, place)
+        with started(["bash", "-c", serve], place) as server:
+            assert "http://127.0.0.1:8000" in ask
+            printed[ask] = _run(ask.replace("http://127.0.0.1:8000", server.url), place)
+    yield Done(place, printed)
+    shutil.rmtree(place)
+
+
+def _commands(folder: Path) -> Path:
+    """A directory with the commands `offramp` and `python` of this checkout and environment."""
+    folder.mkdir()
+    for name, arguments in (("offramp", "-m offramp.cli"), ("python", "")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        script.chmod(0o755)
+    return folder
+
+
+def _run(block: str, place: Path) -> str:
+    finished = subprocess.run(
+        ["bash", "-ec", block], cwd=place, capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert finished.returncode == 0, f"{block}{finished.stdout}{finished.stderr}"
+    return finished.stdout
+
+
+def test_three_commands_lead_from_a_folder_to_a_server() -> None:
+    commands = [line.split()[:2] for block in blocks() for line in block.splitlines()]
+    own = [command[1] for command in commands if command[0] == "offramp"]
+    assert own == ["train", "export", "classify", "serve"]
+
+
+def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: Done) -> None:
+    (printed,) = (text for block, text in done.printed.items() if "train" in block)
+    recipe = load_recipe(str(done.place / "runs" / "photos.toml"))
+    assert "288 training pictures in 3 classes" in printed
+    assert "recipe: runs/photos.toml" in printed
+    assert f"{recipe.train.epochs} epochs" in printed
+    assert load_checkpoint(done.place / "runs" / "photos")[1].recipe == recipe
+    tutorial = TUTORIAL.read_text("utf-8")
+    for line in printed.splitlines():
+        if line.startswith("- "):
+            assert line in tutorial, "the tutorial shows another choice"
+
+
+def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(done: Done) -> None:
+    manifest = read_manifest(done.place / "shapes")
+    assert manifest.labels == ("circle", "square", "triangle")
+    assert (manifest.input.height, manifest.input.width) == (32, 32)
+    assert manifest.provenance.test_default.accuracy > 75
+    assert manifest.provenance.recipe["data"]["path"] == "photos"
+
+
+def test_the_command_line_and_the_server_answer_alike(done: Done) -> None:
+    (classified,) = (text for block, text in done.printed.items() if "classify photos" in block)
+    (answer,) = (text for block, text in done.printed.items() if "curl" in block)
+    (prediction,) = json.loads(answer)["predictions"]
+    assert f": {prediction['label']} " in classified
+    assert prediction["exits"] == 4

@@ -1,0 +1,221 @@
+"""One graph answers as the engine does, on any ONNX host."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from exports.bundle.errors import ExportError
+from exports.bundle.policy import Combine, Measure, Mode, Policy
+from exports.bundle.reader import Bundle, load_bundle
+from exports.bundle.runner import StageRunner
+from exports.embedded import embedded
+from exports.graphs.onnx_tools import exit_graph
+from exports.graphs.routed import routed_graph
+from serving.inference.engine import Engine
+from tests.serving.tiny_bundle import EXITS, SIZE, stage_bytes, write_tiny_bundle
+from training.data.dataset import load_dataset
+from training.recipes.schema import DataRecipe
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
+# Both add the same float32 numbers in another order: a confidence this near to its threshold may fall
+# on either side of it.
+TIE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("routed") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Bundle) -> Engine:
+    return Engine(tiny)
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    """From dark to bright, so that the network is sure of some and not of others."""
+    noise = np.random.default_rng(7).integers(0, 256, (40, SIZE, SIZE, 3))
+    return (noise * np.linspace(0.05, 1, 40)[:, None, None, None]).astype(np.uint8)
+
+
+def opened(graph: bytes | Path) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def differences(
+    session: ort.InferenceSession,
+    engine: Engine,
+    policy: Policy,
+    images: NDArray[np.uint8],
+    batch: int,
+) -> tuple[int, int, float, float]:
+    """How many exits and classes differ, the largest differences of a probability and of a confidence."""
+    exits = classes = 0
+    probability = confidence = 0.0
+    thresholds = np.array(policy.thresholds, np.float32)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        expected = engine.classify(part, policy)
+        p, e, c = session.run(None, {"image": part, "thresholds": thresholds})
+        exits += int((e != [one.exit for one in expected]).sum())
+        classes += int((p.argmax(1) != [one.index for one in expected]).sum())
+        meant = np.stack([one.probabilities for one in expected])
+        probability = max(probability, float(np.abs(p - meant).max()))
+        confidence = max(confidence, float(np.abs(c - [one.confidence for one in expected]).max()))
+    return exits, classes, probability, confidence
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("measure", get_args(Measure))
+@pytest.mark.parametrize("combine", get_args(Combine))
+@pytest.mark.parametrize("max_exit", [2, EXITS])
+def test_every_kind_of_policy_answers_as_the_engine(
+    tiny: Bundle,
+    engine: Engine,
+    images: NDArray[np.uint8],
+    mode: Mode,
+    measure: Measure,
+    combine: Combine,
+    max_exit: int,
+) -> None:
+    # Modes other than early exit are thresholds that are never reached.
+    thresholds = (0.6, 0.5) if mode == "early_exit" else (2.0, 2.0)
+    policy = Policy(
+        mode=mode, measure=measure, combine=combine, thresholds=thresholds, max_exit=max_exit
+    )
+    session = opened(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
+    for batch in (1, 40):
+        exits, classes, probability, confidence = differences(
+            session, engine, policy, images, batch
+        )
+        assert (exits, classes) == (0, 0)
+        assert max(probability, confidence) < TIE
+
+
+@given(
+    thresholds=st.tuples(*[st.sampled_from([0.0, 0.2, 0.45, 0.7, 0.93, 1.5])] * 2),
+    chosen=st.lists(st.integers(0, 39), max_size=12),
+)
+def test_any_thresholds_and_any_batch_even_an_empty_one(
+    tiny: Bundle,
+    engine: Engine,
+    images: NDArray[np.uint8],
+    routed: ort.InferenceSession,
+    thresholds: tuple[float, float],
+    chosen: list[int],
+) -> None:
+    policy = tiny.policy.model_copy(update={"thresholds": thresholds})
+    feeds = {"image": images[chosen], "thresholds": np.array(thresholds, np.float32)}
+    probabilities, exits, confidence = routed.run(None, feeds)
+    expected = engine.classify(images[chosen], policy)
+    assert list(exits) == [one.exit for one in expected]
+    assert probabilities.shape == (len(chosen), 7)
+    assert confidence == pytest.approx([one.confidence for one in expected], abs=TIE)
+
+
+@pytest.fixture(scope="module")
+def routed(tiny: Bundle) -> ort.InferenceSession:
+    return opened(routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling))
+
+
+def test_no_sample_need_reach_the_end(
+    routed: ort.InferenceSession, images: NDArray[np.uint8]
+) -> None:
+    """The stages behind the first then run on batches of no row."""
+    for thresholds, exit_ in (([0, 0], 1), ([2, 0], 2), ([2, 2], 3), ([np.inf, np.nan], 3)):
+        feeds = {"image": images, "thresholds": np.array(thresholds, np.float32)}
+        assert set(routed.run(["exit"], feeds)[0]) == {exit_}
+
+
+def test_routing_needs_no_loop_and_no_branch() -> None:
+    graph = onnx.load(embedded() / "routed.onnx").graph
+    kinds = {node.op_type for node in graph.node}
+    assert not kinds & {"Loop", "If", "Scan"}
+    assert not any(
+        attribute.HasField("g") or attribute.graphs
+        for node in graph.node
+        for attribute in node.attribute
+    )
+    assert {"Compress", "ScatterND"} <= kinds
+
+
+@pytest.mark.parametrize("exit_", range(1, EXITS + 1))
+def test_an_exit_graph_gives_its_exits_logits(
+    tiny: Bundle, images: NDArray[np.uint8], exit_: int
+) -> None:
+    content = exit_graph(tiny.stages, exit_)
+    (logits,) = opened(content).run(["logits"], {"image": images})
+    expected = StageRunner(tiny.stages).logits(images)[exit_ - 1]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    heads = [n for n in onnx.load_from_string(content).graph.node if n.op_type == "MatMul"]
+    assert len(heads) == 1
+
+
+def test_stages_of_different_opsets_are_refused(tiny: Bundle) -> None:
+    other = onnx.load_from_string(stage_bytes(2))
+    other.opset_import[0].version = 18
+    mixed = (tiny.stages[0], other.SerializeToString(), tiny.stages[2])
+    with pytest.raises(ExportError, match="different ONNX opsets"):
+        routed_graph(mixed, tiny.policy, tiny.manifest.scaling)
+
+
+def test_the_example_needs_onnxruntime_alone(
+    tiny: Bundle, engine: Engine, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """A script that knows nothing of Offramp, in a process of its own, from another directory."""
+    imports = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+        for node in ast.walk(ast.parse(EXAMPLE.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert imports == {"__future__", "json", "sys", "pathlib", "numpy", "onnxruntime"}
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in ("manifest.json", "policy.json"):
+        (bundle / name).write_bytes((tiny.path / name).read_bytes())
+    graph = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
+    (bundle / "routed.onnx").write_bytes(graph)
+    np.save(tmp_path / "images.npy", images)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "bundle", "images.npy"],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in done.stdout.splitlines()]
+    expected = engine.classify(images, tiny.policy)
+    labels = json.loads((bundle / "manifest.json").read_text())["labels"]
+    assert [(r[0], int(r[2])) for r in rows] == [(labels[e.index], e.exit) for e in expected]
+    assert [float(r[1]) for r in rows] == pytest.approx([e.confidence for e in expected], abs=TIE)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_the_embedded_file_answers_as_the_engine_on_the_test_set(
+    cifar_root: Path, batch: int
+) -> None:
+    """All 10,000 images in batches, and a share of them alone."""
+    bundle = load_bundle(embedded())
+    images = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test.images
+    images = images if batch > 1 else images[::20]
+    session = opened(embedded() / "routed.onnx")
+    exits, classes, probability, confidence = differences(
+        session, Engine(bundle), bundle.policy, images, batch
+    )
+    assert (exits, classes) == (0, 0)
+    assert max(probability, confidence) < TIE

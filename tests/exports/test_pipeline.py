@@ -1,0 +1,154 @@
+"""An export equals its network, or it does not happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from exports.bundle.errors import ExportError
+from exports.bundle.policy import simulate
+from exports.bundle.reader import load_bundle, load_table
+from exports.bundle.runner import StageRunner
+from exports.embedded import embedded
+from exports.graphs.stages import StageGraph, export_stages
+from exports.pipeline import export_bundle
+from exports.tuning.certificate import halves
+from exports.tuning.scaling import fit_scaling
+from exports.tuning.select import default_policy
+from exports.verify import verify
+from training.checkpoint import load_checkpoint
+from training.data.dataset import Split, load_dataset
+from training.models.multi_exit import Normalize, build_network
+from training.recipes.schema import DataRecipe
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    test: Split = load_dataset(DataRecipe(name="digits", held_out=1), Path("unused")).test
+    return test.images[:140]
+
+
+def test_the_stages_agree_with_torch_in_batches_of_one_and_seven(
+    workplace: Path, images: np.ndarray
+) -> None:
+    network, config = load_checkpoint(workplace / "runs" / "digits-oto")
+    runner = StageRunner(load_bundle(workplace / "digits").stages)
+    assert verify(runner, network, Normalize(config.mean, config.std), images) < 1e-3
+
+
+def test_a_vgg_for_64_pixels_agrees_with_torch(images: np.ndarray) -> None:
+    network = build_network("vgg8", 4, 10, exits=[3, 4], heads="conv").eval()
+    normalize = Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    large = images[:14].repeat(4, axis=1).repeat(4, axis=2)
+    graphs = export_stages(network, normalize, (64, 64))
+    assert [graph.feature_shape for graph in graphs] == [(16, 16, 16), None]
+    assert verify(StageRunner([g.onnx for g in graphs]), network, normalize, large) < 1e-3
+
+
+@pytest.mark.parametrize("exit_", [1, 2, 3, 4])
+def test_a_difference_at_any_exit_is_refused(
+    workplace: Path, images: np.ndarray, exit_: int
+) -> None:
+    network, config = load_checkpoint(workplace / "runs" / "digits-oto")
+    runner = StageRunner(load_bundle(workplace / "digits").stages)
+    with torch.no_grad():
+        next(network.heads[exit_ - 1].parameters()).mul_(1.5)
+    with pytest.raises(ExportError, match=f"exit {exit_} .* no bundle was written"):
+        verify(runner, network, Normalize(config.mean, config.std), images)
+
+
+def test_a_flipped_class_within_the_tolerance_is_refused(images: np.ndarray) -> None:
+    class Undecided(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.tensor([[0.0, 1e-4]]).repeat(len(x), 1)]
+
+    class Other(StageRunner):
+        def __init__(self) -> None:
+            pass
+
+        def logits(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+            return np.tile(np.float32([1e-4, 0.0]), (1, len(images), 1))
+
+    with pytest.raises(ExportError, match="predicts another class"):
+        verify(Other(), Undecided(), Normalize((0, 0, 0), (1, 1, 1)), images)  # type: ignore[arg-type]
+
+
+def test_an_existing_target_is_left_alone(workplace: Path, tmp_path: Path) -> None:
+    target = tmp_path / "taken"
+    target.mkdir()
+    (target / "mine.txt").write_text("keep")
+    with pytest.raises(ExportError, match="exists already"):
+        export_bundle(workplace / "runs" / "digits-oto", target, data_root=tmp_path)
+    assert (target / "mine.txt").read_text() == "keep"
+
+
+def test_a_failed_export_leaves_nothing(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    bundle = load_bundle(workplace / "digits")
+    graphs = [
+        StageGraph(onnx, entry.macs, entry.params, entry.feature_shape)
+        for onnx, entry in zip(bundle.stages, bundle.manifest.exits, strict=True)
+    ]
+    monkeypatch.setattr("exports.graphs.stages.export_stages", lambda *_: graphs)  # seconds faster
+    monkeypatch.setattr("exports.pipeline.model_card", full)
+    with pytest.raises(OSError, match="No space"):
+        export_bundle(workplace / "runs" / "digits-oto", tmp_path / "b", data_root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_shows_every_exit(digits_bundle: Path) -> None:
+    manifest = load_bundle(digits_bundle).manifest
+    card = (digits_bundle / "README.md").read_text()
+    for entry in manifest.exits:
+        assert f"{entry.test.single:.2f}" in card
+    assert f"{manifest.provenance.test_default.accuracy:.2f} %" in card
+
+
+def test_a_split_too_small_for_a_certificate_gives_a_policy_that_says_so(workplace: Path) -> None:
+    """The digits' held-out split is too small for a promise of half a point."""
+    bundle = load_bundle(workplace / "digits")
+    manifest = bundle.manifest
+    assert bundle.policy.certificate is None
+    table = load_table(bundle.path, manifest)
+    costs = [entry.macs for entry in manifest.exits]
+    policy, said = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
+    assert policy == bundle.policy
+    assert said.startswith("The default policy is not certified")
+
+
+def test_temperatures_and_weights_have_not_seen_what_is_certified_on(workplace: Path) -> None:
+    bundle = load_bundle(workplace / "digits")
+    table = load_table(bundle.path, bundle.manifest)
+    first, _ = halves(len(table.labels))
+    assert fit_scaling(table.take(first)) == bundle.manifest.scaling
+
+
+def test_the_files_hold_no_path_of_the_machine_that_wrote_them(digits_bundle: Path) -> None:
+    here = str(Path(__file__).parents[2]).encode()
+    for file in digits_bundle.iterdir():
+        content = file.read_bytes()
+        assert here not in content, file
+        assert b"site-packages" not in content, file
+
+
+def test_the_embedded_bundle_is_as_accurate_as_it_says(cifar_root: Path) -> None:
+    """All 10,000 test images through the embedded stages, as its manifest and card report them."""
+    bundle = load_bundle(embedded())
+    test = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test
+    logits = StageRunner(bundle.stages).logits(test.images)
+    for entry, own in zip(bundle.manifest.exits, logits, strict=True):
+        assert 100 * (own.argmax(1) == test.labels).mean() == pytest.approx(
+            entry.test.single, abs=0.03
+        )
+    outcome = simulate(bundle.policy, logits, bundle.manifest.scaling)
+    stated = bundle.manifest.provenance.test_default
+    assert 100 * outcome.accuracy(test.labels) == pytest.approx(stated.accuracy, abs=0.03)
+    costs = [entry.macs for entry in bundle.manifest.exits]
+    assert outcome.mean_cost(costs) == pytest.approx(stated.mean_macs, rel=1e-3)

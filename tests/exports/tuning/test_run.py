@@ -1,0 +1,234 @@
+"""`offramp tune` reaches its goal, says what it knows, and writes the policy or nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from exports.bundle.policy import simulate
+from exports.bundle.reader import load_table, read_manifest, read_policy
+from exports.embedded import embedded
+from exports.tuning.select import Data, confirmed
+from tests.commands import call
+from tests.serving.tiny_bundle import write_tiny_bundle
+
+# The command in an environment without the extra train.
+LIGHT = """
+import sys
+
+class Absent:
+    names = "torch torchvision onnx onnxscript matplotlib sklearn scipy safetensors".split()
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from offramp.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the embedded bundle."""
+    return Path(shutil.copytree(embedded(), tmp_path / "bundle"))
+
+
+def tuned(bundle: Path, *arguments: object) -> dict[str, Any]:
+    """The JSON of `offramp tune`."""
+    file = bundle.parent / "out.json"
+    done = call("tune", bundle, "--json", file, *arguments)
+    assert done.code == 0, done.err
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> None:
+    done = call("tune", bundle)
+    assert done.code == 0, done.err
+    assert "With probability 95 %, the accuracy is at most 0.5 points below" in done.out
+    assert done.out.endswith(f"Written to {bundle / 'policy.json'}.\n")
+    manifest = read_manifest(bundle)
+    policy = read_policy(bundle, manifest)
+    assert policy.certificate is not None
+    table = load_table(bundle, manifest)
+    assert confirmed(policy, Data.of(table, manifest.scaling, manifest.calibration.sha256))
+    assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in embedded().iterdir())
+
+
+def test_the_json_tells_what_the_policy_does(bundle: Path) -> None:
+    found = tuned(bundle, "--max-accuracy-drop", "1")
+    manifest = read_manifest(bundle)
+    policy = read_policy(bundle, manifest)
+    assert policy.certificate is None
+    assert found["chosen"]["policy"] == json.loads(policy.model_dump_json())
+    assert found["written"] is True
+    table = load_table(bundle, manifest)
+    data = Data.of(table, manifest.scaling, manifest.calibration.sha256)
+    figures = data.second.evaluate(policy)
+    assert found["chosen"]["accuracy"] == pytest.approx(100 * figures.accuracy, abs=1e-3)
+    assert found["chosen"]["exit_shares"] == pytest.approx(figures.shares, abs=1e-5)
+    whole = simulate(policy, table.logits, manifest.scaling)
+    assert found["chosen"]["accuracy"] == pytest.approx(100 * whole.accuracy(table.labels), abs=3)
+    ensemble = found["others"]["ensemble of all"]
+    assert (ensemble["drop"], ensemble["speed_up"]) == (0, 1)
+    assert found["chosen"]["speed_up"] > 1.2
+    costs = [row["mean_macs"] for row in found["frontier"]]
+    assert len(costs) > 20
+    assert costs[0] < costs[-1]
+    for which in ("single", "running"):
+        assert len(found["calibration"][which]) == 4
+        assert set(found["calibration"][which][0]) == {
+            "temperature",
+            "ece_before",
+            "ece_after",
+            "auroc_before",
+            "auroc_after",
+        }
+
+
+def test_the_table_shows_every_exit_and_calibration(bundle: Path) -> None:
+    done = call("tune", bundle, "--dry-run")
+    for name in (
+        "chosen",
+        "in force before",
+        "ensemble of all",
+        *(f"exit {k}" for k in range(1, 5)),
+    ):
+        assert re.search(rf"^{name}.*\d x ", done.out, re.MULTILINE), name
+    assert "Calibration error (15 bins)" in done.out
+    assert "AUROC" in done.out
+
+
+def test_a_dry_run_writes_no_policy(bundle: Path) -> None:
+    before = (bundle / "policy.json").read_bytes()
+    assert tuned(bundle, "--dry-run")["written"] is False
+    assert (bundle / "policy.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("budget", ["100M", "100M MACs", "0.1G", "100000000"])
+def test_a_budget_in_macs_is_kept_to(bundle: Path, budget: str) -> None:
+    found = tuned(bundle, "--budget", budget, "--dry-run")
+    assert found["goal"] == {"kind": "budget", "value": 1e8, "confidence": None, "unit": "macs"}
+    assert 0.8e8 < found["chosen"]["mean_macs"] < 1.05e8  # kept to on the other half
+
+
+def test_a_budget_in_milliseconds_is_measured_here(bundle: Path) -> None:
+    costs = tuned(bundle, "--cost", "ms", "--dry-run")["costs"]["ms"]
+    assert 0 < costs[0] < costs[1] < costs[2] < costs[3]
+    budget = 10 * costs[3]  # in reach however busy the machine is
+    found = tuned(bundle, "--budget", f"{budget:.3f}ms", "--dry-run")
+    assert found["goal"]["unit"] == "ms"
+    assert found["chosen"]["mean_ms"] <= budget
+    done = call("tune", bundle, "--budget", "0.0001 ms")
+    assert done.refused_in_one_sentence
+    assert "No policy costs 0.0001 ms a sample or less; the cheapest costs" in done.err
+
+
+def test_the_trade_off_is_drawn(bundle: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "tradeoff.png"
+    assert call("tune", bundle, "--picture", picture).code == 0
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG"
+        assert read_manifest(bundle).calibration.sha256[:12] in drawn.text["Source"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-accuracy-drop", "1", "--budget", "9M"], "Give one of"),
+        (["--budget", "9M", "--confidence", "0.9"], "goes with --max-accuracy-drop alone"),
+        (["--confidence", "95"], "between 0.5 and 1, not 95"),
+        (["--max-accuracy-drop", "-1"], "between 0 and 100, not -1"),
+        (["--min-accuracy", "nan"], "between 0 and 100, not nan"),
+        (["--min-accuracy", "99.5"], "No policy is right on 99.5 %"),
+        (["--budget", "fast"], "must be as in 90M"),
+        (["--budget", "0"], "must be as in 90M"),
+        (["--budget", "9M", "--cost", "ms"], "is not in ms, as --cost is"),
+        (["--budget", "1k"], "the cheapest costs 41.95 M MACs"),
+        (["--max-accuracy-drop", "0.01", "--confidence", "0.95"], "would do."),
+        (["--json", "/no/such/place/x.json"], "there is no directory"),
+        (["--json", "."], "it is a directory"),
+        (["--picture", "x.jpg"], "must end in .png"),
+        (["--from", "none.jsonl"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_written(
+    bundle: Path, arguments: list[str], says: str
+) -> None:
+    before = (bundle / "policy.json").read_bytes()
+    done = call("tune", bundle, *arguments)
+    assert done.refused_in_one_sentence, done.err + done.out
+    assert says in done.err
+    assert (bundle / "policy.json").read_bytes() == before
+
+
+def test_a_tampered_table_is_refused(bundle: Path) -> None:
+    with (bundle / "calibration.npz").open("ab") as file:
+        file.write(b"x")
+    done = call("tune", bundle)
+    assert done.refused_in_one_sentence
+    assert "calibration.npz is damaged" in done.err
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_it_tunes_on_logged_requests(bundle: Path, labelled: bool) -> None:
+    manifest = read_manifest(bundle)
+    table = load_table(bundle, manifest)
+    log = bundle.parent / "requests.jsonl"
+    with log.open("w") as file:
+        for i in range(3000):
+            line: dict[str, Any] = {"logits": table.logits[:, i].round(4).tolist()}
+            if labelled:
+                line["label"] = manifest.labels[table.labels[i]]
+            file.write(json.dumps(line) + "\n")
+    found = tuned(bundle, "--from", log, "--max-accuracy-drop", "2", "--confidence", "0.9")
+    certificate = read_policy(bundle, manifest).certificate
+    assert certificate is not None
+    target = "labels" if labelled else "agreement"
+    assert certificate.target == found["source"]["target"] == target
+    assert certificate.samples == 1500
+    assert (found["calibration"]["single"] is not None) == labelled
+    if not labelled:
+        assert certificate.method == "clopper-pearson"
+        assert found["others"]["ensemble of all"]["accuracy"] == 100
+        assert "at most 2 % of the answers are not the ensemble's" in certificate.sentence
+
+
+def test_a_full_disk_keeps_the_old_policy(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = (bundle / "policy.json").read_bytes()
+    monkeypatch.setattr("os.fsync", full)
+    done = call("tune", bundle)
+    assert done.code == 2
+    assert "No space left" in done.err
+    assert (bundle / "policy.json").read_bytes() == before
+    assert not list(bundle.glob("*.part"))
+
+
+def test_it_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+
+    def light(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", LIGHT, "tune", str(bundle), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = light("--budget", "1M", "--cost", "macs")
+    assert done.returncode == 0, done.stderr
+    assert light("--max-accuracy-drop", "50", "--cost", "ms").returncode == 0
+    done = light("--picture", tmp_path / "x.png")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "offramp: matplotlib is not installed; install it with: pip install 'offramp[train]'\n"
+    )

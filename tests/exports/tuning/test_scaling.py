@@ -1,0 +1,71 @@
+"""Temperatures calibrate, weights are the likeliest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exports.bundle.policy import running_ensemble, softmax
+from exports.bundle.reader import Table
+from exports.tuning.scaling import fit_scaling, fit_temperature, fit_weights, full_depth_accuracy
+
+
+def table(count: int = 3000, seed: int = 0) -> Table:
+    """Three exits that see the truth ever more clearly."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count)
+    truth = np.eye(10)[labels]
+    logits = [truth * s + rng.normal(size=(count, 10)) for s in (1.5, 2.5, 3.5)]
+    return Table(np.stack(logits).astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=3, size=(20000, 6)).astype(np.float32)
+    probabilities = softmax(logits / np.float32(temperature))
+    labels = (probabilities.cumsum(1) > rng.random((20000, 1))).argmax(1)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_scaling_has_one_weight_and_two_temperatures_per_exit() -> None:
+    scaling = fit_scaling(table())
+    assert len(scaling.temperatures) == len(scaling.running_temperatures) == 3
+    assert sum(scaling.weights) == pytest.approx(1, abs=1e-3)
+    assert scaling.running_temperatures[0] == scaling.temperatures[0]
+
+
+def test_the_weights_that_made_the_labels_are_found() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=2, size=(3, 20000, 6)).astype(np.float32)
+    probabilities = softmax(np.tensordot(np.float32([0.2, 0.5, 0.9]), logits, 1))
+    labels = (probabilities.cumsum(1) > rng.random((20000, 1))).argmax(1)
+    assert fit_weights(logits, labels) == pytest.approx((0.125, 0.3125, 0.5625), abs=0.02)
+
+
+def test_an_exit_that_knows_nothing_or_less_still_has_a_weight() -> None:
+    data = table()
+    misleading = Table(np.concatenate([-data.logits[:1], data.logits]), data.labels)
+    weights = fit_weights(misleading.logits, data.labels)
+    assert min(weights) == weights[0] > 0
+    assert weights[0] == pytest.approx(0.02 * max(weights), abs=1e-3)
+
+
+def test_fitted_weights_are_at_least_as_likely_as_equal_ones() -> None:
+    data = table()
+
+    def loss(weights: tuple[float, ...]) -> float:
+        mixed = np.tensordot(np.float32(weights), data.logits, 1)
+        temperature = fit_temperature(mixed, data.labels)
+        p = softmax(mixed / np.float32(temperature))
+        return float(-np.log(p[np.arange(len(data.labels)), data.labels]).mean())
+
+    assert loss(fit_weights(data.logits, data.labels)) <= loss((1 / 3,) * 3) + 1e-6
+
+
+def test_full_depth_is_the_better_of_the_last_exit_and_the_ensemble() -> None:
+    data = table()
+    scaling = fit_scaling(data)
+    ensemble = running_ensemble(list(data.logits), 3, scaling.weights)
+    accuracies = [(z.argmax(1) == data.labels).mean() for z in (data.logits[-1], ensemble)]
+    assert full_depth_accuracy(data, scaling) == max(accuracies)

@@ -1,0 +1,163 @@
+"""One line of JSON for every request."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from starlette.types import Scope
+
+from serving.api.access_log import MOST_WAITING, AccessLog
+from serving.api.app import create_app
+from serving.settings import Settings
+from tests.servers import SERVE, started
+from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
+from tests.serving.conftest import Client, lifespan_of
+
+
+def logged(settings: Settings, ask: Any) -> list[dict[str, Any]]:
+    """The lines written while `ask` talks to a server of `settings`."""
+    stream = io.BytesIO()
+    app: FastAPI = create_app(settings.model_copy(update={"access_log": True}), access=stream)
+    with lifespan_of(app) as client:
+        ask(client)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_tells_what_was_answered_and_how_long_it_took(
+    settings: Settings, pngs: list[bytes]
+) -> None:
+    def ask(client: Client) -> None:
+        body = as_json(pngs[:3])
+        client.post(f"{CLASSIFY}?threshold=0", **body, headers={"X-Request-ID": "abc"})
+
+    before = datetime.now(UTC)
+    (line,) = logged(settings, ask)
+    assert before <= datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
+    timing = line.pop("timing_ms")
+    assert list(timing) == ["decode", "queue", "compute", "total"]
+    assert 0 < timing["total"] <= line.pop("duration_ms")
+    assert line == {
+        "request_id": "abc",
+        "client": "127.0.0.1",
+        "method": "POST",
+        "path": CLASSIFY,
+        "status": 200,
+        "model": "tiny",
+        "exits": [1, 1, 1],
+    }
+
+
+def test_errors_are_logged_with_their_code_and_probes_only_if_they_fail(
+    settings: Settings, pngs: list[bytes]
+) -> None:
+    def ask(client: Client) -> None:
+        client.get("/livez")
+        client.get("/metrics")
+        client.post(CLASSIFY, **as_raw(b"text"))
+        client.get("/nowhere?key=secret")
+        client.app.state.service.drain()
+        client.get("/readyz")
+
+    lines = logged(settings, ask)
+    assert [(line["path"], line["status"], line["code"]) for line in lines] == [
+        (CLASSIFY, 400, "invalid_image"),
+        ("/nowhere", 404, "not_found"),
+        ("/readyz", 503, "draining"),
+    ]
+    assert lines[0]["model"] == "tiny"
+    assert "secret" not in json.dumps(lines)
+
+
+def test_without_the_setting_nothing_is_written(settings: Settings, pngs: list[bytes]) -> None:
+    stream = io.BytesIO()
+    with lifespan_of(create_app(settings, access=stream)) as client:
+        client.post(CLASSIFY, **as_raw(pngs[0]))
+    assert stream.getvalue() == b""
+
+
+def test_the_command_prints_the_lines_on_stdout(
+    tmp_path: Path, bundle_path: Path, pngs: list[bytes]
+) -> None:
+    with started([*SERVE, str(bundle_path), "--access-log"], tmp_path) as server:
+        for _ in range(5):
+            httpx.post(f"{server.url}{CLASSIFY}", **as_raw(pngs[0]))
+        assert server.terminate() == 0
+        time.sleep(0.2)
+        lines = [json.loads(line) for line in server.printed if line.startswith("{")]
+    assert [(line["path"], line["status"]) for line in lines] == 5 * [(CLASSIFY, 200)]
+
+
+class Blocked(io.RawIOBase):
+    """A reader that has stopped reading."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def write(self, content: Any) -> int:
+        assert self.opened.wait(20)
+        return len(content)
+
+
+def test_a_reader_that_stops_reading_holds_up_nothing() -> None:
+    stream = Blocked()
+    journal = AccessLog(stream)  # type: ignore[arg-type]
+    scope: Scope = {"type": "http", "path": "/", "method": "GET", "client": None}
+    began = time.monotonic()
+    for _ in range(MOST_WAITING + 500):
+        journal.finished(scope, "id", 200, 0.001)
+    assert time.monotonic() - began < 5
+    stream.opened.set()
+    journal.close(20)
+
+
+def test_a_reader_that_leaves_ends_the_log_and_not_the_server(
+    tmp_path: Path, bundle_path: Path, pngs: list[bytes]
+) -> None:
+    process = subprocess.Popen(
+        [*SERVE, str(bundle_path), "--access-log"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split(" at ")[1].split()[0]
+        while "image/jpeg" not in process.stdout.readline():
+            pass
+        process.stdout.close()
+        for _ in range(3):
+            assert httpx.post(f"{url}{CLASSIFY}", **as_raw(pngs[0])).status_code == 200
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(20) in (0, 120)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_nothing_of_opentelemetry_is_imported_unless_asked_for(bundle_path: Path) -> None:
+    code = (
+        "import sys; from serving.api.app import create_app; from serving.settings import Settings;"
+        f"create_app(Settings(bundles=({str(bundle_path)!r},)));"
+        "print([m for m in sys.modules if m.startswith(('opentelemetry.sdk', 'opentelemetry.inst'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_address_of_kilobytes_is_cut(settings: Settings) -> None:
+    (line,) = logged(settings, lambda client: client.get("/" + "x" * 50_000))
+    assert len(line["path"]) == 1024

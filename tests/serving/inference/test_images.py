@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exports.bundle.manifest import InputSpec
+from serving.errors import InvalidImageError
+from serving.inference.images import decode
+from tests.serving.conftest import encode
+
+SPEC = InputSpec(height=16, width=16)
+LIMIT = 1_000_000
+
+
+def flat(mode: str, colour: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 10)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (ihdr, idat, b"IEND")
+    )
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_an_image_of_the_inputs_size_is_passed_bit_exact(kind: str, options: dict) -> None:
+    image = noise(16, 16)
+    found = decode(encode(image, kind, **options), SPEC, LIMIT)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(image))
+
+
+def test_a_jpeg_of_the_inputs_size_is_passed_as_decoded() -> None:
+    content = encode(noise(16, 16), "JPEG")
+    expected = np.asarray(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(decode(content, SPEC, LIMIT), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (flat("L", 77), "PNG", (77, 77, 77)),
+        (flat("L", 77), "JPEG", (77, 77, 77)),
+        (flat("1", 1), "PNG", (255, 255, 255)),
+        (flat("I;16", 0x8000), "PNG", (128, 128, 128)),
+        (flat("P", 0), "PNG", (0, 0, 0)),
+        (flat("RGBA", (200, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (flat("RGBA", (0, 0, 0, 51)), "PNG", (204, 204, 204)),
+        (flat("RGBA", (10, 20, 30, 255)), "WEBP", (10, 20, 30)),
+        (flat("LA", (0, 0)), "PNG", (255, 255, 255)),
+        (flat("CMYK", (0, 255, 255, 0)), "JPEG", (254, 0, 0)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_every_colour_mode_becomes_what_people_see(
+    image: Image.Image, kind: str, expected: tuple[int, int, int]
+) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(encode(image, kind, **options), SPEC, LIMIT)
+    assert found.shape == (16, 16, 3)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2)
+
+
+def png_of(bits: int, colour: int, row: bytes, clear: bytes = b"") -> bytes:
+    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write; `clear` is what
+    is transparent in it, if anything is."""
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress((b"\0" + row) * 16)
+    trns = (b"tRNS" + clear,) if clear else ()
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (ihdr, *trns, idat, b"IEND")
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixel", "expected"),
+    [
+        (16, 2, struct.pack(">3H", 0x1000, 0x8000, 0xFFFF), (16, 128, 255)),
+        (16, 6, struct.pack(">4H", 0x1000, 0x8000, 0xFFFF, 0xFFFF), (16, 128, 255)),
+        (16, 6, struct.pack(">4H", 0x1000, 0x8000, 0xFFFF, 0), (255, 255, 255)),
+        (16, 4, struct.pack(">2H", 0x4000, 0xFFFF), (64, 64, 64)),
+        (16, 4, struct.pack(">2H", 0x4000, 0), (255, 255, 255)),
+    ],
+    ids=["rgb", "rgba", "clear rgba", "grey and alpha", "clear grey"],
+)
+def test_sixteen_bits_a_channel_are_scaled(
+    bits: int, colour: int, pixel: bytes, expected: tuple[int, int, int]
+) -> None:
+    found = decode(png_of(bits, colour, pixel * 16), SPEC, LIMIT)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1)
+
+
+@pytest.mark.parametrize(("bits", "row"), [(1, b"\xff" * 2), (2, b"\xff" * 4), (4, b"\xff" * 8)])
+def test_less_than_eight_bits_a_pixel_are_scaled(bits: int, row: bytes) -> None:
+    assert (decode(png_of(bits, 0, row), SPEC, LIMIT) == 255).all()
+    assert (decode(png_of(bits, 0, b"\0" * len(row)), SPEC, LIMIT) == 0).all()
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_is_read_as_browsers_do(adobe: bool) -> None:
+    # Photoshop stores the absence of ink and says so in an APP14 segment; everybody does the same.
+    content = encode(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
+    at = content.index(b"Adobe") - 4
+    assert content[at : at + 2] == b"\xff\xee"
+    if not adobe:
+        content = content[:at] + content[at + 16 :]
+    found = decode(content, SPEC, LIMIT)
+    np.testing.assert_allclose(found, np.broadcast_to((255, 0, 0), found.shape), atol=3)
+
+
+def test_a_palette_with_half_transparency_is_laid_on_white() -> None:
+    image = flat("P", 0)
+    image.putpalette([0, 0, 0])
+    content = encode(image, transparency=bytes([51]))
+    assert (decode(content, SPEC, LIMIT) == 204).all()
+
+
+def test_a_transparent_grey_is_laid_on_white() -> None:
+    assert (decode(encode(flat("L", 7), transparency=7), SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "transparent"), [("RGB", (7, 8, 9), (7, 8, 9)), ("I;16", 700, 700)]
+)
+def test_a_transparent_colour_is_laid_on_white(
+    mode: str, colour: object, transparent: object
+) -> None:
+    content = encode(flat(mode, colour), transparency=transparent)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixels", "clear"),
+    [
+        (2, 0, b"\x55" * 4, b"\0\x01"),
+        (4, 0, b"\x55" * 8, b"\0\x05"),
+        (16, 2, b"\x12\x34\x23\x45\x34\x56" * 16, b"\x12\x34\x23\x45\x34\x56"),
+    ],
+)
+def test_what_is_transparent_is_told_in_the_files_own_bits(
+    bits: int, colour: int, pixels: bytes, clear: bytes
+) -> None:
+    assert (decode(png_of(bits, colour, pixels, clear), SPEC, LIMIT) == 255).all()
+    other = clear[:-1] + bytes([clear[-1] ^ 2])
+    if bits < 16:
+        assert (decode(png_of(bits, colour, pixels, other), SPEC, LIMIT) < 255).all()
+
+
+def test_tags_that_do_not_matter_do_not_keep_a_picture_from_being_turned() -> None:
+    tags = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0) + struct.pack("<HHI", 0x128, 2, 2) + b"2\0\0\0"
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    image = noise(16, 24)
+    content = encode(image, "WEBP", lossless=True, exif=exif)
+    turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+    np.testing.assert_array_equal(decode(content, InputSpec(height=24, width=16), LIMIT), turned)
+
+
+def test_a_transparent_webp_is_laid_on_white() -> None:
+    content = encode(flat("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+    first, second = flat("RGB", (10, 20, 30)), flat("RGB", (200, 0, 0))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encode(first, kind, save_all=True, append_images=[second], **options)
+    found = decode(content, SPEC, LIMIT)
+    np.testing.assert_array_equal(found, np.asarray(first))
+
+
+def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+    image = flat("P", 0)
+    image.putpalette([10, 20, 30])
+    content = encode(image, transparency=0)
+    assert (decode(content, SPEC, LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_cameras_orientation_is_applied(kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (160, 160), "white")
+    upright.paste("black", (0, 0, 80, 80))
+    undo = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    stored = upright
+    for step in undo.get(orientation, []):
+        stored = stored.transpose(step)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(encode(stored, kind, exif=exif), SPEC, LIMIT)
+    dark = found[..., 0] < 128
+    assert dark[:7, :7].all()
+    assert not dark[9:].any()
+    assert not dark[:, 9:].any()
+
+
+def test_a_turned_jpeg_is_cropped_in_the_upright_frame() -> None:
+    stored = Image.new("RGB", (300, 100), "white")
+    stored.paste("black", (100, 0, 200, 100))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = decode(encode(stored, "JPEG", exif=exif), InputSpec(height=8, width=16), LIMIT)
+    assert found.shape == (8, 16, 3)
+    assert (found < 16).all()
+
+
+def test_center_crop_keeps_the_middle_and_the_aspect() -> None:
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("black", (100, 0, 200, 100))
+    found = decode(encode(image), SPEC, LIMIT)
+    assert (found[:, 1:-1] == 0).all()
+    assert (found < 64).all()
+
+
+def test_stretch_shows_the_whole_picture() -> None:
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("black", (150, 0, 300, 100))
+    found = decode(encode(image), InputSpec(height=16, width=16, resize="stretch"), LIMIT)
+    assert (found[:, :7] == 255).all()
+    assert (found[:, 9:] == 0).all()
+
+
+def test_a_scaled_jpeg_decode_looks_like_a_full_one() -> None:
+    smooth = noise(9, 12).resize((640, 480), Image.Resampling.BICUBIC)
+    by_jpeg = decode(encode(smooth, "JPEG", quality=95), SPEC, LIMIT).astype(int)
+    by_png = decode(encode(smooth), SPEC, LIMIT).astype(int)
+    assert np.abs(by_jpeg - by_png).mean() < 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5), (17, 16)])
+def test_any_shape_becomes_the_inputs(size: tuple[int, int]) -> None:
+    assert decode(encode(noise(*size)), SPEC, LIMIT).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
+    content = encode(noise(64, 64), kind)
+    with pytest.raises(InvalidImageError):
+        decode(content[: int(len(content) * share)], SPEC, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"plain text, not a picture",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\0" * 64,
+        b"\xff\xd8\xff",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        encode(noise(16, 16), "GIF"),
+        encode(noise(16, 16), "TIFF"),
+        encode(noise(16, 16), "BMP"),
+    ],
+    ids=["text", "svg", "zeros", "jpeg magic", "webp magic", "gif", "tiff", "bmp"],
+)
+def test_what_is_not_jpeg_png_or_webp_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidImageError):
+        decode(content, SPEC, LIMIT)
+
+
+def test_an_empty_file_is_refused() -> None:
+    with pytest.raises(InvalidImageError, match="empty"):
+        decode(b"", SPEC, LIMIT)
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (60_000, 60_000)])
+def test_too_many_pixels_are_refused_from_the_header(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImageError, match="pixels"):
+        decode(png_header(*size), SPEC, LIMIT)
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_of_too_many_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImageError, match="65535"):
+        decode(encode(Image.new("L", size)), SPEC, LIMIT)
+
+
+def test_a_turned_16_bit_image_is_scaled_and_upright() -> None:
+    rows = np.repeat(np.array([0xFFFF, 0x4000], dtype=np.uint16), 8)
+    stored = Image.fromarray(np.tile(rows[:, None], (1, 16)))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    found = decode(encode(stored, exif=exif), SPEC, LIMIT)
+    assert (found[:8] == 0x40).all()
+    assert (found[8:] == 0xFF).all()
+
+
+def test_flipped_bytes_never_raise_anything_but_an_invalid_image() -> None:
+    rng = np.random.default_rng(3)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        content = np.frombuffer(encode(noise(32, 32), kind), dtype=np.uint8)
+        for _ in range(60):
+            damaged = content.copy()
+            at = rng.integers(0, len(damaged), 4)
+            damaged[at] = rng.integers(0, 256, 4)
+            try:
+                found = decode(damaged.tobytes(), SPEC, LIMIT)
+            except InvalidImageError:
+                continue
+            assert found.shape == (16, 16, 3)

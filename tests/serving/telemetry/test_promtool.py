@@ -1,0 +1,24 @@
+"""What Prometheus's own checker says of /metrics."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.debian import require
+from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
+from tests.serving.conftest import Client
+
+
+def test_the_metrics_are_as_prometheus_wants_them(client: Client, pngs: list[bytes]) -> None:
+    client.post(CLASSIFY, **as_json(pngs[:4]))
+    client.post(CLASSIFY, **as_raw(b"text"))
+    client.get("/nowhere")
+    done = subprocess.run(
+        [require("prometheus", "promtool"), "check", "metrics"],
+        input=client.get("/metrics").content,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert done.stdout + done.stderr == b""

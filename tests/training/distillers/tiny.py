@@ -1,0 +1,46 @@
+"""Comparators built on tensors small enough to work out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from training.distillers import COMPARATORS
+from training.distillers.base import Comparator
+from training.models.multi_exit import MultiExit, Outputs, build_network
+from training.objectives.criterion import Batch, Setting
+from training.recipes.schema import ComparatorObjective
+
+
+def shown(
+    logits: Tensor, features: Sequence[Tensor] = (), preactivations: Sequence[Tensor] = ()
+) -> Outputs:
+    """What a network with one exit shows of a batch."""
+    return Outputs([logits], list(features), list(preactivations))
+
+
+def vectors(rows: Sequence[Sequence[float]]) -> Tensor:
+    """A map of one position: [N, C, 1, 1]."""
+    return torch.tensor(rows, dtype=torch.float32)[:, :, None, None]
+
+
+def network() -> MultiExit:
+    """A ResNet-10 of four channels with one exit and two classes."""
+    return build_network("resnet10", 4, 2, [4])
+
+
+def comparator(
+    method: str, student: Outputs, teacher: Outputs, labels: Tensor | None = None
+) -> Comparator:
+    """The comparator `method` with its source's weights, for a split with these labels."""
+    objective = ComparatorObjective.model_validate({"method": method})
+    if labels is None:
+        labels = torch.tensor([0, 1])
+    return COMPARATORS[method](objective, student, teacher, Setting(network(), network(), labels))
+
+
+def batch(labels: Sequence[int], index: Sequence[int] | None = None) -> Batch:
+    """A batch of images with these labels, at these places of the split."""
+    return Batch(torch.tensor(labels), torch.tensor(range(len(labels)) if index is None else index))

@@ -1,0 +1,77 @@
+"""What the multi-exit network shows, keeps still, and lets gradients do."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from training.models.cost import count_parameters
+from training.models.multi_exit import MultiExit, build_network
+from training.recipes.schema import CifarNetwork, stages_of
+
+
+def scalar_network() -> MultiExit:
+    """Three stages that pass a single value on, three heads that read it."""
+    stages = [torch.nn.Conv2d(1, 1, 1, bias=False) for _ in range(3)]
+    heads = [torch.nn.Flatten() for _ in range(3)]
+    network = MultiExit(stages, heads, (1, 2, 3))
+    for parameter in network.parameters():
+        torch.nn.init.ones_(parameter)
+    return network
+
+
+def stage_gradients(gradient_equilibrium: bool) -> list[float]:
+    network = scalar_network()
+    seen = network.observe(torch.ones(1, 1, 1, 1), gradient_equilibrium=gradient_equilibrium)
+    torch.stack(seen.logits).sum().backward()
+    return [float(stage.weight.grad) for stage in network.stages]
+
+
+def test_without_equilibrium_a_stage_gets_the_sum_of_the_exits_behind_it() -> None:
+    assert stage_gradients(False) == [3.0, 2.0, 1.0]
+
+
+def test_with_equilibrium_a_stage_gets_their_mean() -> None:
+    assert stage_gradients(True) == [1.0, 1.0, 1.0]
+
+
+def test_features_of_every_stage_are_shown_with_a_head_or_without() -> None:
+    network = build_network("resnet10", 8, 5, exits=[4]).eval()
+    seen = network.observe(torch.randn(2, 3, 16, 16))
+    assert [tuple(f.shape[1:]) for f in seen.features] == [
+        (8, 16, 16),
+        (16, 8, 8),
+        (32, 4, 4),
+        (64, 2, 2),
+    ]
+    assert len(seen.logits) == 1
+    assert seen.embedding.shape == (2, 64)
+
+
+@pytest.mark.parametrize("name", get_args(CifarNetwork))
+def test_preactivations_are_what_the_last_relu_of_each_stage_gets(name: str) -> None:
+    stages = stages_of(name)
+    network = build_network(name, 4, 5, exits=[stages]).eval()
+    seen = network.observe(torch.randn(2, 3, 16, 16), preactivations=True)
+    assert len(seen.preactivations) == stages
+    for before, after in zip(seen.preactivations, seen.features, strict=True):
+        assert before.min() < 0
+        assert torch.equal(before.relu(), after)
+
+
+def test_what_is_frozen_keeps_weights_and_statistics_while_the_rest_learns() -> None:
+    network = build_network("resnet10", 8, 5, exits=[1, 4])
+    network.freeze([network.stages, network.heads[1]])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    torch.stack(network(torch.randn(4, 3, 16, 16))).square().sum().backward()
+    optimizer.step()
+    changed = {n for n, v in network.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed
+    assert all(name.startswith("heads.0.") for name in changed)
+    assert count_parameters(network) > sum(
+        p.numel() for p in network.parameters() if p.requires_grad
+    )

@@ -1,0 +1,96 @@
+"""HSAKD: hierarchical self-supervised augmented knowledge distillation (Yang et al., IJCAI 2021)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from training.distillers.base import Comparator, pair_stages
+from training.models.heads import LinearHead
+from training.models.multi_exit import MultiExit, Outputs
+from training.objectives.criterion import Batch, Setting
+from training.objectives.losses import soft_target
+from training.recipes.schema import ComparatorObjective
+
+
+class HierarchicalAugmented(Comparator):
+    """L_m = T^2 KL(p_T(t) || p_T(s)) + sum_l T^2 KL(p_T(q_l^t) || p_T(q_l^s)), T = 3,
+
+    beside the cross-entropy of the upright images. Divergences are means over the images in all four
+    rotations. q_l [4N, 4C] are the logits of an auxiliary head on stage l for the joint label 4 y + j
+    of class y and rotation j. The student's heads learn with it and are dropped in the end.
+
+    Before the training proper, the teacher's heads learn sum_l CE(4 y + j, q_l) on the frozen teacher.
+    The paper's equations of section 3; all weights 1, T and 100 epochs as in the authors' public code
+    for a frozen teacher.
+
+    A head is, as there, a copy of all the network's later stages with weights of its own, and a
+    linear layer. On the last stage it is a copy of that stage without stride; since the copy takes
+    what the stage takes, a 1x1 convolution comes before it, where the authors widen its first block
+    instead. Their VGG heads tap the blocks 1, 2, 3 and 5 as the stages here do. Heads run in float32.
+    Raises RecipeError for networks of unequal depth.
+    """
+
+    temperature = 3.0
+    preparation = 100
+    rotations = True
+
+    def __init__(
+        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+    ) -> None:
+        super().__init__(objective, student, teacher, setting)
+        pair_stages(objective, student.features, teacher.features)
+        assert setting.teacher is not None
+        self.student_heads = _auxiliary_heads(setting.student, student)
+        self.teacher_heads = _auxiliary_heads(setting.teacher, teacher)
+
+    def prepared(self) -> list[nn.Module]:
+        return [self.teacher_heads]
+
+    def preparing_term(self, student: Outputs | None, teacher: Outputs, batch: Batch) -> Tensor:
+        joint = torch.cat([4 * batch.labels + rotation for rotation in range(4)])
+        losses = [cross_entropy(q, joint) for q in _ask(self.teacher_heads, teacher)]
+        return torch.stack(losses).sum()
+
+    def term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            shown = [teacher.logits[-1], *_ask(self.teacher_heads, teacher)]
+        mimicked = [student.logits[-1], *_ask(self.student_heads, student)]
+        pairs = zip(mimicked, shown, strict=True)
+        return torch.stack([soft_target(s, t, self.temperature) for s, t in pairs]).sum()
+
+
+def _ask(heads: nn.ModuleList, outputs: Outputs) -> list[Tensor]:
+    return [head(x) for head, x in zip(heads, outputs.features, strict=True)]
+
+
+def _auxiliary_heads(network: MultiExit, shown: Outputs) -> nn.ModuleList:
+    """One head for each stage of `network`, with fresh weights; `shown` are outputs of any batch."""
+    classes = 4 * shown.logits[-1].shape[1]
+    *_, before, last = (features.shape[1] for features in shown.features)
+    again = copy.deepcopy(network.stages[-1])
+    again.apply(_without_stride)
+    narrow = [nn.Conv2d(last, before, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+    stages = list(network.stages)
+    bodies = [copy.deepcopy(stages[k:]) for k in range(1, len(stages))]
+    bodies.append([*narrow, again])
+    heads = [nn.Sequential(*body, LinearHead(last, classes)) for body in bodies]
+    return nn.ModuleList(heads).apply(_renew).requires_grad_()
+
+
+def _without_stride(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        module.stride = (1, 1)
+    if isinstance(module, nn.MaxPool2d):
+        module.kernel_size = module.stride = 1
+
+
+def _renew(module: nn.Module) -> None:
+    """Fresh weights, as a new network has them."""
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+        module.reset_parameters()
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,260 @@
+"""Recipes: TOML files that fully determine a training run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
+CifarNetwork = Literal[
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet152",
+    "vgg8",
+    "vgg13",
+    "wrn-16-2",
+    "wrn-40-2",
+]
+TorchvisionNetwork = Literal[
+    "torchvision-resnet18",
+    "torchvision-resnet50",
+    "torchvision-mobilenet-v3",
+    "torchvision-efficientnet-b0",
+]
+HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
+ComparatorName = Literal[
+    "fitnet",
+    "at",
+    "sp",
+    "cc",
+    "vid",
+    "rkd",
+    "pkt",
+    "ab",
+    "ft",
+    "crd",
+    "sskd",
+    "hsakd",
+    "tskd",
+    "afd",
+]
+TORCHVISION = "torchvision-"
+SINGLE_EXIT = ("kd", *(name for name in get_args(ComparatorName) if name != "tskd"))
+
+
+def stages_of(network: str) -> int:
+    """The number of stages of a backbone: three for a wide residual network, else four."""
+    return 3 if network.startswith("wrn") else 4
+
+
+def _all_exits(network: str | None) -> tuple[int, ...]:
+    return tuple(range(1, stages_of(network or "") + 1))
+
+
+def _published_width(network: str | None) -> int | None:
+    name = network or ""
+    if name.startswith(TORCHVISION):
+        return None
+    return 32 if name.startswith("wrn") else 64
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataRecipe(_Table):
+    """Which data, how many training samples are held out for calibration, which augmentation.
+
+    `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
+    its directory, from the data root unless absolute, and the pixels of a side that pictures are
+    brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
+    area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
+    there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
+    square blanked out.
+    """
+
+    name: DataName
+    path: Annotated[str, Field(min_length=1)] | None = None
+    side: Annotated[int, Field(ge=32, le=224)] | None = None
+    held_out: Positive
+    held_out_seed: int = 0
+    scale: tuple[Share, Share] | None = None
+    padding: Annotated[int, Field(ge=0, le=64)] = Field(
+        default_factory=lambda values: 0 if values.get("scale") else 4
+    )
+    flip: bool = True
+    autoaugment: Literal["cifar10", "imagenet"] | None = None
+    cutout: Annotated[int, Field(ge=0)] = 0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for field in ("path", "side"):
+            given = getattr(self, field) is not None
+            if given != (self.name == "folder"):
+                verb = "takes no" if given else "needs a"
+                raise ValueError(f"data set {self.name} {verb} {field}")
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale must be [low, high], with low no larger than high")
+        return self
+
+
+class NetworkRecipe(_Table):
+    """Backbone, channels of its first stage (as published unless given), the stages that carry a head
+    (1-based; all of them unless given) and the design of the heads. torchvision's networks have no
+    `width` to choose."""
+
+    name: CifarNetwork | TorchvisionNetwork
+    width: Annotated[int, Field(ge=4, le=256)] | None = Field(
+        default_factory=lambda values: _published_width(values.get("name"))
+    )
+    exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
+    heads: HeadDesign = "sepconv"
+
+    @model_validator(mode="after")
+    def _exits_increase_to_the_last_stage(self) -> Self:
+        last = stages_of(self.name)
+        if sorted(set(self.exits)) != list(self.exits) or self.exits[-1:] != (last,):
+            raise ValueError(f"exits must increase and end with {last}, the last stage")
+        if self.exits[0] < 1:
+            raise ValueError("exits count from 1")
+        return self
+
+    @model_validator(mode="after")
+    def _width_can_be_chosen(self) -> Self:
+        if (self.width is None) != self.name.startswith(TORCHVISION):
+            verb = "needs a" if self.width is None else "has its own width: leave out"
+            raise ValueError(f"{self.name} {verb} width")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The backbone in a few words."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
+
+
+class ExitObjective(_Table):
+    """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
+    training/objectives/losses.py. `exit_weights` are all 1 unless given."""
+
+    method: Literal["cross_entropy", "kd", "self_distillation", "mskd", "oto"]
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    exit_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    gradient_equilibrium: bool = False
+
+
+class ComparatorObjective(_Table):
+    """A comparator's objective, gamma CE + alpha KD + beta L_m (training/distillers/base.py), and the
+    epochs it is prepared for. What is left out is as in the method's own source."""
+
+    method: ComparatorName
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    alpha: Annotated[float, Field(ge=0)] | None = None
+    beta: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    preparation: Annotated[int, Field(gt=0)] | None = None
+
+
+Objective = Annotated[ExitObjective | ComparatorObjective, Field(discriminator="method")]
+
+
+class TeacherRecipe(_Table):
+    """The recipe whose finished run teaches."""
+
+    recipe: str
+
+
+class StartRecipe(_Table):
+    """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
+    both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
+    "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
+    dict). With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+
+    recipe: str | None = None
+    weights: str | None = None
+    frozen: bool = False
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if (self.recipe is None) == (self.weights is None):
+            raise ValueError("give either recipe or weights")
+        return self
+
+
+class Progressive(_Table):
+    """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute."""
+
+    side: Annotated[int, Field(ge=8)]
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class TrainRecipe(_Table):
+    """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
+    `decay` from each of those epochs on."""
+
+    epochs: Positive
+    batch_size: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    milestones: tuple[Positive, ...] = ()
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    precision: Literal["fp32", "bf16"] = "bf16"
+    progressive: Progressive | None = None
+
+    @model_validator(mode="after")
+    def _milestones_lie_within(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)) or any(
+            m >= self.epochs for m in self.milestones
+        ):
+            raise ValueError("milestones must increase and lie before the last epoch")
+        return self
+
+
+class Recipe(_Table):
+    """A whole training run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataRecipe
+    network: NetworkRecipe
+    objective: Objective
+    teacher: TeacherRecipe | None = None
+    start: StartRecipe | None = None
+    train: TrainRecipe
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        objective, exits = self.objective, self.network.exits
+        alone = objective.method in ("cross_entropy", "self_distillation")
+        if not alone and self.teacher is None:
+            raise ValueError(f"objective {objective.method} needs a [teacher]")
+        if alone and self.teacher is not None:
+            raise ValueError(f"objective {objective.method} takes no [teacher]")
+        if objective.method in SINGLE_EXIT and len(exits) != 1:
+            raise ValueError(
+                f"objective {objective.method} trains one exit: set network.exits = "
+                f"[{stages_of(self.network.name)}], or use mskd for all exits"
+            )
+        weights = getattr(objective, "exit_weights", None)
+        if weights is not None and len(weights) != len(exits):
+            raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_torchvisions(self) -> Self:
+        pretrained = self.start is not None and self.start.weights is not None
+        if pretrained and not self.network.name.startswith(TORCHVISION):
+            raise ValueError(
+                f"start.weights are for torchvision's networks, not {self.network.name}"
+            )
+        return self

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from training.assemble import build_step
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split
 from training.distributed import choose_device
 from training.loop import Run, new_optimizer, train_epoch
@@ -109,7 +109,7 @@ class Ours:
         step = step.to(device).to(memory_format=torch.channels_last)
         if compiled:
             compile_step(step, device)
-        split = Resident.of(images, device)
+        split = DeviceDataset.of(images, device)
         self._run = Run(HERE, recipe, step, split, split, device)
         self._optimizer = new_optimizer(self._run, 0)
         self._warm = False

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import httpx
-from rich.progress import Progress, TimeRemainingColumn
+from rich.progress import SampleTracker, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -72,7 +72,7 @@ def main() -> int:
     failures = sent = 0
     with (
         tempfile.TemporaryDirectory() as place,
-        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as progress,
+        SampleTracker(*SampleTracker.get_default_columns()[:-1], TimeRemainingColumn()) as progress,
     ):
         bundle = write_tiny_bundle(Path(place) / "tiny")
         with (
@@ -83,8 +83,8 @@ def main() -> int:
             watch.send("warm-up", bodies.CLASSIFY, PNG, images.honest()["png"])
             limit = watch.resident() + ROOM
             task = progress.add_task("fuzzing", total=60 * options.minutes)
-            begun = time.monotonic()
-            while (passed := time.monotonic() - begun) < 60 * options.minutes:
+            check_resumable = time.monotonic()
+            while (passed := time.monotonic() - check_resumable) < 60 * options.minutes:
                 name, path, headers, content = rng.choice(requests)
                 content = mutate(content, texts, rng)
                 try:

@@ -153,9 +153,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     manifest = read_manifest(options.bundle)
     with tempfile.TemporaryDirectory() as place:
-        shelf = Path(place) / "shelf"
-        shutil.copytree(options.bundle, shelf / "soaked")
-        command = [*("-m", "offramp.cli", "serve", "--port", "0"), "--repository", str(shelf)]
+        available = Path(place) / "shelf"
+        shutil.copytree(options.bundle, available / "soaked")
+        command = [*("-m", "offramp.cli", "serve", "--port", "0"), "--repository", str(available)]
         with subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.PIPE, text=True
         ) as server:

@@ -92,9 +92,9 @@ def pack(
     """Verify a bundle and write it as one file, the same bytes every time."""
     from exports.bundle.archive import pack_bundle
     from exports.bundle.reader import read_manifest
-    from exports.bundle.resolve import locate
+    from exports.bundle.resolve import resolve_bundle
 
-    path = locate(bundle)
+    path = resolve_bundle(bundle)
     manifest = read_manifest(path)
     target = output or Path(f"{manifest.name}-{manifest.version}.offramp.zip")
     digest = pack_bundle(path, target)

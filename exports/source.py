@@ -124,7 +124,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         raise MissingExtraError(error.name or "torch", "train") from error
     network, config = load_checkpoint(path)
     recipe = config.recipe
-    data = _load(recipe.data, data_root, config.classes, path, config.listing)
+    data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)
     normalize = Normalize(config.mean, config.std)
     say(f"exporting {network.exits} stages")
     stages = export_stages(network, normalize, config.image_size)
@@ -154,12 +154,12 @@ def _load(
     root: Path,
     classes: tuple[str, ...],
     path: Path,
-    listing: str | None = None,
+    fingerprint: str | None = None,
 ) -> Data:
     dataset = load_dataset(data, root)
     if dataset.classes != classes:
         raise ExportError(f"{path} was trained on other classes than {dataset.name} has.")
-    if not dataset.matches(listing):
+    if not dataset.matches(fingerprint):
         raise ExportError(
             f"{path} was trained on other pictures than {dataset.name} holds now, so its held-out "
             "split is lost: bring back those it was trained on, or train again."

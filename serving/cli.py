@@ -97,7 +97,7 @@ def serve(
     # So does Pillow for every odd tag of an image, and Python keeps each text it has warned with.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # What was loaded and unloaded is worth a line each.
-    logging.getLogger("offramp.changes").setLevel(logging.INFO)
+    logging.getLogger("offramp.models").setLevel(logging.INFO)
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
         host=host,

@@ -21,10 +21,10 @@ def inspect(
     from rich.console import Console
 
     from exports.bundle.inspection import inspect_bundle
-    from exports.bundle.resolve import locate
+    from exports.bundle.resolve import resolve_bundle
     from exports.bundle.summary import summary
 
-    found = inspect_bundle(locate(bundle))
+    found = inspect_bundle(resolve_bundle(bundle))
     opened = _open(found)
     if as_json:
         typer.echo(orjson.dumps(found.to_json(bundle, opened)).decode())

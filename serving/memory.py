@@ -10,22 +10,22 @@ import sys
 # glibc's name for the size from which on a block is a mapping of its own.
 M_MMAP_THRESHOLD = -3
 # Bodies and photos are larger, what stages hand on is mostly smaller.
-LARGE = 1 << 20
+LARGE_BLOCK_BYTES = 1 << 20
 # Objects made and not freed before the collector looks for cycles; Python's own 700 are some ten requests.
-YOUNG = 20_000
+GC_THRESHOLD = 20_000
 
 
-def keep_large_blocks_apart() -> None:
+def fix_mmap_threshold() -> None:
     """Have the allocator give back every large block when it is freed; to be called before threads start.
 
     glibc raises its threshold, 128 KiB at first, up to 32 MiB with every large block that is freed, and
     keeps those below it in pools, one for each of several threads, which photos then tear to pieces: a
     server's memory grows for hours. A fixed threshold ends that.
     """
-    _glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
+    _glibc("mallopt", M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
-def set_aside() -> None:
+def freeze_gc() -> None:
     """Have the collector of cycles leave alone what there is now, which stays until the end, and come by
     less often: a request leaves no cycles behind.
 
@@ -33,10 +33,10 @@ def set_aside() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Free what nobody uses any more, and have the allocator return its free pages to the system.
 
     A swap frees much at once. Takes milliseconds.

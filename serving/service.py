@@ -10,11 +10,11 @@ from starlette.requests import Request
 from offramp.errors import OfframpError
 from serving.api.auth import AdminKey
 from serving.errors import DrainingError, NotReadyError
-from serving.inference.cam import Turns
-from serving.models.manager import Changes
-from serving.models.registry import LoadedModel, Models, default_bundle
+from serving.inference.cam import CamQueue
+from serving.models.manager import ModelManager
+from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
-from serving.scheduling.dispatcher import Work
+from serving.scheduling.dispatcher import Dispatcher
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -24,24 +24,26 @@ Phase = Literal["starting", "ready", "draining"]
 class Service:
     """Settings, models, workers and metrics of one app, and the phase of its life."""
 
-    def __init__(self, settings: Settings, *, work: type[Work] = Work) -> None:
+    def __init__(self, settings: Settings, *, dispatcher: type[Dispatcher] = Dispatcher) -> None:
         """Raises SettingsError if the key or the repository is not what `settings` says."""
         self.settings = settings
         self.admin_key = AdminKey(settings)
         self.metrics = Metrics()
-        self.models = Models()
+        self.models = ModelRegistry()
         self.phase: Phase = "starting"
-        self.work = work(
+        self.dispatcher = dispatcher(
             workers=settings.workers,
             max_queue_ms=settings.max_queue_ms,
             max_queue_bytes=settings.max_queue_bytes,
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
         )
-        self.turns = Turns()
+        self.turns = CamQueue()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
-        self.changes = Changes(settings, self.models, self.repository, self.work, self.metrics)
+        self.manager = ModelManager(
+            settings, self.models, self.repository, self.dispatcher, self.metrics
+        )
 
     def load(self) -> None:
         """Load, warm and measure the models, once. Raises what is wrong with a bundle of `settings`; one in
@@ -49,23 +51,23 @@ class Service:
         if self.phase != "starting":
             return
         for path in self.repository.bundles:
-            self.changes.load_first(path)
-        for path in self.repository.shelf():
+            self.manager.load_first(path)
+        for path in self.repository.available():
             if path in self.repository.bundles:
                 continue
             try:
-                self.changes.load_first(path)
+                self.manager.load_first(path)
             except OfframpError as error:
                 self.repository.refused(path, str(error))
         self.phase = "ready"
 
     async def load_model(self, name: str) -> LoadedModel:
         """Load the bundle called `name`, or swap it for the one of this name that is served."""
-        return await self.changes.load(name)
+        return await self.manager.load(name)
 
     async def unload_model(self, name: str) -> None:
         """Serve the model called `name` no longer."""
-        await self.changes.unload(name)
+        await self.manager.unload(name)
 
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless requests should be sent here."""
@@ -84,7 +86,7 @@ class Service:
         """Finish accepted work and end the worker threads."""
         self.drain()
         self.turns.close()
-        self.work.close()
+        self.dispatcher.close()
 
 
 def of_request(request: Request) -> Service:

@@ -16,7 +16,7 @@ from serving.service import Service
 
 log = logging.getLogger("offramp.serving")
 # Files copied one by one are a bundle once nothing has changed for this long, in seconds.
-SETTLE = 0.3
+SETTLE_S = 0.3
 # A look now and then too: file systems of a network tell of no changes.
 LOOK_MS = 5000
 
@@ -34,10 +34,10 @@ class Watcher:
 
     async def run(self, directory: Path) -> None:
         """Follow `directory` until cancelled."""
-        changes = awatch(
+        manager = awatch(
             directory, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=300, step=50
         )
-        async for _ in changes:
+        async for _ in manager:
             try:
                 await self.look()
             except Exception:
@@ -47,7 +47,7 @@ class Watcher:
         """Load what is new or different, then unload what is gone."""
         directory = self._repository.directory
         before = await asyncio.to_thread(self._signatures)
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(SETTLE_S)
         now = await asyncio.to_thread(self._signatures)
         if directory is None or not directory.is_dir():
             # A share that is away for a while is no order to unload all that came from it.
@@ -62,7 +62,7 @@ class Watcher:
             self._repository.forget(path)
         for model in list(self._service.models):
             if model.path.parent == directory and not model.path.is_dir():
-                await self._service.changes.unload(model.name, only=model.path)
+                await self._service.manager.unload(model.name, only=model.path)
 
     async def _take(self, path: Path) -> bool:
         """Load the bundle in `path` if need be; whether that need not be tried again until it changes."""
@@ -76,16 +76,16 @@ class Watcher:
                 )
                 return False
             if served is None or served.path != path or served.engine.manifest != manifest:
-                await self._service.changes.load_path(path)
+                await self._service.manager.load_path(path)
             else:
-                await self._service.changes.reread_policy(served)
+                await self._service.manager.reread_policy(served)
         except OfframpError as error:
             self._repository.refused(path, str(error))
         return True
 
     def _signatures(self) -> dict[Path, Signature]:
         found = {}
-        for path in self._repository.shelf():
+        for path in self._repository.available():
             with contextlib.suppress(OSError):
                 # A link that leads nowhere is a file as well.
                 stats = sorted((file.name, file.lstat()) for file in path.iterdir())

@@ -60,7 +60,7 @@ def _load_earlier(
 
 
 def _refuse_other_pictures(config: CheckpointConfig, dataset: Dataset, role: str) -> None:
-    if not dataset.matches(config.listing):
+    if not dataset.matches(config.fingerprint):
         raise RecipeError(
             f"{role} {config.recipe.name} was trained on other pictures than {dataset.name} holds now, "
             "and may have seen those to be held out: move its run away and train it again."

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from training.checkpoint import CONFIG, CheckpointConfig, read_config
 from training.data.survey import survey
-from training.distributed import Processes
+from training.distributed import DistContext
 from training.errors import RecipeError
 from training.recipes.auto import choose
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe
-from training.session import begun, run_recipe
+from training.session import check_resumable, run_recipe
 
 
 def train_folder(
@@ -35,7 +35,7 @@ def train_folder(
     first alone speaks. Raises what `run_recipe` raises, before anything is written where that can be
     known, and RecipeError if another recipe is in the place of a chosen one.
     """
-    processes = Processes.current()
+    processes = DistContext.current()
     if not processes.first:
         say = _silent
     found = survey(folder)
@@ -49,7 +49,7 @@ def train_folder(
     *_, last = choice.recipes
     ahead = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
     for recipe in ahead:
-        begun(runs / recipe.name, recipe, resume)
+        check_resumable(runs / recipe.name, recipe, resume)
         _refuse_to_replace(_place(runs, recipe), recipe)
     with processes.first_alone():
         for recipe in ahead:

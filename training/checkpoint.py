@@ -34,7 +34,7 @@ class ExitAccuracies(BaseModel):
 
 
 class CheckpointConfig(BaseModel):
-    """Everything about a finished run but its weights. `listing` is the data set's."""
+    """Everything about a finished run but its weights. `fingerprint` is the data set's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class CheckpointConfig(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: tuple[int, int]
-    listing: str | None = None
+    fingerprint: str | None = None
     teacher_test: ExitAccuracies | None
     held_out: ExitAccuracies
     test: ExitAccuracies
@@ -61,13 +61,13 @@ class CheckpointConfig(BaseModel):
 
 class ResumeState(BaseModel):
     """What an unfinished run is besides its tensors. `epochs_done` counts the preparation's too,
-    `listing` is the data set's."""
+    `fingerprint` is the data set's."""
 
     model_config = ConfigDict(extra="forbid")
 
     epochs_done: int
     recipe: Recipe
-    listing: str | None = None
+    fingerprint: str | None = None
 
 
 def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:

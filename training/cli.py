@@ -51,10 +51,10 @@ def train(
         bool,
         typer.Option("--teacher", help="Without a recipe: train a larger network first to teach."),
     ] = False,
-    rehearse: Annotated[
+    dry_run: Annotated[
         bool,
         typer.Option(
-            "--rehearse",
+            "--dry-run",
             help="Take two steps on noise, write nothing, say what the run would take.",
         ),
     ] = False,
@@ -62,8 +62,8 @@ def train(
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
     try:
         from training.auto_train import train_folder
-        from training.distributed import Processes, joined
-        from training.dry_run import rehearse as rehearsed
+        from training.distributed import DistContext, joined
+        from training.dry_run import dry_run as run_dry
         from training.recipes.files import load_recipe
         from training.session import run_recipe
     except ModuleNotFoundError as error:
@@ -75,7 +75,7 @@ def train(
         try:
             if recipe is None:
                 given = ctx.get_parameter_source("data")
-                if rehearse or given is None or given.name != "COMMANDLINE":
+                if dry_run or given is None or given.name != "COMMANDLINE":
                     raise RecipeError(
                         "name a recipe, or a folder with one folder of pictures per class: "
                         "`offramp train --data photos/`."
@@ -89,13 +89,13 @@ def train(
                         f"--from-scratch and --teacher choose a recipe; {recipe} is one already."
                     )
                 loaded = load_recipe(recipe)
-                if rehearse:
-                    typer.echo(rehearsed(loaded, device=device))
+                if dry_run:
+                    typer.echo(run_dry(loaded, device=device))
                     return
                 config = run_recipe(loaded, data_root=data, download=download, **options)
         except KeyboardInterrupt:
             raise StoppedError("stopped; add --resume to the same command to go on.") from None
-        if Processes.current().first:
+        if DistContext.current().first:
             exits = ", ".join(
                 f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
             )

@@ -28,14 +28,14 @@ from training.step import Step
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistContext:
     """How many processes train together, and which of them (0-based) this one is."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
-    def current(cls) -> Processes:
+    def current(cls) -> DistContext:
         """Those `joined` brought together, or this one alone."""
         if not distributed.is_initialized():
             return ALONE
@@ -85,7 +85,7 @@ class Processes:
             self.wait()
 
 
-ALONE = Processes()
+ALONE = DistContext()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.assemble import build_step
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split
 from training.data.shapes import SHAPES, Shape
 from training.distributed import choose_device
@@ -64,7 +64,7 @@ class Rehearsal:
             )
         minutes, seconds = divmod(round(self.seconds), 60)
         return (
-            f"{self.recipe.name}: rehearsed on {self.device} in batches of {train.batch_size}\n"
+            f"{self.recipe.name}: dry run on {self.device} in batches of {train.batch_size}\n"
             f"student: {network.title}, {len(network.exits)} exits, "
             f"{self.parameters:,} parameters, {self.macs:,} MACs an image\n"
             f"beside it: {self.learnt:,} parameters that learn, a teacher of "
@@ -75,7 +75,7 @@ class Rehearsal:
         )
 
 
-def rehearse(
+def dry_run(
     recipe: Recipe, *, device: str = "auto", shrink: int = 1, batch_size: int | None = None
 ) -> Rehearsal:
     """Take `recipe` through two steps, and two of its preparation if it has one; write nothing.
@@ -99,7 +99,7 @@ def rehearse(
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
     step = _assemble(recipe, shape, shrink).to(target).to(memory_format=torch.channels_last)
-    data = Resident.of(_noise(recipe, shape).train, target)
+    data = DeviceDataset.of(_noise(recipe, shape).train, target)
     run = Run(NOWHERE, recipe, step, data, data, target)
     preparing = _timed(run, 0) if run.preparation else 0.0
     timed = _timed(run, run.preparation)
@@ -123,7 +123,7 @@ def _shape(recipe: Recipe) -> Shape:
     shape = SHAPES.get(recipe.data.name)
     if shape is None:
         raise RecipeError(
-            f"{recipe.name} cannot be rehearsed: of data set {recipe.data.name} nothing is known "
+            f"{recipe.name} cannot be run dry: of data set {recipe.data.name} nothing is known "
             "before it is read."
         )
     return shape
@@ -199,5 +199,5 @@ def _timed(run: Run, epoch: int) -> float:
 
     loss = train_epoch(run, new_optimizer(run, epoch), epoch, note)
     if not math.isfinite(loss):
-        raise DivergedError(f"{run.recipe.name}: the loss of a rehearsal is {loss}.")
+        raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")
     return ends[-1] - ends[-2]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import ExitAccuracies
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.models.multi_exit import MultiExit, Normalize
 
 
 @torch.no_grad()
 def predict(
-    network: MultiExit, normalize: Normalize, data: Resident, pixels: int = 256 * 64 * 64
+    network: MultiExit, normalize: Normalize, data: DeviceDataset, pixels: int = 256 * 64 * 64
 ) -> Tensor:
     """Logits of every exit, float32 [K, N, C], on the CPU, computed in float32 and eval mode.
 

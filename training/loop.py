@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from training.checkpoint import ResumeState, load_resume, save_resume
-from training.data.batches import Resident
-from training.distributed import ALONE, Processes
+from training.data.batches import DeviceDataset
+from training.distributed import ALONE, DistContext
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
 from training.recipes.schema import Recipe, TrainRecipe
@@ -24,16 +24,16 @@ from training.step import Step
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run works on; `listing` is its data set's."""
+    """What one training run works on; `fingerprint` is its data set's."""
 
     directory: Path
     recipe: Recipe
     step: Step
-    train: Resident
-    held_out: Resident
+    train: DeviceDataset
+    held_out: DeviceDataset
     device: torch.device
-    processes: Processes = ALONE
-    listing: str | None = None
+    processes: DistContext = ALONE
+    fingerprint: str | None = None
 
     @cached_property
     def parallel(self) -> nn.Module:
@@ -90,7 +90,7 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
         )
         seconds = time.perf_counter() - began
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
-        state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, listing=run.listing)
+        state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, fingerprint=run.fingerprint)
         save_resume(run.directory, run.step, optimizer, state)
 
 

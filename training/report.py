@@ -16,7 +16,7 @@ from training.errors import CheckpointError
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
-REDRAW_SECONDS = 10.0
+REDRAW_S = 10.0
 
 
 class EpochMetrics(BaseModel):
@@ -32,7 +32,7 @@ class Report:
     """Shows progress on stderr and keeps the metrics of a run's directory.
 
     A terminal gets a bar; anything else gets one line per epoch. The curves are drawn at the end, and
-    on the way whenever they are older than `REDRAW_SECONDS`: a drawing takes longer than a small epoch.
+    on the way whenever they are older than `REDRAW_S`: a drawing takes longer than a small epoch.
     """
 
     def __init__(self, directory: Path, epochs: int, first_epoch: int) -> None:
@@ -77,7 +77,7 @@ class Report:
         self._done = metrics.epoch
         write_metrics(self.history, self._directory)
         now = time.perf_counter()
-        if metrics.epoch == self._epochs or now - self._drawn > REDRAW_SECONDS:
+        if metrics.epoch == self._epochs or now - self._drawn > REDRAW_S:
             draw_curves(self.history, self._directory / CURVES)
             self._drawn = now
         exits = " ".join(f"{value:.2f}" for value in metrics.held_out.exits)

@@ -19,9 +19,9 @@ from training.checkpoint import (
     resume_state,
     save_checkpoint,
 )
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, hold_out, load_dataset
-from training.distributed import Processes, choose_device, share_batch_norm
+from training.distributed import DistContext, choose_device, share_batch_norm
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import accuracies, predict
 from training.files import locked
@@ -53,11 +53,11 @@ def run_recipe(
     overwritten unless it is resumed.
     """
     directory = runs / recipe.name
-    processes = Processes.current()
+    processes = DistContext.current()
     processes.share(recipe.train.batch_size)
     target = choose_device(device)
     if (directory / CONFIG).is_file():
-        begun(directory, recipe, resume)
+        check_resumable(directory, recipe, resume)
         return _finished(directory, recipe, processes, say)
     with processes.first_alone():
         dataset = load_dataset(recipe.data, data_root, download)
@@ -76,7 +76,9 @@ def run_recipe(
         compile_step(step, target)
     directory.mkdir(parents=True, exist_ok=True)
 
-    run = Run(directory, recipe, step, train_split, held_out, target, processes, dataset.listing)
+    run = Run(
+        directory, recipe, step, train_split, held_out, target, processes, dataset.fingerprint
+    )
     if processes.first:
         with locked(directory):
             first_epoch = _first_epoch(run, resume, dataset)
@@ -105,14 +107,14 @@ def _finish(
     run: Run, history: list[EpochMetrics], dataset: Dataset, teacher: CheckpointConfig | None
 ) -> None:
     """Evaluate on the test split and write the checkpoint in the resume file's place."""
-    network, test = run.step.student, Resident.of(dataset.test, run.device)
+    network, test = run.step.student, DeviceDataset.of(dataset.test, run.device)
     config = CheckpointConfig(
         recipe=run.recipe,
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
         image_size=(dataset.train.images.shape[1], dataset.train.images.shape[2]),
-        listing=dataset.listing,
+        fingerprint=dataset.fingerprint,
         teacher_test=teacher.test if teacher else None,
         held_out=history[-1].held_out,
         test=accuracies(predict(network, run.step.normalize, test), test.labels),
@@ -123,7 +125,7 @@ def _finish(
     (run.directory / RESUME).unlink()
 
 
-def begun(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
+def check_resumable(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
     """The state of the unfinished run of `recipe` in `directory`, if there is one.
 
     Raises CheckpointError if a run is there, finished or not, that `recipe` may not go on with.
@@ -152,7 +154,7 @@ def begun(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
 
 
 def _finished(
-    directory: Path, recipe: Recipe, processes: Processes, say: Callable[[str], None]
+    directory: Path, recipe: Recipe, processes: DistContext, say: Callable[[str], None]
 ) -> CheckpointConfig:
     """The config of the finished run in `directory`, which is whole."""
     _, config = load_checkpoint(directory)
@@ -167,10 +169,10 @@ def _first_epoch(run: Run, resume: bool, dataset: Dataset) -> int:
     directory = run.directory
     if (directory / CONFIG).is_file():
         raise CheckpointError(f"another process has just finished the run in {directory}.")
-    state = begun(directory, run.recipe, resume)
+    state = check_resumable(directory, run.recipe, resume)
     if state is None:
         return 0
-    if not dataset.matches(state.listing):
+    if not dataset.matches(state.fingerprint):
         raise CheckpointError(
             f"{directory} was begun with other pictures than {dataset.name} holds now; "
             "move it away to train anew."
@@ -180,13 +182,13 @@ def _first_epoch(run: Run, resume: bool, dataset: Dataset) -> int:
 
 def _resident_splits(
     recipe: Recipe, dataset: Dataset, device: torch.device
-) -> tuple[Resident, Resident]:
+) -> tuple[DeviceDataset, DeviceDataset]:
     kept, held_out = hold_out(dataset.train.labels, recipe.data.held_out, recipe.data.held_out_seed)
     if len(kept) < recipe.train.batch_size:
         raise RecipeError(
             f"train.batch_size {recipe.train.batch_size} is larger than the {len(kept)} training images."
         )
     return (
-        Resident.of(dataset.train.take(kept), device),
-        Resident.of(dataset.train.take(held_out), device),
+        DeviceDataset.of(dataset.train.take(kept), device),
+        DeviceDataset.of(dataset.train.take(held_out), device),
     )

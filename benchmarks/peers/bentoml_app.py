@@ -20,7 +20,7 @@ from benchmarks.peers.model import FullNetwork, Setup
 
 SETUP = Setup.read()
 # Twice the connections of the closed loop, at 1.5 ms each about half of 100 ms.
-MOST_AT_ONCE = 32
+MAX_MULTIPLY_SIZE = 32
 SERVICE: dict[str, Any] = {
     "workers": SETUP.workers,
     "logging": {"access": {"enabled": False}},
@@ -28,7 +28,7 @@ SERVICE: dict[str, Any] = {
 }
 
 
-@bentoml.service(**SERVICE, traffic={"max_concurrency": MOST_AT_ONCE})
+@bentoml.service(**SERVICE, traffic={"max_concurrency": MAX_MULTIPLY_SIZE})
 class Single:
     """One image at a time."""
 

@@ -19,20 +19,20 @@ from typing import IO
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import CARD, FILE_NAME, MANIFEST, MAX_NAME, POLICY
 from exports.bundle.reader import load_bundle, read_graph
-from exports.bundle.safe_files import FILE_LIMIT, one_line, read_plain
+from exports.bundle.safe_files import MAX_FILE_BYTES, one_line, read_plain
 from exports.bundle.safe_zip import DAMAGE, open_zip
 
 # Sixty stages with a graph each, and more than any bundle that was ever written.
 MAX_FILES = 128
 # Everything a bundle unpacks to. Twice the largest stage, and no zip that needs 64-bit sizes.
-UNPACKED_LIMIT = (2 << 30) - (1 << 20)
+MAX_UNPACKED_BYTES = (2 << 30) - (1 << 20)
 # Packed files are hashed and downloaded before they are looked into.
-PACKED_LIMIT = 2 << 30
+MAX_PACKED_BYTES = 2 << 30
 # How much larger than its zip a bundle may be, beyond the allowance. Weights hardly shrink,
 # JSON does severalfold; deflate can reach a thousand.
 MAX_RATIO = 20
-RATIO_ALLOWANCE = 1 << 20
-CHUNK = 1 << 20
+RATIO_ALLOWANCE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 # The earliest moment a zip can hold, in every entry, so that the same bundle gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 UNIX = 3
@@ -54,10 +54,10 @@ def pack_bundle(path: Path, target: Path) -> str:
     if (path / CARD).exists():
         names.append(CARD)
     total = sum((path / name).stat().st_size for name in names)
-    if total > UNPACKED_LIMIT or len(names) > MAX_FILES:
+    if total > MAX_UNPACKED_BYTES or len(names) > MAX_FILES:
         raise BundleError(
             f"{path} has {len(names)} files of {total} bytes; at most {MAX_FILES} files of "
-            f"{UNPACKED_LIMIT} bytes can be packed."
+            f"{MAX_UNPACKED_BYTES} bytes can be packed."
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         whole = Path(scratch) / target.name
@@ -67,7 +67,7 @@ def pack_bundle(path: Path, target: Path) -> str:
                     entry_ = zipfile.ZipInfo(name, EPOCH)
                     entry_.create_system = UNIX
                     entry_.external_attr = (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(entry_, read_plain(path, name, FILE_LIMIT))
+                    archive.writestr(entry_, read_plain(path, name, MAX_FILE_BYTES))
             file.flush()
             os.fsync(file.fileno())
             file.seek(0)
@@ -84,14 +84,14 @@ def unpack_bundle(file: IO[bytes], target: Path, shown: str) -> None:
     written until then stays. The bundle itself is for `load_bundle` to verify.
     """
     size = file.seek(0, os.SEEK_END)
-    room = min(UNPACKED_LIMIT, RATIO_ALLOWANCE + MAX_RATIO * size)
+    room = min(MAX_UNPACKED_BYTES, RATIO_ALLOWANCE_BYTES + MAX_RATIO * size)
     try:
         with open_zip(file, MAX_FILES) as archive:
             entries = archive.infolist()
             _check_names(entries, shown)
             for entry in entries:
                 with archive.open(entry) as source, open(target / entry.filename, "xb") as copy:
-                    while chunk := source.read(CHUNK):
+                    while chunk := source.read(CHUNK_BYTES):
                         room -= len(chunk)
                         if room < 0:
                             raise BundleError(f"{shown} unpacks to more than a bundle may hold.")

@@ -16,10 +16,10 @@ from exports.bundle.safe_files import one_line
 from offramp import __version__
 
 # For a connection and for each of its answers; a server that is silent for longer is not coming.
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_S = 20.0
 # For the whole file: two GiB at about a megabyte a second. Ends servers that drip.
-TOTAL_SECONDS = 1800.0
-CHUNK = 1 << 20
+TOTAL_S = 1800.0
+CHUNK_BYTES = 1 << 20
 
 
 def download(url: str, limit: int) -> Iterator[bytes]:
@@ -30,21 +30,21 @@ def download(url: str, limit: int) -> Iterator[bytes]:
     one sentence without the query of `url`, which may hold a token.
     """
     shown = hide_query(url)
-    deadline = time.monotonic() + TOTAL_SECONDS
+    deadline = time.monotonic() + TOTAL_S
     try:
         request = urllib.request.Request(url, headers={"User-Agent": f"offramp/{__version__}"})
-        with _opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _opener().open(request, timeout=TIMEOUT_S) as answer:
             length = answer.length
             if length is not None and length > limit:
                 raise BundleError(f"{shown} has {length} bytes; at most {limit} are allowed.")
             received = 0
             # read1 returns what one packet brought, so that the clock is looked at.
-            while chunk := answer.read1(CHUNK):
+            while chunk := answer.read1(CHUNK_BYTES):
                 received += len(chunk)
                 if received > limit:
                     raise BundleError(f"{shown} has more than the {limit} bytes that are allowed.")
                 if time.monotonic() > deadline:
-                    raise BundleError(f"{shown} took more than {TOTAL_SECONDS:.0f} s.")
+                    raise BundleError(f"{shown} took more than {TOTAL_S:.0f} s.")
                 yield chunk
             if length is not None and received < length:
                 raise BundleError(f"{shown} broke off after {received} of {length} bytes.")
@@ -95,7 +95,7 @@ def _reason(error: object) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, TimeoutError):
-        return f"nothing came for {TIMEOUT_SECONDS:.0f} s"
+        return f"nothing came for {TIMEOUT_S:.0f} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)

@@ -31,7 +31,7 @@ PARTS: dict[str, dict[int, str]] = {
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # A hundred times what a deep network has; bounds the time that the search takes.
-FIELD_LIMIT = 2_000_000
+MAX_FIELDS = 2_000_000
 # onnxruntime takes a second format, told by these letters, that is not looked into here.
 ORT_FORMAT = b"ORTM"
 
@@ -44,7 +44,7 @@ def has_external_data(content: bytes) -> bool:
     """Whether any tensor of the ONNX file `content` keeps its data in another file.
 
     Raises MalformedGraphError if `content` is not protobuf, has a form that readers may understand
-    differently, or more than FIELD_LIMIT fields.
+    differently, or more than MAX_FIELDS fields.
     """
     if content[4:8] == ORT_FORMAT:
         raise MalformedGraphError("it is in onnxruntime's own format")
@@ -54,8 +54,8 @@ def has_external_data(content: bytes) -> bool:
         message, at, end = waiting.pop()
         while at < end:
             fields += 1
-            if fields > FIELD_LIMIT:
-                raise MalformedGraphError(f"it has more than {FIELD_LIMIT} fields")
+            if fields > MAX_FIELDS:
+                raise MalformedGraphError(f"it has more than {MAX_FIELDS} fields")
             tag, at = _varint(content, at, end)
             # A reader that keeps 32 bits would see another field.
             if tag >= 1 << 32:

@@ -14,7 +14,7 @@ POLICY = "policy.json"
 CALIBRATION = "calibration.npz"
 CARD = "README.md"
 # Logits of a calibration table, 1 GiB as float32: five exits on ImageNet's 50,000 validation images.
-TABLE_LIMIT = 1 << 28
+MAX_TABLE_BYTES = 1 << 28
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MAX_NAME = 100
@@ -164,8 +164,8 @@ class Manifest(_Table):
             reaches = range(1, len(self.exits) + 1)
             if graph.exit not in (reaches if graph.kind == "exit" else (None,)):
                 raise ValueError(f"the graph {graph.file} is of an exit that does not exist")
-        if self.calibration.samples * len(self.exits) * len(self.labels) > TABLE_LIMIT:
-            raise ValueError(f"the calibration table has more than {TABLE_LIMIT} logits")
+        if self.calibration.samples * len(self.exits) * len(self.labels) > MAX_TABLE_BYTES:
+            raise ValueError(f"the calibration table has more than {MAX_TABLE_BYTES} logits")
         if sum(graph.kind == "maps" for graph in self.graphs) > 1:
             raise ValueError("there is more than one graph of maps")
         own = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]

@@ -18,9 +18,9 @@ from exports.bundle.external_data import MalformedGraphError, has_external_data
 from exports.bundle.manifest import FORMAT, MANIFEST, POLICY, ExitEntry, GraphEntry, Manifest
 from exports.bundle.policy import Floats, Policy
 from exports.bundle.safe_files import (
-    FILE_LIMIT,
-    MANIFEST_LIMIT,
-    POLICY_LIMIT,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_POLICY_BYTES,
     one_line,
     parse_json,
     read_plain,
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: there is no such directory or file.")
     file = path / MANIFEST
-    found = parse_json(read_plain(path, MANIFEST, MANIFEST_LIMIT), file)
+    found = parse_json(read_plain(path, MANIFEST, MAX_MANIFEST_BYTES), file)
     if isinstance(found, dict) and found.get("format") != FORMAT:
         given = one_line(str(found.get("format"))[:100])
         raise BundleError(f"{file}: format {given} is not one this version reads ({FORMAT}).")
@@ -82,7 +82,7 @@ def read_policy(path: Path, manifest: Manifest) -> Policy:
     """Read the current policy of the bundle in `path`; raises BundleError if it does not fit."""
     file = path / POLICY
     try:
-        policy = Policy.model_validate(parse_json(read_plain(path, POLICY, POLICY_LIMIT), file))
+        policy = Policy.model_validate(parse_json(read_plain(path, POLICY, MAX_POLICY_BYTES), file))
     except ValidationError as error:
         raise BundleError(f"{file} is not valid: {_first(error)}.") from error
     if policy.exits != len(manifest.exits):
@@ -167,7 +167,7 @@ def sha256(content: bytes) -> str:
 
 
 def _read_verified(path: Path, name: str, expected: str) -> bytes:
-    content = read_plain(path, name, FILE_LIMIT)
+    content = read_plain(path, name, MAX_FILE_BYTES)
     if sha256(content) != expected:
         raise BundleError(f"{path / name} is damaged: its sha256 is not the manifest's.")
     return content

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from exports.bundle.archive import PACKED_LIMIT, unpack_bundle
+from exports.bundle.archive import MAX_PACKED_BYTES, unpack_bundle
 from exports.bundle.cache import add, cached, open_cache
 from exports.bundle.download import download, hide_query
 from exports.bundle.errors import BundleError
 from exports.bundle.safe_files import one_line
 from exports.embedded import embedded
 
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 EMBEDDED_NAME = "embedded"
 
 
-def locate(source: str | os.PathLike[str]) -> Path:
+def resolve_bundle(source: str | os.PathLike[str]) -> Path:
     """The directory of the bundle `source`, which `load_bundle` then verifies.
 
     A directory is taken as it is; `embedded` is the one that comes with Offramp. A packed file is
@@ -40,9 +40,9 @@ def locate(source: str | os.PathLike[str]) -> Path:
 
 def _from_file(path: Path) -> Path:
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > PACKED_LIMIT:
+        if os.fstat(file.fileno()).st_size > MAX_PACKED_BYTES:
             raise BundleError(
-                f"{path} is larger than a packed bundle may be ({PACKED_LIMIT} bytes)."
+                f"{path} is larger than a packed bundle may be ({MAX_PACKED_BYTES} bytes)."
             )
         entry = cached(hashlib.file_digest(file, "sha256").hexdigest())
         if entry:
@@ -50,7 +50,7 @@ def _from_file(path: Path) -> Path:
         file.seek(0)
         with tempfile.TemporaryFile(dir=open_cache()) as copy:
             # Someone may be writing to the file; the copy is what is hashed and unpacked.
-            digest = _store(iter(lambda: file.read(CHUNK), b""), copy)
+            digest = _store(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
             return _unpacked(digest, copy, str(path))
 
 
@@ -74,7 +74,7 @@ def _from_url(url: str) -> Path:
     if entry:
         return entry
     with tempfile.TemporaryFile(dir=open_cache()) as copy:
-        digest = _store(_watched(download(url, PACKED_LIMIT), shown), copy)
+        digest = _store(_watched(download(url, MAX_PACKED_BYTES), shown), copy)
         if digest != expected:
             raise BundleError(
                 f"{shown} is not the file that was asked for: its sha256 is {digest}."

@@ -12,14 +12,14 @@ from pathlib import Path
 from exports.bundle.errors import BundleError
 
 # Class names, recipe and hashes: 20,000 long labels fit; parsing takes several times this in memory.
-MANIFEST_LIMIT = 4 << 20
+MAX_MANIFEST_BYTES = 4 << 20
 # A threshold per exit and a certificate.
-POLICY_LIMIT = 64 << 10
+MAX_POLICY_BYTES = 64 << 10
 # Text for people; nothing reads it but `offramp pack`.
-CARD_LIMIT = 4 << 20
+MAX_CARD_BYTES = 4 << 20
 # A stage, a whole-network graph or a calibration table. ResNet-152 in float32 has 240 MB, and every
 # verified file is held in memory; protobuf itself ends at 2 GiB.
-FILE_LIMIT = 1 << 30
+MAX_FILE_BYTES = 1 << 30
 
 
 def read_plain(path: Path, name: str, limit: int) -> bytes:

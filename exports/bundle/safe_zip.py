@@ -13,7 +13,7 @@ END_SIGNATURE = b"PK\x05\x06"
 ZIP64_LOCATOR_SIGNATURE = b"PK\x06\x07"
 ZIP64_LOCATOR_SIZE = 20
 # Names of 100 letters and extra fields, for the most entries that are ever allowed.
-DIRECTORY_LIMIT = 1 << 20
+MAX_DIRECTORY_BYTES = 1 << 20
 STORED_OR_DEFLATED = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 ENCRYPTED = 0x1
 
@@ -48,7 +48,7 @@ def open_zip(file: IO[bytes], max_entries: int) -> zipfile.ZipFile:
     zip64 = tail[: -END.size].startswith(ZIP64_LOCATOR_SIGNATURE)
     if zip64 or disk or first or here != entries or start + length + END.size != size:
         raise zipfile.BadZipFile("it is not a single, whole zip file and nothing else")
-    if entries > max_entries or length > DIRECTORY_LIMIT:
+    if entries > max_entries or length > MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile(f"it has more than the {max_entries} files that are allowed")
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():

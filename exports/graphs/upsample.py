@@ -20,9 +20,9 @@ from exports.graphs.onnx_tools import opset, pruned
 # The names of the products' nodes begin so; int8 leaves them as they are.
 PRODUCT = "upsample."
 # Beyond this side Resize is as fast again, since its work does not grow with the side of a row.
-MOST_SIDE = 128
+MAX_SIDE = 128
 # Elements of the Kronecker product, as measured: 7 x 7 to 14 x 14 gains, 8 x 8 to 16 x 16 does not.
-MOST_AT_ONCE = 10_000
+MAX_MULTIPLY_SIZE = 10_000
 # A Resize with any of these set otherwise stays.
 PLAIN: dict[str, Any] = {
     "antialias": 0,
@@ -69,7 +69,7 @@ def _products(
     def op(kind: str, inputs: list[str], output: str) -> NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"{PRODUCT}{output}")
 
-    if rows.size * columns.size > MOST_AT_ONCE:
+    if rows.size * columns.size > MAX_MULTIPLY_SIZE:
         constants = {f"{at}.columns": columns, f"{at}.rows": np.ascontiguousarray(rows.T)}
         nodes = [
             op("MatMul", [source, f"{at}.columns"], f"{at}.wide"),
@@ -108,7 +108,7 @@ def _matrices(
         or len(given) != 4
         or len(wanted) != 4
         or given[1] != wanted[1]
-        or not all(0 < side <= MOST_SIDE for side in (*given[2:], *wanted[2:]))
+        or not all(0 < side <= MAX_SIDE for side in (*given[2:], *wanted[2:]))
         or coordinates not in MODES
         or "axes" in attributes
         or attributes.get("mode") != b"linear"

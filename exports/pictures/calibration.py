@@ -15,7 +15,7 @@ from exports.pictures.table import Known, open_table
 from exports.tuning.reliability import BINS, Reliability, reliability
 from offramp.figures import BLUE, GREY, INK, RED, check_target, save_png
 
-LARGEST_DOT = 140  # points squared
+MAX_DOT_AREA = 140  # points squared
 
 
 def picture_calibration(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
@@ -76,7 +76,7 @@ def _draw_reliability(axes: Any, found: Reliability) -> None:
     colours = np.where(modest, BLUE, RED)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     axes.vlines(found.confidence, found.confidence, found.accuracy, color=colours, linewidth=1.5)
-    sizes = 6 + LARGEST_DOT * found.share
+    sizes = 6 + MAX_DOT_AREA * found.share
     axes.scatter(
         found.confidence, found.accuracy, sizes, color=colours, linewidth=0, zorder=3, clip_on=False
     )

@@ -15,21 +15,21 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write."
 
 def exits(bundle: Bundle, output: Output) -> None:
     """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
-    from exports.bundle.resolve import locate
+    from exports.bundle.resolve import resolve_bundle
 
     try:
         from exports.pictures.exits import picture_exits
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "matplotlib", "train") from error
-    picture_exits(locate(bundle), output, say=typer.echo)
+    picture_exits(resolve_bundle(bundle), output, say=typer.echo)
 
 
 def calibration(bundle: Bundle, output: Output) -> None:
     """Draw a bundle's reliability diagrams: confidence against accuracy, before and after temperature."""
-    from exports.bundle.resolve import locate
+    from exports.bundle.resolve import resolve_bundle
 
     try:
         from exports.pictures.calibration import picture_calibration
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "matplotlib", "train") from error
-    picture_calibration(locate(bundle), output, say=typer.echo)
+    picture_calibration(resolve_bundle(bundle), output, say=typer.echo)

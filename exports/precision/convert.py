@@ -17,7 +17,7 @@ from exports.bundle.runner import StageRunner
 from exports.measure import Measured, measure
 from exports.precision.boundaries import connected
 from exports.precision.quantize import Prepared, Scheme, halve, prepare_all, quantize, saturates
-from exports.precision.sensitivity import MOST_LOST, Trial, keep_sensitive, none_kept
+from exports.precision.sensitivity import MAX_LOST_POINTS, Trial, keep_sensitive, none_kept
 from exports.source import Data
 from exports.tuning.certificate import halves
 
@@ -82,13 +82,13 @@ def convert(
 
 
 def check_loss(precision: Precision, converted: Converted) -> None:
-    """Raise ExportError if the ensemble lost more than MOST_LOST points on the held-out split."""
+    """Raise ExportError if the ensemble lost more than MAX_LOST_POINTS points on the held-out split."""
     after = converted.measured
     lost = converted.record.held_out[-1].running - after.accuracies(after.held_out)[-1].running
-    if lost > MOST_LOST:
+    if lost > MAX_LOST_POINTS:
         raise ExportError(
             f"{precision} costs the ensemble {lost:.2f} points of accuracy on the held-out split, more "
-            f"than {MOST_LOST}; no bundle was written (--allow-loss writes it all the same)."
+            f"than {MAX_LOST_POINTS}; no bundle was written (--allow-loss writes it all the same)."
         )
 
 

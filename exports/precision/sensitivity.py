@@ -17,7 +17,7 @@ from training.data.dataset import Split
 
 Kept = tuple[frozenset[str], ...]
 WANTED = 0.1  # points of the ensemble's accuracy that may go without a search
-MOST_LOST = 0.5  # points that may go without a flag
+MAX_LOST_POINTS = 0.5  # points that may go without a flag
 RANKING_IMAGES = 200
 TRIALS = 80
 
@@ -61,11 +61,11 @@ class Loss:
 
     @property
     def acceptable(self) -> bool:
-        """At most WANTED points, or no more than chance makes of so many changes and at most MOST_LOST
+        """At most WANTED points, or no more than chance makes of so many changes and at most MAX_LOST_POINTS
         (one-sided sign test at 5 %: McNemar 1947)."""
         chance = 1.645 * (self.lost + self.won) ** 0.5
         return self.points <= WANTED or (
-            self.points <= MOST_LOST and self.lost - self.won <= chance
+            self.points <= MAX_LOST_POINTS and self.lost - self.won <= chance
         )
 
 

@@ -18,7 +18,7 @@ Index = NDArray[np.int64]
 # The share of the error probability spent on the nuisance parameter; Berger and Boos use 0.001.
 NUISANCE_SHARE = 0.02
 BISECTIONS = 50
-MOST_SAMPLES = 10**9
+MAX_SAMPLES = 10**9
 
 
 def halves(count: int) -> tuple[Index, Index]:
@@ -94,7 +94,7 @@ def samples_needed(losses: float, gains: float, permitted: float, confidence: fl
     low, high = 1, 2
     while not _enough(losses, gains, high, permitted, confidence):
         low, high = high, 2 * high
-        if high > MOST_SAMPLES:
+        if high > MAX_SAMPLES:
             return None
     while high > low + max(1, low // 100):
         middle = (low + high) // 2

@@ -60,13 +60,13 @@ def tune(
 ) -> None:
     """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
     from exports.bundle.cache import refuse_cached
-    from exports.bundle.resolve import locate
+    from exports.bundle.resolve import resolve_bundle
     from exports.bundle.writing import write_policy, write_whole
     from exports.tuning.report import as_json, show
     from exports.tuning.run import tune as run
     from exports.tuning.timing import exit_milliseconds
 
-    bundle = locate(source)
+    bundle = resolve_bundle(source)
     if not dry_run:
         refuse_cached(bundle)
     goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)

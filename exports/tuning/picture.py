@@ -24,7 +24,7 @@ def draw_tradeoff(tuning: Tuning) -> Figure:
     axes = figure.subplots()
 
     def place(row: Row) -> tuple[float, float]:
-        return scale * row.figures.mean_cost(costs), 100 * row.figures.accuracy
+        return scale * row.stats.mean_cost(costs), 100 * row.stats.accuracy
 
     axes.plot(
         *zip(*map(place, tuning.frontier), strict=True),

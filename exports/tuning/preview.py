@@ -12,7 +12,7 @@ import numpy as np
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
-from exports.tuning.search import NEVER, Space
+from exports.tuning.search import NEVER, PolicyEvaluator
 from exports.tuning.select import Data, confirmed
 
 POINTS = 100
@@ -65,7 +65,7 @@ class Tradeoff:
     policy: Preview
 
 
-class Calibration:
+class PolicyPreview:
     """The calibration table of one loaded bundle, read when it is first asked for.
 
     `exit_ms`: the milliseconds it takes to come to each exit, if known. Methods take milliseconds to
@@ -81,15 +81,15 @@ class Calibration:
         self._macs = [entry.macs for entry in manifest.exits]
         self._curves: dict[tuple[Measure, Combine], list[Point]] = {}
 
-    def timed(self, exit_ms: Sequence[float]) -> Calibration:
+    def timed(self, exit_ms: Sequence[float]) -> PolicyPreview:
         """The same with measured times."""
-        return Calibration(self._path, self._manifest, [round(ms, DIGITS) for ms in exit_ms])
+        return PolicyPreview(self._path, self._manifest, [round(ms, DIGITS) for ms in exit_ms])
 
     def preview(self, policy: Policy) -> Preview:
         """What `policy` would do."""
         point = self._point(0.0, policy)
         return Preview(
-            self._space.samples,
+            self._evaluator.samples,
             point.accuracy,
             round(self._full_depth - point.accuracy, DIGITS),
             point.mean_macs,
@@ -101,12 +101,12 @@ class Calibration:
         """The curve of one shared threshold under `measure` and `combine`, beside `policy`."""
         return Tradeoff(
             model=self._manifest.name,
-            samples=self._space.samples,
+            samples=self._evaluator.samples,
             split=self._manifest.calibration.split,
             macs=self._macs,
             ms=self._exit_ms,
-            exit_accuracy=[_percent(right.mean()) for right in self._space.right["single"]],
-            ensemble_accuracy=_percent(self._space.ensemble.mean()),
+            exit_accuracy=[_percent(right.mean()) for right in self._evaluator.right["single"]],
+            ensemble_accuracy=_percent(self._evaluator.ensemble.mean()),
             full_depth_accuracy=self._full_depth,
             measure=measure,
             combine=combine,
@@ -114,7 +114,7 @@ class Calibration:
             policy=self.preview(policy),
         )
 
-    def refutes(self, policy: Policy) -> bool:
+    def contradicts_certificate(self, policy: Policy) -> bool:
         """Whether the certificate of `policy` says it is of this table's samples and does not follow from
         them."""
         return confirmed(policy, self._data) is False
@@ -124,8 +124,8 @@ class Calibration:
         return load_table(self._path, self._manifest)
 
     @cached_property
-    def _space(self) -> Space:
-        return Space.of(self._table, self._manifest.scaling)
+    def _evaluator(self) -> PolicyEvaluator:
+        return PolicyEvaluator.of(self._table, self._manifest.scaling)
 
     @cached_property
     def _data(self) -> Data:
@@ -134,11 +134,11 @@ class Calibration:
 
     @property
     def _full_depth(self) -> float:
-        last = self._space.right["single"][-1]
-        return _percent(max(last.mean(), self._space.ensemble.mean()))
+        last = self._evaluator.right["single"][-1]
+        return _percent(max(last.mean(), self._evaluator.ensemble.mean()))
 
     def _point(self, threshold: float, policy: Policy) -> Point:
-        found = self._space.evaluate(policy)
+        found = self._evaluator.evaluate(policy)
         ms = self._exit_ms
         return Point(
             threshold,
@@ -166,7 +166,7 @@ class Calibration:
 
     def _thresholds(self, measure: Measure, combine: Combine) -> list[float]:
         """Those that let even shares of the samples seen at an exit go, with always and never."""
-        seen = self._space.confidences[measure, combine][:-1]
+        seen = self._evaluator.confidences[measure, combine][:-1]
         if not len(seen):
             return [NEVER]
         spread = np.quantile(seen, np.linspace(0, 1, POINTS - 2))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from exports.tuning.reliability import BINS, Quality
 from exports.tuning.run import Row, Tuning
-from exports.tuning.search import Figures
+from exports.tuning.search import PolicyStats
 
 SHOWN = 8
 WIDTH = 118  # where the terminal does not say
@@ -60,7 +60,7 @@ def _parts(tuning: Tuning) -> list[Table | Text]:
     data, manifest = tuning.data, tuning.manifest
     head = (
         f"{manifest.name} {manifest.version}, {tuning.source}: chosen on {data.first.samples:,} samples; "
-        f"all figures are of the {data.second.samples:,} others.\nGoal: {tuning.goal.phrase}."
+        f"all stats are of the {data.second.samples:,} others.\nGoal: {tuning.goal.phrase}."
     )
     if data.target == "agreement":
         head += "\nWithout labels: agreement with the ensemble stands where accuracy would."
@@ -90,21 +90,21 @@ def _policies(tuning: Tuning) -> Table:
 
 
 def _cells(tuning: Tuning, row: Row) -> list[str]:
-    figures, policy = row.figures, row.policy
+    stats, policy = row.stats, row.policy
     how = ""
     if policy.mode == "early_exit":
         thresholds = " ".join(f"{t:.3g}" for t in policy.thresholds)
         how = f"{policy.measure} {policy.combine} {thresholds}"
-    costs = [f"{figures.mean_cost(tuning.costs['macs']) / 1e6:.1f}"]
+    costs = [f"{stats.mean_cost(tuning.costs['macs']) / 1e6:.1f}"]
     if "ms" in tuning.costs:
-        costs.append(f"{figures.mean_cost(tuning.costs['ms']):.3f}")
+        costs.append(f"{stats.mean_cost(tuning.costs['ms']):.3f}")
     return [
         f"{row.name}: {how}" if row.name and how else row.name or how,
-        f"{100 * figures.accuracy:.2f}",
-        f"{100 * figures.drop:.2f}",
+        f"{100 * stats.accuracy:.2f}",
+        f"{100 * stats.drop:.2f}",
         *costs,
         f"{tuning.speed_up(row):.2f} x",
-        " ".join(f"{100 * share:4.1f}" for share in figures.shares),
+        " ".join(f"{100 * share:4.1f}" for share in stats.shares),
     ]
 
 
@@ -145,22 +145,22 @@ def _figure(value: float | None) -> str:
 def _row(tuning: Tuning, row: Row) -> dict[str, Any]:
     return {
         "policy": row.policy.model_dump(),
-        **_figures(row.figures),
+        **_stats(row.stats),
         **{
-            f"mean_{unit}": round(row.figures.mean_cost(costs), 6)
+            f"mean_{unit}": round(row.stats.mean_cost(costs), 6)
             for unit, costs in tuning.costs.items()
         },
         "speed_up": round(tuning.speed_up(row), 4),
     }
 
 
-def _figures(figures: Figures) -> dict[str, Any]:
+def _stats(stats: PolicyStats) -> dict[str, Any]:
     return {
-        "accuracy": round(100 * figures.accuracy, 4),
-        "drop": round(100 * figures.drop, 4),
-        "losses": figures.losses,
-        "gains": figures.gains,
-        "exit_shares": [round(share, 6) for share in figures.shares],
+        "accuracy": round(100 * stats.accuracy, 4),
+        "drop": round(100 * stats.drop, 4),
+        "losses": stats.losses,
+        "gains": stats.gains,
+        "exit_shares": [round(share, 6) for share in stats.shares],
     }
 
 

@@ -11,7 +11,7 @@ from exports.bundle.reader import Table, load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
 from exports.tuning.reliability import Quality, qualities
 from exports.tuning.request_log import read_requests
-from exports.tuning.search import Figures, frontier, full_depth
+from exports.tuning.search import PolicyStats, frontier, full_depth
 from exports.tuning.select import Data, Goal, Unit, choose
 
 
@@ -21,7 +21,7 @@ class Row:
 
     name: str
     policy: Policy
-    figures: Figures
+    stats: PolicyStats
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Tuning:
     def speed_up(self, row: Row) -> float:
         """How many times cheaper `row` is than full depth."""
         costs = self.costs[self.goal.unit]
-        return costs[-1] / row.figures.mean_cost(costs)
+        return costs[-1] / row.stats.mean_cost(costs)
 
 
 def tune(

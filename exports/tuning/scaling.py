@@ -9,7 +9,7 @@ from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table
 
 NEWTON_STEPS = 20
-LEAST_WEIGHT = 0.02
+MIN_WEIGHT = 0.02
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
@@ -39,7 +39,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 
 def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
     """The exits' shares in the ensemble, which sum to 1: those that minimise the negative
-    log-likelihood of softmax(sum_k w_k logits_k), each at least LEAST_WEIGHT of the largest.
+    log-likelihood of softmax(sum_k w_k logits_k), each at least MIN_WEIGHT of the largest.
 
     logits [K, N, C], labels [N]. The paper's ensemble has equal weights, where Newton's method
     begins; the loss is convex in w. A step that does not lessen the loss is halved.
@@ -63,7 +63,7 @@ def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
         step = np.linalg.solve(curvature + 1e-9 * np.eye(exits), gradient)
         for _ in range(10):
             trial = weights - step
-            trial = np.maximum(trial, LEAST_WEIGHT * max(trial.max(), 1e-6))
+            trial = np.maximum(trial, MIN_WEIGHT * max(trial.max(), 1e-6))
             new_loss, new_p = look(trial)
             if new_loss < loss:
                 break

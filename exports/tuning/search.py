@@ -1,6 +1,7 @@
 """Policies by the thousand: a calibration table prepared so that no logit is looked at twice.
 
-`Space` answers for one policy in well under a millisecond, exactly as `exports.bundle.policy.simulate` would.
+`PolicyEvaluator` evaluates one policy in well under a millisecond, exactly as
+`exports.bundle.policy.simulate` would.
 `frontier` looks at every combination of thresholds on a grid at once and keeps those worth having.
 """
 
@@ -31,11 +32,11 @@ Counts = NDArray[np.float64]
 NEVER = 2.0  # a threshold that no confidence reaches
 # With four exits 40 thresholds each. A finer grid finds no better policies, only luckier ones.
 GRID_POLICIES = 2**16
-MOST_THRESHOLDS = 128
+MAX_THRESHOLDS = 128
 
 
 @dataclass(frozen=True)
-class Figures:
+class PolicyStats:
     """What a policy does on N samples.
 
     `left` [K] counts those that leave at each exit, `right` the right answers, `losses` those wrong
@@ -69,7 +70,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Space:
+class PolicyEvaluator:
     """What every policy on a table of N samples and K exits can see.
 
     Confidences float32 [K, N] by measure and combination, right answers bool [K, N] by combination, and
@@ -81,7 +82,7 @@ class Space:
     ensemble: Bools
 
     @classmethod
-    def of(cls, table: Table, scaling: Scaling) -> Space:
+    def of(cls, table: Table, scaling: Scaling) -> PolicyEvaluator:
         """Prepare `table`, calibrated by `scaling`."""
         confidences: dict[tuple[Measure, Combine], Floats] = {}
         right: dict[Combine, Bools] = {}
@@ -107,9 +108,9 @@ class Space:
         """The number of samples, N."""
         return len(self.ensemble)
 
-    def take(self, index: NDArray[np.int64]) -> Space:
+    def take(self, index: NDArray[np.int64]) -> PolicyEvaluator:
         """The samples at `index`, in its order."""
-        return Space(
+        return PolicyEvaluator(
             {
                 key: np.ascontiguousarray(values[:, index])
                 for key, values in self.confidences.items()
@@ -118,7 +119,7 @@ class Space:
             self.ensemble[index],
         )
 
-    def evaluate(self, policy: Policy) -> Figures:
+    def evaluate(self, policy: Policy) -> PolicyStats:
         """Apply `policy`, which must be for K exits, to every sample."""
         last = policy.max_exit - 1
         exit_ = np.full(self.samples, last)
@@ -130,7 +131,7 @@ class Space:
         else:
             combine = "running" if policy.mode == "ensemble" else "single"
         right = self.right[combine][exit_, np.arange(self.samples)]
-        return Figures(
+        return PolicyStats(
             samples=self.samples,
             left=tuple(np.bincount(exit_, minlength=self.exits).tolist()),
             right=int(np.count_nonzero(right)),
@@ -154,7 +155,7 @@ def full_depth(exits: int) -> Policy:
 
 
 def frontier(
-    space: Space,
+    evaluator: PolicyEvaluator,
     costs: Sequence[float],
     caution: float = 0.0,
     grid_policies: int = GRID_POLICIES,
@@ -168,10 +169,10 @@ def frontier(
     that seldom disagrees with the ensemble wins over one that does as well by luck.
     """
     found: list[tuple[float, float, Point]] = []
-    for measure, combine in space.confidences:
-        sweep = _sweep(space, measure, combine, costs, grid_policies)
-        drop = (sweep.losses - sweep.gains) / space.samples
-        error = np.sqrt(sweep.losses + sweep.gains + 1) / space.samples
+    for measure, combine in evaluator.confidences:
+        sweep = _sweep(evaluator, measure, combine, costs, grid_policies)
+        drop = (sweep.losses - sweep.gains) / evaluator.samples
+        error = np.sqrt(sweep.losses + sweep.gains + 1) / evaluator.samples
         score = drop + caution * error
         order = np.lexsort((score, sweep.cost))
         for i in order[_falling(score[order])]:
@@ -207,15 +208,19 @@ class _Sweep:
 
 
 def _sweep(
-    space: Space, measure: Measure, combine: Combine, costs: Sequence[float], grid_policies: int
+    evaluator: PolicyEvaluator,
+    measure: Measure,
+    combine: Combine,
+    costs: Sequence[float],
+    grid_policies: int,
 ) -> _Sweep:
     """Count all combinations by cumulative sums over a histogram of the samples' confidences.
 
     A sample whose confidence at exit k lies in bin b leaves there under the thresholds 0..b and goes on
     under those above, so sums from above and from below along each axis count every combination.
     """
-    exits, samples = space.exits, space.samples
-    confidence, right = space.confidences[measure, combine], space.right[combine]
+    exits, samples = evaluator.exits, evaluator.samples
+    confidence, right = evaluator.confidences[measure, combine], evaluator.right[combine]
     each = _thresholds_per_exit(exits, grid_policies)
     thresholds = tuple(_thresholds(own, each) for own in confidence[:-1])
     bins = [
@@ -231,8 +236,8 @@ def _sweep(
         )
         for total, factor, weight in (
             (cost, costs[k] / samples, None),
-            (losses, 1.0, space.ensemble & ~right[k]),
-            (gains, 1.0, right[k] & ~space.ensemble),
+            (losses, 1.0, evaluator.ensemble & ~right[k]),
+            (gains, 1.0, right[k] & ~evaluator.ensemble),
         ):
             size = int(np.prod(shape[:axes]))
             counts = np.bincount(place, weight, size).astype(np.float64).reshape(shape[:axes])
@@ -256,7 +261,7 @@ def _stay(counts: Counts, axis: int) -> Counts:
 def _thresholds_per_exit(exits: int, grid_policies: int) -> int:
     if exits < 2:
         return 0
-    return min(max(int(grid_policies ** (1 / (exits - 1)) + 1e-9), 3), MOST_THRESHOLDS)
+    return min(max(int(grid_policies ** (1 / (exits - 1)) + 1e-9), 3), MAX_THRESHOLDS)
 
 
 def _thresholds(confidence: Floats, count: int) -> Floats:

@@ -18,7 +18,7 @@ from exports.tuning.certificate import (
     samples_needed,
     split_sha256,
 )
-from exports.tuning.search import Figures, Point, Space, frontier
+from exports.tuning.search import Point, PolicyEvaluator, PolicyStats, frontier
 
 Unit = Literal["macs", "ms"]
 
@@ -69,9 +69,9 @@ class Data:
     answer is right where it is the ensemble's.
     """
 
-    whole: Space
-    first: Space
-    second: Space
+    whole: PolicyEvaluator
+    first: PolicyEvaluator
+    second: PolicyEvaluator
     split_sha256: str
     target: Target
 
@@ -82,7 +82,7 @@ class Data:
         """Halve `table`; raises TuningError if it has fewer than two samples."""
         if len(table.labels) < 2:
             raise TuningError("There must be at least two samples: to choose on and to check on.")
-        whole = Space.of(table, scaling)
+        whole = PolicyEvaluator.of(table, scaling)
         chosen_on, certified_on = halves(whole.samples)
         split = split_sha256(source_sha256, certified_on)
         return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
@@ -139,9 +139,9 @@ def confirmed(policy: Policy, data: Data) -> bool | None:
     if found is None or found.split_sha256 != data.split_sha256:
         return None
     permitted = found.permitted_drop / 100
-    figures = data.second.evaluate(policy)
-    return _holds(figures, data, permitted, found.confidence) and found == _certificate(
-        figures, data, permitted, found.confidence
+    stats = data.second.evaluate(policy)
+    return _holds(stats, data, permitted, found.confidence) and found == _certificate(
+        stats, data, permitted, found.confidence
     )
 
 
@@ -153,30 +153,32 @@ def _certified(data: Data, costs: Sequence[float], permitted: float, confidence:
     with no correction for how many are tested.
     """
     path = [p for p in frontier(data.first, costs, CAUTION) if p.cost < _CHEAPER * costs[-1]][::-1]
-    proven: list[tuple[Policy, Figures]] = []
+    proven: list[tuple[Policy, PolicyStats]] = []
     for point in path:
-        figures = data.second.evaluate(point.policy)
-        if not _holds(figures, data, permitted, confidence):
+        stats = data.second.evaluate(point.policy)
+        if not _holds(stats, data, permitted, confidence):
             break
-        proven.append((point.policy, figures))
+        proven.append((point.policy, stats))
     if not proven:
         raise TuningError(_unsupported(path, data, permitted, confidence))
-    policy, figures = proven[-1]
-    certificate = _certificate(figures, data, permitted, confidence)
+    policy, stats = proven[-1]
+    certificate = _certificate(stats, data, permitted, confidence)
     return policy.model_copy(update={"certificate": certificate})
 
 
-def _holds(figures: Figures, data: Data, permitted: float, confidence: float) -> bool:
+def _holds(stats: PolicyStats, data: Data, permitted: float, confidence: float) -> bool:
     if data.target == "agreement":
-        return proportion_bound(figures.losses, figures.samples, confidence) <= permitted
-    return drop_holds(figures.losses, figures.gains, figures.samples, permitted, confidence)
+        return proportion_bound(stats.losses, stats.samples, confidence) <= permitted
+    return drop_holds(stats.losses, stats.gains, stats.samples, permitted, confidence)
 
 
-def _certificate(figures: Figures, data: Data, permitted: float, confidence: float) -> Certificate:
+def _certificate(
+    stats: PolicyStats, data: Data, permitted: float, confidence: float
+) -> Certificate:
     if data.target == "agreement":
-        bound = proportion_bound(figures.losses, figures.samples, confidence)
+        bound = proportion_bound(stats.losses, stats.samples, confidence)
     else:
-        bound = drop_bound(figures.losses, figures.gains, figures.samples, confidence)
+        bound = drop_bound(stats.losses, stats.gains, stats.samples, confidence)
     points = round(100 * permitted, 6)
     return Certificate(
         method="clopper-pearson" if data.target == "agreement" else "exact-trinomial",
@@ -184,7 +186,7 @@ def _certificate(figures: Figures, data: Data, permitted: float, confidence: flo
         confidence=confidence,
         bound=min(math.ceil(1e6 * bound) / 1e4, points),
         chosen_on=data.first.samples,
-        samples=figures.samples,
+        samples=stats.samples,
         split_sha256=data.split_sha256,
         target=data.target,
     )
@@ -199,17 +201,17 @@ def _unsupported(path: list[Point], data: Data, permitted: float, confidence: fl
         f"points with {100 * confidence:g} % confidence from {data.whole.samples:,} samples"
     )
     # The safest policy, judged by the half that refused it, else by all samples.
-    for space in (data.second, data.whole):
-        figures = space.evaluate(path[0].policy)
+    for evaluator in (data.second, data.whole):
+        stats = evaluator.evaluate(path[0].policy)
         needed = samples_needed(
-            figures.losses / figures.samples, figures.gains / figures.samples, permitted, confidence
+            stats.losses / stats.samples, stats.gains / stats.samples, permitted, confidence
         )
         if needed is not None:
             return f"{say}; about {_rounded_up(2 * needed):,} would do."
     least = samples_needed(0, 0, permitted, confidence)
     if least is not None and least > data.second.samples:
         return f"{say}; it takes at least about {_rounded_up(2 * least):,}."
-    return f"{say}: the safest one loses {100 * figures.drop:.2f} points on them."
+    return f"{say}: the safest one loses {100 * stats.drop:.2f} points on them."
 
 
 def _rounded_up(count: int) -> int:

@@ -17,9 +17,9 @@ from serving.inference.engine import Prediction
 
 log = logging.getLogger("offramp.serving")
 # Lines waiting for whoever reads them; past that they are dropped, since requests come first.
-MOST_WAITING = 10_000
+MAX_WAITING_LINES = 10_000
 # Characters of an address, which clients choose.
-LONGEST_PATH = 1024
+MAX_PATH_CHARS = 1024
 # What asks every few seconds, forever, and drowns the rest; their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
@@ -50,7 +50,7 @@ class AccessLog:
         """Note one request."""
         if is_probe(scope) and status < 400:
             return
-        if self._lines.qsize() >= MOST_WAITING:
+        if self._lines.qsize() >= MAX_WAITING_LINES:
             self._dropped += 1
             return
         state = scope.get("state", {})
@@ -60,7 +60,7 @@ class AccessLog:
             "request_id": request_id,
             "client": client[0] if client else None,
             "method": scope["method"],
-            "path": scope["path"][:LONGEST_PATH],
+            "path": scope["path"][:MAX_PATH_CHARS],
             "status": status,
             "duration_ms": round(1000 * seconds, 3),
         }

@@ -20,8 +20,8 @@ from starlette.types import Scope
 from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
-from serving.api.fast_path import ShortWay
-from serving.api.load_shedding import Door
+from serving.api.fast_path import FastPathMiddleware
+from serving.api.load_shedding import LoadShedder
 from serving.api.middleware import BodyLimit, Finished, RequestContext
 from serving.api.routes import cam as maps
 from serving.api.routes import classify, models, page, policy, probes, stream
@@ -53,7 +53,7 @@ def create_app(
 ) -> FastAPI:
     """The app; its lifespan loads and warms the models of `settings` and ends its workers.
 
-    `app.state.service` is its state, and `app.state.door` turns requests away before the app is called.
+    `app.state.service` is its state; `app.state.load_shedder` refuses requests before the app is called.
     The access log, if `settings` ask for one, goes to `access`, by default stdout; spans go to `tracer`, by
     default over OTLP. Starting raises BundleError and its like.
     """
@@ -101,9 +101,9 @@ def create_app(
 
     if not settings.otel:
         # Who traces wants a span of everything.
-        app.state.door = Door(service, HOT, refuse_scope, finished)
+        app.state.load_shedder = LoadShedder(service, HOT, refuse_scope, finished)
     # The first one is the innermost.
-    app.add_middleware(ShortWay, routes=HOT, refuse=refuse_scope)
+    app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(
         RequestContext,

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from serving.errors import SettingsError, UnauthorizedError
 from serving.settings import Settings
 
-LEAST_LENGTH = 16
+MIN_KEY_CHARS = 16
 USABLE = re.compile(r"[\x21-\x7e]*")
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
 BEARER = HTTPBearer(auto_error=False)
@@ -87,9 +87,9 @@ def _read(settings: Settings) -> bytes | None:
         key = settings.api_key.get_secret_value()
     else:
         return None
-    if len(key) < LEAST_LENGTH or not USABLE.fullmatch(key):
+    if len(key) < MIN_KEY_CHARS or not USABLE.fullmatch(key):
         raise SettingsError(
-            f"The API key must have at least {LEAST_LENGTH} characters, ASCII without spaces."
+            f"The API key must have at least {MIN_KEY_CHARS} characters, ASCII without spaces."
         )
     return key.encode()
 

@@ -13,39 +13,39 @@ from starlette.requests import ClientDisconnect, Request
 # Among the extensions of a request's scope, where `serving.http.protocol` puts its `departure`.
 EXTENSION = "offramp"
 # Before a server that has none is asked, in seconds: most requests are answered sooner.
-PATIENCE = 0.01
+POLL_DELAY_S = 0.01
 
 
-class Departure:
+class DisconnectSignal:
     """A connection's side of it: tells whoever listens that the client has gone."""
 
     def __init__(self, resume: Callable[[], None]) -> None:
         """`resume` has the connection read again, should it have paused: it learns no other way."""
         self._resume = resume
-        self._tell: Callable[[], None] | None = None
+        self._notify: Callable[[], None] | None = None
         self.gone = False
 
-    def listen(self, tell: Callable[[], None] | None) -> None:
-        """Call `tell` if the client goes from now on; None to hear of it no more."""
-        self._tell = tell
-        if tell is not None:
+    def listen(self, notify: Callable[[], None] | None) -> None:
+        """Call `notify` if the client goes from now on; None to hear of it no more."""
+        self._notify = notify
+        if notify is not None:
             self._resume()
 
     def happened(self) -> None:
         """The client has gone."""
         self.gone = True
-        if self._tell is not None:
-            self._tell()
+        if self._notify is not None:
+            self._notify()
 
 
-class Presence:
+class CancelOnDisconnect:
     """Around an await, after the body was read: cancels it when the client goes, which then raises
     ClientDisconnect."""
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
-        told = request.scope.get("extensions", {}).get(EXTENSION, {})
-        self._departure: Departure | None = told.get("departure")
+        extension = request.scope.get("extensions", {}).get(EXTENSION, {})
+        self._departure: DisconnectSignal | None = extension.get("departure")
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
@@ -53,7 +53,7 @@ class Presence:
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
         if self._departure is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._ask)
+            self._timer = asyncio.get_running_loop().call_later(POLL_DELAY_S, self._ask)
         elif self._departure.gone:
             raise ClientDisconnect
         else:

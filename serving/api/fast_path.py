@@ -19,9 +19,9 @@ from serving.errors import InvalidRequestError, ServingError
 from serving.service import of_request
 
 # Programs repeat themselves, and reading a query anew costs more than anything else done with it.
-REMEMBERED = 1024
+MAX_CACHED_QUERIES = 1024
 # Bytes of a query; no wish is longer, and both reading and remembering it have their price.
-LONGEST = 4096
+MAX_QUERY_BYTES = 4096
 # The outcome of a request whose client has gone, in offramp_requests_total.
 CANCELLED = "cancelled"
 
@@ -30,7 +30,7 @@ Endpoint = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 Refuse = Callable[[Scope, ServingError | RequestValidationError], Response]
 
 
-class ShortWay:
+class FastPathMiddleware:
     """Runs the endpoints of `routes`, POST by exact path, and leaves every other request to `app`."""
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, Endpoint], refuse: Refuse) -> None:
@@ -65,12 +65,12 @@ def query_kind(endpoint: Endpoint) -> type[BaseModel]:
 
 def read_query(kind: type[BaseModel], query: bytes) -> BaseModel:
     """A query string as `kind`; raises RequestValidationError, or InvalidRequestError if it is too long."""
-    if len(query) > LONGEST:
-        raise InvalidRequestError(f"The query is longer than {LONGEST} bytes.")
+    if len(query) > MAX_QUERY_BYTES:
+        raise InvalidRequestError(f"The query is longer than {MAX_QUERY_BYTES} bytes.")
     return _read(kind, query)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=MAX_CACHED_QUERIES)
 def _read(kind: type[BaseModel], query: bytes) -> BaseModel:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     try:

@@ -15,7 +15,7 @@ from serving.errors import InvalidRequestError, UnsupportedTypeError
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 FIELD = "files"
-INLINE = 64 * 1024
+MAX_INLINE_BYTES = 64 * 1024
 # RFC 2046, section 5.1.1.
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
@@ -35,7 +35,9 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     elif kind == "application/json":
         body = await request.body()
         # A large one takes milliseconds, which the event loop does not have.
-        files = _json(body) if len(body) <= INLINE else await asyncio.to_thread(_json, body)
+        files = (
+            _json(body) if len(body) <= MAX_INLINE_BYTES else await asyncio.to_thread(_json, body)
+        )
     else:
         raise UnsupportedTypeError(
             f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "

@@ -15,14 +15,14 @@ from starlette.types import Scope
 
 from serving.api.fast_path import Endpoint, query_kind, read_query
 from serving.api.middleware import REQUEST_ID, Finished, request_id
-from serving.api.query import ClassifyQuery, room_for
+from serving.api.query import ClassifyQuery, admit
 from serving.errors import OverCapacityError, ServingError
 from serving.service import Service
 
 Refuse = Callable[[Scope, ServingError], Response]
 
 
-class Door:
+class LoadShedder:
     """Says of a request's head alone whether it would be refused for lack of room."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Door:
         refuse: Refuse,
         finished: Sequence[Finished],
     ) -> None:
-        """`routes`, `refuse` and `finished` are those of `ShortWay` and `RequestContext`."""
+        """`routes`, `refuse` and `finished` are those of `FastPathMiddleware` and `RequestContext`."""
         self._service = service
         self._kinds = {path: query_kind(endpoint) for path, endpoint in routes.items()}
         self._refuse = refuse
@@ -48,7 +48,7 @@ class Door:
         try:
             query = read_query(kind, scope["query_string"])
             assert isinstance(query, ClassifyQuery)
-            room_for(query, scope, self._service)
+            admit(query, scope, self._service)
         except OverCapacityError as error:
             response = self._refuse(scope, error)
         except (ServingError, RequestValidationError):
@@ -57,6 +57,6 @@ class Door:
             return None
         name = request_id(scope)
         response.raw_headers.append((REQUEST_ID, name.encode("ascii")))
-        for tell in self._finished:
-            tell(scope, name, response.status_code, time.perf_counter() - began)
+        for notify in self._finished:
+            notify(scope, name, response.status_code, time.perf_counter() - began)
         return response

@@ -52,11 +52,11 @@ class RequestContext:
         name = request_id(scope)
         began = time.perf_counter()
         status = 0
-        untold = list(self.finished)
+        pending_hooks = list(self.finished)
 
-        def tell() -> None:
-            while untold:
-                untold.pop()(scope, name, status or CLIENT_LEFT, time.perf_counter() - began)
+        def notify() -> None:
+            while pending_hooks:
+                pending_hooks.pop()(scope, name, status or CLIENT_LEFT, time.perf_counter() - began)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -68,7 +68,7 @@ class RequestContext:
                 message = {**message, "headers": headers}
             elif not message.get("more_body"):
                 # Before it is sent, since a span ends with the last of the answer.
-                tell()
+                notify()
             await send(message)
 
         try:
@@ -82,18 +82,18 @@ class RequestContext:
                 raise
             await self.refuse(scope, InternalError())(scope, receive, send_with_id)
         finally:
-            tell()
+            notify()
 
 
 # Bodies without images: policies and the like. Whoever parses them need not fear their size.
-SMALL_BODY = 64 * 1024
+MAX_SMALL_BODY_BYTES = 64 * 1024
 WITH_IMAGES = re.compile(r"/v1/classify(/.*)?|/v2/models/.*/infer")
 
 
 class BodyLimit:
     """Makes reading a body of more than `limit` bytes raise TooLargeError, before or while it comes.
 
-    Where no images are taken the limit is `SMALL_BODY`.
+    Where no images are taken the limit is `MAX_SMALL_BODY_BYTES`.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -109,7 +109,7 @@ class BodyLimit:
         received = 0
         limit = self.limit
         if not WITH_IMAGES.fullmatch(scope["path"]):
-            limit = min(limit, SMALL_BODY)
+            limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:
             nonlocal received

@@ -18,7 +18,7 @@ from serving.scheduling.dispatcher import Priority
 from serving.service import Service
 
 # Programs repeat their wishes, and making a policy anew takes its time.
-REMEMBERED = 1024
+MAX_CACHED_POLICIES = 1024
 
 
 class ClassifyQuery(BaseModel):
@@ -54,13 +54,13 @@ class ClassifyQuery(BaseModel):
 class StreamQuery(ClassifyQuery):
     """The same, and what only a stream can have."""
 
-    beyond: bool = Field(
+    run_all_exits: bool = Field(
         False, description="Run the exits behind the answer's, too; they change nothing."
     )
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ResolvedRequest:
     """A query that was read, applied to the model it names."""
 
     model: LoadedModel
@@ -70,13 +70,15 @@ class Wishes:
     priority: Priority
 
 
-def apply(query: ClassifyQuery, request: Request, service: Service, started: float) -> Wishes:
+def resolve(
+    query: ClassifyQuery, request: Request, service: Service, started: float
+) -> ResolvedRequest:
     """What `query` means for a request that came at `started` of `time.perf_counter()`.
 
     Raises InvalidRequestError if a wish is out of the model's range, NotFoundError for an unknown
     model, OverCapacityError if the server would refuse the request now.
     """
-    model = room_for(query, request.scope, service)
+    model = admit(query, request.scope, service)
     policy = model.policy
     if (query.mode, query.threshold, query.max_exit) != (None, None, None):
         try:
@@ -84,7 +86,7 @@ def apply(query: ClassifyQuery, request: Request, service: Service, started: flo
         except PolicyError as error:
             raise InvalidRequestError(str(error)) from error
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
-    return Wishes(
+    return ResolvedRequest(
         model,
         policy,
         resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
@@ -93,7 +95,7 @@ def apply(query: ClassifyQuery, request: Request, service: Service, started: flo
     )
 
 
-def room_for(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:
+def admit(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:
     """The model that `query` names, which the state of `scope` then tells, for counting what fails.
 
     Raises NotFoundError for an unknown model, OverCapacityError if the server would refuse the request
@@ -101,11 +103,11 @@ def room_for(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedMode
     """
     model = service.models.get(query.model)
     scope.setdefault("state", {})["model"] = model.name
-    service.work.check(query.priority)
+    service.dispatcher.check(query.priority)
     return model
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=MAX_CACHED_POLICIES)
 def _override(
     policy: Policy, mode: Mode | None, threshold: float | None, max_exit: int | None
 ) -> Policy:

@@ -11,7 +11,7 @@ from exports.bundle.policy import Policy
 from serving.errors import InvalidRequestError
 from serving.inference.engine import Prediction, Reason
 from serving.models.registry import LoadedModel
-from serving.scheduling.dispatcher import Done, ExitSeen
+from serving.scheduling.dispatcher import BatchResult, ExitReached
 
 DEFAULT_TOP_K = 5
 DIGITS = 6
@@ -169,21 +169,23 @@ def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> Predicti
     )
 
 
-def compose(model: LoadedModel, done: Done, top_k: int, spent: Timing) -> ClassifyAnswer:
-    """The answer to a request that `done` came of."""
+def compose(model: LoadedModel, result: BatchResult, top_k: int, spent: Timing) -> ClassifyAnswer:
+    """The answer to a request that `result` came of."""
     manifest = model.engine.manifest
-    predictions = [describe(found, manifest, top_k) for found in done.predictions]
+    predictions = [describe(found, manifest, top_k) for found in result.predictions]
     return ClassifyAnswer(manifest.name, manifest.version, predictions, spent)
 
 
-def describe_exit(seen: ExitSeen, manifest: Manifest, top_k: int, elapsed: float) -> ExitEvent:
-    """`seen`, `elapsed` seconds after its request's start, as an event of the stream."""
-    prediction = seen.prediction
+def describe_exit(
+    reached: ExitReached, manifest: Manifest, top_k: int, elapsed: float
+) -> ExitEvent:
+    """`reached`, `elapsed` seconds after its request's start, as an event of the stream."""
+    prediction = reached.prediction
     return ExitEvent(
-        image=seen.image,
+        image=reached.image,
         exit=prediction.exit,
         exits=len(manifest.exits),
-        left=seen.left,
+        left=reached.left,
         label=manifest.labels[prediction.index],
         index=prediction.index,
         confidence=round(prediction.confidence, DIGITS),
@@ -193,9 +195,9 @@ def describe_exit(seen: ExitSeen, manifest: Manifest, top_k: int, elapsed: float
     )
 
 
-def timing(done: Done, total: float) -> Timing:
-    """`done`'s times and the `total` in milliseconds."""
-    seconds = (done.decode, done.queue, done.compute, total)
+def timing(result: BatchResult, total: float) -> Timing:
+    """`result`'s times and the `total` in milliseconds."""
+    seconds = (result.decode, result.queue, result.compute, total)
     return Timing(*(round(1000 * value, 3) for value in seconds))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class JoiningTransport:
+class CoalescingTransport:
     """Passes everything on to `transport`, but holds a write back until the next one, or until the event
     loop has done what it has in hand."""
 

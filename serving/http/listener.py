@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise SettingsError(f"Cannot listen on {host}:{port}: {reason}.") from error
 
 
-def take_no_more(listener: socket.socket) -> None:
+def stop_accepting(listener: socket.socket) -> None:
     """Let no further connection begin on `listener`, while those that have can still be accepted.
 
     The kernel resets connections that wait to be accepted when their socket is closed. Clients whose

@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from serving.api.disconnect import EXTENSION, Departure
-from serving.api.load_shedding import Door
+from serving.api.disconnect import EXTENSION, DisconnectSignal
+from serving.api.load_shedding import LoadShedder
 from serving.errors import (
     HeadTooLargeError,
     InvalidRequestError,
@@ -25,21 +25,21 @@ from serving.errors import (
     SlowRequestError,
     TooManyConnectionsError,
 )
-from serving.http.coalescing import JoiningTransport
+from serving.http.coalescing import CoalescingTransport
 from serving.http.upgrade import Parser
 from serving.service import Service
 
 # Request line and headers; also what may come with a body that is no body: chunk sizes and trailers,
 # besides the eight bytes for each of its own that the smallest chunks take.
-HEAD_LIMIT = 64 * 1024
-CHUNK_OVERHEAD = 8
+MAX_HEAD_BYTES = 64 * 1024
+CHUNK_OVERHEAD_BYTES = 8
 # Requests sent ahead of their answers on one connection.
-PIPELINE_LIMIT = 32
+MAX_PIPELINED = 32
 # Bytes a second that a body must bring.
-BODY_RATE = 1024
+MIN_BODY_BYTES_PER_S = 1024
 # How long the rest of a body is thrown away after an answer that did not wait for it, so that the
 # client finds the answer before it finds the connection closed. In seconds.
-LINGER = 2.0
+LINGER_S = 2.0
 
 # head: waiting for the rest of a request's head, or for a first request; body: for the rest of a body;
 # answer: the request is whole; idle: answered, and nothing of the next request has come.
@@ -57,7 +57,7 @@ class Protocol(HttpToolsProtocol):
         self.parser = Parser(self)  # type: ignore[assignment]
         state = self.config.app.state  # type: ignore[union-attr]
         self._service: Service = state.service
-        self._door: Door | None = getattr(state, "door", None)
+        self._load_shedder: LoadShedder | None = getattr(state, "load_shedder", None)
         self._phase: Phase = "head"
         self._since = self._checked = self._moved = time.monotonic()
         # Of the request in hand: bytes of its head, of its body, and of neither.
@@ -70,7 +70,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._joined = JoiningTransport(transport, self.loop, self._close_later)
+        self._joined = CoalescingTransport(transport, self.loop, self._close_later)
         self.transport = self._joined  # type: ignore[assignment]
         if len(self.connections) > self._service.settings.max_connections:
             self._make_room()
@@ -94,17 +94,17 @@ class Protocol(HttpToolsProtocol):
             return
         if phase == "head":
             self._head += len(data)
-            if self._head > HEAD_LIMIT:
-                self._refuse(HeadTooLargeError(f"The head is larger than {HEAD_LIMIT} bytes."))
+            if self._head > MAX_HEAD_BYTES:
+                self._refuse(HeadTooLargeError(f"The head is larger than {MAX_HEAD_BYTES} bytes."))
         elif phase == "body":
             self._rest += len(data) - (self._body - body)
-            if self._rest > HEAD_LIMIT + CHUNK_OVERHEAD * self._body:
+            if self._rest > MAX_HEAD_BYTES + CHUNK_OVERHEAD_BYTES * self._body:
                 self._refuse(InvalidRequestError("The body's chunks or trailers are too large."))
 
     # What the parser finds, in the order it finds it. What it raises ends in send_400_response.
 
     def on_message_begin(self) -> None:
-        if len(self.pipeline) >= PIPELINE_LIMIT:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests ahead of their answers")
         if self._leaving:
             raise ValueError("a request after the last one")
@@ -136,7 +136,7 @@ class Protocol(HttpToolsProtocol):
         if self._phase == "answer" and not self.pipeline:
             self._enter("idle")
         elif self._phase == "body":
-            # The rest is not waited for longer than LINGER, see `overdue`.
+            # The rest is not waited for longer than LINGER_S, see `overdue`.
             self._since = time.monotonic()
         super().on_response_complete()
 
@@ -173,10 +173,10 @@ class Protocol(HttpToolsProtocol):
 
     def _check_body(self, now: float, span: float) -> None:
         if self.cycle.response_complete:
-            if now - self._since > LINGER:
+            if now - self._since > LINGER_S:
                 self._joined.close_now()
         elif now - self._checked > span:
-            if self._body - self._body_before < BODY_RATE * span:
+            if self._body - self._body_before < MIN_BODY_BYTES_PER_S * span:
                 self._refuse(SlowRequestError("The request's body did not come in time."))
             self._checked, self._body_before = now, self._body
 
@@ -236,13 +236,13 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # A client that does not read its answers waits until it has.
-        if self._door is not None and not self.flow.write_paused:
-            refusal = self._door.refusal(cast(Scope, cycle.scope))
+        if self._load_shedder is not None and not self.flow.write_paused:
+            refusal = self._load_shedder.refusal(cast(Scope, cycle.scope))
             if refusal is not None:
                 self._turn_away(cycle, refusal)
                 return
         self._running = cycle
-        self._departure = Departure(self.flow.resume_reading)
+        self._departure = DisconnectSignal(self.flow.resume_reading)
         cycle.scope["extensions"] = {EXTENSION: {"departure": self._departure}}
         super()._start_asgi_task(cycle, app)
 

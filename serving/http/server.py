@@ -13,16 +13,16 @@ import uvicorn
 
 from serving.api.app import create_app
 from serving.http.banner import announcement
-from serving.http.listener import BACKLOG, listen, take_no_more
+from serving.http.listener import BACKLOG, listen, stop_accepting
 from serving.http.protocol import Protocol, sweep
-from serving.memory import keep_large_blocks_apart, set_aside
+from serving.memory import fix_mmap_threshold, freeze_gc
 from serving.service import Service
 from serving.settings import Settings
 
 # Files besides connections: bundles, logs, libraries.
 SPARE_FILES = 256
 # Longer than a handshake that has begun takes to end, in seconds.
-ACCEPTING = 0.2
+ACCEPT_S = 0.2
 log = logging.getLogger("offramp.serving")
 
 
@@ -57,8 +57,8 @@ class Server(uvicorn.Server):
         while loop.time() < end and not self._interrupted:
             await asyncio.sleep(0.05)
         for listener in sockets or []:
-            take_no_more(listener)
-        await asyncio.sleep(ACCEPTING)
+            stop_accepting(listener)
+        await asyncio.sleep(ACCEPT_S)
         await super().shutdown(sockets)
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -81,14 +81,14 @@ def run_server(settings: Settings) -> None:
 
     Raises SettingsError if the address cannot be had, and what loading raises, each in a sentence.
     """
-    keep_large_blocks_apart()
+    fix_mmap_threshold()
     listener = listen(settings.host, settings.port)
     with listener:
         app = create_app(settings)
         service: Service = app.state.service
         # Before uvicorn, which would bury the reason in a traceback.
         service.load()
-        set_aside()
+        freeze_gc()
         _allow_files(settings.max_connections + SPARE_FILES)
         config = uvicorn.Config(
             app,

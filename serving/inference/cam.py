@@ -21,12 +21,12 @@ from serving.inference.images import decode
 from serving.inference.sessions import open_graph
 
 # Requests that are drawn or wait for it; each holds a picture.
-MOST = 8
+MAX_CAM_REQUESTS = 8
 
 Result = TypeVar("Result")
 
 
-class Maps:
+class CamGraph:
     """The maps of the bundle in `path`. Its graph is read, verified and opened when the first is drawn."""
 
     def __init__(self, path: Path, manifest: Manifest, entry: GraphEntry) -> None:
@@ -53,12 +53,12 @@ class Maps:
             raise BadBundleError(str(error)) from error
 
 
-class Turns:
+class CamQueue:
     """One thread that draws maps, one request after the other, so that classifying keeps the rest."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-maps")
-        self._room = threading.BoundedSemaphore(MOST)
+        self._room = threading.BoundedSemaphore(MAX_CAM_REQUESTS)
 
     async def take(self, draw: Callable[[], Result]) -> Result:
         """Call `draw` in the thread; raises OverCapacityError at once if too many wait."""

@@ -96,13 +96,15 @@ class Engine:
         policies: Sequence[Policy],
         stage: int,
         logits: Sequence[Floats],
-        curious: Container[int] = (),
+        requested_rows: Container[int] = (),
     ) -> Judgement:
         """Judge n samples at exit `stage`, each by its own policy, from `stage` arrays of logits
-        [n, classes]. Rows in `curious` get a prediction though they stay."""
+        [n, classes]. Rows in `requested_rows` get a prediction though they stay."""
         first = policies[0]
         if all(policy is first for policy in policies):
-            return _judge(Decision(first, stage, logits, self._scaling), first, stage, curious)
+            return _judge(
+                Decision(first, stage, logits, self._scaling), first, stage, requested_rows
+            )
         groups: dict[Policy, list[int]] = {}
         for row, policy in enumerate(policies):
             groups.setdefault(policy, []).append(row)
@@ -110,7 +112,7 @@ class Engine:
         predictions: list[Prediction | None] = [None] * len(policies)
         for policy, rows in groups.items():
             decision = Decision(policy, stage, [values[rows] for values in logits], self._scaling)
-            asked = [at for at, row in enumerate(rows) if row in curious]
+            asked = [at for at, row in enumerate(rows) if row in requested_rows]
             own = _judge(decision, policy, stage, asked)
             for row, left, found in zip(rows, *own, strict=True):
                 leaves[row], predictions[row] = left, found
@@ -175,10 +177,12 @@ class Engine:
             )
 
 
-def _judge(decision: Decision, policy: Policy, stage: int, curious: Container[int]) -> Judgement:
+def _judge(
+    decision: Decision, policy: Policy, stage: int, requested_rows: Container[int]
+) -> Judgement:
     leaves: list[bool] = decision.leaves.tolist()
     predictions = [
-        _prediction(decision, row, stage, policy) if left or row in curious else None
+        _prediction(decision, row, stage, policy) if left or row in requested_rows else None
         for row, left in enumerate(leaves)
     ]
     return leaves, predictions

@@ -23,17 +23,17 @@ from serving.errors import (
     RevisionConflictError,
 )
 from serving.inference.engine import Engine
-from serving.memory import give_memory_back
-from serving.models.registry import LoadedModel, Models, OpenSessions, open_engine
+from serving.memory import release_memory
+from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
-from serving.scheduling.dispatcher import Work
+from serving.scheduling.dispatcher import Dispatcher
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
-log = logging.getLogger("offramp.changes")
+log = logging.getLogger("offramp.models")
 
 
-class Changes:
+class ModelManager:
     """One change at a time; each is either whole or has changed nothing.
 
     A bundle is verified and warmed in a thread beside what is served. Then one assignment moves the
@@ -43,15 +43,15 @@ class Changes:
     def __init__(
         self,
         settings: Settings,
-        models: Models,
+        models: ModelRegistry,
         repository: Repository,
-        work: Work,
+        dispatcher: Dispatcher,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._models = models
         self._repository = repository
-        self._work = work
+        self._dispatcher = dispatcher
         self._metrics = metrics
         self.sessions: OpenSessions | None = None
         self._lock = asyncio.Lock()
@@ -138,7 +138,7 @@ class Changes:
 
     def _ready(self, model: LoadedModel) -> LoadedModel:
         """Have the scheduler expect samples for `model`, and keep it until it is retired."""
-        costs = self._work.open(model.engine)
+        costs = self._dispatcher.open(model.engine)
         stages = range(1, len(model.engine.manifest.exits) + 1)
         exit_ms = accumulate(1000 * costs.seconds(stage, 1) for stage in stages)
         return replace(model, calibration=model.calibration.timed(list(exit_ms)))
@@ -183,9 +183,9 @@ class Changes:
 
     async def _drain(self, engine: Engine) -> None:
         """Let `engine` finish what it has begun, and give its memory back."""
-        await self._work.retire(engine)
+        await self._dispatcher.retire(engine)
         del engine
-        await asyncio.get_running_loop().run_in_executor(self._thread, give_memory_back)
+        await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
 
 
 def check_revision(if_match: str | None, revision: int) -> None:
@@ -216,7 +216,7 @@ async def check_policy(policy: Policy, model: LoadedModel) -> None:
     if policy.certificate is None:
         return
     try:
-        refuted = await asyncio.to_thread(model.calibration.refutes, policy)
+        refuted = await asyncio.to_thread(model.calibration.contradicts_certificate, policy)
     except BundleError as error:
         raise BadBundleError(str(error)) from error
     if refuted:

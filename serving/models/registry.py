@@ -8,10 +8,10 @@ from pathlib import Path
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import locate
-from exports.tuning.preview import Calibration
+from exports.bundle.resolve import resolve_bundle
+from exports.tuning.preview import PolicyPreview
 from serving.errors import NotFoundError, NotReadyError
-from serving.inference.cam import Maps
+from serving.inference.cam import CamGraph
 from serving.inference.engine import Engine, ignore
 from serving.inference.sessions import Sessions
 from serving.settings import Pool, Provider
@@ -30,8 +30,8 @@ class LoadedModel:
     policy: Policy
     path: Path
     stored: Policy
-    calibration: Calibration
-    maps: Maps | None
+    calibration: PolicyPreview
+    maps: CamGraph | None
     revision: int = 1
 
     @property
@@ -40,7 +40,7 @@ class LoadedModel:
         return self.engine.manifest.name
 
 
-class Models:
+class ModelRegistry:
     """Models in the order they were loaded; the first one is the default.
 
     Belongs to the event loop. Every change is one assignment: a request sees all of it or nothing.
@@ -93,12 +93,12 @@ def open_engine(
     metrics: Metrics | None = None,
     sessions: OpenSessions | None = None,
 ) -> LoadedModel:
-    """Load the bundle `source`, as `locate` takes it, and warm it up, watched by `metrics`.
+    """Load the bundle `source`, as `resolve_bundle` takes it, and warm it up, watched by `metrics`.
 
     `sessions` opens them in place of `open_sessions`, with what that needs of the other parameters.
     Raises BundleError, SettingsError or MissingExtraError, in one sentence.
     """
-    path = locate(source)
+    path = resolve_bundle(source)
     bundle = load_bundle(path)
     opened = None if sessions is None else sessions(bundle)
     observer = ignore if metrics is None else metrics.stage_observer(bundle.manifest.name)
@@ -106,9 +106,9 @@ def open_engine(
         bundle, threads=threads, provider=provider, pool=pool, on_stage=observer, sessions=opened
     )
     engine.warm_up()
-    calibration = Calibration(path, bundle.manifest)
+    calibration = PolicyPreview(path, bundle.manifest)
     entry = bundle.manifest.maps
-    maps = None if entry is None else Maps(path, bundle.manifest, entry)
+    maps = None if entry is None else CamGraph(path, bundle.manifest, entry)
     return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, maps)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import locate
+from exports.bundle.resolve import resolve_bundle
 from serving.errors import NotFoundError, SettingsError
 
-log = logging.getLogger("offramp.changes")
+log = logging.getLogger("offramp.models")
 
 
 class Repository:
@@ -22,14 +22,15 @@ class Repository:
     """
 
     def __init__(self, bundles: Sequence[str | Path], directory: Path | None) -> None:
-        """`bundles` are as `locate` takes them. Raises SettingsError if `directory` is none, BundleError."""
+        """`bundles` are as `resolve_bundle` takes them. Raises SettingsError if `directory` is not a
+        directory, and BundleError."""
         if directory is not None and not directory.is_dir():
             raise SettingsError(f"The repository {directory} is not a directory.")
-        self.bundles = tuple(locate(source).absolute() for source in bundles)
+        self.bundles = tuple(resolve_bundle(source).absolute() for source in bundles)
         self.directory = None if directory is None else directory.absolute()
         self._reasons: dict[Path, str] = {}
 
-    def shelf(self) -> list[Path]:
+    def available(self) -> list[Path]:
         """The bundles in the directory now, in the order of their directories' names."""
         if self.directory is None or not self.directory.is_dir():
             return []
@@ -37,7 +38,7 @@ class Repository:
 
     def names(self) -> dict[Path, str]:
         """What every bundle that can be loaded is called; one with a broken manifest, as its directory."""
-        return {path: _name(path) for path in (*self.bundles, *self.shelf())}
+        return {path: _name(path) for path in (*self.bundles, *self.available())}
 
     def find(self, name: str) -> Path:
         """The bundle called `name`; raises NotFoundError, or BundleError if there are two."""

@@ -64,9 +64,9 @@ export const readMetrics = async () => (await request("metrics")).text();
 
 const picture = (image) => ({ method: "POST", headers: { "Content-Type": image.type }, body: image });
 
-/** The stream of events for one image; `beyond` asks the exits behind the one it left at too. */
-export function classifyStream(model, image, { beyond = false, signal }) {
-  const query = new URLSearchParams({ model, ...(beyond && { beyond: "true" }) });
+/** The stream of events for one image; `runAllExits` asks the exits behind the one it left at too. */
+export function classifyStream(model, image, { runAllExits = false, signal }) {
+  const query = new URLSearchParams({ model, ...(runAllExits && { run_all_exits: "true" }) });
   return request(`v1/classify/stream?${query}`, { ...picture(image), signal });
 }
 

@@ -15,7 +15,7 @@ Form = Literal["replicas", "stages"]
 # The stages form's workers wait for stages most of the time. Fewer of them make larger batches, of which a
 # call costs as much as of small ones; as many as a network of four has stages keep each of them busy.
 STAGES_WORKERS = 4
-# As `locate` takes them, and as every machine finds them.
+# As `resolve_bundle` takes them, and as every machine finds them.
 Bundles = Annotated[tuple[str, ...], Field(min_length=1)]
 M = TypeVar("M", bound=BaseModel)
 
@@ -86,16 +86,16 @@ def read_arguments(given: object) -> Arguments:
     return _read(Arguments, given, "args")
 
 
-class Arrangement(_Model):
+class ModelConfig(_Model):
     """What replicas serve: `user_config` of the ingress, which can change while they serve."""
 
     bundles: Bundles = (EMBEDDED_NAME,)
     policies: dict[str, Policy] = {}
 
 
-def read_arrangement(given: object) -> Arrangement:
+def read_model_config(given: object) -> ModelConfig:
     """`given`, checked; raises SettingsError."""
-    return _read(Arrangement, given, "user_config")
+    return _read(ModelConfig, given, "user_config")
 
 
 def _read(kind: type[M], given: object, called: str) -> M:

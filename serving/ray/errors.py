@@ -27,24 +27,24 @@ class StageSilentError(ServingError):
         self.headers = {"Retry-After": "1"}
 
 
-class BoardSilentError(ServingError):
+class PolicyStoreUnavailableError(ServingError):
     """The board of policies gave no answer; whether it has made the change is not known."""
 
     status = 503
-    code = "board_silent"
+    code = "policy_store_unavailable"
 
     def __init__(self) -> None:
         super().__init__(
-            "The board of policies does not answer; look which policy is in force before trying again."
+            "The policy store does not answer; check which policy is in force before trying again."
         )
         self.headers = {"Retry-After": "1"}
 
 
-class ArrangedElsewhereError(ServingError):
+class ManagedByConfigError(ServingError):
     """One replica alone cannot load or unload a model."""
 
     status = 409
-    code = "arranged_elsewhere"
+    code = "managed_by_config"
 
     def __init__(self) -> None:
         super().__init__(

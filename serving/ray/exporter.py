@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from ray.serve.metrics import Gauge
 
 # Ray's own reports go out every ten seconds.
-EVERY = 5.0
+EXPORT_INTERVAL_S = 5.0
 
 
 class Exporter:
@@ -42,7 +42,7 @@ class Exporter:
         stop = threading.Event()
 
         def push_on() -> None:
-            while not stop.wait(EVERY):
+            while not stop.wait(EXPORT_INTERVAL_S):
                 self.push()
 
         thread = threading.Thread(target=push_on, name="offramp-metrics", daemon=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 # What Ray keeps in its shared memory; anything smaller travels within the call.
-INLINE = 100 * 1024
+MAX_INLINE_BYTES = 100 * 1024
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import ray
 from ray import serve
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import EMBEDDED_NAME, locate
+from exports.bundle.resolve import EMBEDDED_NAME, resolve_bundle
 from serving.http.banner import greeting
 from serving.ray.app import build
 from serving.ray.arguments import Form
@@ -20,12 +20,12 @@ from serving.settings import Settings, available_cores
 
 APP = "offramp"
 # For a cluster on this machine alone. Features between stages are all that lies there.
-OBJECT_STORE = 256 << 20
+OBJECT_STORE_BYTES = 256 << 20
 # Logical cores: with one for each replica that the default scaling may start, none waits for a place.
-PLACES = 32
+LOGICAL_CPUS = 32
 # Ray's proxy ends what a lost replica leaves unanswered after so many seconds; far above any wait that
 # a server accepts.
-REQUEST_TIMEOUT = 60
+REQUEST_TIMEOUT_S = 60
 
 
 def run(settings: Settings, form: Form) -> None:
@@ -50,12 +50,12 @@ def run(settings: Settings, form: Form) -> None:
             http_options={
                 "host": settings.host,
                 "port": port,
-                "request_timeout_s": REQUEST_TIMEOUT,
+                "request_timeout_s": REQUEST_TIMEOUT_S,
                 "keep_alive_timeout_s": settings.keep_alive_seconds,
             }
         )
         serve.run(application, name=APP, route_prefix="/")
-        manifests = [read_manifest(locate(bundle)) for bundle in bundles or [EMBEDDED_NAME]]
+        manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles or [EMBEDDED_NAME]]
         print(greeting(settings.host, port, manifests))
         print(f"It runs on Ray, in the form {form}; {_exporters()}", flush=True)
         while True:
@@ -91,8 +91,8 @@ def connect() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         "local",
-        num_cpus=max(PLACES, available_cores()),
-        object_store_memory=OBJECT_STORE,
+        num_cpus=max(LOGICAL_CPUS, available_cores()),
+        object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         **options,
     )

@@ -9,34 +9,34 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
 from serving.models.manager import write
-from serving.ray.policy_store import Board, Key, Standing, key_of
+from serving.ray.policy_store import Key, PolicyStore, VersionedPolicy, key_of
 
 # A follower asks again after this long, in seconds, in case an answer got lost.
-PATIENCE = 20.0
+FOLLOW_TIMEOUT_S = 20.0
 
 
-class Policies:
+class PolicyStoreDeployment:
     """One replica only: what it decides one after the other is what makes If-Match hold everywhere."""
 
     def __init__(self) -> None:
-        self._board = Board()
+        self._policy_store = PolicyStore()
         self._lock = asyncio.Lock()
         self._changed = asyncio.Condition()
 
     async def join(
-        self, key: Key, stored: Policy, declared: Policy | None, known: Standing | None
-    ) -> Standing:
+        self, key: Key, stored: Policy, declared: Policy | None, known: VersionedPolicy | None
+    ) -> VersionedPolicy:
         """See Board.join."""
         async with self._lock:
-            before = self._board.get(key)
-            standing = self._board.join(key, stored, declared, known)
-            if before != standing:
-                await self._tell()
-            return standing
+            before = self._policy_store.get(key)
+            versioned = self._policy_store.join(key, stored, declared, known)
+            if before != versioned:
+                await self._notify()
+            return versioned
 
     async def put(
         self, manifest: Manifest, policy: Policy, if_match: str | None, into: Path | None
-    ) -> Standing | ServingError:
+    ) -> VersionedPolicy | ServingError:
         """Put `policy` in force, and before that write it into the bundle `into`, if one is given.
 
         Gives RevisionConflictError or NotPersistedError, and has changed nothing then. Raising them
@@ -45,26 +45,26 @@ class Policies:
         key = key_of(manifest)
         async with self._lock:
             try:
-                self._board.check(key, if_match)
+                self._policy_store.check(key, if_match)
                 if into is not None:
                     await asyncio.to_thread(write, into, manifest, policy)
             except ServingError as error:
                 return error
-            standing = self._board.put(key, policy)
-            await self._tell()
-            return standing
+            versioned = self._policy_store.put(key, policy)
+            await self._notify()
+            return versioned
 
-    async def follow(self, known: dict[Key, int]) -> dict[Key, Standing] | None:
-        """What differs from the revisions `known`, as soon as something does; nothing after PATIENCE,
+    async def follow(self, known: dict[Key, int]) -> dict[Key, VersionedPolicy] | None:
+        """What differs from the revisions `known`, as soon as something does; nothing after FOLLOW_TIMEOUT_S,
         None if the caller has to join again."""
         async with self._changed:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._changed.wait_for(lambda: self._board.news(known) != {})
+                async with asyncio.timeout(FOLLOW_TIMEOUT_S):
+                    await self._changed.wait_for(lambda: self._policy_store.updates(known) != {})
             except TimeoutError:
                 return {}
-            return self._board.news(known)
+            return self._policy_store.updates(known)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()

@@ -25,7 +25,7 @@ def key_of(manifest: Manifest) -> Key:
 
 
 @dataclass(frozen=True)
-class Standing:
+class VersionedPolicy:
     """The policy in force and its revision, which counts over all bundles of its name."""
 
     revision: int
@@ -34,25 +34,29 @@ class Standing:
 
 @dataclass
 class _Entry:
-    standing: Standing
+    versioned: VersionedPolicy
     declared: Policy | None
 
 
-class Board:
+class PolicyStore:
     """Policies by key. The highest revision that any replica has seen survives a restart of it."""
 
     def __init__(self) -> None:
         self._entries: dict[Key, _Entry] = {}
         self._revisions: dict[str, int] = {}
 
-    def get(self, key: Key) -> Standing | None:
+    def get(self, key: Key) -> VersionedPolicy | None:
         """What is in force, None if no replica has joined with this bundle."""
         entry = self._entries.get(key)
-        return None if entry is None else entry.standing
+        return None if entry is None else entry.versioned
 
     def join(
-        self, key: Key, stored: Policy, declared: Policy | None, known: Standing | None = None
-    ) -> Standing:
+        self,
+        key: Key,
+        stored: Policy,
+        declared: Policy | None,
+        known: VersionedPolicy | None = None,
+    ) -> VersionedPolicy:
         """What is in force for a replica that serves `key`.
 
         The first one brings it: what its configuration has `declared`, else what its bundle has
@@ -61,37 +65,37 @@ class Board:
         force that joins again because the board had lost it.
         """
         entry = self._entries.get(key)
-        if known is not None and (entry is None or known.revision > entry.standing.revision):
+        if known is not None and (entry is None or known.revision > entry.versioned.revision):
             self._revisions[key.name] = max(self._revisions.get(key.name, 0), known.revision)
             entry = self._entries[key] = _Entry(known, entry.declared if entry else declared)
         elif entry is None:
             entry = self._entries[key] = _Entry(self._next(key, declared or stored), declared)
         elif known is None and declared is not None and declared != entry.declared:
-            entry.standing, entry.declared = self._next(key, declared), declared
-        return entry.standing
+            entry.versioned, entry.declared = self._next(key, declared), declared
+        return entry.versioned
 
     def check(self, key: Key, if_match: str | None) -> None:
         """Raise RevisionConflictError if `if_match`, as the HTTP header, names another revision."""
-        check_revision(if_match, self._entries[key].standing.revision)
+        check_revision(if_match, self._entries[key].versioned.revision)
 
-    def put(self, key: Key, policy: Policy) -> Standing:
+    def put(self, key: Key, policy: Policy) -> VersionedPolicy:
         """Put `policy` in force under the next revision; someone must have joined with `key`."""
-        self._entries[key].standing = standing = self._next(key, policy)
-        return standing
+        self._entries[key].versioned = versioned = self._next(key, policy)
+        return versioned
 
-    def news(self, known: dict[Key, int]) -> dict[Key, Standing] | None:
+    def updates(self, known: dict[Key, int]) -> dict[Key, VersionedPolicy] | None:
         """What differs from the revisions `known`; None if the board knows less than that, and is to
         be joined again."""
         found = {}
         for key, revision in known.items():
-            standing = self.get(key)
-            if standing is None or standing.revision < revision:
+            versioned = self.get(key)
+            if versioned is None or versioned.revision < revision:
                 return None
-            if standing.revision > revision:
-                found[key] = standing
+            if versioned.revision > revision:
+                found[key] = versioned
         return found
 
-    def _next(self, key: Key, policy: Policy) -> Standing:
+    def _next(self, key: Key, policy: Policy) -> VersionedPolicy:
         revision = self._revisions.get(key.name, 0) + 1
         self._revisions[key.name] = revision
-        return Standing(revision, policy)
+        return VersionedPolicy(revision, policy)

@@ -21,17 +21,17 @@ from serving.ray.errors import StageLostError, StageSilentError
 from serving.ray.features import is_array, join, take, whole
 from serving.ray.policy_store import key_of
 from serving.ray.stage import Answer, Call
-from serving.scheduling.dispatcher import Done, ExitSeen, OnAnswer, OnExit, Work
+from serving.scheduling.dispatcher import BatchResult, Dispatcher, ExitReached, OnAnswer, OnExit
 
 log = logging.getLogger("offramp.serving")
 # How often a request begins anew, and how long it waits before that, in seconds: Ray notices a dead
 # replica within about a second.
-ATTEMPTS = 5
-PAUSE = 0.1
+MAX_ATTEMPTS = 5
+RETRY_PAUSE_S = 0.1
 # Longest that a stage may take for a call, with those before it and the start of a replica where there
 # is none, in seconds. A machine that vanishes says nothing, and Ray may take as long to notice; without
 # an end to it, a worker of the ingress would wait for ever.
-PATIENCE = 30.0
+STAGE_TIMEOUT_S = 30.0
 
 
 class RemoteRunner:
@@ -50,8 +50,8 @@ class RemoteRunner:
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
         """See Runner.run; raises StageLostError if a replica took what it had with it, StageSilentError
-        if it is not heard of within PATIENCE."""
-        answer = self.ask(stage, inputs, PATIENCE)
+        if it is not heard of within STAGE_TIMEOUT_S."""
+        answer = self.ask(stage, inputs, STAGE_TIMEOUT_S)
         return answer.features, answer.logits
 
     def ask(self, stage: int, inputs: Tensor, within: float | None = None) -> Answer:
@@ -89,7 +89,7 @@ def remote_sessions(bundle: Bundle, source: str, handles: Sequence[Any]) -> Sess
     return Sessions(runner, runner.ask(1, blank).provider)
 
 
-class PatientWork(Work):
+class RetryingDispatcher(Dispatcher):
     """Begins a request anew when a stage's replica was lost with what it had of it.
 
     A replica that is stopped in good order takes its features with it, too.
@@ -103,12 +103,12 @@ class PatientWork(Work):
         *,
         on_exit: OnExit | None = None,
         on_answer: OnAnswer | None = None,
-        **wishes: Any,
-    ) -> Done:
-        """See Work.classify; raises StageLostError after ATTEMPTS."""
+        **options: Any,
+    ) -> BatchResult:
+        """See Dispatcher.classify; raises StageLostError after MAX_ATTEMPTS."""
         classify = super().classify
         return await _again(
-            lambda e, a: classify(engine, files, policy, on_exit=e, on_answer=a, **wishes),
+            lambda e, a: classify(engine, files, policy, on_exit=e, on_answer=a, **options),
             on_exit,
             on_answer,
         )
@@ -121,44 +121,44 @@ class PatientWork(Work):
         *,
         on_exit: OnExit | None = None,
         on_answer: OnAnswer | None = None,
-        **wishes: Any,
-    ) -> Done:
-        """See Work.classify_pixels; raises StageLostError after ATTEMPTS."""
+        **options: Any,
+    ) -> BatchResult:
+        """See Dispatcher.classify_pixels; raises StageLostError after MAX_ATTEMPTS."""
         classify = super().classify_pixels
         return await _again(
-            lambda e, a: classify(engine, images, policy, on_exit=e, on_answer=a, **wishes),
+            lambda e, a: classify(engine, images, policy, on_exit=e, on_answer=a, **options),
             on_exit,
             on_answer,
         )
 
 
 async def _again(
-    attempt: Callable[[OnExit | None, OnAnswer | None], Awaitable[Done]],
+    attempt: Callable[[OnExit | None, OnAnswer | None], Awaitable[BatchResult]],
     on_exit: OnExit | None,
     on_answer: OnAnswer | None,
-) -> Done:
+) -> BatchResult:
     """`attempt` until no stage is lost; whoever listens hears everything once."""
     seen: set[tuple[int, int]] = set()
     answered = False
 
-    def exit_(found: ExitSeen) -> None:
+    def exit_(found: ExitReached) -> None:
         at = (found.image, found.prediction.exit)
         if on_exit is not None and at not in seen:
             seen.add(at)
             on_exit(found)
 
-    def answer(done: Done) -> None:
+    def answer(result: BatchResult) -> None:
         nonlocal answered
         if on_answer is not None and not answered:
             answered = True
-            on_answer(done)
+            on_answer(result)
 
-    for number in range(1, ATTEMPTS + 1):
+    for number in range(1, MAX_ATTEMPTS + 1):
         try:
             return await attempt(None if on_exit is None else exit_, on_answer and answer)
         except StageLostError as error:
-            if number == ATTEMPTS:
+            if number == MAX_ATTEMPTS:
                 raise
             log.warning("a request begins anew: %s", error)
-            await asyncio.sleep(PAUSE * 2 ** (number - 1))
+            await asyncio.sleep(RETRY_PAUSE_S * 2 ** (number - 1))
     raise AssertionError("unreachable")

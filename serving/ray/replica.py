@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.app import create_app
 from serving.api.middleware import REQUEST_ID
-from serving.ray.arguments import Arrangement, read_arrangement
+from serving.ray.arguments import ModelConfig, read_model_config
 from serving.ray.exporter import Exporter
-from serving.ray.manager import SharedChanges
-from serving.ray.remote import PatientWork
-from serving.scheduling.dispatcher import Work
+from serving.ray.manager import SharedModelManager
+from serving.ray.remote import RetryingDispatcher
+from serving.scheduling.dispatcher import Dispatcher
 from serving.service import Service
 from serving.settings import Settings
 
@@ -22,25 +22,25 @@ from serving.settings import Settings
 class RayService(Service):
     """A replica's state. It serves nothing until it is told what."""
 
-    def __init__(self, settings: Settings, board: Any, stages: tuple[Any, ...]) -> None:
-        """`board` is the handle of Policies, `stages` those of the stages, none if they run here."""
-        super().__init__(settings, work=PatientWork if stages else Work)
-        self.changes: SharedChanges = SharedChanges(
+    def __init__(self, settings: Settings, policy_store: Any, stages: tuple[Any, ...]) -> None:
+        """`policy_store` is the handle of Policies, `stages` those of the stages, none if they run here."""
+        super().__init__(settings, dispatcher=RetryingDispatcher if stages else Dispatcher)
+        self.manager: SharedModelManager = SharedModelManager(
             settings,
             self.models,
             self.repository,
-            self.work,
+            self.dispatcher,
             self.metrics,
-            board=board,
+            policy_store=policy_store,
             stages=stages,
         )
 
     def load(self) -> None:
-        """Nothing: `arrange` comes before the first request."""
+        """Nothing: `configure` comes before the first request."""
 
-    async def arrange(self, arrangement: Arrangement) -> None:
-        """Serve what `arrangement` says; raises what is wrong with it."""
-        await self.changes.arrange(arrangement)
+    async def configure(self, config: ModelConfig) -> None:
+        """Serve what `config` says; raises what is wrong with it."""
+        await self.manager.configure(config)
         if self.phase == "starting":
             self.phase = "ready"
 
@@ -48,10 +48,10 @@ class RayService(Service):
 class Replica:
     """One replica of the application. Ray calls what is public here."""
 
-    def __init__(self, settings: Settings, board: Any, *stages: Any) -> None:
-        logging.getLogger("offramp.changes").setLevel(logging.INFO)
+    def __init__(self, settings: Settings, policy_store: Any, *stages: Any) -> None:
+        logging.getLogger("offramp.models").setLevel(logging.INFO)
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
-        self._service = RayService(settings, board, stages)
+        self._service = RayService(settings, policy_store, stages)
         self._exporting = contextlib.ExitStack()
         self._exporting.enter_context(Exporter(self._service.metrics.registry).running())
 
@@ -61,17 +61,17 @@ class Replica:
 
     async def reconfigure(self, given: dict[str, Any]) -> None:
         """Serve what `user_config` says, at the start and whenever it changes."""
-        await self._service.arrange(read_arrangement(given))
+        await self._service.configure(read_model_config(given))
 
     def check_health(self) -> None:
         """Raise what makes Ray replace this replica: that it is not ready, or hears no changes."""
         if self._service.phase != "ready":
             raise RuntimeError(f"the replica is {self._service.phase}")
-        if not self._service.changes.following:
+        if not self._service.manager.following:
             raise RuntimeError("the replica does not follow the board of policies any more")
 
     async def __del__(self) -> None:
-        await self._service.changes.stop()
+        await self._service.manager.stop()
         self._exporting.close()
 
 

@@ -18,23 +18,23 @@ from exports.bundle.errors import BundleError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats
 from exports.bundle.reader import load_bundle, stage_input
-from exports.bundle.resolve import locate
+from exports.bundle.resolve import resolve_bundle
 from serving.inference.sessions import open_stage
-from serving.ray.arguments import read_arrangement
-from serving.ray.features import INLINE, Features, count, gather, is_array, whole
+from serving.ray.arguments import read_model_config
+from serving.ray.features import MAX_INLINE_BYTES, Features, count, gather, is_array, whole
 from serving.ray.policy_store import key_of
 from serving.scheduling.costs import MAX_BATCH
 from serving.settings import Settings
 
 # Features that do not arrive in so many seconds are taken for lost: what waits behind them goes on.
-PATIENCE = 10.0
+FEATURES_TIMEOUT_S = 10.0
 # While a bundle is rolled out, calls come for the old and for the new one.
-SPARE = 1
+SPARE_BUNDLES = 1
 
 
 @dataclass(frozen=True)
 class Call:
-    """Samples for a stage of the bundle `source`, as `locate` takes it, whose key has the hash `bundle`."""
+    """Samples for a stage of the bundle `source`, as `resolve_bundle` takes it, with the key `bundle`."""
 
     bundle: str
     source: str
@@ -68,12 +68,12 @@ class Stage:
         self._number = number
         self._settings = settings
         self._opened: OrderedDict[str, _Opened] = OrderedDict()
-        self._kept = 1 + SPARE
+        self._kept = 1 + SPARE_BUNDLES
 
     async def reconfigure(self, given: dict[str, Any]) -> None:
         """Open the bundles that are served, before the first call comes."""
-        bundles = read_arrangement(given).bundles
-        self._kept = len(bundles) + SPARE
+        bundles = read_model_config(given).bundles
+        self._kept = len(bundles) + SPARE_BUNDLES
         for source in bundles:
             await asyncio.to_thread(self._open, source, None)
 
@@ -117,7 +117,7 @@ class Stage:
 
     def _open(self, source: str, bundle: str | None) -> _Opened:
         """The session for the bundle `source`; raises BundleError if it is not `bundle` (any more)."""
-        loaded = load_bundle(locate(source))
+        loaded = load_bundle(resolve_bundle(source))
         key = key_of(loaded.manifest)
         if bundle is not None and key.bundle != bundle:
             raise BundleError(f"{source} is not the bundle any more that the request began with.")
@@ -136,7 +136,7 @@ class Stage:
 async def _fetch(features: Features) -> NDArray[Any] | None:
     """One array of `features`, mapped from Ray's shared memory where it lies there; None if it is lost."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(FEATURES_TIMEOUT_S):
             arrays = [
                 piece.source if is_array(piece.source) else await piece.source for piece in features
             ]
@@ -148,7 +148,7 @@ async def _fetch(features: Features) -> NDArray[Any] | None:
 def _offer(features: NDArray[Any]) -> Features:
     """`features` for the next stage: as they are, or kept here until it has them."""
     own = np.ascontiguousarray(features)
-    return whole(own if own.nbytes < INLINE else ray.put(own), len(own))
+    return whole(own if own.nbytes < MAX_INLINE_BYTES else ray.put(own), len(own))
 
 
 def _blank(manifest: Manifest, stage: int) -> NDArray[Any]:

@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from exports.bundle.policy import Policy
 from serving.inference.engine import Engine
 
-SIZES = (1, 2, 4, 8, 16, 32)
-MAX_BATCH = SIZES[-1]
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+MAX_BATCH = BATCH_SIZES[-1]
 # Until `measure` has run, and for sizes that nothing was measured for: no better guess is needed.
-UNMEASURED = 1e-3
+UNMEASURED_S = 1e-3
 # A batch in work keeps a core from everything more urgent for as long as it takes.
-LONGEST_BATCH = 0.05
+MAX_BATCH_S = 0.05
 # What a batch costs besides its stage: being taken and settled, and waiting for the interpreter, which
 # other threads want too. docs/scheduling.md tells what it was measured with.
-HANDOVER = 2e-4
+HANDOVER_S = 2e-4
 # What a larger batch must save an image, against the cheapest size, before its images wait for it.
-WORTH_IT = 0.05
+MIN_SAVING = 0.05
 REPEATS = 3
 # A first guess of decoding, replaced by what is seen: seconds a file and seconds a byte.
-DECODE_FILE = 5e-5
-DECODE_BYTE = 2e-8
-LEARNING = 0.1
+DECODE_FILE_S = 5e-5
+DECODE_BYTE_S = 2e-8
+LEARNING_RATE = 0.1
 
 
 class CostTable:
@@ -45,14 +45,14 @@ class CostTable:
     @classmethod
     def unmeasured(cls, exits: int) -> Self:
         """A table for an engine that was never measured: every image costs the same."""
-        return cls([{1: UNMEASURED}] * exits)
+        return cls([{1: UNMEASURED_S}] * exits)
 
     def seconds(self, stage: int, batch: int) -> float:
         """What stage `stage` takes for `batch` images, from 1 to MAX_BATCH."""
         return self._seconds[stage - 1][batch]
 
     def best(self, stage: int) -> int:
-        """The smallest batch whose cost an image is within WORTH_IT of the cheapest's."""
+        """The smallest batch whose cost an image is within MIN_SAVING of the cheapest's."""
         return self._best[stage - 1]
 
     def each(self, stage: int) -> float:
@@ -62,10 +62,10 @@ class CostTable:
 
 
 def measure(engine: Engine) -> CostTable:
-    """Time every stage of `engine`, the decision after it included, on batches of each of SIZES, and
-    add HANDOVER.
+    """Time every stage of `engine`, the decision after it included, on batches of each of BATCH_SIZES, and
+    add HANDOVER_S.
 
-    Stops growing where a batch takes longer than LONGEST_BATCH, so that it ends within seconds for
+    Stops growing where a batch takes longer than MAX_BATCH_S, so that it ends within seconds for
     any network. The best of a few runs counts: other work on the host only ever adds time.
     """
     spec = engine.manifest.input
@@ -74,10 +74,10 @@ def measure(engine: Engine) -> CostTable:
     table = []
     for stage in range(1, engine.exits + 1):
         found: dict[int, float] = {}
-        for size in SIZES:
+        for size in BATCH_SIZES:
             took = min(_time(engine, stage, policy, inputs, size) for _ in range(REPEATS))
-            found[size] = HANDOVER + took
-            if took > LONGEST_BATCH:
+            found[size] = HANDOVER_S + took
+            if took > MAX_BATCH_S:
                 break
         table.append(found)
         if stage < engine.exits:
@@ -93,12 +93,12 @@ class DecodeCosts:
 
     def guess(self, size: int) -> float:
         """What decoding a file of `size` bytes will take."""
-        return self._seconds.get(size.bit_length(), DECODE_FILE + DECODE_BYTE * size)
+        return self._seconds.get(size.bit_length(), DECODE_FILE_S + DECODE_BYTE_S * size)
 
     def saw(self, size: int, seconds: float) -> None:
         """Learn that decoding a file of `size` bytes took `seconds`."""
         guess = self.guess(size)
-        self._seconds[size.bit_length()] = guess + LEARNING * (seconds - guess)
+        self._seconds[size.bit_length()] = guess + LEARNING_RATE * (seconds - guess)
 
 
 def _time(engine: Engine, stage: int, policy: Policy, inputs: Any, size: int) -> float:
@@ -130,7 +130,7 @@ def _filled(measured: dict[int, float]) -> list[float]:
 
 
 def _worth_it(seconds: list[float]) -> int:
-    sizes = [size for size in SIZES if size == 1 or seconds[size] <= LONGEST_BATCH]
+    sizes = [size for size in BATCH_SIZES if size == 1 or seconds[size] <= MAX_BATCH_S]
     each = {size: seconds[size] / size for size in sizes}
-    limit = min(each.values()) * (1 + WORTH_IT)
+    limit = min(each.values()) * (1 + MIN_SAVING)
     return next(size for size in sizes if each[size] <= limit)

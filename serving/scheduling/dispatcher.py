@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from exports.bundle.policy import Policy
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import CostTable, measure
-from serving.scheduling.samples import Block, Job, Sample, Seen
+from serving.scheduling.samples import Block, Job, Sample, SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.telemetry.metrics import Metrics
 
 Priority = Literal["normal", "low"]
 # What remains to be done when a deadline comes: writing the answer. At most this share of the time.
-ANSWERING = 1e-3
-ANSWERING_SHARE = 0.1
+ANSWER_S = 1e-3
+ANSWER_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """A request's predictions, one per image, and where the time went of the image that was answered
     last, in seconds."""
 
@@ -37,7 +37,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class ExitSeen:
+class ExitReached:
     """Image `image` of a request, from 0, reached an exit; `left` if that is its answer."""
 
     image: int
@@ -45,8 +45,8 @@ class ExitSeen:
     left: bool
 
 
-OnExit = Callable[[ExitSeen], None]
-OnAnswer = Callable[[Done], None]
+OnExit = Callable[[ExitReached], None]
+OnAnswer = Callable[[BatchResult], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -55,15 +55,15 @@ class _Request(Job):
     `future` is None once nobody waits any more."""
 
     loop: asyncio.AbstractEventLoop = field(kw_only=True)
-    future: asyncio.Future[Done] | None = field(kw_only=True)
+    future: asyncio.Future[BatchResult] | None = field(kw_only=True)
     on_exit: OnExit | None = None
     on_answer: OnAnswer | None = None
     answers: dict[int, Prediction] = field(default_factory=dict)
     running: int = 0
-    done: Done | None = None
+    result: BatchResult | None = None
 
 
-class Work:
+class Dispatcher:
     """Worker threads that decode and compute, shared by all requests."""
 
     def __init__(
@@ -101,10 +101,10 @@ class Work:
         loop = asyncio.get_running_loop()
         empty = asyncio.Event()
 
-        def tell() -> None:
+        def notify() -> None:
             loop.call_soon_threadsafe(empty.set)
 
-        self._scheduler.retire(engine, tell)
+        self._scheduler.retire(engine, notify)
         await empty.wait()
 
     def close(self) -> None:
@@ -125,20 +125,20 @@ class Work:
         priority: Priority = "normal",
         on_exit: OnExit | None = None,
         on_answer: OnAnswer | None = None,
-        beyond: bool = False,
-    ) -> Done:
+        run_all_exits: bool = False,
+    ) -> BatchResult:
         """Decode `files` and classify them, each leaving by itself.
 
         `deadline` is a `time.perf_counter()` value: what has reached an exit by then is answered from
         the deepest one so far. `on_exit` is called on the event loop, once per image and exit reached,
-        `on_answer` when the answer stands; with `beyond` the exits behind it follow, and only then
+        `on_answer` when the answer stands; with `run_all_exits` the exits behind it follow, and only then
         does this return. Cancelling it drops what is not computed yet.
 
         Raises OverCapacityError at once if the wait would be too long, InvalidImageError if a file
         cannot be decoded, DeadlineExceededError if one had not reached the first exit in time,
         PolicyError if `policy` is for another number of exits.
         """
-        request = _request(engine, policy, deadline, priority, on_exit, on_answer, beyond)
+        request = _request(engine, policy, deadline, priority, on_exit, on_answer, run_all_exits)
         request.samples = [
             Sample(request, number, len(file), file=file) for number, file in enumerate(files)
         ]
@@ -154,14 +154,14 @@ class Work:
         priority: Priority = "normal",
         on_exit: OnExit | None = None,
         on_answer: OnAnswer | None = None,
-        beyond: bool = False,
-    ) -> Done:
+        run_all_exits: bool = False,
+    ) -> BatchResult:
         """`classify` for images uint8 [N, height, width, 3] of the size that the engine takes.
 
         Raises ValueError if they are of another shape or type, and what `classify` raises.
         """
         engine.check(images, ())
-        request = _request(engine, policy, deadline, priority, on_exit, on_answer, beyond)
+        request = _request(engine, policy, deadline, priority, on_exit, on_answer, run_all_exits)
         block = Block(len(images), images, [])
         size = images.nbytes // max(1, len(images))
         request.samples = [
@@ -170,9 +170,9 @@ class Work:
         ]
         return await self._finish(request)
 
-    async def _finish(self, request: _Request) -> Done:
+    async def _finish(self, request: _Request) -> BatchResult:
         if not request.samples:
-            return Done([], 0.0, 0.0, 0.0)
+            return BatchResult([], 0.0, 0.0, 0.0)
         assert request.future is not None
         timer = None
         try:
@@ -180,7 +180,7 @@ class Work:
             request.running = len(request.samples)
             if request.deadline is not None:
                 left = request.deadline - time.perf_counter()
-                early = min(ANSWERING, ANSWERING_SHARE * max(left, 0.0))
+                early = min(ANSWER_S, ANSWER_SHARE * max(left, 0.0))
                 timer = request.loop.call_later(
                     max(left - early, 0.0), self._scheduler.expire, request
                 )
@@ -202,7 +202,7 @@ def _request(
     priority: Priority,
     on_exit: OnExit | None,
     on_answer: OnAnswer | None,
-    beyond: bool,
+    run_all_exits: bool,
 ) -> _Request:
     engine.check_policy(policy)
     loop = asyncio.get_running_loop()
@@ -210,9 +210,9 @@ def _request(
         engine,
         policy,
         deadline,
-        low=priority == "low",
-        eager=on_exit is not None,
-        beyond=beyond,
+        low_priority=priority == "low",
+        report_all_exits=on_exit is not None,
+        run_all_exits=run_all_exits,
         loop=loop,
         future=loop.create_future(),
         on_exit=on_exit,
@@ -220,18 +220,18 @@ def _request(
     )
 
 
-def _post(seen: list[Seen]) -> None:
+def _post(events: list[SampleEvent]) -> None:
     """Bring what became of samples to the loops that wait for them; one call each."""
-    loops = {_of(one).loop for one in seen}
+    loops = {_of(one).loop for one in events}
     for loop in loops:
-        own = seen if len(loops) == 1 else [one for one in seen if _of(one).loop is loop]
+        own = events if len(loops) == 1 else [one for one in events if _of(one).loop is loop]
         # A loop that is closed has nobody left who waits.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_deliver, own)
 
 
-def _deliver(seen: list[Seen]) -> None:
-    for one in seen:
+def _deliver(events: list[SampleEvent]) -> None:
+    for one in events:
         request = _of(one)
         # Given up meanwhile, or failed by another of its images.
         if request.future is None or request.future.done():
@@ -241,27 +241,27 @@ def _deliver(seen: list[Seen]) -> None:
             request.future.set_exception(one.error)
             continue
         if one.prediction is not None:
-            _tell(request, one, one.prediction)
+            _notify(request, one, one.prediction)
         request.running -= one.last
-        if request.running == 0 and request.done is not None:
-            request.future.set_result(request.done)
+        if request.running == 0 and request.result is not None:
+            request.future.set_result(request.result)
 
 
-def _tell(request: _Request, one: Seen, prediction: Prediction) -> None:
+def _notify(request: _Request, one: SampleEvent, prediction: Prediction) -> None:
     sample = one.sample
     if request.on_exit is not None:
-        request.on_exit(ExitSeen(sample.number, prediction, one.left))
+        request.on_exit(ExitReached(sample.number, prediction, one.left))
     if not one.left:
         return
     request.answers[sample.number] = prediction
     if len(request.answers) == len(request.samples):
         predictions = [request.answers[number] for number in range(len(request.samples))]
-        request.done = Done(predictions, sample.waited, sample.decoding, sample.computing)
+        request.result = BatchResult(predictions, sample.waited, sample.decoding, sample.computing)
         if request.on_answer is not None:
-            request.on_answer(request.done)
+            request.on_answer(request.result)
 
 
-def _of(one: Seen) -> _Request:
+def _of(one: SampleEvent) -> _Request:
     request = one.sample.job
     assert isinstance(request, _Request)
     return request

@@ -12,7 +12,7 @@ from offramp.images import Pixels
 from serving.errors import InvalidImageError
 from serving.inference.engine import Prediction
 from serving.inference.images import decode
-from serving.scheduling.queues import Line
+from serving.scheduling.queues import ModelQueues
 from serving.scheduling.samples import Block, Sample, gather
 from serving.telemetry.metrics import Metrics
 
@@ -23,7 +23,7 @@ log = logging.getLogger("offramp.serving")
 class Batch:
     """Samples of one engine that run stage `stage` together, 0 for decoding; taken at `taken`."""
 
-    line: Line
+    queues: ModelQueues
     stage: int
     samples: list[Sample]
     taken: float
@@ -43,7 +43,7 @@ class Outcome:
 def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     """Decode the batch, or run its stage: all that takes time. Touches nothing that other threads do."""
     try:
-        metrics.waited(batch.line.engine.manifest.name, batch.stage, _waits(batch))
+        metrics.waited(batch.queues.engine.manifest.name, batch.stage, _waits(batch))
         return _decode(batch, max_pixels, metrics) if batch.stage == 0 else _run_stage(batch)
     except Exception as error:
         log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
@@ -53,7 +53,7 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
 
 
 def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
-    engine = batch.line.engine
+    engine = batch.queues.engine
     pixels: list[Pixels] = []
     errors: dict[int, Exception] = {}
     for row, sample in enumerate(batch.samples):
@@ -79,17 +79,17 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
 
 
 def _run_stage(batch: Batch) -> Outcome:
-    engine, stage, samples = batch.line.engine, batch.stage, batch.samples
+    engine, stage, samples = batch.queues.engine, batch.stage, batch.samples
     given = gather(engine, samples)
     output = engine.run_stage(stage, given.inputs)
     logits = [*given.logits, output.logits]
-    curious = [
+    requested_rows = [
         row
         for row, sample in enumerate(samples)
-        if sample.job.eager or sample.job.deadline is not None
+        if sample.job.report_all_exits or sample.job.deadline is not None
     ]
     policies = [sample.job.policy for sample in samples]
-    leaves, predictions = engine.judge(policies, stage, logits, curious)
+    leaves, predictions = engine.judge(policies, stage, logits, requested_rows)
     return Outcome(Block(len(samples), output.features, logits), leaves, predictions, {})
 
 

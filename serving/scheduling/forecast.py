@@ -10,7 +10,7 @@ from serving.scheduling.costs import CostTable
 
 # Samples it takes to move a share most of the way to a new value: quick enough for a change of
 # traffic, slow enough for a batch not to matter.
-MEMORY = 200
+MEMORY_SAMPLES = 200
 # Requests may carry a threshold of their own; the statistics of this many policies are kept.
 MAX_POLICIES = 64
 
@@ -35,7 +35,7 @@ class Forecast:
         """Learn that `left` of `reached` samples left at exit `stage`."""
         if self._fixed or stage >= self._depth:
             return
-        weight = reached / (reached + MEMORY)
+        weight = reached / (reached + MEMORY_SAMPLES)
         self._leaving[stage] += weight * (left / reached - self._leaving[stage])
         self._add_up()
 

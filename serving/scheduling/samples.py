@@ -12,7 +12,7 @@ from exports.bundle.policy import Floats, Policy
 from serving.inference.engine import Engine, Prediction
 from serving.inference.runners import Tensor
 from serving.scheduling.forecast import Forecast
-from serving.scheduling.queues import Line, Queue
+from serving.scheduling.queues import ModelQueues, Queue
 
 
 @dataclass(eq=False, slots=True)
@@ -29,19 +29,19 @@ class Block:
 class Job:
     """One request's images, and how they are to be treated.
 
-    `deadline` is a `time.perf_counter()` value; `eager` asks for every exit to be reported, `beyond`
-    for those behind the one that a sample leaves at, too. `line` and `forecast` come from the
-    scheduler.
+    `deadline` is a `time.perf_counter()` value; `report_all_exits` asks for an event at every
+    exit, `run_all_exits` runs the exits behind the one that a sample leaves at, too. `queues` and
+    `forecast` come from the scheduler.
     """
 
     engine: Engine
     policy: Policy
     deadline: float | None = None
-    low: bool = False
-    eager: bool = False
-    beyond: bool = False
+    low_priority: bool = False
+    report_all_exits: bool = False
+    run_all_exits: bool = False
     samples: list[Sample] = field(default_factory=list)
-    line: Line = field(init=False)
+    queues: ModelQueues = field(init=False)
     forecast: Forecast = field(init=False)
 
 
@@ -75,7 +75,7 @@ class Sample:
     computing: float = 0.0
 
 
-class Seen(NamedTuple):
+class SampleEvent(NamedTuple):
     """What became of `sample`: it reached an exit, left there, ended (`last`), or failed by `error`,
     which ends its whole request."""
 

@@ -7,23 +7,23 @@ import itertools
 
 from serving.inference.engine import Engine
 from serving.scheduling.costs import MAX_BATCH, DecodeCosts
-from serving.scheduling.queues import Line, Queue
+from serving.scheduling.queues import ModelQueues, Queue
 from serving.scheduling.samples import Sample
 
 # Waking another worker takes about this long; less work than that is not worth sharing.
-WAKE = 1e-4
+WAKE_S = 1e-4
 # While both wait, one batch in this many is of low samples.
-LOW_TURN = 16
+LOW_PRIORITY_TURN = 16
 
 
-class Order:
+class BatchSelector:
     """Every line, in the order in which its samples should run. Belongs to the scheduler's lock.
 
     `free` is how many workers have no batch, the one that asks included; `decoding` is what files cost.
     """
 
     def __init__(self, workers: int) -> None:
-        self.lines: dict[Engine, Line] = {}
+        self.model_queues: dict[Engine, ModelQueues] = {}
         self.decoding = DecodeCosts()
         self.free = workers
         # Waiting samples with a deadline, the most urgent first; entries may be out of date.
@@ -31,10 +31,10 @@ class Order:
         self._entry = itertools.count()
         self._turn = 0
 
-    def forget(self, line: Line) -> None:
-        """`line` is done with."""
-        self.lines.pop(line.engine, None)
-        line.end()
+    def forget(self, queues: ModelQueues) -> None:
+        """`queues` is done with."""
+        self.model_queues.pop(queues.engine, None)
+        queues.end()
         # They would keep the engine.
         self._keep_waiting()
 
@@ -60,12 +60,12 @@ class Order:
 
     def _usual(self) -> Queue | None:
         """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
-        lines = self.lines.values()
-        normals = [queue for line in lines if (queue := line.deepest(False)) is not None]
-        lows = [queue for line in lines if (queue := line.deepest(True)) is not None]
+        model_queues = self.model_queues.values()
+        normals = [queue for queues in model_queues if (queue := queues.deepest(False)) is not None]
+        lows = [queue for queues in model_queues if (queue := queues.deepest(True)) is not None]
         if lows and normals:
             self._turn += 1
-        if lows and (not normals or self._turn >= LOW_TURN):
+        if lows and (not normals or self._turn >= LOW_PRIORITY_TURN):
             self._turn = 0
             candidates = lows
         else:
@@ -89,18 +89,21 @@ class Order:
 
     def share(self, queue: Queue) -> int:
         """How many samples of `queue` one worker should take: what pays, less what others could do."""
-        line, waiting = queue.line, len(queue.waiting)
+        queues, waiting = queue.owner, len(queue.waiting)
         if queue.stage == 0:
-            best = min(line.costs.best(1), waiting)
+            best = min(queues.costs.best(1), waiting)
             return min(best, -(-waiting // max(1, self.free)))
-        best = min(line.costs.best(queue.stage), waiting)
+        best = min(queues.costs.best(queue.stage), waiting)
         part = -(-waiting // max(1, self.free))
-        if part < best and line.seconds(queue.stage, best) - line.seconds(queue.stage, part) > WAKE:
+        if (
+            part < best
+            and queues.seconds(queue.stage, best) - queues.seconds(queue.stage, part) > WAKE_S
+        ):
             return part
         return best
 
     def seconds(self, queue: Queue, batch: int) -> float:
         """What the next stage takes for `batch` samples of `queue`; of files, until stage 1 is done."""
         if queue.stage == 0:
-            return self.decoding.guess(queue.head().size) + queue.line.seconds(1, batch)
-        return queue.line.seconds(queue.stage, batch)
+            return self.decoding.guess(queue.head().size) + queue.owner.seconds(1, batch)
+        return queue.owner.seconds(queue.stage, batch)

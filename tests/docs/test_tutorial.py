@@ -30,7 +30,7 @@ def blocks() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """Where the tutorial was followed, and what each of its blocks printed."""
 
     place: Path
@@ -38,7 +38,7 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchResult]:
     """Every block run as it stands, in an empty directory beside the examples; the server is left
     running for the blocks behind it. It listens where OFFRAMP_PORT says: on any free port."""
     place = tmp_path_factory.mktemp("tutorial")
@@ -54,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         with started(["bash", "-c", serve], place) as server:
             assert "http://127.0.0.1:8000" in ask
             printed[ask] = _run(ask.replace("http://127.0.0.1:8000", server.url), place)
-    yield Done(place, printed)
+    yield BatchResult(place, printed)
     shutil.rmtree(place)
 
 
@@ -82,7 +82,7 @@ def test_three_commands_lead_from_a_folder_to_a_server() -> None:
     assert own == ["train", "export", "classify", "serve"]
 
 
-def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: Done) -> None:
+def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: BatchResult) -> None:
     (printed,) = (text for block, text in done.printed.items() if "train" in block)
     recipe = load_recipe(str(done.place / "runs" / "photos.toml"))
     assert "288 training pictures in 3 classes" in printed
@@ -95,7 +95,9 @@ def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: Do
             assert line in tutorial, "the tutorial shows another choice"
 
 
-def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(done: Done) -> None:
+def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(
+    done: BatchResult,
+) -> None:
     manifest = read_manifest(done.place / "shapes")
     assert manifest.labels == ("circle", "square", "triangle")
     assert (manifest.input.height, manifest.input.width) == (32, 32)
@@ -103,7 +105,7 @@ def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(done
     assert manifest.provenance.recipe["data"]["path"] == "photos"
 
 
-def test_the_command_line_and_the_server_answer_alike(done: Done) -> None:
+def test_the_command_line_and_the_server_answer_alike(done: BatchResult) -> None:
     (classified,) = (text for block, text in done.printed.items() if "classify photos" in block)
     (answer,) = (text for block, text in done.printed.items() if "curl" in block)
     (prediction,) = json.loads(answer)["predictions"]

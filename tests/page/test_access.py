@@ -96,7 +96,7 @@ def test_the_whole_way_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#result .badge")).to_have_text("Exit 1 of 4")
-    while focused(page) != "beyond":
+    while focused(page) != "run-all-exits":
         page.keyboard.press("Tab")
     page.keyboard.press("Space")
     expect(page.locator(".exit").last).to_have_attribute("data-state", "beyond")

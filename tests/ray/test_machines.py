@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.harness.networks import random_bundle
 from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine, Prediction
-from serving.ray.features import INLINE
+from serving.ray.features import MAX_INLINE_BYTES
 from serving.ray.remote import PATIENCE
 from tests.ray.conftest import SETTINGS, check, load, wait_for
 from tests.ray.machines import CORES, Machine, cluster, deploy
@@ -74,7 +74,7 @@ def test_stages_of_one_request_run_on_both_machines(
     shape = bundle.manifest.exits[0].feature_shape
     assert shape is not None
     # They stay in the memory of the machine that made them, until another one fetches them.
-    assert 4 * np.prod(shape) > INLINE
+    assert 4 * np.prod(shape) > MAX_INLINE_BYTES
     spec = bundle.manifest.input
     images: NDArray[np.uint8] = np.random.default_rng(3).integers(
         0, 256, (8, spec.height, spec.width, 3), dtype=np.uint8

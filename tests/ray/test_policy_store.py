@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exports.bundle.policy import Policy
 from serving.errors import RevisionConflictError
-from serving.ray.policy_store import Board, Key, Standing
+from serving.ray.policy_store import Key, PolicyStore, VersionedPolicy
 
 OLD = Key("net", "old bundle")
 NEW = Key("net", "new bundle")
@@ -20,83 +20,83 @@ def policy(threshold: float) -> Policy:
 
 
 def test_the_first_replica_brings_the_policy_of_its_bundle() -> None:
-    assert Board().join(OLD, STORED, None) == Standing(1, STORED)
+    assert PolicyStore().join(OLD, STORED, None) == VersionedPolicy(1, STORED)
 
 
 def test_a_configured_policy_goes_before_the_bundles() -> None:
-    assert Board().join(OLD, STORED, policy(0.7)) == Standing(1, policy(0.7))
+    assert PolicyStore().join(OLD, STORED, policy(0.7)) == VersionedPolicy(1, policy(0.7))
 
 
 def test_a_replica_that_starts_later_gets_what_was_changed_meanwhile() -> None:
-    board = Board()
-    board.join(OLD, STORED, policy(0.7))
-    changed = board.put(OLD, policy(0.9))
-    assert changed == Standing(2, policy(0.9))
-    assert board.join(OLD, STORED, policy(0.7)) == changed
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, policy(0.7))
+    changed = policy_store.put(OLD, policy(0.9))
+    assert changed == VersionedPolicy(2, policy(0.9))
+    assert policy_store.join(OLD, STORED, policy(0.7)) == changed
 
 
 def test_a_newly_configured_policy_replaces_what_was_changed() -> None:
-    board = Board()
-    board.join(OLD, STORED, policy(0.7))
-    board.put(OLD, policy(0.9))
-    assert board.join(OLD, STORED, policy(0.8)) == Standing(3, policy(0.8))
-    assert board.join(OLD, STORED, policy(0.8)) == Standing(3, policy(0.8))
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, policy(0.7))
+    policy_store.put(OLD, policy(0.9))
+    assert policy_store.join(OLD, STORED, policy(0.8)) == VersionedPolicy(3, policy(0.8))
+    assert policy_store.join(OLD, STORED, policy(0.8)) == VersionedPolicy(3, policy(0.8))
 
 
 def test_two_bundles_of_a_name_have_their_own_policies_and_one_count() -> None:
-    board = Board()
-    board.join(OLD, STORED, None)
-    assert board.join(NEW, policy(0.6), None) == Standing(2, policy(0.6))
-    assert board.put(OLD, policy(0.9)).revision == 3
-    assert board.get(NEW) == Standing(2, policy(0.6))
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, None)
+    assert policy_store.join(NEW, policy(0.6), None) == VersionedPolicy(2, policy(0.6))
+    assert policy_store.put(OLD, policy(0.9)).revision == 3
+    assert policy_store.get(NEW) == VersionedPolicy(2, policy(0.6))
 
 
 @pytest.mark.parametrize("if_match", ['"1"', '"3"', "nonsense"])
 def test_another_revision_is_refused(if_match: str) -> None:
-    board = Board()
-    board.join(OLD, STORED, None)
-    board.put(OLD, policy(0.9))
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, None)
+    policy_store.put(OLD, policy(0.9))
     with pytest.raises(RevisionConflictError, match="revision 2"):
-        board.check(OLD, if_match)
+        policy_store.check(OLD, if_match)
 
 
 @pytest.mark.parametrize("if_match", ['"2"', '"1", "2"', "*", None])
 def test_the_revision_in_force_is_accepted(if_match: str | None) -> None:
-    board = Board()
-    board.join(OLD, STORED, None)
-    board.put(OLD, policy(0.9))
-    board.check(OLD, if_match)
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, None)
+    policy_store.put(OLD, policy(0.9))
+    policy_store.check(OLD, if_match)
 
 
 def test_a_follower_is_told_what_differs_from_what_it_knows() -> None:
-    board = Board()
-    board.join(OLD, STORED, None)
-    assert board.news({OLD: 1}) == {}
-    changed = board.put(OLD, policy(0.9))
-    assert board.news({OLD: 1}) == {OLD: changed}
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, None)
+    assert policy_store.updates({OLD: 1}) == {}
+    changed = policy_store.put(OLD, policy(0.9))
+    assert policy_store.updates({OLD: 1}) == {OLD: changed}
 
 
 def test_a_board_that_lost_its_memory_asks_to_be_joined_again() -> None:
-    assert Board().news({OLD: 4}) is None
-    behind = Board()
+    assert PolicyStore().updates({OLD: 4}) is None
+    behind = PolicyStore()
     behind.join(OLD, STORED, None)
-    assert behind.news({OLD: 4}) is None
+    assert behind.updates({OLD: 4}) is None
 
 
 @given(st.permutations([1, 2, 3, 4]), st.integers(0, 4))
 def test_after_a_restart_the_latest_revision_wins_in_any_order(
     order: list[int], newcomer: int
 ) -> None:
-    board = Board()
+    policy_store = PolicyStore()
     for place, revision in enumerate(order):
         if place == newcomer:
-            board.join(OLD, STORED, None)
-        board.join(OLD, STORED, None, known=Standing(revision, policy(revision / 10)))
-    assert board.get(OLD) == Standing(4, policy(0.4))
-    assert board.put(OLD, STORED).revision == 5
+            policy_store.join(OLD, STORED, None)
+        policy_store.join(OLD, STORED, None, known=VersionedPolicy(revision, policy(revision / 10)))
+    assert policy_store.get(OLD) == VersionedPolicy(4, policy(0.4))
+    assert policy_store.put(OLD, STORED).revision == 5
 
 
 def test_what_was_configured_is_known_again_after_a_restart() -> None:
-    board = Board()
-    board.join(OLD, STORED, policy(0.7), known=Standing(6, policy(0.9)))
-    assert board.join(OLD, STORED, policy(0.7)) == Standing(6, policy(0.9))
+    policy_store = PolicyStore()
+    policy_store.join(OLD, STORED, policy(0.7), known=VersionedPolicy(6, policy(0.9)))
+    assert policy_store.join(OLD, STORED, policy(0.7)) == VersionedPolicy(6, policy(0.9))

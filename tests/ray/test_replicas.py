@@ -125,8 +125,8 @@ def test_a_board_that_does_not_answer_ends_a_change_and_does_not_hold_it(
     http: httpx.Client,
 ) -> None:
     before = http.get("/v1/models/tiny/policy").json()
-    board = ray.get_actor(replicas("policies")[0], namespace="serve")
-    process: int = ray.get(board.__ray_call__.remote(lambda _: os.getpid()))
+    policy_store = ray.get_actor(replicas("policies")[0], namespace="serve")
+    process: int = ray.get(policy_store.__ray_call__.remote(lambda _: os.getpid()))
     os.kill(process, signal.SIGSTOP)
     try:
         refused = http.put("/v1/models/tiny/policy", json=before["policy"])

@@ -18,7 +18,7 @@ from benchmarks.harness.networks import random_bundle
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine, Prediction
-from serving.ray.features import INLINE
+from serving.ray.features import MAX_INLINE_BYTES
 from tests.ray.conftest import Cluster, check, load, replicas, wait_for
 from tests.serving.conftest import encode
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
@@ -121,7 +121,7 @@ def test_features_that_ray_keeps_in_shared_memory_change_no_answer(
     bundle = load_bundle(random_bundle(tmp_path / "large").path)
     shape = bundle.manifest.exits[0].feature_shape
     assert shape is not None
-    assert 4 * np.prod(shape) > INLINE
+    assert 4 * np.prod(shape) > MAX_INLINE_BYTES
     engine = Engine(bundle)
     policy = bundle.policy.override(mode="ensemble")
     spec = bundle.manifest.input

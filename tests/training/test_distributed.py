@@ -20,9 +20,9 @@ from tests.training.processes import context, two
 from tests.training.test_robustness import kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import load_dataset
-from training.distributed import Processes, SharedBatchNorm, share_batch_norm
+from training.distributed import DistContext, SharedBatchNorm, share_batch_norm
 from training.errors import RecipeError
 from training.models.multi_exit import build_network
 from training.recipes.files import load_recipe
@@ -180,9 +180,9 @@ def test_the_other_process_does_not_wait_for_one_that_failed(place: Path, rank: 
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
-    assert [Processes(rank, 4).share(8) for rank in (0, 3)] == [slice(0, 2), slice(6, 8)]
+    assert [DistContext(rank, 4).share(8) for rank in (0, 3)] == [slice(0, 2), slice(6, 8)]
     with pytest.raises(RecipeError, match="batch_size 10 cannot be shared evenly by 4"):
-        Processes(0, 4).share(10)
+        DistContext(0, 4).share(10)
 
 
 def on_two_processes(work: Callable[..., None], *arguments: object) -> None:
@@ -238,9 +238,9 @@ def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
     recipe = Recipe.model_validate(oto)
     data = load_dataset(recipe.data, place)
     teacher = build_network("resnet10", 4, 10, [1, 2, 3, 4]).eval()
-    images = Resident.of(data.train, torch.device("cpu"))
+    images = DeviceDataset.of(data.train, torch.device("cpu"))
     step = build_step(recipe, data, teacher, place, images.labels).double().train()
-    processes = Processes(rank, count)
+    processes = DistContext(rank, count)
     if count > 1:
         share_batch_norm(step, torch.device("cpu"))
     share = processes.share(32)

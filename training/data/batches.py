@@ -15,19 +15,19 @@ from training.objectives.criterion import Batch
 from training.recipes.schema import DataRecipe
 
 # The largest chunk AutoAugment works on, and its pixels where images are large.
-AT_ONCE = 4096
-PIXELS_AT_ONCE = AT_ONCE * 64 * 64
+MAX_CHUNK_IMAGES = 4096
+MAX_CHUNK_PIXELS = MAX_CHUNK_IMAGES * 64 * 64
 
 
 @dataclass(frozen=True)
-class Resident:
+class DeviceDataset:
     """A split on a device: images uint8 [N, H, W, 3], labels int64 [N]."""
 
     images: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, split: Split, device: torch.device) -> Resident:
+    def of(cls, split: Split, device: torch.device) -> DeviceDataset:
         """Copy `split` to `device`."""
         return cls(
             torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
@@ -77,4 +77,4 @@ class Resident:
         if recipe.autoaugment is None:
             return 1
         _, height, width, _ = self.images.shape
-        return max(1, min(AT_ONCE, PIXELS_AT_ONCE // (height * width)) // size)
+        return max(1, min(MAX_CHUNK_IMAGES, MAX_CHUNK_PIXELS // (height * width)) // size)

@@ -31,7 +31,7 @@ class Split:
 class Dataset:
     """A training and a test split, the class names in label order, and the pixel statistics.
 
-    `mean` and `std` are per channel, of the training images, in units of the full range. `listing` is
+    `mean` and `std` are per channel, of the training images, in units of the full range. `fingerprint` is
     a digest of what the splits were made of where that can change, as with a folder of pictures.
     """
 
@@ -41,11 +41,11 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    listing: str | None = None
+    fingerprint: str | None = None
 
-    def matches(self, listing: str | None) -> bool:
-        """Whether it is made of what one of that `listing` was, as far as that is known."""
-        return None in (listing, self.listing) or listing == self.listing
+    def matches(self, fingerprint: str | None) -> bool:
+        """Whether it is made of what one of that `fingerprint` was, as far as that is known."""
+        return None in (fingerprint, self.fingerprint) or fingerprint == self.fingerprint
 
 
 def channel_statistics(

@@ -22,7 +22,7 @@ from training.data.pictures import SUFFIXES, read_pictures
 from training.errors import DataError
 
 # Enough to test with one, hold one out and learn from the rest.
-FEWEST = 5
+MIN_IMAGES_PER_CLASS = 5
 TEST_PART = 5
 SPLIT_SEED = 0
 
@@ -53,14 +53,14 @@ def load_folder(directory: Path, side: int) -> Dataset:
         classes=classes,
         mean=mean,
         std=std,
-        listing=_digest(directory, paths, labels, count),
+        fingerprint=_digest(directory, paths, labels, count),
     )
 
 
-Listing = Mapping[str, list[Path]]
+FilesByClass = Mapping[str, list[Path]]
 
 
-def list_pictures(directory: Path) -> tuple[Listing, Listing | None]:
+def list_pictures(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
     """Every class's pictures to train with, and to test with where the directory says which.
 
     Raises DataError for what is wrong with the directory and not with a picture.
@@ -77,7 +77,7 @@ def list_pictures(directory: Path) -> tuple[Listing, Listing | None]:
         ) from error
 
 
-def _list(directory: Path) -> tuple[Listing, Listing | None]:
+def _list(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
     train_root, test_root = _roots(directory)
     train = {folder.name: _pictures(folder) for folder in _folders(train_root)}
     if len(train) < 2:
@@ -86,10 +86,10 @@ def _list(directory: Path) -> tuple[Listing, Listing | None]:
             f"{train_root} has {has}; it takes one folder for each of two or more classes."
         )
     for name, pictures in train.items():
-        if len(pictures) < FEWEST:
+        if len(pictures) < MIN_IMAGES_PER_CLASS:
             raise DataError(
                 f"class {name} has too few pictures in {train_root / name}: {len(pictures)}, "
-                f"where it takes {FEWEST}."
+                f"where it takes {MIN_IMAGES_PER_CLASS}."
             )
     if test_root is None:
         return train, None
@@ -129,9 +129,9 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _flatten(listing: Listing) -> tuple[list[Path], NDArray[np.int64]]:
-    paths = [path for pictures in listing.values() for path in pictures]
-    sizes = [len(pictures) for pictures in listing.values()]
+def _flatten(files: FilesByClass) -> tuple[list[Path], NDArray[np.int64]]:
+    paths = [path for pictures in files.values() for path in pictures]
+    sizes = [len(pictures) for pictures in files.values()]
     return paths, np.repeat(np.arange(len(sizes)), sizes)
 
 

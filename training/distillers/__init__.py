@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.distillers.activation_boundaries import ActivationBoundaries
 from training.distillers.attention_features import AttentionFeatures
 from training.distillers.attention_transfer import AttentionTransfer
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.contrastive_representation import ContrastiveRepresentation
 from training.distillers.correlation_congruence import CorrelationCongruence
 from training.distillers.factor_transfer import FactorTransfer
@@ -18,7 +18,7 @@ from training.distillers.similarity_preserving import SimilarityPreserving
 from training.distillers.teacher_and_self import TeacherAndSelf
 from training.distillers.variational_information import VariationalInformation
 
-COMPARATORS: dict[str, type[Comparator]] = {
+DISTILLERS: dict[str, type[Distiller]] = {
     "fitnet": FitNet,
     "at": AttentionTransfer,
     "sp": SimilarityPreserving,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from training.distillers.base import Comparator, pair_stages
+from training.distillers.base import Distiller, pair_stages
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class ActivationBoundaries(Comparator):
+class ActivationBoundaries(Distiller):
     """Before the training proper, the student learns which of the teacher's neurons are active:
 
         sum_l 2^(l - L) 3/1000 |rho(t_l, r_l(s_l))|_1 / N
@@ -35,7 +35,7 @@ class ActivationBoundaries(Comparator):
     scale = 3e-3
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         pairs = pair_stages(objective, student.preactivations, teacher.preactivations)

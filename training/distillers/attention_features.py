@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class AttentionFeatures(Comparator):
+class AttentionFeatures(Distiller):
     """L_m = sum_t mean_n sum_s a_ts mean (m_s - m_t)^2: every stage t of the teacher instructs every
     stage s of the student, as strongly as a learnt attention says.
 
@@ -31,7 +31,7 @@ class AttentionFeatures(Comparator):
     dimensions = 128
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         d, count_s, count_t = self.dimensions, len(student.features), len(teacher.features)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import at_one_size, stage_pairs, unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
 
 
-class AttentionTransfer(Comparator):
+class AttentionTransfer(Distiller):
     """L_m = sum_k mean (q_s - q_t)^2 over samples and positions, where q [N, H W] is the mean over
     channels of the squared features of stage k, scaled to length 1. The larger of two maps is averaged
     down to the smaller one.

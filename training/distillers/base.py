@@ -11,10 +11,10 @@ from training.errors import RecipeError
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Criterion, Setting
 from training.objectives.losses import soft_target
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class Comparator(Criterion):
+class Distiller(Criterion):
     """gamma CE(y, s) + alpha T^2 KL(p_T(t) || p_T(s)) + beta L_m, for a student with one exit.
 
     A subclass gives L_m by `term` and, as class attributes, the weights its source uses: `gamma`,
@@ -27,7 +27,7 @@ class Comparator(Criterion):
     temperature = 4.0
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         """`student` and `teacher` are outputs of any batch, for their shapes.
 
@@ -69,7 +69,7 @@ class Comparator(Criterion):
 
 
 def pair_stages(
-    objective: ComparatorObjective, student: Sequence[Tensor], teacher: Sequence[Tensor]
+    objective: DistillerObjective, student: Sequence[Tensor], teacher: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
     """What the stages of both networks show, stage by stage.
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 EPSILON = 1e-7
 
 
-class ContrastiveRepresentation(Comparator):
+class ContrastiveRepresentation(Distiller):
     """L_m = nce(e_s, B_t) + nce(e_t, B_s): an image's embedding by one network must be told apart, as
     the true partner, from `negatives` other images' embeddings by the other network.
 
@@ -47,7 +47,7 @@ class ContrastiveRepresentation(Comparator):
     teacher_scale: Tensor
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         self.student_embed = nn.Linear(student.embedding.shape[1], self.width)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class CorrelationCongruence(Comparator):
+class CorrelationCongruence(Distiller):
     """L_m = 1/(N - 1) sum_{i<N} d_i . d_{i+1}, where d_i = |e_s - e_t| of sample i and e are learnt
     linear maps of the embeddings to 128 dimensions. It is 0 in a batch of one.
 
@@ -23,7 +23,7 @@ class CorrelationCongruence(Comparator):
     dimensions = 128
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         self.embed_student = nn.Linear(student.embedding.shape[1], self.dimensions)

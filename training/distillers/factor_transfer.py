@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss, normalize
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 SLOPE = 0.1
 
 
-class FactorTransfer(Comparator):
+class FactorTransfer(Distiller):
     """L_m = mean |q(F_s) - q(F_t)|, where q(F) is the channel mean of F^2 at every position, scaled to
     length 1, and F_t, F_s [N, C_t / 2, H, W] are the factors a paraphraser and a translator make of
     the last stage's features.
@@ -29,7 +29,7 @@ class FactorTransfer(Comparator):
     preparation = 30
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         wide = teacher.features[-1].shape[1]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import at_one_size
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class FitNet(Comparator):
+class FitNet(Distiller):
     """L_m = mean (r(f_s) - f_t)^2 over samples, channels and positions, with f the second stage's
     features and r a learnt convolution, batch norm and ReLU.
 
@@ -25,7 +25,7 @@ class FitNet(Comparator):
     stage = 2
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         for name, outputs in (("student", student), ("teacher", teacher)):

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training.distillers.base import Comparator, pair_stages
+from training.distillers.base import Distiller, pair_stages
 from training.models.heads import LinearHead
 from training.models.multi_exit import MultiExit, Outputs
 from training.objectives.criterion import Batch, Setting
 from training.objectives.losses import soft_target
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class HierarchicalAugmented(Comparator):
+class HierarchicalAugmented(Distiller):
     """L_m = T^2 KL(p_T(t) || p_T(s)) + sum_l T^2 KL(p_T(q_l^t) || p_T(q_l^s)), T = 3,
 
     beside the cross-entropy of the upright images. Divergences are means over the images in all four
@@ -39,7 +39,7 @@ class HierarchicalAugmented(Comparator):
     rotations = True
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         pair_stages(objective, student.features, teacher.features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
@@ -12,7 +12,7 @@ from training.objectives.criterion import Batch
 EPSILON = 1e-7
 
 
-class ProbabilisticTransfer(Comparator):
+class ProbabilisticTransfer(Distiller):
     """L_m = mean_{ij} p_t ln(p_t / p_s), where p_ij is (1 + cos(e_i, e_j)) / 2 over its sum along row i,
     on the embeddings e. A sample whose embedding is zero has cosine 0 with all.
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
 
 
-class RelationalKnowledge(Comparator):
+class RelationalKnowledge(Distiller):
     """L_m = 25 mean_{ij} h(d_s, d_t) + 50 mean_{ijk} h(a_s, a_t) on the embeddings e, with h the Huber
     loss, d_ij = ||e_i - e_j|| over the mean distance of samples that lie apart, and a_ijk the cosine of
     the angle at e_i between e_j and e_k. Where two samples coincide their distance and the cosines of

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
 from training.objectives.losses import soft_target
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
-class SelfSupervision(Comparator):
+class SelfSupervision(Distiller):
     """L_m = 2.7 T^2 KL(p_T(t) || p_T(s)) on the images turned by 90, 180 and 270 degrees
     + 10 tau^2 KL(p_tau(A_t) || p_tau(A_s)), tau = 0.5,
 
@@ -38,7 +38,7 @@ class SelfSupervision(Comparator):
     kept_wrong = 0.75
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         self.student_projection = _projection(student.embedding.shape[1])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import unit
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
 
 
-class SimilarityPreserving(Comparator):
+class SimilarityPreserving(Distiller):
     """L_m = ||G_t - G_s||_F^2 / N^2, where G = F F^T with rows scaled to length 1 and F [N, C H W]
     is the last stage's features. Equations 1 to 4 of the paper; beta as in its public comparisons.
     """

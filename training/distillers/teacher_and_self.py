@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch
 from training.objectives.losses import soft_target
 
 
-class TeacherAndSelf(Comparator):
+class TeacherAndSelf(Distiller):
     """A guess: sum_k [gamma CE(y, s_k) + alpha T^2 KL(p_T(t) || p_T(s_k))]
     + beta sum_{k<K} T^2 KL(p_T(s_K) || p_T(s_k)), without gradient through the instructing s_K.
 

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from training.distillers.base import Comparator
+from training.distillers.base import Distiller
 from training.distillers.features import at_one_size, stage_pairs
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 EPSILON = 1e-5
 FIRST_VARIANCE = 5.0
 
 
-class VariationalInformation(Comparator):
+class VariationalInformation(Distiller):
     """L_m = sum_k mean 1/2 ((mu(f_s) - f_t)^2 / v + ln v) over samples, channels and positions of stage
     k: the negative logarithm of a Gaussian that predicts the teacher's features from the student's. mu
     is three learnt 1x1 convolutions with ReLUs between, v = softplus(rho) + 1e-5 a learnt variance per
@@ -31,7 +31,7 @@ class VariationalInformation(Comparator):
     beta = 1.0
 
     def __init__(
-        self, objective: ComparatorObjective, student: Outputs, teacher: Outputs, setting: Setting
+        self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
         super().__init__(objective, student, teacher, setting)
         self.predictions = nn.ModuleList(

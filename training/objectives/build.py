@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from training.distillers import COMPARATORS
+from training.distillers import DISTILLERS
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
-from training.recipes.schema import ComparatorObjective, Objective
+from training.recipes.schema import DistillerObjective, Objective
 
 
 def build_criterion(
@@ -17,8 +17,8 @@ def build_criterion(
     `student` and `teacher` are outputs of any batch: comparators size their adapters by the shapes.
     Raises RecipeError if the networks do not suit the objective.
     """
-    if not isinstance(objective, ComparatorObjective):
+    if not isinstance(objective, DistillerObjective):
         return ExitCriterion(objective)
     if teacher is None:
         raise ValueError(f"objective {objective.method} needs a teacher's outputs")
-    return COMPARATORS[objective.method](objective, student, teacher, setting)
+    return DISTILLERS[objective.method](objective, student, teacher, setting)

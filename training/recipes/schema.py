@@ -28,7 +28,7 @@ TorchvisionNetwork = Literal[
     "torchvision-efficientnet-b0",
 ]
 HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
-ComparatorName = Literal[
+DistillerName = Literal[
     "fitnet",
     "at",
     "sp",
@@ -45,7 +45,7 @@ ComparatorName = Literal[
     "afd",
 ]
 TORCHVISION = "torchvision-"
-SINGLE_EXIT = ("kd", *(name for name in get_args(ComparatorName) if name != "tskd"))
+SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd"))
 
 
 def stages_of(network: str) -> int:
@@ -150,11 +150,11 @@ class ExitObjective(_Table):
     gradient_equilibrium: bool = False
 
 
-class ComparatorObjective(_Table):
+class DistillerObjective(_Table):
     """A comparator's objective, gamma CE + alpha KD + beta L_m (training/distillers/base.py), and the
     epochs it is prepared for. What is left out is as in the method's own source."""
 
-    method: ComparatorName
+    method: DistillerName
     gamma: Annotated[float, Field(ge=0)] | None = None
     alpha: Annotated[float, Field(ge=0)] | None = None
     beta: Annotated[float, Field(ge=0)] | None = None
@@ -162,7 +162,7 @@ class ComparatorObjective(_Table):
     preparation: Annotated[int, Field(gt=0)] | None = None
 
 
-Objective = Annotated[ExitObjective | ComparatorObjective, Field(discriminator="method")]
+Objective = Annotated[ExitObjective | DistillerObjective, Field(discriminator="method")]
 
 
 class TeacherRecipe(_Table):

@@ -50,7 +50,7 @@ class Taught(BaseModel):
     test: ExitAccuracies | None
 
 
-class Figures(BaseModel):
+class PolicyStats(BaseModel):
     """One cell. Accuracies are in percent; `exits` are the stages that have one; `macs` are
     multiply-accumulates for one image with all exits. `failed` and `stopped` say by seed why a run
     ended and after how many epochs one stands.
@@ -83,7 +83,7 @@ class Filled(BaseModel):
     source: str | None
     changed: str
     epochs: int
-    cells: tuple[Figures, ...]
+    cells: tuple[PolicyStats, ...]
     runs: dict[str, RunResult]
 
 
@@ -100,12 +100,12 @@ def fill(table: Table, cells: Sequence[Cell], variant: Variant, results: Results
     )
 
 
-def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> Figures:
+def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> PolicyStats:
     recipe = cell_recipe(table, cell, variant, 0)
     seeds = results.seeds(recipe)
     shape = SHAPES[recipe.data.name]
     parameters, macs = network_cost(recipe.network, shape.side, shape.classes)
-    return Figures(
+    return PolicyStats(
         pair=cell.pair.name,
         row=cell.row.key,
         title=cell.row.title,

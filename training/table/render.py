@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from offramp.files import replacing
 from training.errors import RecipeError
-from training.table.measure import Figures, Filled, Spread
+from training.table.measure import Filled, PolicyStats, Spread
 
 NONE = "-"
 
@@ -32,7 +32,7 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count < 100_000_000 else f"{count / 1e6:.0f} M"
 
 
-def by_pair(cells: Iterable[Figures]) -> Iterator[tuple[str, list[Figures]]]:
+def by_pair(cells: Iterable[PolicyStats]) -> Iterator[tuple[str, list[PolicyStats]]]:
     """The cells of each pair."""
     for pair, figures in groupby(cells, key=lambda cell: cell.pair):
         yield pair, list(figures)
@@ -48,13 +48,13 @@ def heading(filled: Filled) -> str:
     return f"{filled.table}, {filled.epochs} epochs{changed}"
 
 
-def columns(cells: Sequence[Figures]) -> list[str]:
+def columns(cells: Sequence[PolicyStats]) -> list[str]:
     """The headings of a pair's columns."""
     exits = [f"exit {k}" for k in range(1, _stages(cells) + 1)]
     return ["method", "published", "measured", "seeds", *exits, "parameters", "MACs", "remarks"]
 
 
-def line(cell: Figures, stages: int) -> list[str]:
+def line(cell: PolicyStats, stages: int) -> list[str]:
     """The columns of one cell. Exits have what was measured and, in brackets, what was published."""
     measured = dict(zip(cell.exits, cell.measured.exits, strict=True)) if cell.measured else {}
     published = dict(zip(cell.exits, cell.published_exits, strict=False))
@@ -119,7 +119,7 @@ def into_document(path: Path, filled: Filled) -> None:
         part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
 
 
-def _stages(cells: Sequence[Figures]) -> int:
+def _stages(cells: Sequence[PolicyStats]) -> int:
     return max(cell.exits[-1] for cell in cells)
 
 
@@ -127,7 +127,7 @@ def _exit(measured: Spread | None, published: float | None) -> str:
     return spread(measured) + ("" if published is None else f" ({published:.2f})")
 
 
-def _remarks(cell: Figures) -> Iterator[str]:
+def _remarks(cell: PolicyStats) -> Iterator[str]:
     for seed, why in cell.failed.items():
         yield f"seed {seed} failed: {why.rstrip('.')}"
     for seed, epochs in cell.stopped.items():
@@ -135,7 +135,7 @@ def _remarks(cell: Figures) -> Iterator[str]:
             yield f"seed {seed} stopped after epoch {epochs}"
 
 
-def _taught(cells: Sequence[Figures]) -> Iterator[str]:
+def _taught(cells: Sequence[PolicyStats]) -> Iterator[str]:
     """A sentence for every teacher of the cells: what it reached."""
     for teacher in {cell.teacher.run: cell.teacher for cell in cells if cell.teacher}.values():
         if teacher.test is None:
@@ -145,7 +145,7 @@ def _taught(cells: Sequence[Figures]) -> Iterator[str]:
             yield f"teacher {teacher.run}: exits {exits}, ensemble {teacher.test.ensemble:.2f}"
 
 
-def _doubts(cells: Iterable[Figures]) -> Iterator[str]:
+def _doubts(cells: Iterable[PolicyStats]) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
     for cell in cells:
         for why in cell.doubts:

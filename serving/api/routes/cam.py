@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from serving.api.disconnect import Presence
+from serving.api.disconnect import CancelOnDisconnect
 from serving.api.image_bodies import read_images
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer
@@ -76,16 +76,16 @@ async def classify_maps(
     if maps is None:
         raise NotFoundError("This model's bundle offers no maps.")
     index = None if query.wanted is None else _index(query.wanted, labels)
-    service.work.check()
+    service.dispatcher.check()
     settings = service.settings
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
     if len(files) != 1:
         raise InvalidRequestError(f"Maps are of one image at a time, not of {len(files)}.")
-    async with Presence(request):
+    async with CancelOnDisconnect(request):
         if index is None:
-            done = await service.work.classify(model.engine, files, model.policy)
+            done = await service.dispatcher.classify(model.engine, files, model.policy)
             index = done.predictions[0].index
         chosen = index
         drawn = await service.turns.take(lambda: maps.draw(files[0], chosen, settings.max_pixels))

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api.access_log import note_answer
-from serving.api.disconnect import Presence
+from serving.api.disconnect import CancelOnDisconnect
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
-from serving.api.query import ClassifyQuery, apply
+from serving.api.query import ClassifyQuery, resolve
 from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.http.banner import sample
 from serving.service import of_request
@@ -75,25 +75,25 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     """Classify images; each leaves the network at the first exit that is sure enough."""
     started = time.perf_counter()
     service = of_request(request)
-    wishes = apply(query, request, service, started)
-    settings, model = service.settings, wishes.model
+    resolved = resolve(query, request, service, started)
+    settings, model = service.settings, resolved.model
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    async with Presence(request):
-        done = await service.work.classify(
+    async with CancelOnDisconnect(request):
+        result = await service.dispatcher.classify(
             model.engine,
             files,
-            wishes.policy,
-            deadline=wishes.deadline,
-            priority=wishes.priority,
+            resolved.policy,
+            deadline=resolved.deadline,
+            priority=resolved.priority,
         )
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, done.predictions, total)
-    spent = timing(done, total)
-    note_answer(request.scope, done.predictions, spent)
+    service.metrics.answered(model.name, result.predictions, total)
+    spent = timing(result, total)
+    note_answer(request.scope, result.predictions, spent)
     return Response(
-        orjson.dumps(compose(model, done, wishes.top_k, spent)),
+        orjson.dumps(compose(model, result, resolved.top_k, spent)),
         media_type="application/json",
         headers={"Server-Timing": ", ".join(f"{k};dur={v}" for k, v in vars(spent).items())},
     )

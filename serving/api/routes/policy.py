@@ -74,7 +74,7 @@ async def put_policy(
     if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None,
 ) -> PolicyAnswer:
     """Put a policy in force for requests to come; those that have begun keep theirs."""
-    model = await service.changes.set_policy(name, policy, if_match=if_match, persist=query.persist)
+    model = await service.manager.set_policy(name, policy, if_match=if_match, persist=query.persist)
     return _policy_answer(model, response)
 
 

@@ -16,14 +16,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serving.api.access_log import note_answer
-from serving.api.disconnect import Presence
+from serving.api.disconnect import CancelOnDisconnect
 from serving.api.fast_path import CANCELLED
 from serving.api.image_bodies import read_images
-from serving.api.query import StreamQuery, Wishes, apply
+from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer, compose, describe_exit, timing
 from serving.errors import InternalError, ServingError
-from serving.scheduling.dispatcher import Done, ExitSeen
+from serving.scheduling.dispatcher import BatchResult, ExitReached
 from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
@@ -40,7 +40,7 @@ EVENT = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
-        "POST /v1/classify answers, `error` if that fails on the way, and `done` at the end.",
+        "POST /v1/classify answers, `error` if that fails on the way, and `result` at the end.",
         "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
@@ -52,27 +52,27 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     """Classify images and tell of every exit as it is reached."""
     started = time.perf_counter()
     service = of_request(request)
-    wishes = apply(query, request, service, started)
+    resolved = resolve(query, request, service, started)
     settings = service.settings
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    feed = _Feed(service, wishes, started, request.scope)
+    feed = _Feed(service, resolved, started, request.scope)
     task = asyncio.create_task(
-        service.work.classify(
-            wishes.model.engine,
+        service.dispatcher.classify(
+            resolved.model.engine,
             files,
-            wishes.policy,
-            deadline=wishes.deadline,
-            priority=wishes.priority,
+            resolved.policy,
+            deadline=resolved.deadline,
+            priority=resolved.priority,
             on_exit=feed.exit,
             on_answer=feed.answer,
-            beyond=query.beyond,
+            run_all_exits=query.run_all_exits,
         )
     )
     task.add_done_callback(feed.end)
     try:
-        async with Presence(request):
+        async with CancelOnDisconnect(request):
             first = await feed.events.get()
         if first is None:
             # Nothing was sent yet, so the error goes out like any other.
@@ -90,26 +90,26 @@ class _Feed:
     """Events of one request on their way out; None is the end. `counted` once its outcome is."""
 
     service: Service
-    wishes: Wishes
+    resolved: ResolvedRequest
     started: float
     scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
     counted: bool = False
 
-    def exit(self, seen: ExitSeen) -> None:
-        manifest = self.wishes.model.engine.manifest
+    def exit(self, seen: ExitReached) -> None:
+        manifest = self.resolved.model.engine.manifest
         elapsed = time.perf_counter() - self.started
-        told = describe_exit(seen, manifest, self.wishes.top_k, elapsed)
+        told = describe_exit(seen, manifest, self.resolved.top_k, elapsed)
         self.events.put_nowait(_event("exit", told))
 
-    def answer(self, done: Done) -> None:
+    def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started
-        model = self.wishes.model
-        self.service.metrics.answered(model.name, done.predictions, total)
+        model = self.resolved.model
+        self.service.metrics.answered(model.name, result.predictions, total)
         self.counted = True
-        spent = timing(done, total)
-        note_answer(self.scope, done.predictions, spent)
-        self.events.put_nowait(_event("answer", compose(model, done, self.wishes.top_k, spent)))
+        spent = timing(result, total)
+        note_answer(self.scope, result.predictions, spent)
+        self.events.put_nowait(_event("answer", compose(model, result, self.resolved.top_k, spent)))
 
     def fail(self, error: BaseException) -> bytes:
         if not isinstance(error, ServingError):
@@ -121,7 +121,7 @@ class _Feed:
     def failed(self, code: str) -> None:
         """Count the request as failed, unless it was answered before."""
         if not self.counted:
-            self.service.metrics.failed(self.wishes.model.name, code)
+            self.service.metrics.failed(self.resolved.model.name, code)
             self.counted = True
 
     def end(self, _: object) -> None:
@@ -131,7 +131,7 @@ class _Feed:
 class _Stream(StreamingResponse):
     """The events of `feed`, of which `first` was taken, and of how `task` ends."""
 
-    def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[Done]) -> None:
+    def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[BatchResult]) -> None:
         super().__init__(
             _events(first, feed, task),
             media_type="text/event-stream",
@@ -151,7 +151,7 @@ class _Stream(StreamingResponse):
 
 
 async def _events(
-    first: bytes | None, feed: _Feed, task: asyncio.Task[Done]
+    first: bytes | None, feed: _Feed, task: asyncio.Task[BatchResult]
 ) -> AsyncIterator[bytes]:
     event = first
     while event is not None:

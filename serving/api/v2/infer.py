@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from exports.bundle.errors import PolicyError
 from serving.api.access_log import note_answer
-from serving.api.disconnect import Presence
+from serving.api.disconnect import CancelOnDisconnect
 from serving.api.fast_path import CANCELLED
-from serving.api.image_bodies import INLINE, refuse_encodings
+from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.api.v2.model import INPUT
@@ -127,7 +127,7 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
 
 async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
     started = time.perf_counter()
-    service.work.check()
+    service.dispatcher.check()
     refuse_encodings(request)
     manifest = model.engine.manifest
     body = await request.body()
@@ -137,29 +137,29 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
         manifest.input,
         service.settings.max_images,
     )
-    if len(body) <= INLINE:
+    if len(body) <= MAX_INLINE_BYTES:
         wanted = read_inference(*arguments)
     else:
         wanted = await asyncio.to_thread(read_inference, *arguments)
-    wishes = wanted.parameters
+    parameters = wanted.parameters
     try:
-        policy = model.policy.override(wishes.mode, wishes.threshold, wishes.max_exit)
+        policy = model.policy.override(parameters.mode, parameters.threshold, parameters.max_exit)
     except PolicyError as wrong:
         raise InvalidRequestError(str(wrong)) from wrong
-    deadline = started + wishes.timeout / 1e6 if wishes.timeout else None
+    deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
     # The protocol's levels go on downwards from 1; 0 stands for the default.
-    priority: Priority = "normal" if (wishes.priority or 0) <= 1 else "low"
-    async with Presence(request):
+    priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
+    async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):
-            done = await service.work.classify(
+            result = await service.dispatcher.classify(
                 model.engine, wanted.images, policy, deadline=deadline, priority=priority
             )
         else:
-            done = await service.work.classify_pixels(
+            result = await service.dispatcher.classify_pixels(
                 model.engine, wanted.images, policy, deadline=deadline, priority=priority
             )
-    content, headers = write_response(wanted, manifest, done.predictions)
+    content, headers = write_response(wanted, manifest, result.predictions)
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, done.predictions, total)
-    note_answer(request.scope, done.predictions, timing(done, total))
+    service.metrics.answered(model.name, result.predictions, total)
+    note_answer(request.scope, result.predictions, timing(result, total))
     return Response(content, headers=headers)

@@ -55,10 +55,10 @@ CHANGING: dict[int | str, dict[str, Any]] = {
 @router.post(REPOSITORY + "/index", responses=WRONG, openapi_extra=_documented(IndexRequest))
 async def index(request: Request, service: ServiceOf) -> list[IndexEntry]:
     """The models there are; every one that is loaded is ready."""
-    wishes = await _read(IndexRequest, request)
+    body = await _read(IndexRequest, request)
     manifests = [model.engine.manifest for model in service.models]
     loaded = [IndexEntry(found.name, found.version, READY, "") for found in manifests]
-    if wishes.ready:
+    if body.ready:
         return loaded
     names = {entry.name for entry in loaded}
     # Manifests are read from the disk.
@@ -76,8 +76,8 @@ async def index(request: Request, service: ServiceOf) -> list[IndexEntry]:
 )
 async def load(name: str, request: Request, service: ServiceOf) -> Response:
     """Load the model of this name from the repository, or replace it by what lies there now."""
-    wishes = await _read(LoadRequest, request)
-    if wishes.parameters:
+    body = await _read(LoadRequest, request)
+    if body.parameters:
         # Files and configurations of the client's own would replace what the operator put there.
         raise NotSupportedError("This server does not support parameters of loading.")
     await service.load_model(name)

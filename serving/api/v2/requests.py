@@ -15,14 +15,14 @@ from serving.api.json_body import file_of_base64, parse_json
 from serving.api.v2.model import INPUT, OUTPUTS, PROBABILITIES
 from serving.api.v2.schemas import InferenceRequest, RequestInput, RequestOutput, RequestParameters
 from serving.api.v2.tensors import pixels_of_binary, pixels_of_json, split_bytes
-from serving.api.validation import NAME_LIMIT, sentence
+from serving.api.validation import MAX_NAME_CHARS, sentence
 from serving.errors import InvalidRequestError, NotSupportedError
 
 HEADER = "Inference-Header-Content-Length"
 # Of Triton's extensions; to ignore them would be to answer another question.
 UNSUPPORTED = ("sequence_id", "shared_memory_region")
 LENGTH_DIGITS = 18
-NO_WISHES = RequestParameters()
+DEFAULT_PARAMETERS = RequestParameters()
 
 Images = list[bytes] | NDArray[np.uint8]
 Body = TypeVar("Body", bound=BaseModel)
@@ -61,13 +61,13 @@ def read_inference(
         length = _length(header_length, len(body))
         if length == 0:
             everything = tuple(Wanted(name, binary=True) for name in OUTPUTS)
-            return Inference([body], everything, None, NO_WISHES)
+            return Inference([body], everything, None, DEFAULT_PARAMETERS)
         head, tail = body[:length], body[length:]
     content = read_object(head)
     for part in (content, *_objects(content.get("inputs")), *_objects(content.get("outputs"))):
         _check_supported(part.get("parameters"))
     request = validated(InferenceRequest, content)
-    parameters = request.parameters or NO_WISHES
+    parameters = request.parameters or DEFAULT_PARAMETERS
     return Inference(
         _images(request.inputs, tail, spec, max_images),
         _outputs(request.outputs or (), parameters.binary_data_output is True),
@@ -120,7 +120,7 @@ def _images(
     if wanted.get(tensor.datatype) != tensor.shape[1:] or not tensor.shape:
         raise InvalidRequestError(
             f"The input must be UINT8 of the shape [N, {spec.height}, {spec.width}, 3] or BYTES of "
-            f"the shape [N], not {tensor.datatype[:NAME_LIMIT]!r} of {tensor.shape}."
+            f"the shape [N], not {tensor.datatype[:MAX_NAME_CHARS]!r} of {tensor.shape}."
         )
     count = tensor.shape[0]
     if not 1 <= count <= max_images:
@@ -162,7 +162,7 @@ def _outputs(outputs: Sequence[RequestOutput], binary: bool) -> tuple[Wanted, ..
     for output in outputs:
         if output.name not in OUTPUTS:
             raise InvalidRequestError(
-                f"There is no output {output.name[:NAME_LIMIT]!r}, only {', '.join(OUTPUTS)}."
+                f"There is no output {output.name[:MAX_NAME_CHARS]!r}, only {', '.join(OUTPUTS)}."
             )
         parameters = output.parameters
         own = parameters.binary_data if parameters else None

@@ -21,8 +21,8 @@ export function startTry() {
   startSamples(take, (error, retry) => explain(slot, error, retry));
   startIntake(take, (sentence) => notice(slot, sentence));
   startMaps();
-  byId("beyond").addEventListener("click", ({ target }) => {
-    target.setAttribute("aria-pressed", !beyond());
+  byId("run-all-exits").addEventListener("click", ({ target }) => {
+    target.setAttribute("aria-pressed", !runAllExits());
     if (image) classify();
   });
   onModel((model) => {
@@ -47,7 +47,7 @@ function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_re
   return `${rules[mode]} Policy revision ${revision}.`;
 }
 
-const beyond = () => byId("beyond").getAttribute("aria-pressed") === "true";
+const runAllExits = () => byId("run-all-exits").getAttribute("aria-pressed") === "true";
 
 function take(file, name, sample = null) {
   image = file;
@@ -72,7 +72,7 @@ async function classify() {
   result.wait();
   road.start(byId("picture").src);
   try {
-    const response = await classifyStream(model().name, image, { beyond: beyond(), signal });
+    const response = await classifyStream(model().name, image, { runAllExits: runAllExits(), signal });
     await follow(response, signal);
   } catch (error) {
     if (signal.aborted) return undefined;
@@ -96,7 +96,7 @@ async function follow(response, signal) {
     } else if (event === "answer") {
       answer = data;
       left = data.predictions[0].exit;
-      if (!beyond()) road.finish(left);
+      if (!runAllExits()) road.finish(left);
       mapsOf(model().name, image, data.predictions[0].label);
     } else if (event === "error") throw new ApiError("refused", data.error, { code: data.code });
     if (answer) result.tell(answer, model(), later);

@@ -191,7 +191,7 @@ def test_a_zip_bomb_is_stopped_while_it_inflates(
 ) -> None:
     monkeypatch.setattr(archive, "CHUNK", 1 << 16)
     bomb = rewritten(packed, lambda zip_: zip_.writestr("exit1.onnx", bytes(1 << 26)))
-    room = archive.RATIO_ALLOWANCE + archive.MAX_RATIO * len(bomb)
+    room = archive.RATIO_ALLOWANCE_BYTES + archive.MAX_RATIO * len(bomb)
     assert room < 1 << 25
     with pytest.raises(BundleError, match="unpacks to more than a bundle may hold"):
         unpack_bundle(io.BytesIO(bomb), tmp_path, "bomb.zip")
@@ -217,7 +217,7 @@ def test_a_header_that_lies_about_the_size_gains_nothing(packed: bytes, tmp_path
 def test_the_whole_has_a_limit_of_its_own(
     packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "UNPACKED_LIMIT", 1000)
+    monkeypatch.setattr(archive, "MAX_UNPACKED_BYTES", 1000)
     with pytest.raises(BundleError, match="unpacks to more"):
         unpack_bundle(io.BytesIO(packed), tmp_path, "big.zip")
 

@@ -139,7 +139,7 @@ def test_deep_nesting_costs_no_stack() -> None:
 
 
 def test_too_many_fields_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exports.bundle.external_data.FIELD_LIMIT", 10)
+    monkeypatch.setattr("exports.bundle.external_data.MAX_FIELDS", 10)
     with pytest.raises(MalformedGraphError, match="more than 10 fields"):
         has_external_data(stage_bytes(1))
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exports import files
 from exports.bundle.errors import BundleError
 from exports.bundle.inspection import inspect_bundle
-from exports.bundle.manifest import TABLE_LIMIT
+from exports.bundle.manifest import MAX_TABLE_BYTES
 from exports.bundle.reader import load_bundle, sha256
 from tests.commands import call
 from tests.serving.tiny_bundle import EXITS, LABELS, stage_bytes, write_tiny_bundle
@@ -144,16 +144,16 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "pipe": (in_place_of("manifest.json", os.mkfifo), "manifest.json is not a plain file"),
     "socket": (in_place_of("stage1.onnx", unix_socket), "stage1.onnx cannot be read"),
     "large manifest": (
-        in_text("manifest.json", "{", "{" + " " * files.MANIFEST_LIMIT),
-        f"at most {files.MANIFEST_LIMIT} are allowed",
+        in_text("manifest.json", "{", "{" + " " * files.MAX_MANIFEST_BYTES),
+        f"at most {files.MAX_MANIFEST_BYTES} are allowed",
     ),
     "large policy": (
-        in_text("policy.json", "{", "{" + " " * files.POLICY_LIMIT),
-        f"at most {files.POLICY_LIMIT} are allowed",
+        in_text("policy.json", "{", "{" + " " * files.MAX_POLICY_BYTES),
+        f"at most {files.MAX_POLICY_BYTES} are allowed",
     ),
     "large stage": (
-        lambda b: os.truncate(b / "stage3.onnx", files.FILE_LIMIT + 1),
-        f"at most {files.FILE_LIMIT} are allowed",
+        lambda b: os.truncate(b / "stage3.onnx", files.MAX_FILE_BYTES + 1),
+        f"at most {files.MAX_FILE_BYTES} are allowed",
     ),
     # names
     "parent": (first_exit(file="../stage1.onnx"), "exits.0.file"),
@@ -226,7 +226,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "maps of an exit": (graph(kind="maps"), "an exit that does not exist"),
     "routed graph of an exit": (graph(kind="routed"), "an exit that does not exist"),
     "huge table": (
-        in_manifest(lambda m: m["calibration"].update(samples=TABLE_LIMIT)),
+        in_manifest(lambda m: m["calibration"].update(samples=MAX_TABLE_BYTES)),
         "more than",
     ),
     # graphs
@@ -284,7 +284,7 @@ def test_a_device_is_refused_without_reading_it(bundle: Path) -> None:
     with pytest.raises(BundleError, match="is a link"):
         load_bundle(bundle)
     with pytest.raises(BundleError, match="/dev/zero is not a plain file"):
-        files.read_plain(Path("/dev"), "zero", files.FILE_LIMIT)
+        files.read_plain(Path("/dev"), "zero", files.MAX_FILE_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ import pytest
 import trustme
 
 from exports import cache, download
-from exports import locate as locate_module
+from exports import resolve_bundle as locate_module
 from exports.bundle.archive import pack_bundle
 from exports.bundle.cache import refuse_cached
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import locate
+from exports.bundle.resolve import resolve_bundle
 from exports.embedded import embedded
 
 Handler = http.server.BaseHTTPRequestHandler
@@ -119,32 +119,32 @@ def entries(root: Path) -> list[str]:
 
 
 def test_a_directory_is_taken_as_it_is(bundle_path: Path, private_cache: Path) -> None:
-    assert locate(bundle_path) == locate(str(bundle_path)) == bundle_path
+    assert resolve_bundle(bundle_path) == resolve_bundle(str(bundle_path)) == bundle_path
     assert not private_cache.exists()
 
 
 def test_a_packed_file_is_unpacked_once(packed: Packed, private_cache: Path) -> None:
-    path = locate(packed.path)
+    path = resolve_bundle(packed.path)
     assert load_bundle(path).manifest.name == "tiny"
     assert path == private_cache / packed.digest
     before = (path / "manifest.json").stat().st_mtime_ns
-    assert locate(packed.path) == path
+    assert resolve_bundle(packed.path) == path
     assert (path / "manifest.json").stat().st_mtime_ns == before
     assert private_cache.stat().st_mode & 0o077 == 0
 
 
 def test_an_address_is_fetched_once(site: Site, packed: Packed, private_cache: Path) -> None:
     source = f"{site.url}/tiny.zip?token=secret#sha256={packed.digest.upper()}"
-    path = locate(source)
+    path = resolve_bundle(source)
     assert load_bundle(path).manifest.name == "tiny"
-    assert locate(source) == path
+    assert resolve_bundle(source) == path
     assert site.asked == ["/tiny.zip?token=secret"]
     assert entries(private_cache) == [packed.digest]
 
 
 def test_a_redirect_within_https_is_followed(site: Site, packed: Packed) -> None:
     site.redirects["/moved"] = "/tiny.zip"
-    load_bundle(locate(f"{site.url}/moved#sha256={packed.digest}"))
+    load_bundle(resolve_bundle(f"{site.url}/moved#sha256={packed.digest}"))
     assert site.asked == ["/moved", "/tiny.zip"]
 
 
@@ -156,14 +156,14 @@ def test_a_redirect_out_of_https_is_refused(
 ) -> None:
     site.redirects["/moved"] = target
     with pytest.raises(BundleError, match=r"leads away from https|status 302"):
-        locate(f"{site.url}/moved#sha256={packed.digest}")
+        resolve_bundle(f"{site.url}/moved#sha256={packed.digest}")
     assert entries(private_cache) == []
 
 
 def test_a_redirect_in_a_circle_ends(site: Site, packed: Packed) -> None:
     site.redirects["/moved"] = "/moved"
     with pytest.raises(BundleError, match="status 302"):
-        locate(f"{site.url}/moved#sha256={packed.digest}")
+        resolve_bundle(f"{site.url}/moved#sha256={packed.digest}")
     assert len(site.asked) < 20
 
 
@@ -189,20 +189,20 @@ DIGEST = "0" * 64
 )
 def test_an_address_that_cannot_be_used_is_refused_in_a_sentence(source: str, says: str) -> None:
     with pytest.raises(BundleError, match=says) as caught:
-        locate(source)
+        resolve_bundle(source)
     assert str(caught.value).isprintable()
     assert "hunter2" not in str(caught.value)
 
 
 def test_another_file_than_was_asked_for_is_refused(site: Site, private_cache: Path) -> None:
     with pytest.raises(BundleError, match="is not the file that was asked for: its sha256 is"):
-        locate(f"{site.url}/tiny.zip#sha256={DIGEST}")
+        resolve_bundle(f"{site.url}/tiny.zip#sha256={DIGEST}")
     assert entries(private_cache) == []
 
 
 def test_a_missing_file_is_said(site: Site) -> None:
     with pytest.raises(BundleError, match="status 404"):
-        locate(f"{site.url}/other.zip#sha256={DIGEST}")
+        resolve_bundle(f"{site.url}/other.zip#sha256={DIGEST}")
 
 
 def test_a_transfer_that_breaks_off_is_said(
@@ -211,36 +211,36 @@ def test_a_transfer_that_breaks_off_is_said(
     size = len(packed.content)
     site.declared["/tiny.zip"] = size + 10
     with pytest.raises(BundleError, match=f"broke off after {size} of {size + 10} bytes"):
-        locate(f"{site.url}/tiny.zip#sha256={packed.digest}")
+        resolve_bundle(f"{site.url}/tiny.zip#sha256={packed.digest}")
     assert entries(private_cache) == []
 
 
 def test_what_is_too_large_is_not_fetched(
     site: Site, packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locate_module, "PACKED_LIMIT", 1000)
+    monkeypatch.setattr(locate_module, "MAX_PACKED_BYTES", 1000)
     with pytest.raises(BundleError, match="at most 1000 are allowed"):
-        locate(f"{site.url}/tiny.zip#sha256={packed.digest}")
+        resolve_bundle(f"{site.url}/tiny.zip#sha256={packed.digest}")
     with pytest.raises(BundleError, match="larger than a packed bundle may be"):
-        locate(packed.path)
+        resolve_bundle(packed.path)
 
 
 def test_a_server_that_drips_is_left(
     site: Site, packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "TOTAL_SECONDS", -1.0)
+    monkeypatch.setattr(download, "TOTAL_S", -1.0)
     with pytest.raises(BundleError, match="took more than"):
-        locate(f"{site.url}/tiny.zip#sha256={packed.digest}")
+        resolve_bundle(f"{site.url}/tiny.zip#sha256={packed.digest}")
 
 
 def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(BundleError, match="nothing came for"):
-            locate(f"https://127.0.0.1:{port}/t.zip#sha256={DIGEST}")
+            resolve_bundle(f"https://127.0.0.1:{port}/t.zip#sha256={DIGEST}")
 
 
 def test_a_certificate_of_another_name_or_authority_is_refused(
@@ -251,14 +251,14 @@ def test_a_certificate_of_another_name_or_authority_is_refused(
     for issuer, identity in ((authority, "example.org"), (trustme.CA(), "127.0.0.1")):
         with serving(issuer, identity) as site:
             with pytest.raises(BundleError, match="its certificate is not trusted"):
-                locate(f"{site.url}/tiny.zip#sha256={DIGEST}")
+                resolve_bundle(f"{site.url}/tiny.zip#sha256={DIGEST}")
             assert site.asked == []
 
 
 def test_a_hostile_archive_leaves_nothing(tmp_path: Path, private_cache: Path) -> None:
     (tmp_path / "evil.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(BundleError, match="has no manifest"):
-        locate(tmp_path / "evil.zip")
+        resolve_bundle(tmp_path / "evil.zip")
     assert entries(private_cache) == []
 
 
@@ -274,7 +274,7 @@ def test_a_killed_process_leaves_no_entry_and_blocks_nobody(
     done = subprocess.run([sys.executable, "-c", program, str(packed.path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert entries(private_cache) == [cache.SCRATCH]
-    load_bundle(locate(packed.path))
+    load_bundle(resolve_bundle(packed.path))
     assert entries(private_cache) == [packed.digest]
 
 
@@ -291,7 +291,7 @@ def test_a_cache_that_others_can_write_to_is_refused(packed: Packed, private_cac
     private_cache.mkdir(parents=True)
     private_cache.chmod(0o777)
     with pytest.raises(BundleError, match="can be written to by others"):
-        locate(packed.path)
+        resolve_bundle(packed.path)
 
 
 def test_a_relative_cache_home_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,13 +303,13 @@ def test_a_relative_cache_home_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_packed_bundle_is_read_only(packed: Packed, bundle_path: Path) -> None:
     refuse_cached(bundle_path)
     with pytest.raises(BundleError, match="read-only; unzip it"):
-        refuse_cached(locate(packed.path))
+        refuse_cached(resolve_bundle(packed.path))
 
 
 def test_the_bundle_that_comes_with_offramp_has_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert locate("embedded") == embedded()
+    assert resolve_bundle("embedded") == embedded()
     (tmp_path / "embedded").mkdir()
-    assert locate("embedded") == Path("embedded")
+    assert resolve_bundle("embedded") == Path("embedded")

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.reader import load_bundle
 from exports.bundle.runner import StageRunner
-from exports.graphs.upsample import MODES, MOST_SIDE, PRODUCT, resizes_as_products
+from exports.graphs.upsample import MAX_SIDE, MODES, PRODUCT, resizes_as_products
 from exports.precision.quantize import prepare, quantize
 
 FP32 = Path(__file__).parents[3] / "benchmarks" / "bundles" / "cifar100-oto-fp32"
@@ -114,7 +114,7 @@ def test_a_large_map_takes_a_product_per_side_and_a_small_one_a_single_product()
         resize((4, 4), sizes=(8, 8), mode="cubic"),
         resize((4, 4), sizes=(2, 2), antialias=1),
         resize((4, 6), sizes=(8, 8), keep_aspect_ratio_policy="not_larger"),
-        resize((4, 4), sizes=(MOST_SIDE + 1, 8)),
+        resize((4, 4), sizes=(MAX_SIDE + 1, 8)),
     ],
     ids=["nearest", "cubic", "antialias", "aspect ratio", "too large"],
 )

@@ -24,7 +24,7 @@ from exports.precision.convert import Converted, check_loss
 from exports.precision.quantize import prepare, quantize, saturates
 from exports.precision.sensitivity import Loss, Trial, keep_sensitive
 from serving.inference.engine import Engine
-from tests.commands import Done, call
+from tests.commands import BatchResult, call
 from tests.serving.tiny_bundle import write_tiny_bundle
 from training.data.dataset import Split, load_dataset
 from training.recipes.schema import DataRecipe
@@ -145,7 +145,7 @@ def test_options_that_do_not_fit_are_refused(
     assert_refused(call("export", digits_bundle, "-o", tmp_path / "b", *options), says)
 
 
-def assert_refused(done: Done, says: str) -> None:
+def assert_refused(done: BatchResult, says: str) -> None:
     assert done.refused_in_one_sentence, done
     assert says in done.err
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling, simulate
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.embedded import embedded
-from exports.tuning.search import NEVER, Space, frontier, full_depth
+from exports.tuning.search import NEVER, PolicyEvaluator, frontier, full_depth
 from tests.exports.bundle.test_policy import CLASSES, EXITS, policies, scalings, tables
 
 COSTS = (1.0, 2.5, 3.0, 7.0)
@@ -29,7 +29,7 @@ def test_a_policy_is_evaluated_exactly_as_it_is_simulated(
     policy: Policy, logits: Floats, scaling: Scaling, seed: int
 ) -> None:
     table = labels_for(logits, seed)
-    figures = Space.of(table, scaling).evaluate(policy)
+    figures = PolicyEvaluator.of(table, scaling).evaluate(policy)
     outcome = simulate(policy, logits, scaling)
     ensemble = simulate(full_depth(EXITS), logits, scaling)
     assert figures.shares == outcome.shares(EXITS)
@@ -49,8 +49,8 @@ def test_samples_can_be_taken_out_of_a_space(
     table = labels_for(logits, seed)
     index = np.array(data.draw(st.lists(st.integers(0, logits.shape[1] - 1), min_size=1)))
     policy = data.draw(policies)
-    some = Space.of(Table(logits[:, index], table.labels[index]), scaling)
-    assert Space.of(table, scaling).take(index).evaluate(policy) == some.evaluate(policy)
+    some = PolicyEvaluator.of(Table(logits[:, index], table.labels[index]), scaling)
+    assert PolicyEvaluator.of(table, scaling).take(index).evaluate(policy) == some.evaluate(policy)
 
 
 @settings(max_examples=25)
@@ -58,7 +58,7 @@ def test_samples_can_be_taken_out_of_a_space(
 def test_nothing_on_the_grid_beats_the_frontier(
     logits: Floats, scaling: Scaling, seed: int
 ) -> None:
-    space = Space.of(labels_for(logits, seed), scaling)
+    space = PolicyEvaluator.of(labels_for(logits, seed), scaling)
     points = frontier(space, COSTS, grid_policies=4**3)
     for point in points:
         figures = space.evaluate(point.policy)
@@ -66,7 +66,7 @@ def test_nothing_on_the_grid_beats_the_frontier(
         assert figures.drop == pytest.approx(point.drop)
     assert all(a.cost < b.cost and a.drop > b.drop for a, b in itertools.pairwise(points))
     for key in space.confidences:  # what one measure offers alone, all of them offer
-        alone = Space({key: space.confidences[key]}, space.right, space.ensemble)
+        alone = PolicyEvaluator({key: space.confidences[key]}, space.right, space.ensemble)
         for own in frontier(alone, COSTS, grid_policies=4**3):
             assert any(p.cost <= own.cost and p.drop <= own.drop for p in points)
 
@@ -77,8 +77,8 @@ def test_the_frontier_is_that_of_trying_every_combination(
     logits: Floats, scaling: Scaling, seed: int, measure: Measure
 ) -> None:
     combine: Combine = "single"
-    whole = Space.of(labels_for(logits, seed), scaling)
-    space = Space(
+    whole = PolicyEvaluator.of(labels_for(logits, seed), scaling)
+    space = PolicyEvaluator(
         {(measure, combine): whole.confidences[measure, combine]}, whole.right, whole.ensemble
     )
     inner = [
@@ -98,7 +98,7 @@ def test_the_frontier_is_that_of_trying_every_combination(
 
 def test_a_network_of_one_exit_has_one_policy() -> None:
     logits = np.random.default_rng(0).normal(size=(1, 20, CLASSES)).astype(np.float32)
-    space = Space.of(labels_for(logits, 0), Scaling((1.0,), (1.0,), (1.0,)))
+    space = PolicyEvaluator.of(labels_for(logits, 0), Scaling((1.0,), (1.0,), (1.0,)))
     (point,) = frontier(space, [3.0])
     assert (point.cost, point.drop, point.policy.thresholds) == (3.0, 0.0, ())
 
@@ -107,7 +107,7 @@ def test_a_network_of_one_exit_has_one_policy() -> None:
 def test_the_search_evaluates_thousands_of_policies_a_second() -> None:
     """On the embedded bundle's table, 5,000 samples; many times faster on a machine at rest."""
     manifest = read_manifest(embedded())
-    space = Space.of(load_table(embedded(), manifest), manifest.scaling)
+    space = PolicyEvaluator.of(load_table(embedded(), manifest), manifest.scaling)
     policy = Policy(thresholds=(0.5, 0.6, 0.7), max_exit=4)
 
     def seconds(of: object, repeats: int) -> float:

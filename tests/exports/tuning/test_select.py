@@ -14,7 +14,7 @@ from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.embedded import embedded
 from exports.tuning.scaling import fit_scaling
-from exports.tuning.search import Space, frontier, full_depth
+from exports.tuning.search import PolicyEvaluator, frontier, full_depth
 from exports.tuning.select import (
     DEFAULT_DROP,
     Data,
@@ -183,7 +183,7 @@ def test_the_embedded_table_supports_a_certificate() -> None:
 SIZE, PERMITTED, CONFIDENCE = 600, 0.02, 0.9
 
 
-def trial(population: Space, rng: np.random.Generator, target: str) -> Data:
+def trial(population: PolicyEvaluator, rng: np.random.Generator, target: str) -> Data:
     """One draw of SIZE samples, in halves."""
     drawn = rng.integers(0, population.samples, SIZE)
     whole = population.take(drawn)
@@ -202,9 +202,9 @@ def test_the_promise_breaks_no_more_often_than_stated_and_a_naive_threshold_does
     scaling = fit_scaling(known)
     if target == "agreement":
         known = Table(known.logits, simulate(full_depth(3), known.logits, scaling).predictions)
-    whole = Space.of(known, scaling)
+    whole = PolicyEvaluator.of(known, scaling)
     key = ("max_prob", "running")
-    population = Space({key: whole.confidences[key]}, whole.right, whole.ensemble)  # type: ignore[dict-item]
+    population = PolicyEvaluator({key: whole.confidences[key]}, whole.right, whole.ensemble)  # type: ignore[dict-item]
     true_drop: dict[Policy, float] = {}
 
     def broken(policy: Policy) -> bool:

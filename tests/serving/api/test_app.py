@@ -399,8 +399,16 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "multipart/form-data",
         "application/json",
     }
-    wishes = {parameter["name"] for parameter in operation["parameters"]}
-    assert wishes == {"model", "top_k", "mode", "threshold", "max_exit", "deadline_ms", "priority"}
+    resolved = {parameter["name"] for parameter in operation["parameters"]}
+    assert resolved == {
+        "model",
+        "top_k",
+        "mode",
+        "threshold",
+        "max_exit",
+        "deadline_ms",
+        "priority",
+    }
     assert {"200", "400", "404", "413", "415", "429", "503"} <= set(operation["responses"])
     documented = {
         status

@@ -99,14 +99,14 @@ REQUESTS = [request for request in bodies.requests() if len(request[3]) < 2000]
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.sampled_from(FILES),
-    changes=st.lists(
+    manager=st.lists(
         st.tuples(st.integers(0, 2000), st.binary(max_size=8), st.integers(0, 8)), max_size=6
     ),
 )
 def test_any_change_of_an_image_gets_one_answer(
-    watch: Watch, content: bytes, changes: list[tuple[int, bytes, int]]
+    watch: Watch, content: bytes, manager: list[tuple[int, bytes, int]]
 ) -> None:
-    for at, new, removed in changes:
+    for at, new, removed in manager:
         at %= len(content) + 1
         content = content[:at] + new + content[at + removed :]
     classify(watch, "changed", content)
@@ -115,15 +115,15 @@ def test_any_change_of_an_image_gets_one_answer(
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     request=st.sampled_from(REQUESTS),
-    changes=st.lists(
+    manager=st.lists(
         st.tuples(st.integers(0, 2000), st.binary(max_size=8), st.integers(0, 8)), max_size=6
     ),
 )
 def test_any_change_of_a_body_gets_one_answer(
-    watch: Watch, request: bodies.Request, changes: list[tuple[int, bytes, int]]
+    watch: Watch, request: bodies.Request, manager: list[tuple[int, bytes, int]]
 ) -> None:
     name, path, headers, content = request
-    for at, new, removed in changes:
+    for at, new, removed in manager:
         at %= len(content) + 1
         content = content[:at] + new + content[at + removed :]
     watch.send(name, path, headers, content)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from serving.http.coalescing import JoiningTransport
+from serving.http.coalescing import CoalescingTransport
 
 
 class Recorder:
@@ -34,7 +34,7 @@ def calls(actions: Callable[[Any, Recorder], None]) -> list[bytes | str]:
 
     async def scenario() -> list[bytes | str]:
         recorder = Recorder()
-        actions(JoiningTransport(recorder, asyncio.get_running_loop()), recorder)  # type: ignore[arg-type]
+        actions(CoalescingTransport(recorder, asyncio.get_running_loop()), recorder)  # type: ignore[arg-type]
         await asyncio.sleep(0)
         return recorder.calls
 

@@ -136,13 +136,13 @@ def test_an_event_comes_while_deeper_stages_still_run(
     asyncio.run(scenario())
 
 
-def test_beyond_shows_the_exits_behind_the_answer(
+def test_run_all_exits_shows_the_exits_behind_the_answer(
     server: tuple[int, Service], pngs: list[bytes]
 ) -> None:
     port, _ = server
 
     async def scenario() -> None:
-        events = await Events.of(port, pngs[0], query="threshold=0&beyond=true")
+        events = await Events.of(port, pngs[0], query="threshold=0&run_all_exits=true")
         found = await events.all()
         assert [name for name, _ in found] == ["exit", "answer", "exit", "exit", "done"]
         left = [data["left"] for name, data in found if name == "exit"]
@@ -269,7 +269,7 @@ def test_a_stream_left_after_its_answer_is_counted_once(
     stage = hold(service, at=2)
 
     async def scenario() -> None:
-        events = await Events.of(port, pngs[0], query="threshold=0&beyond=true")
+        events = await Events.of(port, pngs[0], query="threshold=0&run_all_exits=true")
         assert [(await events.next())[0] for _ in range(2)] == ["exit", "answer"]
         events.writer.transport.abort()
         await until(lambda: service.work.pending == 0)

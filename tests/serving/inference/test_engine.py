@@ -71,13 +71,13 @@ def test_nothing_goes_deeper_than_max_exit(bundle: Bundle, images: Images, mode:
 
 
 def test_one_batch_may_mix_policies(engine: Engine, images: Images) -> None:
-    wishes = [
+    resolved = [
         EARLY,
         EARLY.override(threshold=0),
         EARLY.override(mode="ensemble"),
         EARLY.override(mode="exit", max_exit=2),
     ]
-    policies = [wishes[i % len(wishes)] for i in range(len(images))]
+    policies = [resolved[i % len(resolved)] for i in range(len(images))]
     mixed = engine.classify(images, policies)
     for image, policy, prediction in zip(images, policies, mixed, strict=True):
         alone = engine.classify(image[None], policy)[0]

@@ -27,17 +27,17 @@ from tests.serving.tiny_bundle import CHANNELS, EXITS, stage_bytes, write_tiny_b
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def available(tmp_path: Path) -> Path:
     """A repository with the bundles `ant` and `bee`."""
-    shelf = tmp_path / "shelf"
+    available = tmp_path / "shelf"
     for name in ("ant", "bee"):
-        write_tiny_bundle(shelf / name, name=name)
-    return shelf
+        write_tiny_bundle(available / name, name=name)
+    return available
 
 
 @pytest.fixture
-def served(shelf: Path) -> Iterator[Client]:
-    with running(Settings(repository=shelf, workers=1)) as client:
+def served(available: Path) -> Iterator[Client]:
+    with running(Settings(repository=available, workers=1)) as client:
         yield client
 
 
@@ -49,9 +49,9 @@ def version(client: Client, name: str) -> str:
     return client.get(f"/v1/models/{name}").json()["version"]
 
 
-def replace_bundle(path: Path, **changes: Any) -> None:
+def replace_bundle(path: Path, **manager: Any) -> None:
     """Put another bundle in the place of `path`, as an operator would: by renaming."""
-    new = write_tiny_bundle(path.parent / ".new", name=path.name, **changes)
+    new = write_tiny_bundle(path.parent / ".new", name=path.name, **manager)
     if path.exists():
         path.rename(path.parent / ".old")
     new.rename(path)
@@ -73,9 +73,9 @@ def test_everything_in_the_repository_is_served_from_the_start(served: Client) -
 
 
 def test_a_bundle_that_came_later_is_loaded_by_name(
-    served: Client, shelf: Path, pngs: list[bytes]
+    served: Client, available: Path, pngs: list[bytes]
 ) -> None:
-    write_tiny_bundle(shelf / "directory", name="cat")
+    write_tiny_bundle(available / "directory", name="cat")
     assert_error(served.get("/v1/models/cat"), 404, "not_found")
     answer = served.put("/v1/models/cat")
     assert answer.status_code == 200
@@ -85,10 +85,10 @@ def test_a_bundle_that_came_later_is_loaded_by_name(
 
 
 def test_a_swap_keeps_the_place_and_counts_the_policys_revision_on(
-    served: Client, shelf: Path, pngs: list[bytes]
+    served: Client, available: Path, pngs: list[bytes]
 ) -> None:
     policy = Policy(thresholds=(2, 2), max_exit=2)
-    replace_bundle(shelf / "ant", version="2", policy=policy)
+    replace_bundle(available / "ant", version="2", policy=policy)
     assert version(served, "ant") == "1"
     assert served.put("/v1/models/ant").json()["version"] == "2"
     assert names(served) == ["ant", "bee"]
@@ -141,7 +141,7 @@ def wrong_manifest(path: Path) -> None:
 )
 def test_a_bad_bundle_changes_nothing(
     served: Client,
-    shelf: Path,
+    available: Path,
     pngs: list[bytes],
     caplog: pytest.LogCaptureFixture,
     spoil: Callable[[Path], None],
@@ -149,15 +149,15 @@ def test_a_bad_bundle_changes_nothing(
 ) -> None:
     before = served.get("/v1/models").json()
     answer = served.post(CLASSIFY, **as_raw(pngs[0])).json()["predictions"]
-    spoil(shelf / "ant")
+    spoil(available / "ant")
     assert_error(served.put("/v1/models/ant"), 409, "bad_bundle", says)
     assert says in caplog.text
     assert served.get("/v1/models").json() == before
     assert served.post(CLASSIFY, **as_raw(pngs[0])).json()["predictions"] == answer
 
 
-def test_two_bundles_of_one_name_are_not_guessed_between(served: Client, shelf: Path) -> None:
-    write_tiny_bundle(shelf / "other", name="ant", version="2")
+def test_two_bundles_of_one_name_are_not_guessed_between(served: Client, available: Path) -> None:
+    write_tiny_bundle(available / "other", name="ant", version="2")
     assert_error(served.put("/v1/models/ant"), 409, "bad_bundle", "both called ant")
     assert version(served, "ant") == "1"
 
@@ -169,7 +169,7 @@ def test_only_names_of_bundles_can_be_loaded(served: Client, name: str) -> None:
 
 
 def test_a_bundle_that_runs_for_one_size_of_batch_only_is_refused(
-    served: Client, shelf: Path
+    served: Client, available: Path
 ) -> None:
     graph = onnx.load_from_string(stage_bytes(EXITS))
     (node,) = [node for node in graph.graph.node if node.op_type == "Flatten"]
@@ -178,22 +178,27 @@ def test_a_bundle_that_runs_for_one_size_of_batch_only_is_refused(
     node.input.append("shape")
     shape = np.array([2, CHANNELS[EXITS]], dtype=np.int64)
     graph.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
-    write_tiny_bundle(shelf / "cat", name="cat", stages={EXITS: graph.SerializeToString()})
+    write_tiny_bundle(available / "cat", name="cat", stages={EXITS: graph.SerializeToString()})
     assert_error(served.put("/v1/models/cat"), 409, "bad_bundle")
     assert names(served) == ["ant", "bee"]
 
 
-def test_a_bundle_of_another_name_takes_the_place_it_lies_in(served: Client, shelf: Path) -> None:
-    shutil.rmtree(shelf / "ant")
-    write_tiny_bundle(shelf / "ant", name="cat")
+def test_a_bundle_of_another_name_takes_the_place_it_lies_in(
+    served: Client, available: Path
+) -> None:
+    shutil.rmtree(available / "ant")
+    write_tiny_bundle(available / "ant", name="cat")
     assert served.put("/v1/models/cat").status_code == 200
     assert sorted(names(served)) == ["bee", "cat"]
 
 
 def test_what_may_not_be_read_keeps_no_bundle_from_loading(
-    served: Client, shelf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    served: Client,
+    available: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (shelf / "lost+found").mkdir()
+    (available / "lost+found").mkdir()
     exists = Path.exists
 
     def forbidden(path: Path) -> bool:
@@ -230,25 +235,25 @@ def test_without_any_model_the_server_is_not_ready(served: Client, pngs: list[by
 
 
 def test_a_bad_newcomer_does_not_keep_the_others_from_starting(
-    shelf: Path, caplog: pytest.LogCaptureFixture
+    available: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    damage(shelf / "ant")
-    (shelf / "notes").mkdir()
-    (shelf / "README").write_text("not a bundle")
-    with running(Settings(repository=shelf, workers=1)) as client:
+    damage(available / "ant")
+    (available / "notes").mkdir()
+    (available / "README").write_text("not a bundle")
+    with running(Settings(repository=available, workers=1)) as client:
         assert names(client) == ["bee"]
     assert caplog.text.count("stage2.onnx is damaged") == 1
     assert "notes" not in caplog.text
 
 
 def test_of_two_bundles_of_one_name_the_second_is_neither_served_nor_kept(
-    shelf: Path, caplog: pytest.LogCaptureFixture
+    available: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_tiny_bundle(shelf / "other", name="ant", version="2")
-    with running(Settings(repository=shelf, workers=1)) as client:
+    write_tiny_bundle(available / "other", name="ant", version="2")
+    with running(Settings(repository=available, workers=1)) as client:
         assert version(client, "ant") == "1"
         assert "called ant already" in caplog.text
-        lines = client.app.state.service.work._scheduler._order.lines
+        lines = client.app.state.service.work._scheduler._selector.lines
         assert sorted(engine.manifest.name for engine in lines) == ["ant", "bee"]
 
 
@@ -285,8 +290,8 @@ def test_a_swapped_engine_is_freed_at_once_and_not_by_the_collector(
 
 
 @pytest.fixture
-def watched(shelf: Path) -> Iterator[Client]:
-    with running(Settings(repository=shelf, watch=True, workers=1)) as client:
+def watched(available: Path) -> Iterator[Client]:
+    with running(Settings(repository=available, watch=True, workers=1)) as client:
         yield client
 
 
@@ -297,75 +302,79 @@ def until(client: Client, condition: Callable[[], bool], within: float = 20) -> 
         client.runner.run(asyncio.sleep(0.05))
 
 
-def test_the_watched_directory_is_followed(watched: Client, shelf: Path) -> None:
-    replace_bundle(shelf / "cat")
+def test_the_watched_directory_is_followed(watched: Client, available: Path) -> None:
+    replace_bundle(available / "cat")
     until(watched, lambda: names(watched) == ["ant", "bee", "cat"])
-    replace_bundle(shelf / "bee", version="2")
+    replace_bundle(available / "bee", version="2")
     until(watched, lambda: version(watched, "bee") == "2")
-    (shelf / "ant").rename(shelf / ".ant")
+    (available / "ant").rename(available / ".ant")
     until(watched, lambda: names(watched) == ["bee", "cat"])
 
 
 def test_a_bundle_copied_file_by_file_is_loaded_once_it_is_whole(
-    watched: Client, shelf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    watched: Client, available: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = write_tiny_bundle(tmp_path / "cat", name="cat")
-    (shelf / "cat").mkdir()
+    (available / "cat").mkdir()
     for file in sorted(source.iterdir(), reverse=True):
-        shutil.copy(file, shelf / "cat" / file.name)
+        shutil.copy(file, available / "cat" / file.name)
         watched.runner.run(asyncio.sleep(0.1))
     until(watched, lambda: "cat" in names(watched))
     assert "not loaded" not in caplog.text
 
 
 def test_a_bad_bundle_is_logged_once_and_taken_once_it_is_mended(
-    watched: Client, shelf: Path, caplog: pytest.LogCaptureFixture
+    watched: Client, available: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    replace_bundle(shelf / "ant", version="2", stages={1: b"no graph"})
+    replace_bundle(available / "ant", version="2", stages={1: b"no graph"})
     until(watched, lambda: "not an ONNX graph" in caplog.text)
-    (shelf / "bee" / "note.txt").write_text("another change")
+    (available / "bee" / "note.txt").write_text("another change")
     watched.runner.run(asyncio.sleep(1))
     assert version(watched, "ant") == "1"
     assert caplog.text.count("not an ONNX graph") == 1
-    replace_bundle(shelf / "ant", version="3")
+    replace_bundle(available / "ant", version="3")
     until(watched, lambda: version(watched, "ant") == "3")
 
 
-def test_a_bundle_with_the_same_sizes_and_times_is_noticed(watched: Client, shelf: Path) -> None:
-    new = write_tiny_bundle(shelf / ".new", name="ant", version="2")
-    for path in (shelf / "ant", new):
+def test_a_bundle_with_the_same_sizes_and_times_is_noticed(
+    watched: Client, available: Path
+) -> None:
+    new = write_tiny_bundle(available / ".new", name="ant", version="2")
+    for path in (available / "ant", new):
         for file in path.iterdir():
             os.utime(file, (0, 0))
     watched.runner.run(asyncio.sleep(1.5))
-    (shelf / "ant").rename(shelf / ".old")
-    new.rename(shelf / "ant")
+    (available / "ant").rename(available / ".old")
+    new.rename(available / "ant")
     until(watched, lambda: version(watched, "ant") == "2")
 
 
-def test_a_link_that_leads_nowhere_hides_no_bundle(watched: Client, shelf: Path) -> None:
-    new = write_tiny_bundle(shelf / ".new", name="cat")
+def test_a_link_that_leads_nowhere_hides_no_bundle(watched: Client, available: Path) -> None:
+    new = write_tiny_bundle(available / ".new", name="cat")
     (new / ".#manifest.json").symlink_to("nobody@nowhere")
-    new.rename(shelf / "cat")
+    new.rename(available / "cat")
     until(watched, lambda: "cat" in names(watched))
 
 
 def test_a_policy_written_into_the_bundle_is_taken_without_a_swap(
-    watched: Client, shelf: Path, caplog: pytest.LogCaptureFixture
+    watched: Client, available: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "offramp.changes")
+    caplog.set_level(logging.INFO, "offramp.models")
     new = Policy(thresholds=(0.1, 0.2), max_exit=2)
-    (shelf / "ant" / "policy.json").write_text(new.model_dump_json())
+    (available / "ant" / "policy.json").write_text(new.model_dump_json())
     until(watched, lambda: watched.get("/v1/models/ant/policy").json()["revision"] == 2)
     assert watched.get("/v1/models/ant/policy").json()["policy"]["thresholds"] == [0.1, 0.2]
     mine = {"thresholds": [0.3, 0.3], "max_exit": 3}
     watched.put("/v1/models/ant/policy", json=mine)
-    (shelf / "ant" / "note.txt").write_text("touches the directory, not the policy")
+    (available / "ant" / "note.txt").write_text("touches the directory, not the policy")
     watched.runner.run(asyncio.sleep(1.2))
     assert watched.get("/v1/models/ant/policy").json()["policy"]["thresholds"] == [0.3, 0.3]
     assert "loaded:" not in caplog.text
 
 
-def test_a_directory_that_is_away_for_a_while_unloads_nothing(watched: Client, shelf: Path) -> None:
-    shelf.rename(shelf.with_name("away"))
+def test_a_directory_that_is_away_for_a_while_unloads_nothing(
+    watched: Client, available: Path
+) -> None:
+    available.rename(available.with_name("away"))
     watched.runner.run(asyncio.sleep(1))
     assert names(watched) == ["ant", "bee"]

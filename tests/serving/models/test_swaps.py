@@ -68,9 +68,9 @@ def test_twenty_swaps_under_load_fail_nothing(
     expected: dict[str, list[tuple[int, int]]],
     pngs: list[bytes],
 ) -> None:
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    put(shelf / "tiny", versions["1"])
+    available = tmp_path / "shelf"
+    available.mkdir()
+    put(available / "tiny", versions["1"])
     seen: set[str] = set()
 
     def right(number: int, answer: Any) -> bool:
@@ -80,20 +80,20 @@ def test_twenty_swaps_under_load_fail_nothing(
         return (prediction["index"], prediction["exit"]) == wanted
 
     with (
-        started(SERVE, tmp_path, {"repository": shelf, **PATIENT}) as server,
+        started(SERVE, tmp_path, {"repository": available, **PATIENT}) as server,
         load(server.address, pngs, right, connections=8) as clients,
         httpx.Client(base_url=server.url, timeout=60) as admin,
     ):
         clients.wait_for(50)
         for swap in range(SWAPS):
             version = VERSIONS[(swap + 1) % len(VERSIONS)]
-            put(shelf / "tiny", versions[version])
+            put(available / "tiny", versions[version])
             answer = admin.put("/v1/models/tiny")
             assert answer.status_code == 200, answer.text
             assert answer.json()["version"] == version
             clients.wait_for(5)
         # A bundle that is no good is refused, and nobody notices that either.
-        (shelf / "tiny" / "stage1.onnx").write_bytes(b"no graph")
+        (available / "tiny" / "stage1.onnx").write_bytes(b"no graph")
         assert admin.put("/v1/models/tiny").json()["code"] == "bad_bundle"
         clients.wait_for(20)
     assert clients.wrong == []

@@ -6,15 +6,15 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle
 from serving.inference.engine import Engine
 from serving.scheduling.costs import (
-    HANDOVER,
-    LONGEST_BATCH,
+    HANDOVER_S,
     MAX_BATCH,
+    MAX_BATCH_S,
     CostTable,
     DecodeCosts,
     measure,
 )
 from serving.scheduling.forecast import MAX_POLICIES, Forecast, Forecasts
-from serving.scheduling.queues import Line
+from serving.scheduling.queues import ModelQueues
 from tests.serving.tiny_bundle import EXITS
 
 EVEN = CostTable([{1: 0.001}] * EXITS)
@@ -36,7 +36,7 @@ def test_a_larger_batch_must_pay() -> None:
 
 
 def test_no_batch_holds_a_worker_for_long() -> None:
-    long = LONGEST_BATCH * 0.9
+    long = MAX_BATCH_S * 0.9
     table = CostTable([{1: long, 2: long * 1.2, 32: long * 2}])
     assert table.best(1) == 1
 
@@ -51,7 +51,7 @@ def test_measuring_is_not_observed(bundle: Bundle) -> None:
     seen: list[int] = []
     table = measure(Engine(bundle, on_stage=lambda stage, batch, seconds: seen.append(stage)))
     assert seen == []
-    assert all(table.seconds(stage, 1) > HANDOVER for stage in range(1, EXITS + 1))
+    assert all(table.seconds(stage, 1) > HANDOVER_S for stage in range(1, EXITS + 1))
 
 
 def test_small_stages_are_worth_sharing_for_what_a_batch_costs_besides(bundle: Bundle) -> None:
@@ -91,8 +91,10 @@ def test_a_forecast_starts_with_the_shares_of_the_manifest() -> None:
         ({"threshold": 1.5, "max_exit": 1}, 1),
     ],
 )
-def test_what_a_policy_settles_needs_no_statistics(wishes: dict[str, object], stages: int) -> None:
-    policy = Policy(thresholds=(0.6, 0.5), max_exit=EXITS).override(**wishes)
+def test_what_a_policy_settles_needs_no_statistics(
+    resolved: dict[str, object], stages: int
+) -> None:
+    policy = Policy(thresholds=(0.6, 0.5), max_exit=EXITS).override(**resolved)
     assert Forecast(policy, EVEN, (0.5, 0.25, 0.25)).remaining(1) == pytest.approx(0.001 * stages)
 
 
@@ -115,7 +117,7 @@ def test_statistics_of_ever_new_policies_are_bounded(bundle: Bundle) -> None:
 
 
 def test_a_line_learns_how_the_host_does(engine: Engine) -> None:
-    line = Line(engine, EVEN)
+    queues = ModelQueues(engine, EVEN)
     for _ in range(200):
-        line.saw(1, 1, 0.003)
-    assert line.seconds(2, 1) == pytest.approx(0.003, rel=0.01)
+        queues.saw(1, 1, 0.003)
+    assert queues.seconds(2, 1) == pytest.approx(0.003, rel=0.01)

@@ -24,8 +24,8 @@ from exports.bundle.reader import Bundle
 from serving.errors import DeadlineExceededError, InvalidImageError, OverCapacityError
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import MAX_BATCH, CostTable
-from serving.scheduling.dispatcher import Done, ExitSeen, Work
-from serving.scheduling.samples import Job, Seen
+from serving.scheduling.dispatcher import BatchResult, Dispatcher, ExitReached
+from serving.scheduling.samples import Job, SampleEvent
 from serving.telemetry.metrics import Metrics
 from tests.serving.tiny_bundle import EXITS
 
@@ -105,11 +105,11 @@ def named(count: int) -> Images:
 @contextmanager
 def working(
     bundle: Bundle, *, workers: int = 1, costs: CostTable | None = None, **bounds: float
-) -> Iterator[tuple[Work, Engine, Stage, Metrics]]:
+) -> Iterator[tuple[Dispatcher, Engine, Stage, Metrics]]:
     metrics = Metrics()
     engine = Engine(bundle, on_stage=metrics.stage_observer("tiny"))
     limits: Any = {"max_queue_ms": 60_000, "max_queue_bytes": 1 << 30, **bounds}
-    work = Work(workers=workers, max_pixels=10_000, metrics=metrics, **limits)
+    work = Dispatcher(workers=workers, max_pixels=10_000, metrics=metrics, **limits)
     work._scheduler.open(engine, costs or table(0.001, best=8))
     try:
         yield work, engine, Stage(engine), metrics
@@ -163,14 +163,14 @@ def test_each_image_of_each_request_gets_the_engines_answer_once(
     with working(bundle, workers=workers, costs=table(0.001, best)) as (work, engine, stage, _):
 
         async def ask(chosen: list[int], policy: Policy, priority: Any, how: str) -> None:
-            seen: list[ExitSeen] = []
+            seen: list[ExitReached] = []
             call = work.classify_pixels(
                 engine,
                 images[chosen],
                 policy,
                 priority=priority,
                 on_exit=seen.append if how in ("watch", "beyond") else None,
-                beyond=how == "beyond",
+                run_all_exits=how == "beyond",
             )
             if how == "cancel":
                 task = asyncio.create_task(call)
@@ -206,20 +206,20 @@ def test_exits_are_told_in_their_order_however_slow_a_worker_is_to_tell(bundle: 
         stage.pause = 0.002
         report, slow = work._scheduler._report, itertools.cycle([0.0, 0.02, 0.0])
 
-        def dawdle(seen: list[Seen]) -> None:
+        def dawdle(seen: list[SampleEvent]) -> None:
             time.sleep(next(slow))
             report(seen)
 
         work._scheduler._report = dawdle
 
-        async def ask(policy: Policy, beyond: bool) -> None:
-            seen: list[ExitSeen] = []
+        async def ask(policy: Policy, run_all_exits: bool) -> None:
+            seen: list[ExitReached] = []
             done = await work.classify_pixels(
-                engine, named(2), policy, on_exit=seen.append, beyond=beyond
+                engine, named(2), policy, on_exit=seen.append, run_all_exits=run_all_exits
             )
             for image, found in enumerate(done.predictions):
                 exits = [one.prediction.exit for one in seen if one.image == image]
-                assert exits == list(range(1, (EXITS if beyond else found.exit) + 1))
+                assert exits == list(range(1, (EXITS if run_all_exits else found.exit) + 1))
 
         async def scenario() -> None:
             async with asyncio.timeout(30):
@@ -634,13 +634,15 @@ def test_low_priority_is_refused_first(bundle: Bundle) -> None:
 
         async def scenario() -> None:
             stage.open.clear()
-            low = asyncio.create_task(work.classify_pixels(engine, named(1), FULL, priority="low"))
+            low_priority = asyncio.create_task(
+                work.classify_pixels(engine, named(1), FULL, priority="low")
+            )
             await asyncio.sleep(0)
             with pytest.raises(OverCapacityError):
                 work.check("low")
             work.check("normal")
             stage.open.set()
-            await low
+            await low_priority
 
         run(scenario)
 
@@ -746,25 +748,25 @@ def test_retiring_waits_for_the_engines_last_sample(bundle: Bundle) -> None:
             # A request that had chosen its engine before is answered all the same.
             late = await work.classify_pixels(engine, named(2), FULL)
             assert len(late.predictions) == 2
-            assert work._scheduler._order.lines == {}
+            assert work._scheduler._selector.model_queues == {}
 
         run(scenario)
 
 
 def test_opening_measures_and_warms(bundle: Bundle) -> None:
-    work = Work(
+    work = Dispatcher(
         workers=1, max_queue_ms=1000, max_queue_bytes=1000, max_pixels=1000, metrics=Metrics()
     )
     engine = Engine(bundle)
     work.open(engine)
-    line = work._scheduler._order.lines[engine]
+    queues = work._scheduler._selector.model_queues[engine]
     for stage in range(1, EXITS + 1):
-        seconds = [line.costs.seconds(stage, size) for size in range(MAX_BATCH + 1)]
+        seconds = [queues.costs.seconds(stage, size) for size in range(MAX_BATCH + 1)]
         assert seconds == sorted(seconds)
-        assert 1 <= line.costs.best(stage) <= MAX_BATCH
+        assert 1 <= queues.costs.best(stage) <= MAX_BATCH
 
     async def scenario() -> None:
-        assert isinstance(await work.classify_pixels(engine, named(1), FULL), Done)
+        assert isinstance(await work.classify_pixels(engine, named(1), FULL), BatchResult)
 
     run(scenario)
     work.close()

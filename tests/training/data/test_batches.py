@@ -11,7 +11,7 @@ from PIL import Image
 
 from training.data import batches
 from training.data.augment import crop_and_flip
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import Split
 from training.errors import RecipeError
 from training.recipes.schema import DataRecipe, Recipe
@@ -20,10 +20,10 @@ from training.session import run_recipe
 CPU = torch.device("cpu")
 
 
-def resident(count: int = 70, side: int = 8) -> Resident:
+def resident(count: int = 70, side: int = 8) -> DeviceDataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return Resident.of(Split(images, np.arange(count)), CPU)
+    return DeviceDataset.of(Split(images, np.arange(count)), CPU)
 
 
 def recipe(**fields: object) -> DataRecipe:
@@ -89,13 +89,13 @@ def test_autoaugment_takes_several_batches_at_once_but_not_more_than_fit(
         return images
 
     monkeypatch.setattr(batches, "augment", note)
-    monkeypatch.setattr(batches, "AT_ONCE", 40)
+    monkeypatch.setattr(batches, "MAX_CHUNK_IMAGES", 40)
     data = resident()
     for fields in ({}, {"autoaugment": "cifar10"}):
         assert len(list(data.shuffled(16, recipe(**fields), 0, 0))) == 4
     assert sizes == [16, 16, 16, 16, 32, 32]
     sizes.clear()
-    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 20 * 8 * 8)
+    monkeypatch.setattr(batches, "MAX_CHUNK_PIXELS", 20 * 8 * 8)
     assert len(list(data.shuffled(16, recipe(autoaugment="cifar10"), 0, 0))) == 4
     assert sizes == [16, 16, 16, 16]
 

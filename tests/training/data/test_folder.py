@@ -56,16 +56,16 @@ def test_the_listing_changes_with_what_the_split_is_made_of_and_with_nothing_els
     before = load(tmp_path / "photos")
     picture(tmp_path / "photos" / "a" / "000.png", (9, 9, 9))
     moved = (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    assert before.matches(load(moved).listing)
+    assert before.matches(load(moved).fingerprint)
     for change in (
         lambda: (moved / "a" / "000.png").rename(moved / "a" / "900.png"),
         lambda: (moved / "a" / "900.png").rename(moved / "b" / "900.png"),
         lambda: picture(moved / "a" / "000.png", (9, 9, 9)),
     ):
         change()
-        assert not before.matches(load(moved).listing)
+        assert not before.matches(load(moved).fingerprint)
     (moved / "b" / "900.png").unlink()
-    assert before.matches(load(moved).listing)
+    assert before.matches(load(moved).fingerprint)
 
 
 def test_the_listing_tells_pictures_to_train_from_those_to_test(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_listing_tells_pictures_to_train_from_those_to_test(tmp_path: Path) 
             fill(tmp_path / part / name, 6, 1)
     before = load(tmp_path)
     (tmp_path / "test" / "a" / "000.png").rename(tmp_path / "train" / "a" / "900.png")
-    assert not before.matches(load(tmp_path).listing)
+    assert not before.matches(load(tmp_path).fingerprint)
 
 
 def test_a_relative_path_begins_at_the_data_root(tmp_path: Path) -> None:

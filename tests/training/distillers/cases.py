@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.training.distillers.tiny import network
-from training.distillers import COMPARATORS
-from training.distillers.base import Comparator
+from training.distillers import DISTILLERS
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 Numbers = Sequence[float] | Sequence["Numbers"]
 
@@ -28,18 +28,18 @@ def embedded(*vectors: Sequence[float]) -> Outputs:
     return shown(torch.tensor(vectors)[:, :, None, None])
 
 
-def comparator(method: str, student: Outputs, teacher: Outputs, **weights: float) -> Comparator:
+def distiller(method: str, student: Outputs, teacher: Outputs, **weights: float) -> Distiller:
     """The comparator for these two, in eval mode: batch norm is the identity, but for 5e-6 of it."""
-    objective = ComparatorObjective.model_validate({"method": method, **weights})
+    objective = DistillerObjective.model_validate({"method": method, **weights})
     setting = Setting(network(), network(), torch.zeros(100, dtype=torch.int64))
-    return COMPARATORS[method](objective, student, teacher, setting).eval()
+    return DISTILLERS[method](objective, student, teacher, setting).eval()
 
 
 def batch(samples: int) -> Batch:
     return Batch(torch.zeros(samples, dtype=torch.int64), torch.arange(samples))
 
 
-def term(criterion: Comparator, student: Outputs, teacher: Outputs) -> float:
+def term(criterion: Distiller, student: Outputs, teacher: Outputs) -> float:
     """L_m as a number."""
     return criterion.term(student, teacher, batch(len(student.logits[0]))).item()
 

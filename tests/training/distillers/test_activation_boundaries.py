@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.distillers.tiny import batch, comparator, shown
+from tests.training.distillers.tiny import batch, distiller, shown
 from training.distillers.activation_boundaries import ActivationBoundaries
 from training.errors import RecipeError
 
@@ -27,12 +27,12 @@ TEACHER = shown(LOGITS, preactivations=[row(-1, -1, 1, 1), row(-1, 3, 0, 0.1)])
 
 
 def test_the_preparation_charges_every_neuron_within_the_margin_or_on_the_wrong_side() -> None:
-    loss = comparator("ab", STUDENT, TEACHER).prepare(STUDENT, TEACHER, batch([0, 1]))
+    loss = distiller("ab", STUDENT, TEACHER).prepare(STUDENT, TEACHER, batch([0, 1]))
     assert loss.item() == pytest.approx(0.003 * (0.25 + 22.5), rel=1e-6)
 
 
 def test_after_the_preparation_only_the_cross_entropy_is_left() -> None:
-    loss = comparator("ab", STUDENT, TEACHER)(STUDENT, TEACHER, batch([1, 1]))
+    loss = distiller("ab", STUDENT, TEACHER)(STUDENT, TEACHER, batch([1, 1]))
     # -log softmax: log(1 + e^-1) = 0.313262 and log(1 + e^2) = 2.126928, in the mean 1.220095.
     assert loss.item() == pytest.approx(1.220095, abs=1e-6)
 
@@ -40,7 +40,7 @@ def test_after_the_preparation_only_the_cross_entropy_is_left() -> None:
 def test_a_student_of_other_width_and_map_size_is_connected_to_the_teachers() -> None:
     student = shown(LOGITS, preactivations=[torch.randn(2, 3, 8, 8)])
     teacher = shown(LOGITS, preactivations=[torch.randn(2, 5, 4, 4)])
-    method = comparator("ab", student, teacher)
+    method = distiller("ab", student, teacher)
     method.prepare(student, teacher, batch([0, 1])).backward()
     assert isinstance(method, ActivationBoundaries)
     (connector,) = method.connectors
@@ -51,4 +51,4 @@ def test_a_student_of_other_width_and_map_size_is_connected_to_the_teachers() ->
 def test_networks_of_unequal_depth_are_refused() -> None:
     deeper = shown(LOGITS, preactivations=[row(1), row(1), row(1)])
     with pytest.raises(RecipeError, match="student has 2 and the teacher 3"):
-        comparator("ab", STUDENT, deeper)
+        distiller("ab", STUDENT, deeper)

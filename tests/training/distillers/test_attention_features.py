@@ -6,16 +6,16 @@ import math
 
 import pytest
 
-from tests.training.distillers.cases import comparator, put, shown, term
-from training.distillers.base import Comparator
+from tests.training.distillers.cases import distiller, put, shown, term
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 
 D = 128
 
 
-def blind(student: Outputs, teacher: Outputs) -> Comparator:
+def blind(student: Outputs, teacher: Outputs) -> Distiller:
     """The comparator whose keys, queries and positions are zero: it attends to all stages alike."""
-    criterion = comparator("afd", student, teacher)
+    criterion = distiller("afd", student, teacher)
     for layer in [*(key[0] for key in criterion.keys), *criterion.queries]:
         put(layer[0].weight, [[0.0]])
     put(criterion.keys_per_query[0].weight, [[0.0]])
@@ -77,4 +77,4 @@ def test_the_students_map_is_brought_to_the_teachers_size_whichever_is_larger() 
 
 
 def test_a_student_of_one_stage_that_equals_its_teacher_has_no_loss() -> None:
-    assert term(comparator("afd", TEACHER, TEACHER), TEACHER, TEACHER) == pytest.approx(0, abs=1e-6)
+    assert term(distiller("afd", TEACHER, TEACHER), TEACHER, TEACHER) == pytest.approx(0, abs=1e-6)

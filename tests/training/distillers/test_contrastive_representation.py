@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.distillers.tiny import batch, comparator, shown, vectors
+from tests.training.distillers.tiny import batch, distiller, shown, vectors
 from training.distillers.contrastive_representation import ContrastiveRepresentation
 
 LABELS = torch.tensor([0, 0, 1, 1])  # two negatives for each image: all of the other class
@@ -29,7 +29,7 @@ def padded(bank: np.ndarray) -> Tensor:
 def method() -> ContrastiveRepresentation:
     """CRD whose linear maps keep the two values they get, with banks filled in."""
     outputs = [shown(torch.zeros(2, 2), [vectors(rows.tolist())]) for rows in (STUDENT, TEACHER)]
-    built = comparator("crd", *outputs, labels=LABELS)
+    built = distiller("crd", *outputs, labels=LABELS)
     assert isinstance(built, ContrastiveRepresentation)
     with torch.no_grad():
         for embed in (built.student_embed, built.teacher_embed):
@@ -91,7 +91,7 @@ def test_the_next_batch_meets_the_moved_banks_and_the_first_batchs_constants() -
 def drawing(negatives: int, labels: Tensor) -> ContrastiveRepresentation:
     """CRD with a split of these labels and only so many negatives."""
     outputs = shown(torch.zeros(2, 2), [torch.zeros(2, 3, 1, 1)])
-    built = comparator("crd", outputs, outputs, labels=labels)
+    built = distiller("crd", outputs, outputs, labels=labels)
     assert isinstance(built, ContrastiveRepresentation)
     built.negatives = negatives
     return built

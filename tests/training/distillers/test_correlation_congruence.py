@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.training.distillers.cases import comparator, embedded, put, term
-from training.distillers.base import Comparator
+from tests.training.distillers.cases import distiller, embedded, put, term
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 
 
-def with_plain_embeddings(student: Outputs, teacher: Outputs) -> Comparator:
+def with_plain_embeddings(student: Outputs, teacher: Outputs) -> Distiller:
     """The comparator whose learnt embeddings leave two dimensions as they are."""
-    criterion = comparator("cc", student, teacher)
+    criterion = distiller("cc", student, teacher)
     for embed in (criterion.embed_student, criterion.embed_teacher):
         put(embed.weight, [[1.0, 0.0], [0.0, 1.0]])
         put(embed.bias, [0.0])

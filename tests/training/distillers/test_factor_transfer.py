@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.distillers.tiny import batch, comparator, shown
+from tests.training.distillers.tiny import batch, distiller, shown
 from training.distillers.factor_transfer import FactorTransfer
 
 LOGITS = torch.tensor([[0.0, 0.0]])
@@ -22,7 +22,7 @@ TEACHER = shown(LOGITS, [torch.tensor([[[[3.0, 0.0]], [[0.0, 0.0]]]])])
 
 
 def with_given_factors() -> FactorTransfer:
-    method = comparator("ft", STUDENT, TEACHER)
+    method = distiller("ft", STUDENT, TEACHER)
     assert isinstance(method, FactorTransfer)
     method.translator = nn.Sequential()
     method.paraphraser["encode"] = nn.Sequential()
@@ -57,7 +57,7 @@ def test_the_preparation_is_the_mean_squared_error_of_the_reproduction() -> None
 
 def test_factors_have_half_the_teachers_channels_at_the_same_places() -> None:
     student, teacher = torch.randn(2, 6, 4, 4), torch.randn(2, 10, 4, 4)
-    method = comparator("ft", shown(LOGITS, [student]), shown(LOGITS, [teacher]))
+    method = distiller("ft", shown(LOGITS, [student]), shown(LOGITS, [teacher]))
     assert isinstance(method, FactorTransfer)
     assert method.translator(student).shape == (2, 5, 4, 4)
     factor = method.paraphraser["encode"](teacher)

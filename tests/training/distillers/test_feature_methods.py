@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.distillers.cases import batch, comparator, shown, term
-from training.distillers import COMPARATORS
+from tests.training.distillers.cases import batch, distiller, shown, term
+from training.distillers import DISTILLERS
 from training.models.multi_exit import Normalize, Outputs, build_network
 from training.recipes.schema import Recipe
 from training.session import run_recipe
@@ -46,7 +46,7 @@ def gradients(method: str, student: Outputs, teacher: Outputs) -> list[torch.Ten
     """Of L_m, by the student's features that it depends on; L_m itself is finite."""
     for features in student.features:
         features.requires_grad_()
-    value = comparator(method, student, teacher).train().term(student, teacher, batch(6))
+    value = distiller(method, student, teacher).train().term(student, teacher, batch(6))
     assert value.isfinite()
     found = torch.autograd.grad(value, student.features, allow_unused=True)
     return [gradient for gradient in found if gradient is not None]
@@ -55,10 +55,10 @@ def gradients(method: str, student: Outputs, teacher: Outputs) -> list[torch.Ten
 @every_method
 def test_the_weights_are_those_of_the_source_unless_the_recipe_has_others(method: str) -> None:
     outputs = random_outputs(RESNET)
-    plain = comparator(method, outputs, outputs)
+    plain = distiller(method, outputs, outputs)
     assert (plain.gamma, plain.alpha, plain.beta) == WEIGHTS[method]
     assert plain.temperature == 4
-    chosen = comparator(method, outputs, outputs, gamma=0.5, alpha=1.0, beta=7.0)
+    chosen = distiller(method, outputs, outputs, gamma=0.5, alpha=1.0, beta=7.0)
     assert (chosen.gamma, chosen.alpha, chosen.beta) == (0.5, 1, 7)
 
 
@@ -68,15 +68,15 @@ def test_the_documentation_gives_the_methods_name_and_weight(method: str) -> Non
     row = next(line for line in table.splitlines() if line.startswith(f"| `{method}` |"))
     beta = re.search(r"β = ([0-9.]+)", row)
     assert beta is not None
-    assert float(beta[1]) == COMPARATORS[method].beta
+    assert float(beta[1]) == DISTILLERS[method].beta
 
 
 @pytest.mark.parametrize("method", PARAMETER_FREE)
 def test_the_loss_is_zero_when_student_and_teacher_are_one(method: str) -> None:
     torch.manual_seed(0)
     same, other = random_outputs(RESNET), random_outputs(RESNET)
-    assert term(comparator(method, same, same), same, same) == pytest.approx(0, abs=1e-7)
-    assert term(comparator(method, same, other), same, other) > 1e-5
+    assert term(distiller(method, same, same), same, same) == pytest.approx(0, abs=1e-7)
+    assert term(distiller(method, same, other), same, other) > 1e-5
 
 
 @every_method
@@ -104,7 +104,7 @@ def test_networks_of_other_channels_sides_and_stages_are_compared(
 @every_method
 def test_maps_may_come_in_other_sides_than_the_adapters_were_made_for(method: str) -> None:
     torch.manual_seed(0)
-    criterion = comparator(method, random_outputs(RESNET), random_outputs(HALVED_FIRST))
+    criterion = distiller(method, random_outputs(RESNET), random_outputs(HALVED_FIRST))
     small = [
         random_outputs(tuple((c, -(-side // 2)) for c, side in stages))
         for stages in (RESNET, HALVED_FIRST)
@@ -139,7 +139,7 @@ def test_gradients_reach_student_and_adapters_but_never_the_teacher(method: str)
     image = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         seen = [network.eval().observe(image) for network in (student, teacher)]
-    criterion = comparator(method, *seen, gamma=0.0, alpha=0.0)
+    criterion = distiller(method, *seen, gamma=0.0, alpha=0.0)
     normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     step = Step(student, teacher, criterion, normalize, "fp32").train()
     images = torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8)

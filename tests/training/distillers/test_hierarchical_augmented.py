@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.distillers.tiny import batch, comparator, network, shown, vectors
+from tests.training.distillers.tiny import batch, distiller, network, shown, vectors
 from training.distillers.hierarchical_augmented import HierarchicalAugmented
 from training.errors import RecipeError
 from training.models.multi_exit import Outputs
@@ -28,7 +28,7 @@ STUDENT, TEACHER = seen(STUDENT_LOGITS, STUDENT_STAGES), seen(TEACHER_LOGITS, TE
 
 
 def method() -> HierarchicalAugmented:
-    built = comparator("hsakd", STUDENT, TEACHER)
+    built = distiller("hsakd", STUDENT, TEACHER)
     assert isinstance(built, HierarchicalAugmented)
     built.student_heads = nn.ModuleList([nn.Flatten(), nn.Flatten()])
     built.teacher_heads = nn.ModuleList([nn.Flatten(), nn.Flatten()])
@@ -72,7 +72,7 @@ def test_a_head_is_a_fresh_copy_of_the_later_stages_for_four_times_the_classes()
     images = torch.randn(3, 3, 16, 16)
     tiny = network()
     outputs = tiny.observe(images)
-    built = comparator("hsakd", outputs, outputs)
+    built = distiller("hsakd", outputs, outputs)
     assert isinstance(built, HierarchicalAugmented)
 
     def size(*modules: nn.Module) -> int:
@@ -91,7 +91,7 @@ def test_a_head_is_a_fresh_copy_of_the_later_stages_for_four_times_the_classes()
 
 def test_the_last_stages_head_keeps_the_maps_size() -> None:
     outputs = network().observe(torch.randn(1, 3, 64, 64))
-    built = comparator("hsakd", outputs, outputs)
+    built = distiller("hsakd", outputs, outputs)
     assert isinstance(built, HierarchicalAugmented)
     *body, _ = built.student_heads[-1]
     assert nn.Sequential(*body)(outputs.features[-1]).shape == outputs.features[-1].shape
@@ -100,4 +100,4 @@ def test_the_last_stages_head_keeps_the_maps_size() -> None:
 def test_networks_of_unequal_depth_are_refused() -> None:
     deeper = seen(TEACHER_LOGITS, np.concatenate([TEACHER_STAGES, TEACHER_STAGES]))
     with pytest.raises(RecipeError, match="student has 2 and the teacher 4"):
-        comparator("hsakd", STUDENT, deeper)
+        distiller("hsakd", STUDENT, deeper)

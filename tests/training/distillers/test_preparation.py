@@ -12,7 +12,7 @@ from torch import Tensor
 from training import report
 from training.assemble import build_step, load_teacher
 from training.checkpoint import load_checkpoint
-from training.data.batches import Resident
+from training.data.batches import DeviceDataset
 from training.data.dataset import hold_out, load_dataset
 from training.errors import RecipeError
 from training.loop import Run, train
@@ -102,7 +102,7 @@ def snapshots(runs: Path, method: str) -> Snapshots:
     dataset = load_dataset(what.data, runs)
     kept, held_out = hold_out(dataset.train.labels, HELD_OUT, 0)
     splits = [
-        Resident.of(dataset.train.take(part), torch.device("cpu")) for part in (kept, held_out)
+        DeviceDataset.of(dataset.train.take(part), torch.device("cpu")) for part in (kept, held_out)
     ]
     teacher, _ = load_teacher(what, dataset, runs)
     step = build_step(what, dataset, teacher, runs, splits[0].labels)

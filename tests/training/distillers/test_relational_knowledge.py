@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.training.distillers.cases import comparator, embedded, term
+from tests.training.distillers.cases import distiller, embedded, term
 
 RIGHT = embedded([0.0, 0.0], [3.0, 0.0], [0.0, 4.0])
 EQUILATERAL = embedded([0.0, 0.0], [2.0, 0.0], [1.0, math.sqrt(3)])
@@ -17,7 +17,7 @@ def test_a_right_triangle_is_compared_with_an_equilateral_one() -> None:
     distance = 2 * (0.5 * 0.25**2 + 0 + 0.5 * 0.25**2) / 9
     # Cosines at the corners: 0, 3/5, 4/5 against 1/2 each, in both orders.
     angle = 2 * (0.5 * 0.5**2 + 0.5 * 0.1**2 + 0.5 * 0.3**2) / 27
-    value = term(comparator("rkd", RIGHT, EQUILATERAL), RIGHT, EQUILATERAL)
+    value = term(distiller("rkd", RIGHT, EQUILATERAL), RIGHT, EQUILATERAL)
     assert value == pytest.approx(25 * distance + 50 * angle, abs=1e-5)
 
 
@@ -29,10 +29,10 @@ def test_differences_above_one_count_linearly() -> None:
     distance = 2 * ((1.35 - 0.5) + (1.2 - 0.5) + 0.5 * 0.15**2) / 9
     # Only the cosines at samples 2 and 3 change, between -1 and 1.
     angle = 2 * (1.5 + 1.5) / 27
-    value = term(comparator("rkd", student, teacher), student, teacher)
+    value = term(distiller("rkd", student, teacher), student, teacher)
     assert value == pytest.approx(25 * distance + 50 * angle, abs=1e-4)
 
 
 def test_turning_moving_and_scaling_the_embeddings_changes_nothing() -> None:
     moved = embedded([5.0, 5.0], [5.0, 5.3], [4.6, 5.0])
-    assert term(comparator("rkd", moved, RIGHT), moved, RIGHT) == pytest.approx(0.0, abs=1e-6)
+    assert term(distiller("rkd", moved, RIGHT), moved, RIGHT) == pytest.approx(0.0, abs=1e-6)

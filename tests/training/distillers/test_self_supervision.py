@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.distillers.tiny import batch, comparator, shown, vectors
+from tests.training.distillers.tiny import batch, distiller, shown, vectors
 from training.distillers.self_supervision import SelfSupervision
 from training.models.multi_exit import Outputs
 
@@ -35,7 +35,7 @@ TEACHER = seen([*UPRIGHT, *TURNED], TEACHER_LOGITS)
 
 
 def method() -> SelfSupervision:
-    built = comparator("sskd", STUDENT, TEACHER)
+    built = distiller("sskd", STUDENT, TEACHER)
     assert isinstance(built, SelfSupervision)
     built.student_projection = built.teacher_projection = nn.Sequential()
     return built

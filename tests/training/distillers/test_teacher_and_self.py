@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.distillers.tiny import batch, comparator, shown
+from tests.training.distillers.tiny import batch, distiller, shown
 from training.models.multi_exit import Outputs
 
 RNG = np.random.default_rng(0)
@@ -37,12 +37,12 @@ def test_every_exit_learns_from_labels_and_teacher_and_the_early_ones_from_the_l
         expected += 0.3 * divergence(TEACHER, s)
         if k < 2:
             expected += 0.3 * divergence(STUDENT[2], s)
-    value = comparator("tskd", student, teacher)(student, teacher, batch(LABELS)).item()
+    value = distiller("tskd", student, teacher)(student, teacher, batch(LABELS)).item()
     assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_gradient_goes_back_through_the_instructing_exit() -> None:
     teacher = shown(torch.tensor(TEACHER, dtype=torch.float32))
     student = exits()
-    comparator("tskd", student, teacher).term(student, teacher, batch(LABELS)).backward()
+    distiller("tskd", student, teacher).term(student, teacher, batch(LABELS)).backward()
     assert [z.grad is not None for z in student.logits] == [True, True, False]

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from tests.training.distillers.cases import comparator, put, shown, term
-from training.distillers.base import Comparator
+from tests.training.distillers.cases import distiller, put, shown, term
+from training.distillers.base import Distiller
 from training.models.multi_exit import Outputs
 
 
-def predicting(student: Outputs, teacher: Outputs, factor: float) -> Comparator:
+def predicting(student: Outputs, teacher: Outputs, factor: float) -> Distiller:
     """The comparator that takes the teacher's first channel for `factor` times the student's."""
-    criterion = comparator("vid", student, teacher)
+    criterion = distiller("vid", student, teacher)
     for prediction in criterion.predictions:
         first, _, second, _, third = prediction.mean
         for convolution, value in ((first, factor), (second, 1.0), (third, 1.0)):

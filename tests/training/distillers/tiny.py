@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.distillers import COMPARATORS
-from training.distillers.base import Comparator
+from training.distillers import DISTILLERS
+from training.distillers.base import Distiller
 from training.models.multi_exit import MultiExit, Outputs, build_network
 from training.objectives.criterion import Batch, Setting
-from training.recipes.schema import ComparatorObjective
+from training.recipes.schema import DistillerObjective
 
 
 def shown(
@@ -31,14 +31,14 @@ def network() -> MultiExit:
     return build_network("resnet10", 4, 2, [4])
 
 
-def comparator(
+def distiller(
     method: str, student: Outputs, teacher: Outputs, labels: Tensor | None = None
-) -> Comparator:
+) -> Distiller:
     """The comparator `method` with its source's weights, for a split with these labels."""
-    objective = ComparatorObjective.model_validate({"method": method})
+    objective = DistillerObjective.model_validate({"method": method})
     if labels is None:
         labels = torch.tensor([0, 1])
-    return COMPARATORS[method](objective, student, teacher, Setting(network(), network(), labels))
+    return DISTILLERS[method](objective, student, teacher, Setting(network(), network(), labels))
 
 
 def batch(labels: Sequence[int], index: Sequence[int] | None = None) -> Batch:

@@ -23,7 +23,7 @@ from training.recipes.schema import Recipe
 from training.report import Report
 from training.table import train as trainer
 from training.table.compose import Variant
-from training.table.measure import Figures, Filled, Spread
+from training.table.measure import Filled, PolicyStats, Spread
 from training.table.render import into_document, markdown, markers
 from training.table.session import Session
 
@@ -55,7 +55,7 @@ def session(place: Path, rows: str = "*", variant: Variant | None = None) -> Ses
     return Session.open("digits", rows, variant or Variant(), place / "runs", place / "out")
 
 
-def figures(place: Path, row: str, variant: Variant | None = None) -> Figures:
+def figures(place: Path, row: str, variant: Variant | None = None) -> PolicyStats:
     opened = session(place, f"*/{row}", variant)
     opened.write()
     cells = Filled.model_validate_json(next(iter((place / "out").glob("*.json"))).read_text()).cells

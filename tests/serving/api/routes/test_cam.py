@@ -15,7 +15,7 @@ from PIL import Image
 
 from exports.bundle.reader import Bundle
 from serving.errors import OverCapacityError
-from serving.inference.cam import MOST, Turns
+from serving.inference.cam import MAX_CAM_REQUESTS, CamQueue
 from serving.inference.engine import Prediction
 from serving.service import Service
 from serving.settings import Settings
@@ -132,7 +132,7 @@ def test_nothing_is_read_before_somebody_asks(
 
 
 def test_one_is_drawn_at_a_time_and_few_wait() -> None:
-    turns, go, drawn = Turns(), threading.Event(), []
+    turns, go, drawn = CamQueue(), threading.Event(), []
 
     def draw() -> str:
         go.wait(20)
@@ -140,7 +140,7 @@ def test_one_is_drawn_at_a_time_and_few_wait() -> None:
         return "drawn"
 
     async def ask() -> list[str]:
-        waiting = [asyncio.create_task(turns.take(draw)) for _ in range(MOST)]
+        waiting = [asyncio.create_task(turns.take(draw)) for _ in range(MAX_CAM_REQUESTS)]
         await asyncio.sleep(0)
         with pytest.raises(OverCapacityError):
             await turns.take(draw)
@@ -152,7 +152,7 @@ def test_one_is_drawn_at_a_time_and_few_wait() -> None:
         go.set()
         return await asyncio.gather(*waiting)
 
-    assert asyncio.run(ask()) == ["drawn"] * MOST
+    assert asyncio.run(ask()) == ["drawn"] * MAX_CAM_REQUESTS
     assert len(set(drawn)) == 1
     turns.close()
 
@@ -161,7 +161,9 @@ def test_too_many_are_told_to_come_again(client: Client, pngs: list[bytes]) -> N
     turns, go = service_of(client).turns, threading.Event()
 
     async def fill() -> list[asyncio.Task[bool]]:
-        tasks = [asyncio.create_task(turns.take(lambda: go.wait(20))) for _ in range(MOST)]
+        tasks = [
+            asyncio.create_task(turns.take(lambda: go.wait(20))) for _ in range(MAX_CAM_REQUESTS)
+        ]
         await asyncio.sleep(0)
         return tasks
 

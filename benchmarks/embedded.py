@@ -29,7 +29,8 @@ from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.runner import StageRunner
 from exports.embedded import embedded
 from serving.inference.engine import Engine
-from training.data.dataset import Split, load_dataset
+from training.data.dataset import Split
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 HERE = Path(__file__).parent

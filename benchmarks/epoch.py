@@ -34,7 +34,7 @@ from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split
 from training.distributed import choose_device
 from training.loop import Run, new_optimizer, train_epoch
-from training.models.multi_exit import build_network
+from training.models.build import build_network
 from training.objectives.losses import oto
 from training.recipes.schema import Recipe
 from training.speed import compile_step, use_tensor_cores

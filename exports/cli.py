@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from exports.bundle.errors import ExportError
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["auto", "u8s8", "s8s8"]
@@ -59,10 +59,8 @@ def export(
     for kind in kinds:
         if kind not in get_args(Graphs):
             raise ExportError(f"--graphs takes exits, routed and maps, not {kind}.")
-    try:
+    with needs_extra("train"):
         from exports.pipeline import export_bundle
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "onnx", "train") from error
     export_bundle(
         source,
         output,

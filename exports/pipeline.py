@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from exports.bundle.directory import whole_or_absent
 from exports.bundle.manifest import (
     CALIBRATION,
     FORMAT,
@@ -32,6 +31,7 @@ from exports.precision.boundaries import feature_type
 from exports.precision.convert import Target, check_loss, comparison, convert
 from exports.source import Source, open_source
 from exports.tuning.select import default_policy
+from offramp.files import new_directory
 
 GraphKind = Literal["exits", "routed", "maps"]
 
@@ -60,7 +60,7 @@ def export_bundle(
     Raises ExportError if `target` exists, a graph differs from torch, or the precision costs more
     than half a point (unless `allow_loss`); CheckpointError, BundleError, DataError.
     """
-    with whole_or_absent(target) as folder:
+    with new_directory(target) as folder:
         found = open_source(source, data_root, say)
         exact = tuple(stage.onnx for stage in found.stages)
         stages, measured, record = exact, measure(exact, found.data), None

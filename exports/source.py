@@ -22,22 +22,13 @@ from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import load_bundle, load_table
 from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import serialised
+from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
 from offramp import __version__
-from offramp.errors import MissingExtraError
-from training.data.dataset import Split, hold_out, load_dataset
+from offramp.extras import needs_extra
+from training.data.dataset import Split, hold_out
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe, Recipe
-
-
-@dataclass(frozen=True)
-class StageGraph:
-    """Stage k with head k: the ONNX file's bytes, its own MACs and parameters (head included),
-    and the shape (C, H, W) of the features it hands on, None for the last."""
-
-    onnx: bytes
-    macs: int
-    params: int
-    feature_shape: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -113,15 +104,13 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
 
 
 def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
-    try:
+    with needs_extra("train"):
         import torch
 
         from exports.graphs.stages import export_stages
         from exports.verify import verify
         from training.checkpoint import load_checkpoint
         from training.models.multi_exit import Normalize
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
     network, config = load_checkpoint(path)
     recipe = config.recipe
     data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)

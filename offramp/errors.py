@@ -1,6 +1,6 @@
 """The root of every error that a user can cause and mend.
 
-Each wing derives its own. The message is one sentence that says what is wrong and, where it can,
+Each package derives its own. The message is one sentence that says what is wrong and, where it can,
 what to do; the command line prints it alone and leaves with `exit_code`.
 """
 
@@ -28,3 +28,7 @@ class ImageError(OfframpError):
 
 class WriteError(OfframpError):
     """A file cannot be written; what stood there before is kept."""
+
+
+class PictureError(OfframpError):
+    """What a picture is to show does not exist, or it cannot be put where it is asked for."""

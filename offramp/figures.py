@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp import __version__
+from offramp.errors import PictureError
 from offramp.files import replacing
-from training.pictures.errors import PictureError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

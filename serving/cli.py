@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 if TYPE_CHECKING:
     from exports.bundle.manifest import InputSpec
@@ -175,12 +175,8 @@ def classify(
 
 
 def _serve_on_ray(settings: Settings, form: FormName) -> None:
-    try:
+    with needs_extra("ray"):
         from serving.ray.launch import run
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise MissingExtraError("ray", "ray") from None
     run(settings, form.value)
 
 

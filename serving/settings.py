@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from offramp.validation import first_problem
 from serving.errors import SettingsError
 
 Provider = Literal["cpu", "cuda", "auto"]
@@ -170,9 +171,9 @@ def read_settings(**flags: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        detail = error.errors()[0]
-        name = ".".join(str(part) for part in detail["loc"][:1])
-        reason = str(detail["msg"]).removeprefix("Value error, ")
+        problem = first_problem(error)
         raise SettingsError(
-            f"The setting {name} is not valid: {reason}." if name else f"{reason}."
+            f"The setting {problem.place[0]} is not valid: {problem.reason}."
+            if problem.place
+            else f"{problem.reason}."
         ) from error

@@ -24,7 +24,7 @@ from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine
 from tests.conftest import offramp
 from tests.servers import Server, started
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 SERVE = [sys.executable, "-m", "offramp.cli", "serve"]

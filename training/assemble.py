@@ -10,11 +10,13 @@ from torch import Tensor
 
 from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset
+from training.distillers import DISTILLERS
 from training.errors import RecipeError
-from training.models.multi_exit import MultiExit, Normalize, build_network
-from training.objectives.build import build_criterion
+from training.models.build import build_network
+from training.models.multi_exit import MultiExit, Normalize, Outputs
 from training.objectives.criterion import Criterion, Setting
-from training.recipes.schema import Recipe
+from training.objectives.exits import ExitCriterion
+from training.recipes.schema import DistillerObjective, Objective, Recipe
 from training.step import Step
 
 
@@ -158,3 +160,18 @@ def _build_criterion(
     teacher = setting.teacher
     shown = None if teacher is None else teacher.observe(image, preactivations=True)
     return build_criterion(recipe.objective, seen, shown, setting)
+
+
+def build_criterion(
+    objective: Objective, student: Outputs, teacher: Outputs | None, setting: Setting
+) -> Criterion:
+    """The criterion of `objective`, on the CPU.
+
+    `student` and `teacher` are outputs of any batch: comparators size their adapters by the shapes.
+    Raises RecipeError if the networks do not suit the objective.
+    """
+    if not isinstance(objective, DistillerObjective):
+        return ExitCriterion(objective)
+    if teacher is None:
+        raise ValueError(f"objective {objective.method} needs a teacher's outputs")
+    return DISTILLERS[objective.method](objective, student, teacher, setting)

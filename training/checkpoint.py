@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from offramp.files import replacing
+from offramp.validation import first_problem
 from training.errors import CheckpointError
-from training.models.multi_exit import MultiExit, build_network
+from training.models.build import build_network
+from training.models.multi_exit import MultiExit
 from training.recipes.schema import Recipe
 from training.step import Step
 
@@ -101,7 +103,7 @@ def read_config(run: Path) -> CheckpointConfig:
         return CheckpointConfig.model_validate_json(content)
     except ValidationError as error:
         raise CheckpointError(
-            f"{run / CONFIG} is not a valid checkpoint: {error.errors()[0]['msg']}."
+            f"{run / CONFIG} is not a valid checkpoint: {first_problem(error)}."
         ) from error
 
 

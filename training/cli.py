@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 
 class _Options(TypedDict):
@@ -60,14 +60,12 @@ def train(
     ] = False,
 ) -> None:
     """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
-    try:
+    with needs_extra("train"):
         from training.auto_train import train_folder
         from training.distributed import DistContext, joined
         from training.dry_run import dry_run as run_dry
         from training.recipes.files import load_recipe
         from training.session import run_recipe
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
     from training.errors import RecipeError, StoppedError
 
     options: _Options = {"runs": runs, "device": device, "resume": resume, "compiled": compiled}
@@ -109,11 +107,9 @@ def recipe(
     ] = None,
 ) -> None:
     """Print a recipe as TOML with all its values; without NAME, the names of all there are."""
-    try:
+    with needs_extra("train"):
+        from training.recipes.cells import all_recipes
         from training.recipes.files import load_recipe, recipe_toml, shipped_recipes
-        from training.table.compose import all_recipes
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "tomli-w", "train") from error
 
     if name is None:
         typer.echo("\n".join([*shipped_recipes(), *all_recipes()]))

@@ -18,8 +18,9 @@ from training.data.shapes import SHAPES, Shape
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
+from training.models.build import build_network
 from training.models.cost import count_parameters, network_cost
-from training.models.multi_exit import MultiExit, Normalize, build_network
+from training.models.multi_exit import MultiExit, Normalize
 from training.recipes.files import load_recipe
 from training.recipes.schema import NetworkRecipe, Recipe, StartRecipe
 from training.step import Step

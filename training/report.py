@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from offramp.files import replacing
+from offramp.validation import first_problem
 from training.checkpoint import ExitAccuracies
 from training.errors import CheckpointError
 
@@ -109,7 +110,7 @@ def read_metrics(directory: Path) -> list[EpochMetrics]:
     try:
         return [EpochMetrics.model_validate_json(line) for line in path.read_bytes().splitlines()]
     except ValidationError as error:
-        raise CheckpointError(f"{path} is damaged: {error.errors()[0]['msg']}.") from error
+        raise CheckpointError(f"{path} is damaged: {first_problem(error)}.") from error
 
 
 def write_metrics(history: list[EpochMetrics], directory: Path) -> None:

@@ -20,7 +20,8 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.data.batches import DeviceDataset
-from training.data.dataset import Dataset, hold_out, load_dataset
+from training.data.dataset import Dataset, hold_out
+from training.data.load import load_dataset
 from training.distributed import DistContext, choose_device, share_batch_norm
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import accuracies, predict

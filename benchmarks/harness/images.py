@@ -30,7 +30,7 @@ def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
     files, labels = pictures(bundle.manifest.input, 200), None
     if root is not None:
         # Here, because it loads torch.
-        from training.data.dataset import load_dataset
+        from training.data.load import load_dataset
         from training.recipes.schema import DataRecipe
 
         try:

@@ -20,7 +20,8 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
     import torch
 
     from exports.graphs.stages import export_stages
-    from training.models.multi_exit import Normalize, build_network
+    from training.models.build import build_network
+    from training.models.multi_exit import Normalize
 
     like = load_bundle(embedded())
     manifest = like.manifest

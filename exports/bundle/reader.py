@@ -27,6 +27,7 @@ from exports.bundle.safe_files import (
 )
 from exports.bundle.safe_npz import Expected, read_arrays
 from exports.bundle.safe_zip import DAMAGE
+from offramp.validation import first_problem
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,4 @@ def _read_verified(path: Path, name: str, expected: str) -> bytes:
 
 
 def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    where = ".".join(str(part)[:100] for part in detail["loc"])
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    return one_line(f"{where}: {reason}" if where else reason)
+    return one_line(str(first_problem(error)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.policy import Floats
 from exports.bundle.reader import stage_input
-from offramp.errors import MissingExtraError
+from offramp.onnx_runtime import load_onnxruntime, session_options
 
 TIMED_ROUNDS = 100
 
@@ -22,13 +22,9 @@ class StageRunner:
 
     def __init__(self, stages: Sequence[bytes], threads: int = 0) -> None:
         """`threads` is onnxruntime's, per stage; 0 takes every core."""
-        try:
-            import onnxruntime as ort
-        except ModuleNotFoundError:
-            raise MissingExtraError("onnxruntime", "cpu") from None
-        options = ort.SessionOptions()
+        ort = load_onnxruntime()
+        options = session_options()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         # A pool per session, each spinning, would fight for the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions = [

@@ -7,16 +7,7 @@ from pathlib import Path
 from exports.bundle.cache import refuse_cached
 from exports.bundle.manifest import POLICY
 from exports.bundle.policy import Policy
-from offramp.files import replacing
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path` in one step: a kill or a full disk leaves what was there.
-
-    Raises WriteError.
-    """
-    with replacing(path) as part:
-        part.write_bytes(content)
+from offramp.files import write_whole
 
 
 def write_policy(bundle: Path, policy: Policy) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from exports.bundle.reader import stage_input, stage_outputs
 from exports.graphs.onnx_tools import serialised
+from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
-from exports.source import StageGraph
 from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 Bundle = Annotated[str, typer.Argument(help="A directory, a packed file, or https://…#sha256=…")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")]
@@ -17,10 +17,8 @@ def exits(bundle: Bundle, output: Output) -> None:
     """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
     from exports.bundle.resolve import resolve_bundle
 
-    try:
+    with needs_extra("train"):
         from exports.pictures.exits import picture_exits
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "matplotlib", "train") from error
     picture_exits(resolve_bundle(bundle), output, say=typer.echo)
 
 
@@ -28,8 +26,6 @@ def calibration(bundle: Bundle, output: Output) -> None:
     """Draw a bundle's reliability diagrams: confidence against accuracy, before and after temperature."""
     from exports.bundle.resolve import resolve_bundle
 
-    try:
+    with needs_extra("train"):
         from exports.pictures.calibration import picture_calibration
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "matplotlib", "train") from error
     picture_calibration(resolve_bundle(bundle), output, say=typer.echo)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats, running_ensemble
 from exports.bundle.reader import Table, load_table, read_manifest
-from training.pictures.errors import PictureError
+from offramp.errors import PictureError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
+from offramp.files import write_whole
 
 if TYPE_CHECKING:
     from exports.tuning.select import Goal, Unit
@@ -61,7 +62,7 @@ def tune(
     """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
     from exports.bundle.cache import refuse_cached
     from exports.bundle.resolve import resolve_bundle
-    from exports.bundle.writing import write_policy, write_whole
+    from exports.bundle.writing import write_policy
     from exports.tuning.report import as_json, show
     from exports.tuning.run import tune as run
     from exports.tuning.timing import exit_milliseconds
@@ -73,11 +74,9 @@ def tune(
     if json_file is not None:
         _check_target(json_file)
     if picture is not None:
-        try:
+        with needs_extra("train"):
             from exports.tuning.picture import picture_tradeoff
             from offramp.figures import check_target
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error.name or "matplotlib", "train") from error
         check_target(picture)
     found = run(bundle, goal, exit_milliseconds(bundle) if goal.unit == "ms" else None, requests)
     show(found)

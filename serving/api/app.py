@@ -96,7 +96,7 @@ def create_app(
 
     def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
         if isinstance(error, RequestValidationError):
-            error = InvalidRequestError(sentence(error.errors()[0], skip=1))
+            error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
     if not settings.otel:
@@ -146,9 +146,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return refuse(
-            service, request.scope, InvalidRequestError(sentence(error.errors()[0], skip=1))
-        )
+        return refuse(service, request.scope, InvalidRequestError(sentence(error, skip=1)))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

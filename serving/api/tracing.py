@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from offramp import __version__
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 from serving.api.access_log import PROBES
 
 if TYPE_CHECKING:
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 def otlp_provider() -> TracerProvider:
     """What sends spans over OTLP, set up by the standard's OTEL_* environment variables."""
-    try:
+    with needs_extra("otel", "OpenTelemetry"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError:
-        raise MissingExtraError("OpenTelemetry", "otel") from None
     resource = Resource.create({"service.name": "offramp", "service.version": __version__})
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -33,10 +31,8 @@ def otlp_provider() -> TracerProvider:
 
 def instrument(app: FastAPI, provider: TracerProvider) -> None:
     """Give every request but probes a span; call it before the app starts."""
-    try:
+    with needs_extra("otel", "OpenTelemetry"):
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-    except ModuleNotFoundError:
-        raise MissingExtraError("OpenTelemetry", "otel") from None
     FastAPIInstrumentor.instrument_app(
         app,
         tracer_provider=provider,

@@ -1,25 +1,22 @@
-"""What pydantic found wrong, in one sentence for a client."""
+"""What pydantic found wrong with a request, in one sentence for its client."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from offramp.validation import HasErrors, first_problem
 
 # Names of parameters come from the client, at any length.
 MAX_NAME_CHARS = 40
 
 
-def sentence(detail: Mapping[str, Any], skip: int = 0) -> str:
-    """`detail`, one of pydantic's errors, as a sentence; the first `skip` parts of its place are not the
-    client's."""
-    place = detail["loc"][skip:]
-    if detail["type"] == "json_invalid":
+def sentence(error: HasErrors, skip: int = 0) -> str:
+    """The first fault of `error`; the first `skip` parts of its path are not the client's."""
+    problem = first_problem(error, skip)
+    if problem.kind == "json_invalid":
         return "The body is not valid JSON."
-    if detail["type"] == "extra_forbidden":
-        return f"There is no parameter {str(place[-1])[:MAX_NAME_CHARS]!r} here."
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    reason = reason[:1].lower() + reason[1:]
-    if not place:
+    if problem.kind == "extra_forbidden":
+        return f"There is no parameter {problem.place[-1][:MAX_NAME_CHARS]!r} here."
+    reason = problem.reason[:1].lower() + problem.reason[1:]
+    if not problem.place:
         return f"The body is not valid: {reason}."
-    name = ".".join(str(part) for part in place)[:MAX_NAME_CHARS]
+    name = ".".join(problem.place)[:MAX_NAME_CHARS]
     return f"The parameter {name} is not valid: {reason}."

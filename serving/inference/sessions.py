@@ -15,7 +15,8 @@ import numpy as np
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
 from exports.bundle.reader import Bundle, map_output, stage_input, stage_outputs
-from offramp.errors import MissingExtraError
+from offramp.onnx_runtime import load_onnxruntime
+from offramp.onnx_runtime import session_options as quiet_options
 from serving.errors import SettingsError
 from serving.inference.runners import KINDS, DeviceRunner, HostRunner, Runner, take_graph
 from serving.settings import Pool, Provider
@@ -43,7 +44,7 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
     broken or is not what the manifest says, SettingsError if the GPU cannot be had,
     MissingExtraError without onnxruntime.
     """
-    ort = _runtime()
+    ort = load_onnxruntime()
     wanted, options = _providers(ort, provider), session_options(ort, threads, pool)
     stages = [
         _open(ort, bundle, stage, options, wanted) for stage in range(1, len(bundle.stages) + 1)
@@ -72,7 +73,7 @@ def open_graph(path: Path, manifest: Manifest, entry: GraphEntry, content: bytes
     Raises BundleError if it is broken or is not what the manifest says, MissingExtraError without
     onnxruntime.
     """
-    ort = _runtime()
+    ort = load_onnxruntime()
     file = path / entry.file
     size = (manifest.input.height, manifest.input.width)
     inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
@@ -105,7 +106,7 @@ def open_stage(
 ) -> tuple[Any, str]:
     """Open a session of stage `stage` alone, from 1, and tell its provider; raises what `open_sessions`
     raises, but runs nothing."""
-    ort = _runtime()
+    ort = load_onnxruntime()
     options = session_options(ort, threads, pool)
     session = _open(ort, bundle, stage, options, _providers(ort, provider))
     return session, _active([session], provider)
@@ -115,14 +116,6 @@ def gpu_present() -> bool:
     """Whether this machine seems to have an NVIDIA GPU."""
     # A container may have been given another one than the first.
     return any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
-
-
-def _runtime() -> Any:
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
-    return ort
 
 
 def _open(ort: Any, bundle: Bundle, stage: int, options: Any, providers: list[str]) -> Any:
@@ -178,9 +171,8 @@ def _loads(library: str) -> bool:
 
 def session_options(ort: Any, threads: int, pool: Pool) -> Any:
     """Options of a session with `threads` threads from `pool`; see `Settings.pool`."""
-    options = ort.SessionOptions()
+    options = quiet_options()
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
     if pool == "shared":
         _open_shared_pool(ort, threads)
         options.use_per_session_threads = False

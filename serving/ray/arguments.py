@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exports.bundle.policy import Policy
 from exports.bundle.resolve import EMBEDDED_NAME
+from offramp.validation import first_problem
 from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
 
@@ -102,6 +103,6 @@ def _read(kind: type[M], given: object, called: str) -> M:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join((called, *(str(part) for part in detail["loc"])))
-        raise SettingsError(f"{where} is not valid: {detail['msg']}.") from error
+        problem = first_problem(error)
+        where = ".".join((called, *problem.place))
+        raise SettingsError(f"{where} is not valid: {problem.reason}.") from error

@@ -20,8 +20,10 @@ from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy
 from exports.verify import verify
 from training.checkpoint import load_checkpoint
-from training.data.dataset import Split, load_dataset
-from training.models.multi_exit import Normalize, build_network
+from training.data.dataset import Split
+from training.data.load import load_dataset
+from training.models.build import build_network
+from training.models.multi_exit import Normalize
 from training.recipes.schema import DataRecipe
 
 

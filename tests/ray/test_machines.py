@@ -19,7 +19,7 @@ from benchmarks.harness.networks import random_bundle
 from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine, Prediction
 from serving.ray.features import MAX_INLINE_BYTES
-from serving.ray.remote import PATIENCE
+from serving.ray.remote import STAGE_TIMEOUT_S
 from tests.ray.conftest import SETTINGS, check, load, wait_for
 from tests.ray.machines import CORES, Machine, cluster, deploy
 from tests.serving.conftest import encode
@@ -122,7 +122,7 @@ def test_stages_go_on_when_a_machine_is_gone(
     assert set(statuses) <= {200, 503}
     assert statuses[200] > 100
     # Nobody waits for ever, and at most the calls that were under way are refused.
-    assert longest < PATIENCE + SLACK
+    assert longest < STAGE_TIMEOUT_S + SLACK
     assert statuses[503] <= 16
     assert head.replicas() == ["offramp", *stages]
     assert httpx.post(f"{head.url}/v1/classify", content=files[0], headers=PNG).status_code == 200
@@ -135,7 +135,7 @@ async def asked_while(
     well after the last one has been answered that it may have cost."""
     statuses: Counter[int] = Counter()
     longest = 0.0
-    end = time.monotonic() + PATIENCE + 2 * SLACK
+    end = time.monotonic() + STAGE_TIMEOUT_S + 2 * SLACK
 
     async def client(http: httpx.AsyncClient) -> None:
         nonlocal longest

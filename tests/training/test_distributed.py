@@ -21,10 +21,10 @@ from tests.training.test_robustness import kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
 from training.data.batches import DeviceDataset
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.distributed import DistContext, SharedBatchNorm, share_batch_norm
 from training.errors import RecipeError
-from training.models.multi_exit import build_network
+from training.models.build import build_network
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
 from training.session import run_recipe

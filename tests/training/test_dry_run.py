@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from offramp.cli import app
 from training.dry_run import dry_run
 from training.errors import DivergedError, RecipeError
+from training.recipes.cells import all_recipes
 from training.recipes.files import load_recipe, shipped_recipes
 from training.recipes.schema import DataRecipe
-from training.table.compose import all_recipes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from exports.bundle.reader import load_bundle
 from exports.pipeline import export_bundle
 from serving.inference.engine import Engine
 from training.checkpoint import load_checkpoint
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
 from training.recipes.schema import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe

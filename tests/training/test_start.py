@@ -12,7 +12,7 @@ from exports.bundle.reader import load_bundle
 from exports.pipeline import export_bundle
 from serving.inference.engine import Engine
 from training.checkpoint import load_checkpoint
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.errors import RecipeError
 from training.models.pretrained import pixel_statistics
 from training.models.torchvision_backbones import SPECS

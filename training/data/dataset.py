@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.recipes.schema import DataRecipe
 
 
 @dataclass(frozen=True)
@@ -102,27 +100,3 @@ def _shares(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     rest = count - shares.sum()
     shares[np.argsort(shares - exact, kind="stable")[:rest]] += 1
     return shares
-
-
-def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Dataset:
-    """Load the data set that `recipe` names from below `root`.
-
-    Raises DataError if its files are missing and cannot or, without `download`, may not be fetched,
-    or if they are damaged.
-    """
-    from training.data.cifar import load_cifar100
-    from training.data.digits import load_digits
-    from training.data.folder import load_folder
-    from training.data.tiny_imagenet import load_tiny_imagenet
-
-    match recipe.name:
-        case "cifar100":
-            return load_cifar100(root, download)
-        case "tiny-imagenet":
-            return load_tiny_imagenet(root, download)
-        case "digits":
-            return load_digits()
-        case "folder":
-            assert recipe.path is not None
-            assert recipe.side is not None
-            return load_folder(root / recipe.path, recipe.side)

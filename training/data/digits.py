@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 from training.data.dataset import Dataset, Split, hold_out
 
 TEST_SIZE = 400
@@ -16,10 +16,8 @@ def load_digits() -> Dataset:
 
     Doubling leaves a map of 2x2 after a network's three halvings. The split is fixed.
     """
-    try:
+    with needs_extra("train", "scikit-learn"):
         from sklearn.datasets import load_digits as load
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "train") from None
     raw = load()
     grey = np.round(raw.images * (255.0 / 16.0)).astype(np.uint8)
     scale = SIDE // grey.shape[1]

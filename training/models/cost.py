@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from training.models.multi_exit import build_network
+from training.models.build import build_network
 from training.recipes.schema import NetworkRecipe
 
 

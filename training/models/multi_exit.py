@@ -9,9 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from training.models.backbones import NoFinalReLU, build_backbone
+from training.models.backbone import NoFinalReLU
 from training.models.gradient import scale_gradient
-from training.models.heads import build_heads
 
 
 @dataclass(frozen=True)
@@ -133,24 +132,6 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
-
-
-def build_network(
-    name: str, width: int | None, classes: int, exits: Sequence[int], heads: str = "sepconv"
-) -> MultiExit:
-    """Backbone `name` of first-stage `width` (None for torchvision's), with a head of design `heads`
-    after each of the 1-based stages `exits`, which increase and end with the backbone's last stage.
-    """
-    backbone = build_backbone(name, width)
-    built = build_heads(heads, backbone, classes)
-    network = MultiExit(backbone.stages, [built[k - 1] for k in exits], exits)
-    network.apply(_init)
-    return network
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _run(stage: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

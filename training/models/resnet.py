@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from training.models.backbones import Backbone
+from training.models.backbone import Backbone
 
 
 class BasicBlock(nn.Module):

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from training.models.backbones import Backbone, NoFinalReLU
-from training.models.heads import Depthwise
+from training.models.backbone import Backbone, NoFinalReLU
+from training.models.layers import Depthwise
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from training.models.backbones import Backbone
+from training.models.backbone import Backbone
 
 # Convolutions in each of the five blocks.
 DEPTHS = {"vgg8": 1, "vgg13": 2}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.models.backbones import Backbone
+from training.models.backbone import Backbone
 
 # Blocks in each of the three groups.
 DEPTHS = {"wrn-16-2": 2, "wrn-40-2": 6}

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from offramp.errors import ImageError
+from offramp.errors import ImageError, PictureError
 from offramp.figures import INK, check_target, save_png
 from offramp.images import ImageSpec, Pixels, decode
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import MultiExit, Normalize
-from training.pictures.errors import PictureError
 from training.pictures.gradcam import class_activation
 
 MAX_PIXELS = 50_000_000  # of a file; the server's default

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 
 def cam(
@@ -20,8 +20,6 @@ def cam(
     ] = None,
 ) -> None:
     """Draw what each exit looks at in image files: class-activation maps (Grad-CAM)."""
-    try:
+    with needs_extra("train"):
         from training.pictures.cam import picture_cam
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
     picture_cam(run, images, output, class_name, say=typer.echo)

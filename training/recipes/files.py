@@ -6,14 +6,13 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from offramp.files import replacing
 from training.errors import RecipeError
-from training.recipes.schema import Recipe
+from training.recipes.cells import find_recipe
+from training.recipes.schema import Recipe, validate_recipe
 
 
 def load_recipe(source: str) -> Recipe:
@@ -22,8 +21,6 @@ def load_recipe(source: str) -> Recipe:
 
     Raises RecipeError, in one sentence, if there is none or it is not valid.
     """
-    from training.table.compose import find_recipe
-
     path = Path(source)
     if path.suffix == ".toml":
         try:
@@ -46,19 +43,6 @@ def load_recipe(source: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe {source} is not valid TOML: {error}.") from error
     return validate_recipe(source, content)
-
-
-def validate_recipe(source: str, content: dict[str, Any]) -> Recipe:
-    """The recipe of that content; `source` is what errors call it.
-
-    Raises RecipeError, in one sentence, if it is not valid.
-    """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeError(f"the recipe {source} is not valid: {where}: {first['msg']}.") from error
 
 
 def shipped_recipes() -> list[str]:

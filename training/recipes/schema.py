@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from offramp.validation import first_problem
+from training.errors import RecipeError
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -258,3 +261,14 @@ class Recipe(_Table):
                 f"start.weights are for torchvision's networks, not {self.network.name}"
             )
         return self
+
+
+def validate_recipe(source: str, content: dict[str, Any]) -> Recipe:
+    """The recipe of that content; `source` is what errors call it.
+
+    Raises RecipeError, in one sentence, if it is not valid.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"the recipe {source} is not valid: {first_problem(error)}.") from error

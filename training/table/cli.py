@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.errors import MissingExtraError
+from offramp.extras import needs_extra
 
 
 def table(
@@ -51,11 +51,9 @@ def table(
 
     Leaves with 1 if a run failed; the others are made all the same.
     """
-    try:
+    with needs_extra("train"):
         from training.table.session import Session
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
-    from training.table.compose import Variant
+    from training.recipes.cells import Variant
     from training.table.rows import parse_seeds
 
     session = Session.open(name, rows, Variant(epochs, width), runs, out)

@@ -12,8 +12,8 @@ from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
 from training.data.shapes import SHAPES
 from training.models.cost import network_cost
-from training.table.compose import Cell, Variant, cell_recipe, find_recipe
-from training.table.definition import Table
+from training.recipes.cells import Cell, Variant, cell_recipe, find_recipe
+from training.recipes.table_definition import Table
 from training.table.results import Results, RunResult
 
 

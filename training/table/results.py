@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.checkpoint import CONFIG, CheckpointConfig, ExitAccuracies, resume_state
 from training.errors import CheckpointError
+from training.recipes.cells import find_recipe
 from training.recipes.schema import Recipe
-from training.table.compose import find_recipe
 
 
 class RunResult(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from training.errors import RecipeError
-from training.table.compose import Cell
-from training.table.definition import Table
+from training.recipes.cells import Cell
+from training.recipes.table_definition import Table
 
 
 def choose(table: Table, patterns: str) -> list[Cell]:

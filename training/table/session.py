@@ -9,9 +9,9 @@ from typing import Self
 
 from rich.console import Console
 
+from training.recipes.cells import Cell, Variant, cell_recipe
+from training.recipes.table_definition import Table, load_table
 from training.table import measure, render
-from training.table.compose import Cell, Variant, cell_recipe
-from training.table.definition import Table, load_table
 from training.table.picture import draw
 from training.table.results import Results, read_results
 from training.table.rows import choose

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from training.errors import BusyError, CheckpointError, DivergedError, RecipeError
+from training.recipes.cells import Cell, Variant, cell_recipe, needs, with_what_it_needs
 from training.recipes.schema import Recipe
+from training.recipes.table_definition import Table
 from training.session import run_recipe
-from training.table.compose import Cell, Variant, cell_recipe, needs, with_what_it_needs
-from training.table.definition import Table
 from training.table.results import Results, RunResult, read_run
 
 

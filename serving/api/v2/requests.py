@@ -89,7 +89,7 @@ def validated(model: type[Body], content: dict[str, Any]) -> Body:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InvalidRequestError(sentence(error.errors(include_url=False)[0])) from error
+        raise InvalidRequestError(sentence(error)) from error
 
 
 def _length(text: str, most: int) -> int:

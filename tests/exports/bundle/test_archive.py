@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports import archive
+from exports.bundle import archive
 from exports.bundle.archive import pack_bundle, unpack_bundle
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle, sha256

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from exports.bundle.directory import whole_or_absent
 from exports.bundle.errors import ExportError
 from exports.bundle.reader import load_bundle
+from offramp.files import new_directory
 
 
 def exporting(source: Path, target: Path, *options: str, seed: str = "0") -> subprocess.Popen[str]:
@@ -66,11 +66,11 @@ def test_two_exports_of_one_checkpoint_differ_in_their_time_alone(
 
 
 def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
-    with whole_or_absent(tmp_path / "b") as first:
+    with new_directory(tmp_path / "b") as first:
         (first / "mine").write_text("1")
         with (
             pytest.raises(ExportError, match="another process is writing"),
-            whole_or_absent(tmp_path / "b"),
+            new_directory(tmp_path / "b"),
         ):
             pass
     assert (tmp_path / "b" / "mine").read_text() == "1"
@@ -79,7 +79,7 @@ def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
 
 def test_a_target_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
     def write() -> None:
-        with whole_or_absent(tmp_path / "b") as part:
+        with new_directory(tmp_path / "b") as part:
             (part / "mine").write_text("1")
             (tmp_path / "b").mkdir()
 

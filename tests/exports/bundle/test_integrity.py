@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exports import files
+from exports.bundle import safe_files as files
 from exports.bundle.errors import BundleError
 from exports.bundle.inspection import inspect_bundle
 from exports.bundle.manifest import MAX_TABLE_BYTES

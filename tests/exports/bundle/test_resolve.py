@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from exports import cache, download
-from exports import resolve_bundle as locate_module
+from exports.bundle import cache, download, resolve
 from exports.bundle.archive import pack_bundle
 from exports.bundle.cache import refuse_cached
 from exports.bundle.errors import BundleError
@@ -218,7 +217,7 @@ def test_a_transfer_that_breaks_off_is_said(
 def test_what_is_too_large_is_not_fetched(
     site: Site, packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locate_module, "MAX_PACKED_BYTES", 1000)
+    monkeypatch.setattr(resolve, "MAX_PACKED_BYTES", 1000)
     with pytest.raises(BundleError, match="at most 1000 are allowed"):
         resolve_bundle(f"{site.url}/tiny.zip#sha256={packed.digest}")
     with pytest.raises(BundleError, match="larger than a packed bundle may be"):
@@ -267,9 +266,9 @@ def test_a_killed_process_leaves_no_entry_and_blocks_nobody(
 ) -> None:
     """SIGKILL between the last file and the rename; the next one clears up and succeeds."""
     program = (
-        "import os, signal, sys; from exports import cache, locate\n"
+        "import os, signal, sys; from exports.bundle import cache, resolve\n"
         "cache.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "locate.locate(sys.argv[1])"
+        "resolve.resolve_bundle(sys.argv[1])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(packed.path)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -279,7 +278,10 @@ def test_a_killed_process_leaves_no_entry_and_blocks_nobody(
 
 
 def test_two_processes_at_once_agree(packed: Packed, private_cache: Path) -> None:
-    program = "import sys; from exports.bundle.resolve import locate; print(locate(sys.argv[1]))"
+    program = (
+        "import sys; from exports.bundle.resolve import resolve_bundle; "
+        "print(resolve_bundle(sys.argv[1]))"
+    )
     command = [sys.executable, "-c", program, str(packed.path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     outputs = [process.communicate(timeout=30)[0].strip() for process in both]

@@ -26,7 +26,7 @@ from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import EXITS, SIZE, stage_bytes, write_tiny_bundle
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"

@@ -17,7 +17,7 @@ from exports.precision.boundaries import connected, feature_type
 from exports.precision.quantize import Prepared, Scheme, prepare_all, quantize
 from serving.inference.engine import Engine
 from tests.commands import call
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 Images = NDArray[np.uint8]

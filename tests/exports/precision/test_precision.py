@@ -26,7 +26,8 @@ from exports.precision.sensitivity import Loss, Trial, keep_sensitive
 from serving.inference.engine import Engine
 from tests.commands import BatchResult, call
 from tests.serving.tiny_bundle import write_tiny_bundle
-from training.data.dataset import Split, load_dataset
+from training.data.dataset import Split
+from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 FP32 = Path(__file__).parents[3] / "benchmarks" / "bundles" / "cifar100-oto-fp32"

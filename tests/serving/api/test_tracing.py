@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from offramp.errors import MissingExtraError
-from serving import tracing
+from serving.api import tracing
 from serving.api.app import create_app
 from serving.settings import Settings
 from tests.serving.api.test_app import CLASSIFY, as_json, as_raw

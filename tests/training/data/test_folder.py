@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset
+from training.data.load import load_dataset
 from training.errors import DataError
 from training.recipes.schema import DataRecipe
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from training.data.cifar import FILE_MD5, FOLDER
-from training.data.dataset import channel_statistics, hold_out, load_dataset
+from training.data.dataset import channel_statistics, hold_out
+from training.data.load import load_dataset
 from training.errors import DataError
 from training.recipes.schema import DataRecipe
 

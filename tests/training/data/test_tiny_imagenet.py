@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from training.data import tiny_imagenet
-from training.data.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset
+from training.data.load import load_dataset
 from training.data.tiny_imagenet import DECODED, FOLDER
 from training.errors import DataError
 from training.recipes.schema import DataRecipe

@@ -12,7 +12,8 @@ import torch
 
 from tests.training.distillers.cases import batch, distiller, shown, term
 from training.distillers import DISTILLERS
-from training.models.multi_exit import Normalize, Outputs, build_network
+from training.models.build import build_network
+from training.models.multi_exit import Normalize, Outputs
 from training.recipes.schema import Recipe
 from training.session import run_recipe
 from training.step import Step

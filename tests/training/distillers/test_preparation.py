@@ -13,7 +13,8 @@ from training import report
 from training.assemble import build_step, load_teacher
 from training.checkpoint import load_checkpoint
 from training.data.batches import DeviceDataset
-from training.data.dataset import hold_out, load_dataset
+from training.data.dataset import hold_out
+from training.data.load import load_dataset
 from training.errors import RecipeError
 from training.loop import Run, train
 from training.recipes.schema import Recipe

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from training.distillers import DISTILLERS
 from training.distillers.base import Distiller
-from training.models.multi_exit import MultiExit, Outputs, build_network
+from training.models.build import build_network
+from training.models.multi_exit import MultiExit, Outputs
 from training.objectives.criterion import Batch, Setting
 from training.recipes.schema import DistillerObjective
 

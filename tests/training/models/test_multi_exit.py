@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 import torch
 
+from training.models.build import build_network
 from training.models.cost import count_parameters
-from training.models.multi_exit import MultiExit, build_network
+from training.models.multi_exit import MultiExit
 from training.recipes.schema import CifarNetwork, stages_of
 
 

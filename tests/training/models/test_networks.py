@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.models.backbones import Backbone, build_backbone
+from training.models.backbone import Backbone
+from training.models.build import build_backbone, build_network
 from training.models.cost import count_macs, count_parameters
 from training.models.heads import DESIGNS, build_heads
-from training.models.multi_exit import Normalize, build_network
+from training.models.multi_exit import Normalize
 
 CLASSES = 100
 

@@ -14,9 +14,10 @@ from exports.bundle.runner import StageRunner
 from exports.graphs.stages import export_stages
 from exports.verify import verify
 from training.errors import RecipeError
+from training.models.build import build_network
 from training.models.cost import count_macs, count_parameters
-from training.models.heads import Depthwise
-from training.models.multi_exit import Normalize, build_network
+from training.models.layers import Depthwise
+from training.models.multi_exit import Normalize
 from training.models.pretrained import load_pretrained
 from training.models.torchvision_backbones import SPECS, load_state, torchvision_backbone
 

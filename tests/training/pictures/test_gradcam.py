@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.models.multi_exit import MultiExit, build_network
+from training.models.build import build_network
+from training.models.multi_exit import MultiExit
 from training.pictures.gradcam import class_activation
 from training.recipes.schema import HeadDesign
 

@@ -15,14 +15,14 @@ from offramp.cli import app, main
 from offramp.errors import WriteError
 from training.assemble import load_teacher
 from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoint
-from training.data.dataset import load_dataset
+from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.files import locked
+from training.recipes.cells import Variant
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
 from training.report import Report
 from training.table import train as trainer
-from training.table.compose import Variant
 from training.table.measure import Filled, PolicyStats, Spread
 from training.table.render import into_document, markdown, markers
 from training.table.session import Session

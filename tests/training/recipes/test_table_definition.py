@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.errors import RecipeError
-from training.table.definition import Table, load_table, table_names
+from training.recipes.table_definition import Table, load_table, table_names
 
 
 def published(table: Table, cell: str) -> float | None:

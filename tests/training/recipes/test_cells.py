@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.errors import RecipeError
-from training.recipes.files import load_recipe
-from training.table.compose import (
+from training.recipes.cells import (
     Cell,
     Variant,
     all_recipes,
@@ -15,7 +14,8 @@ from training.table.compose import (
     needs,
     with_what_it_needs,
 )
-from training.table.definition import load_table
+from training.recipes.files import load_recipe
+from training.recipes.table_definition import load_table
 from training.table.rows import choose, parse_seeds
 
 

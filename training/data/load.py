@@ -1,0 +1,31 @@
+"""Data sets by the name a recipe gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.data.cifar import load_cifar100
+from training.data.dataset import Dataset
+from training.data.digits import load_digits
+from training.data.folder import load_folder
+from training.data.tiny_imagenet import load_tiny_imagenet
+from training.recipes.schema import DataRecipe
+
+
+def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Dataset:
+    """Load the data set that `recipe` names from below `root`.
+
+    Raises DataError if its files are missing and cannot or, without `download`, may not be fetched,
+    or if they are damaged.
+    """
+    match recipe.name:
+        case "cifar100":
+            return load_cifar100(root, download)
+        case "tiny-imagenet":
+            return load_tiny_imagenet(root, download)
+        case "digits":
+            return load_digits()
+        case "folder":
+            assert recipe.path is not None
+            assert recipe.side is not None
+            return load_folder(root / recipe.path, recipe.side)

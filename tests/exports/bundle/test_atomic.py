@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exports.bundle.errors import ExportError
 from exports.bundle.reader import load_bundle
+from offramp.errors import WriteError
 from offramp.files import new_directory
 
 
@@ -69,7 +69,7 @@ def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
     with new_directory(tmp_path / "b") as first:
         (first / "mine").write_text("1")
         with (
-            pytest.raises(ExportError, match="another process is writing"),
+            pytest.raises(WriteError, match="another process is writing"),
             new_directory(tmp_path / "b"),
         ):
             pass
@@ -83,7 +83,7 @@ def test_a_target_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
             (part / "mine").write_text("1")
             (tmp_path / "b").mkdir()
 
-    with pytest.raises(ExportError, match="come to exist meanwhile"):
+    with pytest.raises(WriteError, match="created by another process"):
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert list((tmp_path / "b").iterdir()) == []

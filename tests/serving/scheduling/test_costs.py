@@ -82,7 +82,7 @@ def test_a_forecast_starts_with_the_shares_of_the_manifest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "stages"),
+    ("overrides", "stages"),
     [
         ({"threshold": 0}, 1),
         ({"threshold": 1.5}, 3),
@@ -92,9 +92,9 @@ def test_a_forecast_starts_with_the_shares_of_the_manifest() -> None:
     ],
 )
 def test_what_a_policy_settles_needs_no_statistics(
-    resolved: dict[str, object], stages: int
+    overrides: dict[str, object], stages: int
 ) -> None:
-    policy = Policy(thresholds=(0.6, 0.5), max_exit=EXITS).override(**resolved)
+    policy = Policy(thresholds=(0.6, 0.5), max_exit=EXITS).override(**overrides)
     assert Forecast(policy, EVEN, (0.5, 0.25, 0.25)).remaining(1) == pytest.approx(0.001 * stages)
 
 

@@ -11,7 +11,7 @@ from exports.bundle.policy import Policy
 from serving.errors import InvalidRequestError
 from serving.inference.engine import Prediction, Reason
 from serving.models.registry import LoadedModel
-from serving.scheduling.dispatcher import BatchResult, ExitReached
+from serving.scheduling.options import BatchResult, ExitReached
 
 DEFAULT_TOP_K = 5
 DIGITS = 6
@@ -225,7 +225,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
             ExitAnswer(k, entry.test.single, entry.test.running, entry.macs, entry.params)
             for k, entry in enumerate(manifest.exits, 1)
         ],
-        maps=model.maps is not None,
+        maps=model.cam is not None,
         policy=model.policy,
         policy_revision=model.revision,
     )

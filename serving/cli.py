@@ -115,7 +115,7 @@ def serve(
     if on_ray:
         _serve_on_ray(settings, form)
         return
-    from serving.http.server import run_server
+    from serving.run import run_server
 
     run_server(settings)
 

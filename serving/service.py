@@ -8,7 +8,6 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from offramp.errors import OfframpError
-from serving.api.auth import AdminKey
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
 from serving.models.manager import ModelManager
@@ -25,9 +24,8 @@ class Service:
     """Settings, models, workers and metrics of one app, and the phase of its life."""
 
     def __init__(self, settings: Settings, *, dispatcher: type[Dispatcher] = Dispatcher) -> None:
-        """Raises SettingsError if the key or the repository is not what `settings` says."""
+        """Raises SettingsError if the repository is not a directory."""
         self.settings = settings
-        self.admin_key = AdminKey(settings)
         self.metrics = Metrics()
         self.models = ModelRegistry()
         self.phase: Phase = "starting"

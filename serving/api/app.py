@@ -20,6 +20,7 @@ from starlette.types import Scope
 from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
+from serving.api.auth import AdminKey
 from serving.api.fast_path import FastPathMiddleware
 from serving.api.load_shedding import LoadShedder
 from serving.api.middleware import BodyLimit, Finished, RequestContext
@@ -27,6 +28,7 @@ from serving.api.routes import cam as maps
 from serving.api.routes import classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
+from serving.connection import ServerHooks
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -51,17 +53,18 @@ def create_app(
     tracer: TracerProvider | None = None,
     service: Service | None = None,
 ) -> FastAPI:
-    """The app; its lifespan loads and warms the models of `settings` and ends its workers.
+    """The app; its lifespan loads and warms the models of `settings`, and closes the service.
 
-    `app.state.service` is its state; `app.state.load_shedder` refuses requests before the app is called.
-    The access log, if `settings` ask for one, goes to `access`, by default stdout; spans go to `tracer`, by
-    default over OTLP. Starting raises BundleError and its like.
+    `app.state` has `service`, `admin_key`, and the `server_hooks` for Offramp's own HTTP server. With
+    `access_log` set, lines go to `access`, by default stdout; with `otel` set, spans go to `tracer`, by
+    default over OTLP. Raises SettingsError; starting raises BundleError and the like.
     """
+    admin_key = AdminKey(settings)
     service = service or Service(settings)
     finished: list[Finished] = []
-    journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
-    if journal is not None:
-        finished.append(journal.finished)
+    access_log = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
+    if access_log is not None:
+        finished.append(access_log.finished)
     if settings.otel:
         tracer = tracer or otlp_provider()
         finished.append(annotator())
@@ -75,8 +78,8 @@ def create_app(
         finally:
             service.drain()
             await asyncio.to_thread(service.close)
-            if journal is not None:
-                await asyncio.to_thread(journal.close)
+            if access_log is not None:
+                await asyncio.to_thread(access_log.close)
             if settings.otel and tracer is not None:
                 await asyncio.to_thread(tracer.shutdown)
 
@@ -86,29 +89,37 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        # Ours is in `serving.api.tracing`; older versions, which have none of their own, ignore this.
+        # Tracing is in `serving.api.tracing`. Versions of FastAPI without telemetry ignore this.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
+    app.state.admin_key = admin_key
     for module in (classify, stream, maps, models, policy, page, probes, v2):
         app.include_router(module.router)
     _handle_errors(app)
+
+    def draining() -> bool:
+        return service.phase == "draining"
 
     def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
         if isinstance(error, RequestValidationError):
             error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
-    if not settings.otel:
-        # Who traces wants a span of everything.
-        app.state.load_shedder = LoadShedder(service, HOT, refuse_scope, finished)
+    app.state.server_hooks = ServerHooks(
+        settings,
+        rejected=service.metrics.rejected,
+        draining=draining,
+        # With tracing, a request that is refused has a span as well, so it goes through the app.
+        shed=None if settings.otel else LoadShedder(service, HOT, refuse_scope, finished).refusal,
+    )
     # The first one is the innermost.
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(
         RequestContext,
         refuse=refuse_scope,
-        closing=lambda: service.phase == "draining",
+        closing=draining,
         finished=finished,
     )
     if settings.otel and tracer is not None:

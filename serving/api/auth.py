@@ -100,7 +100,7 @@ def require_key(
     header: Annotated[str | None, Depends(API_KEY)],
 ) -> None:
     """Let only those who may change the server through; raises UnauthorizedError."""
-    key: AdminKey = request.app.state.service.admin_key
+    key: AdminKey = request.app.state.admin_key
     key.check(request, bearer.credentials if bearer is not None else header)
 
 

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from serving.api.access_log import note_answer
 from serving.api.disconnect import CancelOnDisconnect
+from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, resolve
 from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
-from serving.http.banner import sample
 from serving.service import of_request
 
 PATH = "/v1/classify"
@@ -49,7 +49,7 @@ REQUEST_BODY: dict[str, Any] = {
                     }
                 },
             },
-            "example": {"images": [sample(8, 8)]},
+            "example": {"images": [sample_image(8, 8)]},
         },
     },
 }

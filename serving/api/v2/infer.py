@@ -13,6 +13,7 @@ from starlette.responses import Response
 from exports.bundle.errors import PolicyError
 from serving.api.access_log import note_answer
 from serving.api.disconnect import CancelOnDisconnect
+from serving.api.examples import sample_image
 from serving.api.fast_path import CANCELLED
 from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
 from serving.api.schemas import timing
@@ -22,7 +23,6 @@ from serving.api.v2.requests import HEADER, read_inference
 from serving.api.v2.responses import write_response
 from serving.api.v2.schemas import InferenceRequest, inline_schema
 from serving.errors import InvalidRequestError
-from serving.http.banner import sample
 from serving.models.registry import LoadedModel
 from serving.scheduling.dispatcher import Priority
 from serving.service import Service, ServiceOf
@@ -88,7 +88,7 @@ DOCUMENTED: dict[str, Any] = {
                             "name": INPUT,
                             "shape": [1],
                             "datatype": "BYTES",
-                            "data": [sample(8, 8)],
+                            "data": [sample_image(8, 8)],
                         }
                     ]
                 },

@@ -54,7 +54,7 @@ async def held(port: int, service: Service, file: bytes) -> AsyncIterator[None]:
     stage.open.clear()
     other = await Connection.open("127.0.0.1", port)
     task = asyncio.create_task(other.post(CLASSIFY, file))
-    await until(lambda: service.work.pending > 0)
+    await until(lambda: service.dispatcher.pending > 0)
     try:
         yield
     finally:

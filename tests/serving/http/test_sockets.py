@@ -225,11 +225,11 @@ def test_what_a_client_that_left_asked_for_is_dropped(
     async def scenario() -> None:
         connections = [await Connection.open("127.0.0.1", port) for _ in range(5)]
         tasks = [asyncio.create_task(c.post(path, pngs[0])) for c in connections]
-        await until(lambda: service.work.pending == 5)
+        await until(lambda: service.dispatcher.pending == 5)
         for task, connection in zip(tasks, connections, strict=True):
             task.cancel()
             connection.close()
-        await until(lambda: service.work.pending == 0)
+        await until(lambda: service.dispatcher.pending == 0)
         stage.open.set()
         await asyncio.sleep(0.05)
 
@@ -252,7 +252,7 @@ def test_a_client_that_leaves_in_mid_stream_ends_it(
         events = await Events.of(port, pngs[0], query="threshold=2")
         await events.next()
         events.writer.transport.abort()
-        await until(lambda: service.work.pending == 0)
+        await until(lambda: service.dispatcher.pending == 0)
         stage.open.set()
 
     asyncio.run(scenario())
@@ -272,7 +272,7 @@ def test_a_stream_left_after_its_answer_is_counted_once(
         events = await Events.of(port, pngs[0], query="threshold=0&run_all_exits=true")
         assert [(await events.next())[0] for _ in range(2)] == ["exit", "answer"]
         events.writer.transport.abort()
-        await until(lambda: service.work.pending == 0)
+        await until(lambda: service.dispatcher.pending == 0)
         stage.open.set()
 
     asyncio.run(scenario())
@@ -304,7 +304,7 @@ def test_a_stream_whose_client_leaves_before_its_head_is_dropped(
 
     async def scenario() -> None:
         await app(scope, receive, send)  # type: ignore[arg-type]
-        await until(lambda: service.work.pending == 0)
+        await until(lambda: service.dispatcher.pending == 0)
         stage.open.set()
 
     asyncio.run(scenario())
@@ -348,7 +348,7 @@ def test_what_is_no_request_gets_no_answer_in_place_of_one_before(
     async def scenario() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("/v1/classify", pngs[0], "image/png"))
-        await until(lambda: service.work.pending == 1)
+        await until(lambda: service.dispatcher.pending == 1)
         writer.write(second)
         assert await asyncio.wait_for(reader.read(), 5) == b""
         stage.open.set()
@@ -447,7 +447,7 @@ def test_overload_is_refused_within_milliseconds(bundle_path: Any, pngs: list[by
         async def scenario() -> None:
             connections = [await Connection.open("127.0.0.1", port) for _ in range(100)]
             tasks = [asyncio.create_task(c.post("/v1/classify", pngs[0])) for c in connections]
-            await until(lambda: service.work.pending > 0)
+            await until(lambda: service.dispatcher.pending > 0)
             last = await Connection.open("127.0.0.1", port)
             times = []
             for _ in range(20):
@@ -495,7 +495,7 @@ def test_readiness_waits_for_warm_and_measured_models(settings: Settings) -> Non
         return look
 
     service = Service(settings)
-    service.work.open = opened(service, service.work.open)  # type: ignore[method-assign]
+    service.dispatcher.open = opened(service, service.dispatcher.open)  # type: ignore[method-assign]
     service.load()
     assert phases == ["starting"]
     assert service.phase == "ready"

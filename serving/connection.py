@@ -1,0 +1,52 @@
+"""What the application and the HTTP server below it exchange. Neither imports the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from serving.settings import Settings
+
+# Where the server puts a request's `DisconnectSignal`: scope["extensions"][EXTENSION][DISCONNECT].
+EXTENSION = "offramp"
+DISCONNECT = "disconnect"
+
+
+@dataclass(frozen=True)
+class ServerHooks:
+    """What the server needs of the application, which puts it on `app.state.server_hooks`.
+
+    `rejected` counts a refused request or connection by its error code. `draining` is whether every answer
+    should close its connection. `shed` returns the answer to a request that is refused for load by its head
+    alone, and None for any other request.
+    """
+
+    settings: Settings
+    rejected: Callable[[str], None]
+    draining: Callable[[], bool]
+    shed: Callable[[Scope], Response | None] | None = None
+
+
+class DisconnectSignal:
+    """Reports to one listener that the client of a request has disconnected."""
+
+    def __init__(self, resume_reading: Callable[[], None]) -> None:
+        """A connection that has paused reading notices no disconnect until `resume_reading` is called."""
+        self._resume_reading = resume_reading
+        self._listener: Callable[[], None] | None = None
+        self.disconnected = False
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call `listener` if the client disconnects from now on; None removes it."""
+        self._listener = listener
+        if listener is not None:
+            self._resume_reading()
+
+    def notify(self) -> None:
+        """The client has disconnected."""
+        self.disconnected = True
+        if self._listener is not None:
+            self._listener()

@@ -7,14 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, Literal, cast
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, ServerHooks
 from serving.errors import (
@@ -25,6 +20,7 @@ from serving.errors import (
     TooManyConnectionsError,
 )
 from serving.http.coalescing import CoalescingTransport
+from serving.http.responses import asks_to_close, error_response, response_bytes
 from serving.http.upgrade import Parser
 
 # Of the request line and headers. Also of chunk sizes and trailers, besides CHUNK_OVERHEAD_BYTES for each
@@ -248,7 +244,9 @@ class Protocol(HttpToolsProtocol):
 
     def _answer_without_task(self, cycle: RequestResponseCycle, response: Response) -> None:
         """Send `response` as the request's cycle would."""
-        cycle.keep_alive &= not self._hooks.draining()
+        # Before 0.53, uvicorn's `keep_alive` does not depend on what the client asked for.
+        if self._hooks.draining() or asks_to_close(cycle.scope["headers"]):
+            cycle.keep_alive = False
         headers = [*cycle.default_headers, *response.raw_headers]
         if not cycle.keep_alive:
             headers.append((b"connection", b"close"))
@@ -277,22 +275,3 @@ async def sweep(connections: Iterable[Any], every: float) -> None:
         now = time.monotonic()
         for connection in list(connections):
             connection.check(now)
-
-
-def error_response(error: ServingError) -> bytes:
-    """The whole response to a request that is refused before the application sees it."""
-    body = orjson.dumps({"error": str(error), "code": error.code})
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **error.headers,
-    }
-    pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-    return response_bytes(error.status, pairs, body)
-
-
-def response_bytes(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """A response as it is sent."""
-    lines = [name + b": " + value + b"\r\n" for name, value in headers]
-    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])

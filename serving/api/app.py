@@ -21,7 +21,7 @@ from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
 from serving.api.auth import AdminKey
-from serving.api.fast_path import FastPathMiddleware
+from serving.api.fast_path import FastPathMiddleware, check_fast_routes
 from serving.api.load_shedding import LoadShedder
 from serving.api.middleware import BodyLimit, Finished, RequestContext
 from serving.api.routes import cam as maps
@@ -42,7 +42,7 @@ from serving.watcher import watching
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-# The routes whose every microsecond counts, and whose outcomes are counted.
+# The routes on the fast path, whose outcomes are counted by model.
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
@@ -96,6 +96,7 @@ def create_app(
     app.state.admin_key = admin_key
     for module in (classify, stream, maps, models, policy, page, probes, v2):
         app.include_router(module.router)
+    check_fast_routes(app, HOT)
     _handle_errors(app)
 
     def draining() -> bool:

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.api.fast_path import Endpoint, query_kind, read_query
+from serving.api.fast_path import Endpoint, query_model, read_query
 from serving.api.middleware import REQUEST_ID, Finished, request_id
 from serving.api.query import ClassifyQuery, admit
 from serving.errors import OverCapacityError, ServingError
@@ -34,14 +34,14 @@ class LoadShedder:
     ) -> None:
         """`routes`, `refuse` and `finished` are those of `FastPathMiddleware` and `RequestContext`."""
         self._service = service
-        self._kinds = {path: query_kind(endpoint) for path, endpoint in routes.items()}
+        self._models = {path: query_model(endpoint) for path, endpoint in routes.items()}
         self._refuse = refuse
         self._finished = finished
 
     def refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that there is no room for; None for any other, of which the app makes
         what it makes of it."""
-        kind = self._kinds.get(scope["path"])
+        kind = self._models.get(scope["path"])
         if kind is None or scope["method"] != "POST":
             return None
         began = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -14,20 +14,32 @@ from serving.settings import Settings
 EXTENSION = "offramp"
 DISCONNECT = "disconnect"
 
+# What the application cannot enforce by itself.
+SERVER_LIMITS = (
+    "the cap on connections (max_connections)",
+    "timeouts of slow clients (header_timeout_seconds, body_timeout_seconds, keep_alive_seconds)",
+    "the size of a request's head",
+    "the cap on pipelined requests",
+    "refusing for load before a task is created",
+    "immediate notice of a client's disconnect",
+    "draining at SIGTERM (drain_seconds, grace_seconds)",
+)
 
-@dataclass(frozen=True)
+
+@dataclass
 class ServerHooks:
     """What the server needs of the application, which puts it on `app.state.server_hooks`.
 
     `rejected` counts a refused request or connection by its error code. `draining` is whether every answer
     should close its connection. `shed` returns the answer to a request that is refused for load by its head
-    alone, and None for any other request.
+    alone, and None for any other request. Offramp's own server sets `in_use` before the app starts.
     """
 
     settings: Settings
     rejected: Callable[[str], None]
     draining: Callable[[], bool]
     shed: Callable[[Scope], Response | None] | None = None
+    in_use: bool = field(default=False, init=False)
 
 
 class DisconnectSignal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ from serving.api.routes import cam as maps
 from serving.api.routes import classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
-from serving.connection import ServerHooks
+from serving.connection import SERVER_LIMITS, ServerHooks
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -42,6 +43,7 @@ from serving.watcher import watching
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+log = logging.getLogger("offramp.serving")
 # The routes on the fast path, whose outcomes are counted by model.
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
@@ -70,7 +72,12 @@ def create_app(
         finished.append(annotator())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not app.state.server_hooks.in_use:
+            log.warning(
+                "this is not Offramp's own HTTP server (offramp serve); not in force are: %s",
+                "; ".join(SERVER_LIMITS),
+            )
         await asyncio.to_thread(service.load)
         try:
             async with watching(service):

@@ -129,7 +129,7 @@ def _find(routes: Iterable[BaseRoute], path: str) -> Iterator[tuple[APIRoute, li
     """The routes for POST `path`, and the dependencies that their routers were included with."""
     for route in routes:
         if isinstance(route, APIRoute):
-            if route.path == path and "POST" in route.methods:
+            if route.path == path and "POST" in (route.methods or ()):
                 yield route, []
         elif (router := getattr(route, "original_router", None)) is not None:
             # Newer versions of FastAPI keep a router as it was included; older ones copy its routes.

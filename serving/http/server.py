@@ -24,6 +24,7 @@ MAX_SWEEP_S = 1.0
 
 def server_config(app: Any, settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration for `app`, with Offramp's protocol."""
+    app.state.server_hooks.in_use = True
     return uvicorn.Config(
         app,
         loop="uvloop",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+import orjson
+
 from offramp.errors import OfframpError
 
 
@@ -16,6 +18,11 @@ class ServingError(OfframpError):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     headers: Mapping[str, str] = MappingProxyType({})
+
+    def body(self, *, with_code: bool = True) -> bytes:
+        """The JSON of an error response; the Open Inference Protocol has no code in it."""
+        content = {"error": str(self)}
+        return orjson.dumps({**content, "code": self.code} if with_code else content)
 
 
 class SettingsError(ServingError):

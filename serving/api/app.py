@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -22,9 +21,10 @@ from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
 from serving.api.auth import AdminKey
+from serving.api.completion import CompletionHook
 from serving.api.fast_path import FastPathMiddleware, check_fast_routes
 from serving.api.load_shedding import LoadShedder
-from serving.api.middleware import BodyLimit, Finished, RequestContext
+from serving.api.middleware import BodyLimit, RequestContext
 from serving.api.routes import cam as maps
 from serving.api.routes import classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
@@ -63,13 +63,13 @@ def create_app(
     """
     admin_key = AdminKey(settings)
     service = service or Service(settings)
-    finished: list[Finished] = []
+    hooks: list[CompletionHook] = []
     access_log = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
     if access_log is not None:
-        finished.append(access_log.finished)
+        hooks.append(access_log.finished)
     if settings.otel:
         tracer = tracer or otlp_provider()
-        finished.append(annotator())
+        hooks.append(annotator())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -119,7 +119,7 @@ def create_app(
         rejected=service.metrics.rejected,
         draining=draining,
         # With tracing, a request that is refused has a span as well, so it goes through the app.
-        shed=None if settings.otel else LoadShedder(service, HOT, refuse_scope, finished).refusal,
+        shed=None if settings.otel else LoadShedder(service, HOT, refuse_scope, hooks).refusal,
     )
     # The first one is the innermost.
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
@@ -128,7 +128,7 @@ def create_app(
         RequestContext,
         refuse=refuse_scope,
         closing=draining,
-        finished=finished,
+        hooks=hooks,
     )
     if settings.otel and tracer is not None:
         instrument(app, tracer)
@@ -147,9 +147,7 @@ def refuse(
     if path in HOT or (protocol and path.endswith("/infer")):
         service.metrics.failed(scope.get("state", {}).get("model", ""), error.code)
     return Response(
-        orjson.dumps(
-            {"error": str(error)} if protocol else {"error": str(error), "code": error.code}
-        ),
+        error.body(with_code=not protocol),
         status_code=error.status,
         media_type="application/json",
         headers={**error.headers, **(headers or {})},

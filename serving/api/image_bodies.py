@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.api.headers import header
 from serving.api.json_body import file_of_base64, parse_json
 from serving.errors import InvalidRequestError, UnsupportedTypeError
 
@@ -26,7 +27,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
     more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
     """
-    kind = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    content_type = header(request.scope, b"content-type").decode("latin-1")
+    kind = content_type.split(";", 1)[0].strip().lower()
     refuse_encodings(request)
     if kind in IMAGE_TYPES:
         return [await request.body()]
@@ -54,7 +56,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
 
 def refuse_encodings(request: Request) -> None:
     """Raise UnsupportedTypeError if the body is compressed: what it would grow to is not bounded."""
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    encoding = header(request.scope, b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity":
         raise UnsupportedTypeError(
             "Compressed bodies are not read; send the body without encoding."
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.errors import ServingError
@@ -20,7 +19,7 @@ def asks_to_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def error_response(error: ServingError) -> bytes:
     """The whole response to a request that is refused before the application sees it."""
-    body = orjson.dumps({"error": str(error), "code": error.code})
+    body = error.body()
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),

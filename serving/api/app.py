@@ -25,8 +25,7 @@ from serving.api.completion import CompletionHook
 from serving.api.fast_path import FastPathMiddleware, check_fast_routes
 from serving.api.load_shedding import LoadShedder
 from serving.api.middleware import BodyLimit, RequestContext
-from serving.api.routes import cam as maps
-from serving.api.routes import classify, models, page, policy, probes, stream
+from serving.api.routes import cam, classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
 from serving.connection import SERVER_LIMITS, ServerHooks
@@ -101,7 +100,7 @@ def create_app(
     )
     app.state.service = service
     app.state.admin_key = admin_key
-    for module in (classify, stream, maps, models, policy, page, probes, v2):
+    for module in (classify, stream, cam, models, policy, page, probes, v2):
         app.include_router(module.router)
     check_fast_routes(app, HOT)
     _handle_errors(app)
@@ -138,7 +137,7 @@ def create_app(
 def refuse(
     service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
 ) -> Response:
-    """Count `error` and write it in the form that every error has, or in the protocol's below /v2."""
+    """Count `error` and answer it, below /v2 in the form of the Open Inference Protocol."""
     scope.setdefault("state", {})["code"] = error.code
     if error.code != "internal":
         service.metrics.rejected(error.code)
@@ -168,25 +167,24 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
-        # FastAPI wraps what is raised while it reads a body.
+        # FastAPI wraps errors that are raised while it reads a body.
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
             headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
-            wrong: ServingError = MethodNotAllowedError(
+            answer: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )
         elif error.status_code == NotFoundError.status:
-            wrong = NotFoundError("There is nothing at this address.")
+            answer = NotFoundError("There is nothing at this address.")
         else:
-            wrong = InvalidRequestError("The request is malformed.")
-        return refuse(service, request.scope, wrong, headers)
+            answer = InvalidRequestError("The request is malformed.")
+        return refuse(service, request.scope, answer, headers)
 
 
-def _allowed(app: FastAPI, path: str, found: str) -> list[str]:
-    """The methods of `path`; `found` are those of the first route that it fits, which may be one of
-    several."""
-    methods = {method.strip() for method in found.split(",") if method.strip()}
+def _allowed(app: FastAPI, path: str, first: str) -> list[str]:
+    """The methods of `path`, of all routes; `first` are those of the first route that matches."""
+    methods = {method.strip() for method in first.split(",") if method.strip()}
     for template, operations in app.openapi()["paths"].items():
         if compile_path(template)[0].match(path):
             methods.update(method.upper() for method in operations)

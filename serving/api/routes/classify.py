@@ -19,8 +19,6 @@ from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.service import of_request
 
 PATH = "/v1/classify"
-
-
 router = APIRouter(tags=["classify"])
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -72,7 +70,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-    """Classify images; each leaves the network at the first exit that is sure enough."""
+    """Classify images; each leaves the network at the first exit that is confident enough."""
     started = time.perf_counter()
     service = of_request(request)
     resolved = resolve(query, request, service, started)

@@ -56,7 +56,7 @@ ANSWER = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A tensor per wanted output; as binary data behind the JSON, where wanted.",
+        "description": "A tensor per requested output; as binary data after the JSON, where requested.",
         "content": {"application/json": {"schema": ANSWER}, "application/octet-stream": _BINARY},
     },
     400: error("A parameter, a tensor or an image is malformed."),
@@ -103,7 +103,7 @@ DOCUMENTED: dict[str, Any] = {
     MODEL + "/infer", response_class=Response, responses=RESPONSES, openapi_extra=DOCUMENTED
 )
 async def infer(request: Request, model: Named, service: ServiceOf) -> Response:
-    """Classify images; each leaves the network at the first exit that is sure enough."""
+    """Classify images; each leaves the network at the first exit that is confident enough."""
     return await _infer(request, model, service)
 
 
@@ -147,7 +147,7 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     except PolicyError as wrong:
         raise InvalidRequestError(str(wrong)) from wrong
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
-    # The protocol's levels go on downwards from 1; 0 stands for the default.
+    # In the protocol 1 is the highest level, and 0 the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
     async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):

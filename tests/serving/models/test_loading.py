@@ -253,7 +253,7 @@ def test_of_two_bundles_of_one_name_the_second_is_neither_served_nor_kept(
     with running(Settings(repository=available, workers=1)) as client:
         assert version(client, "ant") == "1"
         assert "called ant already" in caplog.text
-        lines = client.app.state.service.dispatcher._scheduler._selector.lines
+        lines = client.app.state.service.dispatcher._scheduler._selector.model_queues
         assert sorted(engine.manifest.name for engine in lines) == ["ant", "bee"]
 
 

@@ -1,4 +1,4 @@
-"""Returning freed memory to the system, and fewer garbage collections."""
+"""Memory that was freed, and the system that should have it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import ctypes
 import gc
 import sys
 
-# glibc's parameter for the size from which a block is a mapping of its own.
+# glibc's name for the size from which on a block is a mapping of its own.
 M_MMAP_THRESHOLD = -3
-# Bodies and decoded photos are larger, most features between stages are smaller.
+# Bodies and photos are larger, what stages hand on is mostly smaller.
 LARGE_BLOCK_BYTES = 1 << 20
-# Net allocations before a collection of the youngest generation. Python's default, 700, is ten requests.
+# Objects made and not freed before the collector looks for cycles; Python's own 700 are some ten requests.
 GC_THRESHOLD = 20_000
 
 
 def fix_mmap_threshold() -> None:
-    """Have glibc return every large block when it is freed; to be called before threads start.
+    """Have the allocator give back every large block when it is freed; to be called before threads start.
 
-    By default glibc raises its threshold, 128 KiB at first, up to 32 MiB as large blocks are freed. Blocks
-    below it are kept in a pool per thread, which photos fragment: a server's memory then grows for hours.
+    glibc raises its threshold, 128 KiB at first, up to 32 MiB with every large block that is freed, and
+    keeps those below it in pools, one for each of several threads, which photos then tear to pieces: a
+    server's memory grows for hours. A fixed threshold ends that.
     """
     _glibc("mallopt", M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def freeze_gc() -> None:
-    """Exclude all current objects from garbage collection, and collect less often.
+    """Have the collector of cycles leave alone what there is now, which stays until the end, and come by
+    less often: a request leaves no cycles behind.
 
-    A collection visits every object, and most belong to libraries and stay until the end. Requests leave no
-    cycles behind.
+    A collection looks at every object, and most of them are libraries'.
     """
     gc.collect()
     gc.freeze()
@@ -36,16 +37,16 @@ def freeze_gc() -> None:
 
 
 def release_memory() -> None:
-    """Collect garbage, and have the allocator return its free pages to the system.
+    """Free what nobody uses any more, and have the allocator return its free pages to the system.
 
-    For after a swap of models, which frees much at once. Takes milliseconds.
+    A swap frees much at once. Takes milliseconds.
     """
     gc.collect()
     _glibc("malloc_trim", 0)
 
 
 def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc; with another C library this does nothing."""
+    """Call a function of glibc's; where the C library is another one, nothing happens."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)

@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
+.PHONY: serve test test-uvicorn test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -25,6 +25,16 @@ check-imports: $(VENV)/.test
 
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest -n logical --maxprocesses 4
+
+# The HTTP server with the oldest uvicorn that pyproject.toml allows; `make test` has the newest. About two
+# minutes; half a minute without the tests that measure time: UVICORN_TESTS="not deploy and not serial".
+UVICORN_TESTS ?= not deploy
+test-uvicorn: $(VENV)/.test
+	@set -e; target=$$(mktemp -d); trap 'rm -rf "$$target"' EXIT; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$$target" \
+		"uvicorn==$$($(BIN)/python -m tests.serving.http.oldest_uvicorn)"; \
+	PYTHONPATH=$$target $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "$(UVICORN_TESTS)" \
+		tests/serving/http tests/serving/api/test_load_shedding.py
 
 # Needs root and a Debian machine: builds the image, starts Prometheus and the proxy, trains the digits.
 # About five minutes.

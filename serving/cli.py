@@ -33,7 +33,7 @@ class ProviderName(enum.StrEnum):
 
 
 class FormName(enum.StrEnum):
-    """How the work is shared out on Ray."""
+    """How the work is distributed on Ray."""
 
     REPLICAS = "replicas"
     STAGES = "stages"
@@ -66,10 +66,10 @@ def serve(
         Path | None, typer.Option(help="A directory of bundles to serve and to load from.")
     ] = None,
     watch: Annotated[
-        bool | None, typer.Option("--watch", help="Follow what changes in the repository.")
+        bool | None, typer.Option("--watch", help="Load and unload as the repository changes.")
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="A file with the key of admin routes.")
+        Path | None, typer.Option(help="A file with the key for admin routes.")
     ] = None,
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="Print a line of JSON per request.")
@@ -92,11 +92,11 @@ def serve(
     from serving.settings import read_settings
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # It logs a line for every malformed body, which is the client's affair.
+    # It logs a line for every malformed body, which is answered and counted.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    # So does Pillow for every odd tag of an image, and Python keeps each text it has warned with.
+    # Pillow warns of every odd tag of an image, and Python remembers the text of each warning.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # What was loaded and unloaded is worth a line each.
+    # A line for every model that is loaded or unloaded.
     logging.getLogger("offramp.models").setLevel(logging.INFO)
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
@@ -115,7 +115,7 @@ def serve(
     if on_ray:
         _serve_on_ray(settings, form)
         return
-    from serving.http.server import run_server
+    from serving.run import run_server
 
     run_server(settings)
 
@@ -158,13 +158,13 @@ def classify(
         pixels = _read(photo, manifest.input, settings.max_pixels)
         answer = describe(model.engine.classify(pixels[None], policy)[0], manifest, count)
         if as_json:
-            found = {
+            line = {
                 "file": str(photo),
                 "model": manifest.name,
                 "version": manifest.version,
                 "predictions": [answer],
             }
-            typer.echo(orjson.dumps(found).decode())
+            typer.echo(orjson.dumps(line).decode())
             continue
         typer.echo(
             f"{photo}: {answer.label} (confidence {answer.confidence:.2f}, "

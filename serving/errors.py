@@ -1,4 +1,4 @@
-"""What can go wrong with a request. Each error carries its HTTP status and its code."""
+"""Errors of serving. Each carries its HTTP status and its code."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+import orjson
+
 from offramp.errors import OfframpError
 
 
 class ServingError(OfframpError):
-    """A request that is not answered with predictions; its message is one sentence for the client."""
+    """An error that is answered to a client; its message is one sentence."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     headers: Mapping[str, str] = MappingProxyType({})
 
+    def body(self, *, with_code: bool = True) -> bytes:
+        """The JSON of an error response; the Open Inference Protocol has no code in it."""
+        content = {"error": str(self)}
+        return orjson.dumps({**content, "code": self.code} if with_code else content)
+
 
 class SettingsError(ServingError):
-    """The server was asked to start with settings that cannot work."""
+    """The settings cannot work, so the server does not start."""
 
 
 class InternalError(ServingError):
-    """A fault of the server's own; the log has the details under the request's id."""
+    """An unexpected fault of the server; the log has the details under the request's id."""
 
     def __init__(self) -> None:
         super().__init__("The server failed to answer this request; its log says why.")
@@ -44,7 +51,7 @@ class InvalidImageError(ServingError):
 
 
 class UnauthorizedError(ServingError):
-    """An admin route was asked without the key it needs."""
+    """A request to an admin route without its key."""
 
     status = 401
     code = "unauthorized"
@@ -66,14 +73,14 @@ class MethodNotAllowedError(ServingError):
 
 
 class SlowRequestError(ServingError):
-    """The head or the body of a request did not come in time."""
+    """The head or the body of a request did not arrive in time."""
 
     status = 408
     code = "request_timeout"
 
 
 class BadBundleError(ServingError):
-    """The bundle that should be loaded cannot be; what was loaded stays."""
+    """A bundle cannot be loaded; the served models stay."""
 
     status = 409
     code = "bad_bundle"
@@ -101,7 +108,7 @@ class TooLargeError(ServingError):
 
 
 class UnsupportedTypeError(ServingError):
-    """The body is of a media type that is not read here."""
+    """The body's media type is not supported."""
 
     status = 415
     code = "unsupported_type"
@@ -115,20 +122,20 @@ class HeadTooLargeError(ServingError):
 
 
 class OverCapacityError(ServingError):
-    """More work is waiting than can be done within the wait allowed."""
+    """The predicted wait is longer than allowed."""
 
     status = 429
     code = "over_capacity"
 
     def __init__(self, message: str, retry_after: float) -> None:
-        """`retry_after` is when there will be room, in seconds; the header has whole ones."""
+        """`retry_after` is in seconds; the header has whole ones."""
         super().__init__(message)
         self.retry_after = retry_after
         self.headers = {"Retry-After": str(max(1, math.ceil(retry_after)))}
 
 
 class NotSupportedError(ServingError):
-    """The protocol knows this, but this server does not do it."""
+    """A part of the Open Inference Protocol that this server does not support."""
 
     status = 501
     code = "not_supported"
@@ -149,7 +156,7 @@ class DrainingError(ServingError):
 
 
 class TooManyConnectionsError(ServingError):
-    """As many connections as allowed are open, and all are in use."""
+    """As many connections as allowed are open, and none of them is idle."""
 
     status = 503
     code = "too_many_connections"
@@ -157,7 +164,7 @@ class TooManyConnectionsError(ServingError):
 
 
 class DeadlineExceededError(ServingError):
-    """The request's deadline came before all of its images had reached the first exit."""
+    """The deadline came before all of the request's images had reached the first exit."""
 
     status = 504
     code = "deadline_exceeded"

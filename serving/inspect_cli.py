@@ -1,4 +1,4 @@
-"""`offramp inspect`: at home here, since the graphs are opened as the server opens them."""
+"""`offramp inspect`. It is part of serving because it opens the graphs as the server does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inspect(
     bundle: Annotated[str, typer.Argument(help=SOURCE)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Verify a bundle and show everything it says about itself."""
+    """Verify a bundle and show its contents."""
     import orjson
     from rich.console import Console
 

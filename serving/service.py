@@ -1,4 +1,4 @@
-"""One app's state, in one place."""
+"""The state of one application."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from offramp.errors import OfframpError
-from serving.api.auth import AdminKey
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
 from serving.models.manager import ManagerFactory, ModelManager
@@ -22,7 +21,7 @@ Phase = Literal["starting", "ready", "draining"]
 
 
 class Service:
-    """Settings, models, workers and metrics of one app, and the phase of its life."""
+    """Settings, models, workers, metrics and phase of one application."""
 
     def __init__(
         self,
@@ -31,9 +30,8 @@ class Service:
         dispatcher: type[Dispatcher] = Dispatcher,
         manager: ManagerFactory = ModelManager,
     ) -> None:
-        """Raises SettingsError if the key or the repository is not what `settings` says."""
+        """Raises SettingsError if the repository is not a directory."""
         self.settings = settings
-        self.admin_key = AdminKey(settings)
         self.metrics = Metrics()
         self.models = ModelRegistry()
         self.phase: Phase = "starting"
@@ -52,8 +50,11 @@ class Service:
         )
 
     def load(self) -> None:
-        """Load, warm and measure the models, once. Raises what is wrong with a bundle of `settings`; one in
-        the repository that cannot be loaded is logged and left out."""
+        """Load, warm and measure the models; a second call does nothing.
+
+        Raises BundleError and the like for a bundle in `settings`. One in the repository that cannot be
+        loaded is logged and left out.
+        """
         if self.phase != "starting":
             return
         for path in self.repository.bundles:
@@ -68,15 +69,15 @@ class Service:
         self.phase = "ready"
 
     async def load_model(self, name: str) -> LoadedModel:
-        """Load the bundle called `name`, or swap it for the one of this name that is served."""
+        """Load the bundle called `name`, replacing a served one of that name."""
         return await self.manager.load(name)
 
     async def unload_model(self, name: str) -> None:
-        """Serve the model called `name` no longer."""
+        """Stop serving the model called `name`."""
         await self.manager.unload(name)
 
     def require_ready(self) -> None:
-        """Raise NotReadyError or DrainingError unless requests should be sent here."""
+        """Raise NotReadyError or DrainingError unless the server is ready."""
         if self.phase == "starting":
             raise NotReadyError("The models are not loaded yet.")
         if self.phase == "draining":
@@ -85,7 +86,7 @@ class Service:
             raise NotReadyError("No model is loaded.")
 
     def drain(self) -> None:
-        """Tell probes that no new requests should come; those that do are still answered."""
+        """Report to probes that the server is not ready; requests are still answered."""
         self.phase = "draining"
 
     def close(self) -> None:
@@ -96,7 +97,7 @@ class Service:
 
 
 def of_request(request: Request) -> Service:
-    """The service behind the app that got `request`."""
+    """The service of the app that handles `request`."""
     service: Service = request.app.state.service
     return service
 

@@ -1,4 +1,4 @@
-"""What can be set, from flags of `offramp serve` or `OFFRAMP_*` environment variables."""
+"""Settings, from flags of `offramp serve` or `OFFRAMP_*` environment variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.errors import SettingsError
 Provider = Literal["cpu", "cuda", "auto"]
 Pool = Literal["own", "spinning", "shared"]
 MIB = 1 << 20
-# Pillow refuses larger pictures whatever we allow.
+# Pillow refuses larger images in any case.
 PILLOW_LIMIT = 178_956_970
 
 
@@ -27,7 +27,7 @@ def available_cores() -> int:
 
 
 class Settings(BaseSettings):
-    """The server's settings; every default says why."""
+    """The server's settings; each description justifies the default."""
 
     model_config = SettingsConfigDict(env_prefix="OFFRAMP_", extra="forbid", frozen=True)
 
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         30, description="How long accepted requests may take after SIGTERM; what Kubernetes waits."
     )
 
-    # Operations: loading while serving, keys, connections, what is written down.
+    # Operations: loading while serving, keys, connections, logs and traces.
     repository: Path | None = Field(
         None,
         description="A directory of bundles to serve and to load from while serving; none, because "
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
 def read_settings(**flags: object) -> Settings:
     """Settings from `flags` that are not None, then the environment, then the defaults.
 
-    Raises SettingsError, in one sentence, if one of them is out of range.
+    Raises SettingsError if one of them is not valid.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:

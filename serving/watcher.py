@@ -1,4 +1,4 @@
-"""Keeping what is served like the directory of bundles."""
+"""Loading and unloading models as the directory of bundles changes."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from offramp.errors import OfframpError
 from serving.service import Service
 
 log = logging.getLogger("offramp.serving")
-# Files copied one by one are a bundle once nothing has changed for this long, in seconds.
+# A bundle is complete once none of its files has changed for this long.
 SETTLE_S = 0.3
-# A look now and then too: file systems of a network tell of no changes.
-LOOK_MS = 5000
+# The directory is also polled: network file systems report no changes.
+POLL_MS = 5000
 
-# The files of a bundle: name, number, size and times of change of each. Copies may keep size and time.
+# The files of a bundle: name, inode, size, mtime and ctime of each. A copy may keep size and mtime.
 Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Watcher:
-    """What was seen of a directory of bundles, and what to do about what is different now."""
+    """Compares a directory of bundles with what was loaded from it, and loads or unloads the difference."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._repository = service.repository
-        self._seen: dict[Path, Signature] = {}
+        self._loaded: dict[Path, Signature] = {}
 
     async def run(self, directory: Path) -> None:
         """Follow `directory` until cancelled."""
-        manager = awatch(
-            directory, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=300, step=50
+        changes = awatch(
+            directory, rust_timeout=POLL_MS, yield_on_timeout=True, debounce=300, step=50
         )
-        async for _ in manager:
+        async for _ in changes:
             try:
-                await self.look()
+                await self.update()
             except Exception:
                 log.exception("following %s failed; it is tried again", directory)
 
-    async def look(self) -> None:
-        """Load what is new or different, then unload what is gone."""
+    async def update(self) -> None:
+        """Load new and changed bundles, then unload those that are gone."""
         directory = self._repository.directory
         before = await asyncio.to_thread(self._signatures)
         await asyncio.sleep(SETTLE_S)
         now = await asyncio.to_thread(self._signatures)
         if directory is None or not directory.is_dir():
-            # A share that is away for a while is no order to unload all that came from it.
+            # A network share may be unavailable for a while; its models stay loaded.
             return
         for path, signature in now.items():
-            # What still changes will be told of again.
-            whole = before.get(path) == signature
-            if whole and self._seen.get(path) != signature and await self._take(path):
-                self._seen[path] = signature
-        for path in self._seen.keys() - now.keys():
-            del self._seen[path]
+            # A bundle that still changes is looked at again after its next change.
+            settled = before.get(path) == signature
+            if settled and self._loaded.get(path) != signature and await self._load(path):
+                self._loaded[path] = signature
+        for path in self._loaded.keys() - now.keys():
+            del self._loaded[path]
             self._repository.forget(path)
         for model in list(self._service.models):
             if model.path.parent == directory and not model.path.is_dir():
                 await self._service.manager.unload(model.name, only=model.path)
 
-    async def _take(self, path: Path) -> bool:
-        """Load the bundle in `path` if need be; whether that need not be tried again until it changes."""
+    async def _load(self, path: Path) -> bool:
+        """Load the bundle in `path` if it is not served; False if it should be tried again unchanged."""
         try:
             manifest = await asyncio.to_thread(read_manifest, path)
             models = self._service.models
@@ -87,7 +87,7 @@ class Watcher:
         found = {}
         for path in self._repository.available():
             with contextlib.suppress(OSError):
-                # A link that leads nowhere is a file as well.
+                # lstat: a link may have no target.
                 stats = sorted((file.name, file.lstat()) for file in path.iterdir())
                 found[path] = tuple(
                     (name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -98,7 +98,7 @@ class Watcher:
 
 @contextlib.asynccontextmanager
 async def watching(service: Service) -> AsyncIterator[None]:
-    """Follow the service's repository meanwhile, if its settings say so."""
+    """Follow the service's repository within the block, if `watch` is set."""
     directory = service.settings.repository
     if not service.settings.watch or directory is None:
         yield

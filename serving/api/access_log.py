@@ -16,16 +16,16 @@ from serving.api.schemas import Timing
 from serving.inference.engine import Prediction
 
 log = logging.getLogger("offramp.serving")
-# Lines waiting for whoever reads them; past that they are dropped, since requests come first.
-MAX_WAITING_LINES = 10_000
-# Characters of an address, which clients choose.
+# Lines that wait to be written; more are dropped, so that a slow reader holds up no request.
+MAX_QUEUED_LINES = 10_000
+# Of the path, which clients choose.
 MAX_PATH_CHARS = 1024
-# What asks every few seconds, forever, and drowns the rest; their failures are logged.
+# Requested every few seconds by orchestrators and monitoring; only their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 def note_answer(scope: Scope, predictions: Sequence[Prediction], timing: Timing) -> None:
-    """Note what was answered, for whoever is told when the request of `scope` is finished."""
+    """Note in `scope` what was answered, for the completion hooks."""
     state = scope.setdefault("state", {})
     state["exits"] = [prediction.exit for prediction in predictions]
     state["timing_ms"] = timing
@@ -37,7 +37,10 @@ def is_probe(scope: Scope) -> bool:
 
 
 class AccessLog:
-    """Writes to `stream` what `finished` is told; a reader that is slow or gone holds up no request."""
+    """Writes a line per request to `stream`; a slow reader, or one that is gone, holds up no request.
+
+    A thread and a queue of its own: `logging.handlers.QueueListener` takes three times the CPU for a line.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -47,10 +50,10 @@ class AccessLog:
         self._thread.start()
 
     def finished(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        """Note one request."""
+        """Log a request; the completion hook."""
         if is_probe(scope) and status < 400:
             return
-        if self._lines.qsize() >= MAX_WAITING_LINES:
+        if self._lines.qsize() >= MAX_QUEUED_LINES:
             self._dropped += 1
             return
         state = scope.get("state", {})
@@ -70,7 +73,7 @@ class AccessLog:
         self._lines.put(line)
 
     def close(self, within: float = 2.0) -> None:
-        """Write what is left, for at most `within` seconds."""
+        """Write the lines that wait, for at most `within` seconds."""
         self._lines.put(None)
         self._thread.join(within)
 

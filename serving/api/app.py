@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -20,13 +20,15 @@ from starlette.types import Scope
 from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
-from serving.api.fast_path import FastPathMiddleware
+from serving.api.auth import AdminKey
+from serving.api.completion import CompletionHook
+from serving.api.fast_path import FastPathMiddleware, check_fast_routes
 from serving.api.load_shedding import LoadShedder
-from serving.api.middleware import BodyLimit, Finished, RequestContext
-from serving.api.routes import cam as maps
-from serving.api.routes import classify, models, page, policy, probes, stream
+from serving.api.middleware import BodyLimit, RequestContext
+from serving.api.routes import cam, classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
+from serving.connection import SERVER_LIMITS, ServerHooks
 from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -40,7 +42,8 @@ from serving.watcher import watching
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-# The routes whose every microsecond counts, and whose outcomes are counted.
+log = logging.getLogger("offramp.serving")
+# The routes on the fast path, whose outcomes are counted by model.
 HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
@@ -51,23 +54,29 @@ def create_app(
     tracer: TracerProvider | None = None,
     service: Service | None = None,
 ) -> FastAPI:
-    """The app; its lifespan loads and warms the models of `settings` and ends its workers.
+    """The app; its lifespan loads and warms the models of `settings`, and closes the service.
 
-    `app.state.service` is its state; `app.state.load_shedder` refuses requests before the app is called.
-    The access log, if `settings` ask for one, goes to `access`, by default stdout; spans go to `tracer`, by
-    default over OTLP. Starting raises BundleError and its like.
+    `app.state` has `service`, `admin_key`, and the `server_hooks` for Offramp's own HTTP server. With
+    `access_log` set, lines go to `access`, by default stdout; with `otel` set, spans go to `tracer`, by
+    default over OTLP. Raises SettingsError; starting raises BundleError and the like.
     """
+    admin_key = AdminKey(settings)
     service = service or Service(settings)
-    finished: list[Finished] = []
-    journal = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
-    if journal is not None:
-        finished.append(journal.finished)
+    hooks: list[CompletionHook] = []
+    access_log = AccessLog(access or sys.stdout.buffer) if settings.access_log else None
+    if access_log is not None:
+        hooks.append(access_log.finished)
     if settings.otel:
         tracer = tracer or otlp_provider()
-        finished.append(annotator())
+        hooks.append(annotator())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not app.state.server_hooks.in_use:
+            log.warning(
+                "this is not Offramp's own HTTP server (offramp serve); not in force are: %s",
+                "; ".join(SERVER_LIMITS),
+            )
         await asyncio.to_thread(service.load)
         try:
             async with watching(service):
@@ -75,8 +84,8 @@ def create_app(
         finally:
             service.drain()
             await asyncio.to_thread(service.close)
-            if journal is not None:
-                await asyncio.to_thread(journal.close)
+            if access_log is not None:
+                await asyncio.to_thread(access_log.close)
             if settings.otel and tracer is not None:
                 await asyncio.to_thread(tracer.shutdown)
 
@@ -86,30 +95,39 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        # Ours is in `serving.api.tracing`; older versions, which have none of their own, ignore this.
+        # Tracing is in `serving.api.tracing`. Versions of FastAPI without telemetry ignore this.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
-    for module in (classify, stream, maps, models, policy, page, probes, v2):
+    app.state.admin_key = admin_key
+    for module in (classify, stream, cam, models, policy, page, probes, v2):
         app.include_router(module.router)
+    check_fast_routes(app, HOT)
     _handle_errors(app)
+
+    def draining() -> bool:
+        return service.phase == "draining"
 
     def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
         if isinstance(error, RequestValidationError):
             error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
-    if not settings.otel:
-        # Who traces wants a span of everything.
-        app.state.load_shedder = LoadShedder(service, HOT, refuse_scope, finished)
+    app.state.server_hooks = ServerHooks(
+        settings,
+        rejected=service.metrics.rejected,
+        draining=draining,
+        # With tracing, a request that is refused has a span as well, so it goes through the app.
+        shed=None if settings.otel else LoadShedder(service, HOT, refuse_scope, hooks).refusal,
+    )
     # The first one is the innermost.
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(
         RequestContext,
         refuse=refuse_scope,
-        closing=lambda: service.phase == "draining",
-        finished=finished,
+        closing=draining,
+        hooks=hooks,
     )
     if settings.otel and tracer is not None:
         instrument(app, tracer)
@@ -119,7 +137,7 @@ def create_app(
 def refuse(
     service: Service, scope: Scope, error: ServingError, headers: dict[str, str] | None = None
 ) -> Response:
-    """Count `error` and write it in the form that every error has, or in the protocol's below /v2."""
+    """Count `error` and answer it, below /v2 in the form of the Open Inference Protocol."""
     scope.setdefault("state", {})["code"] = error.code
     if error.code != "internal":
         service.metrics.rejected(error.code)
@@ -128,9 +146,7 @@ def refuse(
     if path in HOT or (protocol and path.endswith("/infer")):
         service.metrics.failed(scope.get("state", {}).get("model", ""), error.code)
     return Response(
-        orjson.dumps(
-            {"error": str(error)} if protocol else {"error": str(error), "code": error.code}
-        ),
+        error.body(with_code=not protocol),
         status_code=error.status,
         media_type="application/json",
         headers={**error.headers, **(headers or {})},
@@ -151,25 +167,24 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
-        # FastAPI wraps what is raised while it reads a body.
+        # FastAPI wraps errors that are raised while it reads a body.
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
             headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
-            wrong: ServingError = MethodNotAllowedError(
+            answer: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )
         elif error.status_code == NotFoundError.status:
-            wrong = NotFoundError("There is nothing at this address.")
+            answer = NotFoundError("There is nothing at this address.")
         else:
-            wrong = InvalidRequestError("The request is malformed.")
-        return refuse(service, request.scope, wrong, headers)
+            answer = InvalidRequestError("The request is malformed.")
+        return refuse(service, request.scope, answer, headers)
 
 
-def _allowed(app: FastAPI, path: str, found: str) -> list[str]:
-    """The methods of `path`; `found` are those of the first route that it fits, which may be one of
-    several."""
-    methods = {method.strip() for method in found.split(",") if method.strip()}
+def _allowed(app: FastAPI, path: str, first: str) -> list[str]:
+    """The methods of `path`, of all routes; `first` are those of the first route that matches."""
+    methods = {method.strip() for method in first.split(",") if method.strip()}
     for template, operations in app.openapi()["paths"].items():
         if compile_path(template)[0].match(path):
             methods.update(method.upper() for method in operations)

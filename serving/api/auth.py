@@ -1,4 +1,4 @@
-"""Who may change the server: the key of admin routes."""
+"""The key that admin routes require."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ BEARER = HTTPBearer(auto_error=False)
 
 
 class AdminKey:
-    """The key of one server, or none."""
+    """The key of a server, or the rule for a server without one."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises SettingsError, without telling the key, if it cannot be read or is no good."""
+        """Raises SettingsError, without the key in it, if the key is unreadable or not valid."""
         self._key = _read(settings)
         self._local = is_loopback(settings.host)
 
-    def check(self, request: Request, given: str | None) -> None:
-        """Raise UnauthorizedError unless `given` is the key.
+    def check(self, request: Request, key: str | None) -> None:
+        """Raise UnauthorizedError unless `key` is the server's.
 
-        Where none is set, a server on loopback takes what was addressed to loopback and does not come
-        from another site's page, which a browser on the same machine would send as readily.
+        Without one, a server that listens on loopback accepts requests whose Host is a loopback address. So
+        must be their Origin, if any: a browser on this machine also sends requests of other sites' pages.
         """
         if self._key is not None:
-            # Any text can be given; only bytes can be compared in constant time.
-            if given is None or not secrets.compare_digest(given.encode(), self._key):
+            # compare_digest takes text only if it is ASCII.
+            if key is None or not secrets.compare_digest(key.encode(), self._key):
                 raise UnauthorizedError(
                     "This needs the server's key, as Authorization: Bearer KEY or X-API-Key: KEY."
                 )
@@ -54,7 +54,7 @@ class AdminKey:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, can be reached from this machine alone."""
+    """Whether `host`, a name or an address, is reachable only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -99,9 +99,9 @@ def require_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
     header: Annotated[str | None, Depends(API_KEY)],
 ) -> None:
-    """Let only those who may change the server through; raises UnauthorizedError."""
-    key: AdminKey = request.app.state.service.admin_key
-    key.check(request, bearer.credentials if bearer is not None else header)
+    """Raise UnauthorizedError unless the request may change the server."""
+    admin_key: AdminKey = request.app.state.admin_key
+    admin_key.check(request, bearer.credentials if bearer is not None else header)
 
 
 AdminOnly = Depends(require_key)

@@ -1,4 +1,4 @@
-"""Reading the images out of a request's body, in each of its three forms."""
+"""Reading the images of a request: one file, a multipart form, or base64 in JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.api.headers import header
 from serving.api.json_body import file_of_base64, parse_json
 from serving.errors import InvalidRequestError, UnsupportedTypeError
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 FIELD = "files"
+# Larger JSON is parsed in a thread: it takes milliseconds, which would block the event loop.
 MAX_INLINE_BYTES = 64 * 1024
 # RFC 2046, section 5.1.1.
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
@@ -26,7 +28,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
     more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
     """
-    kind = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    content_type = header(request.scope, b"content-type").decode("latin-1")
+    kind = content_type.split(";", 1)[0].strip().lower()
     refuse_encodings(request)
     if kind in IMAGE_TYPES:
         return [await request.body()]
@@ -34,7 +37,6 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
         files = await _multipart(request, max_images, max_body_bytes)
     elif kind == "application/json":
         body = await request.body()
-        # A large one takes milliseconds, which the event loop does not have.
         files = (
             _json(body) if len(body) <= MAX_INLINE_BYTES else await asyncio.to_thread(_json, body)
         )
@@ -53,8 +55,9 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
 
 
 def refuse_encodings(request: Request) -> None:
-    """Raise UnsupportedTypeError if the body is compressed: what it would grow to is not bounded."""
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    """Raise UnsupportedTypeError if the body is compressed: its size unpacked would not be bounded."""
+    encoding = header(request.scope, b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity":
         raise UnsupportedTypeError(
             "Compressed bodies are not read; send the body without encoding."
         )
@@ -62,7 +65,7 @@ def refuse_encodings(request: Request) -> None:
 
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
     parser = _Form(_form_headers(request), request.stream(), max_files=max_images, max_fields=0)
-    # The body is bounded already; a file on disk would cost more than it saves.
+    # The body's size is limited already; a file on disk would cost more than it saves.
     parser.spool_max_size = max_body_bytes
     try:
         form = await parser.parse()
@@ -80,7 +83,7 @@ async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> 
 
 
 class _Form(MultiPartParser):
-    """Knows whether the last boundary came: without it the last part may be missing, unnoticed."""
+    """Records whether the last boundary arrived: without it the last part may be cut off."""
 
     ended = False
 
@@ -90,8 +93,10 @@ class _Form(MultiPartParser):
 
 
 def _form_headers(request: Request) -> Headers:
-    """The type of the form with nothing but its boundary: among the charsets that a client could
-    name are some of Python's that raise their own errors or take quadratic time."""
+    """The form's Content-Type with its boundary alone.
+
+    A client could name a charset, and some of Python's raise errors of their own or take quadratic time.
+    """
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
     if not BOUNDARY.fullmatch(boundary):

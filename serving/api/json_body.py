@@ -1,4 +1,4 @@
-"""Reading JSON that a client sent, within bounds of memory and time."""
+"""Parsing a client's JSON within limits of memory and time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import orjson
 
 from serving.errors import InvalidRequestError
 
-# orjson holds the interpreter while it parses, so nobody else is answered meanwhile, not even from
-# another thread. A picture of 224 x 224 pixels as nested lists has some 201,000 separators.
+# orjson holds the GIL while it parses, so no other request is answered meanwhile. An image of 224 x 224
+# pixels as nested lists has about 201,000 separators.
 MAX_VALUES = 250_000
 _STARTS = (b",", b"[", b"{", b":")
 
 
 def parse_json(body: bytes, max_values: int = MAX_VALUES) -> Any:
-    """The JSON value in `body`; raises InvalidRequestError if it is not valid or holds more than
-    `max_values` values, which is told from the separators before anything is parsed."""
+    """The JSON value in `body`; raises InvalidRequestError if it is not valid or has too many values.
+
+    Values are counted by their separators, before anything is parsed.
+    """
     if sum(body.count(start) for start in _STARTS) >= max_values:
         raise InvalidRequestError(f"The JSON holds more than {max_values} values.")
     try:
@@ -27,7 +29,7 @@ def parse_json(body: bytes, max_values: int = MAX_VALUES) -> Any:
 
 
 def file_of_base64(number: int, image: object) -> bytes:
-    """The file that image `number` of a request is; raises InvalidRequestError."""
+    """The file in `image`, number `number` of a request; raises InvalidRequestError."""
     if not isinstance(image, str):
         raise InvalidRequestError(f"Image {number} is not a string of base64.")
     try:

@@ -1,7 +1,7 @@
-"""Turning requests to classify away while there is no room, before anything else is done with them.
+"""Refusing requests for load by their heads alone, before the application sees them.
 
-On the way of other requests a refusal costs a tenth of what a small network's answer does: a flood of them
-would take the time that the answers need.
+Through the application a refusal costs a tenth of what a small network's answer does: a flood of them would
+take the time that answers need.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.api.fast_path import Endpoint, query_kind, read_query
-from serving.api.middleware import REQUEST_ID, Finished, request_id
+from serving.api.completion import Completion, CompletionHook
+from serving.api.fast_path import Endpoint, query_model, read_query
 from serving.api.query import ClassifyQuery, admit
 from serving.errors import OverCapacityError, ServingError
 from serving.service import Service
@@ -23,30 +23,30 @@ Refuse = Callable[[Scope, ServingError], Response]
 
 
 class LoadShedder:
-    """Says of a request's head alone whether it would be refused for lack of room."""
+    """Decides by a request's head whether it would be refused for load."""
 
     def __init__(
         self,
         service: Service,
         routes: Mapping[str, Endpoint],
         refuse: Refuse,
-        finished: Sequence[Finished],
+        hooks: Sequence[CompletionHook],
     ) -> None:
-        """`routes`, `refuse` and `finished` are those of `FastPathMiddleware` and `RequestContext`."""
+        """`routes`, `refuse` and `hooks` are those of `FastPathMiddleware` and `RequestContext`."""
         self._service = service
-        self._kinds = {path: query_kind(endpoint) for path, endpoint in routes.items()}
+        self._models = {path: query_model(endpoint) for path, endpoint in routes.items()}
         self._refuse = refuse
-        self._finished = finished
+        self._hooks = hooks
 
     def refusal(self, scope: Scope) -> Response | None:
-        """The answer to a request that there is no room for; None for any other, of which the app makes
-        what it makes of it."""
-        kind = self._kinds.get(scope["path"])
-        if kind is None or scope["method"] != "POST":
+        """The answer to a request that exceeds the server's capacity; None for any other, which is left to
+        the application."""
+        model = self._models.get(scope["path"])
+        if model is None or scope["method"] != "POST":
             return None
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            query = read_query(kind, scope["query_string"])
+            query = read_query(model, scope["query_string"])
             assert isinstance(query, ClassifyQuery)
             admit(query, scope, self._service)
         except OverCapacityError as error:
@@ -55,8 +55,7 @@ class LoadShedder:
             return None
         else:
             return None
-        name = request_id(scope)
-        response.raw_headers.append((REQUEST_ID, name.encode("ascii")))
-        for notify in self._finished:
-            notify(scope, name, response.status_code, time.perf_counter() - began)
+        completion = Completion(self._hooks, scope, started)
+        response.raw_headers.append(completion.id_header)
+        completion.notify(response.status_code)
         return response

@@ -1,4 +1,4 @@
-"""What holds for every request, as plain ASGI: an id, a bounded body, and no fault without answer."""
+"""What holds for every request, as plain ASGI: an id, an answer to every fault, a bounded body."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from random import getrandbits
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.completion import Completion, CompletionHook
+from serving.api.headers import header
 from serving.errors import InternalError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
-REQUEST_ID = b"x-request-id"
-USABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-
-# What nginx writes for a client that left before its answer.
-CLIENT_LEFT = 499
+# The status in logs of a request whose client disconnected before the answer, as in nginx.
+CLIENT_DISCONNECTED = 499
+# The limit of bodies without images, such as policies. Their parsers need not be safe for larger ones.
+MAX_SMALL_BODY_BYTES = 64 * 1024
+WITH_IMAGES = re.compile(r"/v1/classify(/.*)?|/v2/models/.*/infer")
 
 Refuse = Callable[[Scope, ServingError], Response]
-# Called once per request with its scope, id, status and seconds.
-Finished = Callable[[Scope, str, int, float], None]
 
 
 class RequestContext:
-    """Gives every response its `X-Request-ID`, and answers an unexpected fault in the error form.
+    """Adds `X-Request-ID` to every response, answers unexpected faults, and calls the completion hooks.
 
-    The client's own id is echoed if it is printable ASCII of at most 128 characters. While `closing`
-    says so, every answer asks for its connection to be closed. `finished` are told of each request.
+    The client's own id is used if it is printable ASCII of at most 128 characters. While `closing` returns
+    True, every answer closes its connection.
     """
 
     def __init__(
@@ -38,82 +37,71 @@ class RequestContext:
         app: ASGIApp,
         refuse: Refuse,
         closing: Callable[[], bool],
-        finished: Sequence[Finished],
+        hooks: Sequence[CompletionHook],
     ) -> None:
-        self.app = app
-        self.refuse = refuse
-        self.closing = closing
-        self.finished = finished
+        self._app = app
+        self._refuse = refuse
+        self._closing = closing
+        self._hooks = hooks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        name = request_id(scope)
-        began = time.perf_counter()
+        completion = Completion(self._hooks, scope, time.perf_counter())
         status = 0
-        pending_hooks = list(self.finished)
-
-        def notify() -> None:
-            while pending_hooks:
-                pending_hooks.pop()(scope, name, status or CLIENT_LEFT, time.perf_counter() - began)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (REQUEST_ID, name.encode("ascii"))]
-                if self.closing():
+                headers = [*message["headers"], completion.id_header]
+                if self._closing():
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             elif not message.get("more_body"):
-                # Before it is sent, since a span ends with the last of the answer.
-                notify()
+                # Before the last part is sent, because a trace's span ends with it.
+                completion.notify(status)
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.info("request %s: the client left", name)
+            log.info("request %s: the client disconnected", completion.request_id)
         except Exception:
-            log.exception("request %s failed", name)
+            log.exception("request %s failed", completion.request_id)
             if status:
-                # The answer is half out: only breaking the connection tells the client.
+                # Part of the answer was sent: the client notices only a broken connection.
                 raise
-            await self.refuse(scope, InternalError())(scope, receive, send_with_id)
+            await self._refuse(scope, InternalError())(scope, receive, send_with_id)
         finally:
-            notify()
-
-
-# Bodies without images: policies and the like. Whoever parses them need not fear their size.
-MAX_SMALL_BODY_BYTES = 64 * 1024
-WITH_IMAGES = re.compile(r"/v1/classify(/.*)?|/v2/models/.*/infer")
+            completion.notify(status or CLIENT_DISCONNECTED)
 
 
 class BodyLimit:
-    """Makes reading a body of more than `limit` bytes raise TooLargeError, before or while it comes.
+    """Makes reading a body of more than `limit` bytes raise TooLargeError, at the latest at that byte.
 
-    Where no images are taken the limit is `MAX_SMALL_BODY_BYTES`.
+    For routes without images the limit is MAX_SMALL_BODY_BYTES.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = app
-        self.limit = limit
+        self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        declared = _header(scope, b"content-length")
-        announced = int(declared) if declared.isdigit() else 0
+        length = header(scope, b"content-length")
+        declared = int(length) if length.isdigit() else 0
         received = 0
-        limit = self.limit
+        limit = self._limit
         if not WITH_IMAGES.fullmatch(scope["path"]):
             limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:
             nonlocal received
-            if announced > limit:
+            if declared > limit:
                 raise _too_large(limit)
             message = await receive()
             received += len(message.get("body", b""))
@@ -121,20 +109,8 @@ class BodyLimit:
                 raise _too_large(limit)
             return message
 
-        await self.app(scope, counted, send)
+        await self._app(scope, counted, send)
 
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"The body is larger than the {limit} bytes allowed.")
-
-
-def request_id(scope: Scope) -> str:
-    """The id that the answer to the request of `scope` carries: the client's own, or a new one."""
-    given = _header(scope, REQUEST_ID)
-    # Told apart by anybody, guarded by nobody: no need for the system's randomness.
-    return given.decode("ascii") if USABLE_ID.fullmatch(given) else f"{getrandbits(128):032x}"
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    """The value of the header `name`, in lower case; empty without it."""
-    return next((value for key, value in scope["headers"] if key == name), b"")

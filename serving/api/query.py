@@ -1,4 +1,4 @@
-"""What a request to classify may wish for, in its query."""
+"""The query of a request to classify, and what it means for the model that it names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from serving.models.registry import LoadedModel
 from serving.scheduling.options import Priority
 from serving.service import Service
 
-# Programs repeat their wishes, and making a policy anew takes its time.
+# Programs repeat their queries, and validating a policy takes time.
 MAX_CACHED_POLICIES = 1024
 
 
 class ClassifyQuery(BaseModel):
-    """What one request may wish for; the model's policy holds where it wishes nothing."""
+    """Options of one request; the model's policy applies where an option is missing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,33 +35,33 @@ class ClassifyQuery(BaseModel):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="Confidence to leave at, at every exit: 0 leaves at the first, "
+        description="Confidence to leave at, for every exit: 0 leaves at the first, "
         "above 1 never leaves early.",
     )
-    max_exit: int | None = Field(None, ge=1, description="Deepest exit to go to, from 1.")
+    max_exit: int | None = Field(None, ge=1, description="Deepest exit to run, from 1.")
     deadline_ms: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Milliseconds to answer in, from the request's arrival: what has reached an exit "
-        "by then is answered from the deepest one.",
+        description="Milliseconds from the request's arrival; an image is then answered from the deepest "
+        "exit that it has reached.",
     )
     priority: Priority = Field(
-        "normal", description="low gives way to normal; it is for work that nobody waits for."
+        "normal", description="low runs when no normal request waits; it is for background work."
     )
 
 
 class StreamQuery(ClassifyQuery):
-    """The same, and what only a stream can have."""
+    """ClassifyQuery, and the option of streams."""
 
     run_all_exits: bool = Field(
-        False, description="Run the exits behind the answer's, too; they change nothing."
+        False, description="Run the exits after the answer's as well; the answer stays the same."
     )
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A query that was read, applied to the model it names."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
 
     model: LoadedModel
     policy: Policy
@@ -73,10 +73,10 @@ class ResolvedRequest:
 def resolve(
     query: ClassifyQuery, request: Request, service: Service, started: float
 ) -> ResolvedRequest:
-    """What `query` means for a request that came at `started` of `time.perf_counter()`.
+    """Resolve `query` for a request that arrived at `started` of `time.perf_counter()`.
 
-    Raises InvalidRequestError if a wish is out of the model's range, NotFoundError for an unknown
-    model, OverCapacityError if the server would refuse the request now.
+    Raises InvalidRequestError if an option is out of the model's range, NotFoundError for an unknown model,
+    OverCapacityError if the server would refuse the request now.
     """
     model = admit(query, request.scope, service)
     policy = model.policy
@@ -96,10 +96,9 @@ def resolve(
 
 
 def admit(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:
-    """The model that `query` names, which the state of `scope` then tells, for counting what fails.
+    """The model that `query` names, which is noted in `scope` for counting failures by model.
 
-    Raises NotFoundError for an unknown model, OverCapacityError if the server would refuse the request
-    now.
+    Raises NotFoundError for an unknown model, OverCapacityError if the server would refuse the request now.
     """
     model = service.models.get(query.model)
     scope.setdefault("state", {})["model"] = model.name

@@ -1,4 +1,4 @@
-"""The JSON that goes out."""
+"""The JSON of answers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PredictionAnswer:
-    """One image's answer: the class, the confidence, the exit it left at, of how many, and why there:
-    it was confident, it was the deepest exit allowed, or the deadline left no time to go on."""
+    """One image's answer: its class and confidence, the exit it left at and the number of exits, and why it
+    left: it was confident, this is the deepest exit allowed, or the deadline came."""
 
     label: str
     index: int
@@ -42,8 +42,8 @@ class PredictionAnswer:
 
 @dataclass(frozen=True)
 class ExitEvent:
-    """An image, from 0, reached an exit, and whether that is its answer. `elapsed_ms` counts from the
-    request's start, `macs` are the multiply-accumulates spent on the image so far."""
+    """An image reached an exit. `image` counts from 0; `left` is whether this is its answer; `elapsed_ms` is
+    since the request's start; `macs` are the multiply-accumulates spent on the image so far."""
 
     image: int
     exit: int
@@ -59,8 +59,8 @@ class ExitEvent:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a request's time went, in milliseconds; of several images, the one answered last tells
-    decoding, waiting in queues and computing."""
+    """A request's time in milliseconds. With several images, decode, queue and compute are those of the image
+    that was answered last."""
 
     decode: float
     queue: float
@@ -70,7 +70,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class ClassifyAnswer:
-    """The answer of POST /v1/classify: a prediction for each image, in their order."""
+    """The answer of POST /v1/classify: a prediction for each image, in order."""
 
     model: str
     version: str
@@ -80,7 +80,7 @@ class ClassifyAnswer:
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """Every error's form: one sentence, and a code for programs."""
+    """An error: one sentence, and a code for programs."""
 
     error: str
     code: str
@@ -88,7 +88,7 @@ class ErrorAnswer:
 
 @dataclass(frozen=True)
 class InputAnswer:
-    """The size images are brought to, in pixels, and how."""
+    """The size that images are resized to, in pixels, and how."""
 
     height: int
     width: int
@@ -97,8 +97,8 @@ class InputAnswer:
 
 @dataclass(frozen=True)
 class ExitAnswer:
-    """An exit: top-1 accuracy in percent on the test split, alone and with all exits before it, and
-    what leaving here costs, in multiply-accumulates and parameters."""
+    """An exit: top-1 accuracy in percent on the test split, alone and as running ensemble, and the
+    multiply-accumulates and parameters of leaving here."""
 
     exit: int
     accuracy: float
@@ -117,8 +117,7 @@ class PolicyAnswer:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A loaded model; `classes` is how many labels it tells apart, `maps` whether it offers
-    class-activation maps."""
+    """A loaded model; `classes` is the number of labels, `maps` whether it has class-activation maps."""
 
     name: str
     version: str
@@ -134,7 +133,8 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ModelDetail(ModelSummary):
-    """A loaded model with its labels, in the order of `index`, and how it came below float32 if it did."""
+    """A loaded model with its labels, in the order of `index`, and how it was converted from float32, if it
+    was."""
 
     labels: list[str]
     conversion: Conversion | None
@@ -147,17 +147,17 @@ class ModelList:
     models: list[ModelSummary]
 
 
-def resolve_top_k(wanted: int | None, classes: int) -> int:
-    """How many candidates to list; raises InvalidRequestError if more are wanted than there are."""
-    if wanted is None:
+def resolve_top_k(top_k: int | None, classes: int) -> int:
+    """How many candidates to list; raises InvalidRequestError if there are fewer classes."""
+    if top_k is None:
         return min(DEFAULT_TOP_K, classes)
-    if not 1 <= wanted <= classes:
-        raise InvalidRequestError(f"top_k must be between 1 and {classes}, not {wanted}.")
-    return wanted
+    if not 1 <= top_k <= classes:
+        raise InvalidRequestError(f"top_k must be between 1 and {classes}, not {top_k}.")
+    return top_k
 
 
 def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> PredictionAnswer:
-    """`prediction` with labels, and its `top_k` likeliest classes, the likeliest first."""
+    """`prediction` with labels, and its `top_k` most probable classes, the most probable first."""
     return PredictionAnswer(
         label=manifest.labels[prediction.index],
         index=prediction.index,
@@ -170,16 +170,16 @@ def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> Predicti
 
 
 def compose(model: LoadedModel, result: BatchResult, top_k: int, spent: Timing) -> ClassifyAnswer:
-    """The answer to a request that `result` came of."""
+    """The answer to a request whose result is `result`."""
     manifest = model.engine.manifest
-    predictions = [describe(found, manifest, top_k) for found in result.predictions]
+    predictions = [describe(prediction, manifest, top_k) for prediction in result.predictions]
     return ClassifyAnswer(manifest.name, manifest.version, predictions, spent)
 
 
 def describe_exit(
     reached: ExitReached, manifest: Manifest, top_k: int, elapsed: float
 ) -> ExitEvent:
-    """`reached`, `elapsed` seconds after its request's start, as an event of the stream."""
+    """`reached` as an event of the stream, `elapsed` seconds after the request's start."""
     prediction = reached.prediction
     return ExitEvent(
         image=reached.image,
@@ -196,22 +196,22 @@ def describe_exit(
 
 
 def timing(result: BatchResult, total: float) -> Timing:
-    """`result`'s times and the `total` in milliseconds."""
+    """The times of `result` and the `total`, all in seconds, as milliseconds."""
     seconds = (result.decode, result.queue, result.compute, total)
     return Timing(*(round(1000 * value, 3) for value in seconds))
 
 
 def _candidates(prediction: Prediction, manifest: Manifest, top_k: int) -> list[Candidate]:
     best = np.argsort(-prediction.probabilities, kind="stable")[:top_k].tolist()
-    chances = prediction.probabilities[best].tolist()
+    probabilities = prediction.probabilities[best].tolist()
     return [
-        Candidate(manifest.labels[i], i, round(chance, DIGITS))
-        for i, chance in zip(best, chances, strict=True)
+        Candidate(manifest.labels[i], i, round(probability, DIGITS))
+        for i, probability in zip(best, probabilities, strict=True)
     ]
 
 
 def summarize(model: LoadedModel) -> ModelSummary:
-    """What /v1/models tells of `model`."""
+    """`model` as in the list of GET /v1/models."""
     manifest = model.engine.manifest
     spec = manifest.input
     return ModelSummary(
@@ -232,7 +232,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
 
 
 def detail(model: LoadedModel) -> ModelDetail:
-    """What /v1/models/{m} tells of `model`."""
+    """`model` as GET /v1/models/{name} answers it."""
     manifest = model.engine.manifest
     return ModelDetail(
         **vars(summarize(model)), labels=list(manifest.labels), conversion=manifest.conversion

@@ -1,4 +1,4 @@
-"""OpenTelemetry tracing, for those who ask for it; nothing of it is imported otherwise."""
+"""OpenTelemetry tracing; none of its packages is imported unless the setting `otel` is on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def otlp_provider() -> TracerProvider:
-    """What sends spans over OTLP, set up by the standard's OTEL_* environment variables."""
+    """A provider that sends spans over OTLP, configured by the standard OTEL_* environment variables."""
     with needs_extra("otel", "OpenTelemetry"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -30,7 +30,7 @@ def otlp_provider() -> TracerProvider:
 
 
 def instrument(app: FastAPI, provider: TracerProvider) -> None:
-    """Give every request but probes a span; call it before the app starts."""
+    """Give every request except probes a span; to be called before the app starts."""
     with needs_extra("otel", "OpenTelemetry"):
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
     FastAPIInstrumentor.instrument_app(
@@ -43,7 +43,7 @@ def instrument(app: FastAPI, provider: TracerProvider) -> None:
 
 
 def annotator() -> Callable[[Scope, str, int, float], None]:
-    """What adds to a request's span what was answered; to be told when the request is finished."""
+    """A completion hook that adds the answer's attributes to the request's span."""
     from opentelemetry import trace
 
     def annotate(scope: Scope, request_id: str, status: int, seconds: float) -> None:

@@ -1,15 +1,15 @@
-"""What pydantic found wrong with a request, in one sentence for its client."""
+"""pydantic's errors in one sentence for the client."""
 
 from __future__ import annotations
 
 from offramp.validation import HasErrors, first_problem
 
-# Names of parameters come from the client, at any length.
+# Of a parameter's name in a sentence; clients choose the names.
 MAX_NAME_CHARS = 40
 
 
 def sentence(error: HasErrors, skip: int = 0) -> str:
-    """The first fault of `error`; the first `skip` parts of its path are not the client's."""
+    """The first problem of `error`; the first `skip` parts of its path are left out."""
     problem = first_problem(error, skip)
     if problem.kind == "json_invalid":
         return "The body is not valid JSON."

@@ -1,8 +1,7 @@
-"""A transport that sends the head of an answer together with the beginning of its body, and closes when its
-client can have read it.
+"""A transport that sends the head of a response together with the beginning of its body.
 
-uvicorn writes the two one after the other and uvloop sends each at once, which costs a call to the system,
-a packet, and the client's waking up, all while this thread holds the interpreter.
+uvicorn writes the two separately and uvloop sends each at once, which costs a system call, a packet and a
+wake-up of the client.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 
 class CoalescingTransport:
-    """Passes everything on to `transport`, but holds a write back until the next one, or until the event
-    loop has done what it has in hand."""
+    """Delegates to `transport`, but delays a write until the next one, or until the event loop has run its
+    ready callbacks."""
 
     def __init__(
         self,
@@ -22,7 +21,7 @@ class CoalescingTransport:
         loop: asyncio.AbstractEventLoop,
         later: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Where `later` says so, `close` leaves closing to a later `close_now`."""
+        """If `later` returns True, `close` leaves closing to a later `close_now`."""
         self._transport = transport
         self._loop = loop
         self._later = later
@@ -32,7 +31,7 @@ class CoalescingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send `data`, after what is held; hold it if nothing is."""
+        """Send `data` after what is held; if nothing is held, hold it."""
         if self._held:
             data, self._held = self._held + data, b""
             self._transport.write(data)
@@ -41,7 +40,7 @@ class CoalescingTransport:
             self._loop.call_soon(self._flush)
 
     def close(self) -> None:
-        """Close once everything is sent, or leave it to `close_now`."""
+        """Close once everything is sent, or leave that to `close_now`."""
         self._flush()
         if not self._later():
             self._transport.close()
@@ -61,6 +60,6 @@ class CoalescingTransport:
 
     def _flush(self) -> None:
         data, self._held = self._held, b""
-        # One that was aborted meanwhile takes nothing more.
+        # It may have been aborted meanwhile.
         if data and not self._transport.is_closing():
             self._transport.write(data)

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how slow a client may be, whatever it sends."""
+"""A connection: HTTP/1.1 with limits on what a client may send, and how slowly."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Literal, cast
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.api.disconnect import EXTENSION, DisconnectSignal
-from serving.api.load_shedding import LoadShedder
+from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, ServerHooks
 from serving.errors import (
     HeadTooLargeError,
     InvalidRequestError,
@@ -26,58 +20,58 @@ from serving.errors import (
     TooManyConnectionsError,
 )
 from serving.http.coalescing import CoalescingTransport
+from serving.http.responses import asks_to_close, error_response, response_bytes
 from serving.http.upgrade import Parser
-from serving.service import Service
 
-# Request line and headers; also what may come with a body that is no body: chunk sizes and trailers,
-# besides the eight bytes for each of its own that the smallest chunks take.
+# Of the request line and headers. Also of chunk sizes and trailers, besides CHUNK_OVERHEAD_BYTES for each
+# byte of the body: chunks of one byte need that many.
 MAX_HEAD_BYTES = 64 * 1024
 CHUNK_OVERHEAD_BYTES = 8
-# Requests sent ahead of their answers on one connection.
+# Requests that wait on one connection for the answer to an earlier one.
 MAX_PIPELINED = 32
-# Bytes a second that a body must bring.
+# The slowest body that is accepted.
 MIN_BODY_BYTES_PER_S = 1024
-# How long the rest of a body is thrown away after an answer that did not wait for it, so that the
-# client finds the answer before it finds the connection closed. In seconds.
+# How long the rest of a body is read and discarded after an early answer. Closing at once would reset the
+# connection, and many clients would then never read the answer.
 LINGER_S = 2.0
 
-# head: waiting for the rest of a request's head, or for a first request; body: for the rest of a body;
-# answer: the request is whole; idle: answered, and nothing of the next request has come.
+# head: reading a request's head, or waiting for the first request. body: reading a body. answer: the request
+# was read and is being answered. idle: answered, and no byte of the next request has arrived.
 Phase = Literal["head", "body", "answer", "idle"]
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP with the limits that it has not, and errors in the form that every error has.
+    """uvicorn's protocol with limits, load shedding, disconnect signals, and errors in Offramp's JSON form.
 
-    `sweep` looks at every connection now and then, so that a request costs no timers.
+    Timeouts are enforced by `sweep`, which calls `check` of every connection: a request needs no timers.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.parser = Parser(self)  # type: ignore[assignment]
-        state = self.config.app.state  # type: ignore[union-attr]
-        self._service: Service = state.service
-        self._load_shedder: LoadShedder | None = getattr(state, "load_shedder", None)
+        self._hooks: ServerHooks = self.config.app.state.server_hooks  # type: ignore[union-attr]
         self._phase: Phase = "head"
-        self._since = self._checked = self._moved = time.monotonic()
-        # Of the request in hand: bytes of its head, of its body, and of neither.
-        self._head = self._body = self._rest = 0
-        self._body_before = 0
-        self._unsent = 0
+        # When the phase began, when the body's progress was last checked, and when the client last read.
+        self._phase_began = self._body_checked = self._last_sent = time.monotonic()
+        # Bytes of the current request: of its head, of its body, and of chunk sizes and trailers.
+        self._head_bytes = self._body_bytes = self._framing_bytes = 0
+        self._body_bytes_checked = 0
+        self._unsent_bytes = 0
+        # The request that the application works on, and its signal.
         self._running: RequestResponseCycle | None = None
-        # Nothing more is answered; the connection closes with the rest of the body.
-        self._leaving = False
+        # Whether the connection closes at the end of the current body, and answers nothing more.
+        self._closing_after_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._joined = CoalescingTransport(transport, self.loop, self._close_later)
-        self.transport = self._joined  # type: ignore[assignment]
-        if len(self.connections) > self._service.settings.max_connections:
-            self._make_room()
+        self._coalescing = CoalescingTransport(transport, self.loop, self._close_later)
+        self.transport = self._coalescing  # type: ignore[assignment]
+        if len(self.connections) > self._hooks.settings.max_connections:
+            self._enforce_connection_cap()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._give_up()
-        # uvicorn keeps its timer, and so everything, where the client broke the connection.
+        self._notify_disconnect()
+        # After an error uvicorn keeps its timer, which keeps the connection alive.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -86,33 +80,33 @@ class Protocol(HttpToolsProtocol):
             return
         if self._phase == "idle":
             self._enter("head")
-        phase, cycle, body = self._phase, self.cycle, self._body
+        phase, cycle, body_bytes = self._phase, self.cycle, self._body_bytes
         super().data_received(data)
-        # Only of a request that has neither begun nor ended with these bytes: what that leaves out is
-        # no more than one read from the socket.
+        # Only bytes that neither begin nor end a request are counted. What is left out is at most one read
+        # from the socket.
         if self.transport.is_closing() or (self._phase, self.cycle) != (phase, cycle):
             return
         if phase == "head":
-            self._head += len(data)
-            if self._head > MAX_HEAD_BYTES:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadTooLargeError(f"The head is larger than {MAX_HEAD_BYTES} bytes."))
         elif phase == "body":
-            self._rest += len(data) - (self._body - body)
-            if self._rest > MAX_HEAD_BYTES + CHUNK_OVERHEAD_BYTES * self._body:
+            self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
+            if self._framing_bytes > MAX_HEAD_BYTES + CHUNK_OVERHEAD_BYTES * self._body_bytes:
                 self._refuse(InvalidRequestError("The body's chunks or trailers are too large."))
 
-    # What the parser finds, in the order it finds it. What it raises ends in send_400_response.
+    # Callbacks of the parser, in order. What they raise ends in send_400_response.
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise ValueError("too many requests ahead of their answers")
-        if self._leaving:
+            raise ValueError("too many pipelined requests")
+        if self._closing_after_body:
             raise ValueError("a request after the last one")
         self._enter("head")
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # After the head these are trailers, which nobody reads.
+        # Headers after the head are trailers, which are ignored.
         if self._phase == "head":
             super().on_header(name, value)
 
@@ -121,7 +115,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body += len(body)
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -129,15 +123,15 @@ class Protocol(HttpToolsProtocol):
             return
         self._enter("idle" if self.cycle is None or self.cycle.response_complete else "answer")
         super().on_message_complete()
-        if self._leaving:
-            self._joined.close_now()
+        if self._closing_after_body:
+            self._coalescing.close_now()
 
     def on_response_complete(self) -> None:
         if self._phase == "answer" and not self.pipeline:
             self._enter("idle")
         elif self._phase == "body":
-            # The rest is not waited for longer than LINGER_S, see `overdue`.
-            self._since = time.monotonic()
+            # `check` closes the connection LINGER_S from now.
+            self._phase_began = time.monotonic()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -145,59 +139,59 @@ class Protocol(HttpToolsProtocol):
         self._refuse(InvalidRequestError("The request is not valid HTTP."))
 
     def check(self, now: float) -> None:
-        """End the connection if its client keeps it waiting for too long; `now` is monotonic."""
-        settings = self._service.settings
-        if self._stuck(now, settings.body_timeout_seconds):
+        """End the connection if its client is too slow; `now` is monotonic."""
+        settings = self._hooks.settings
+        if self._client_stopped_reading(now, settings.body_timeout_seconds):
             self.transport.abort()
-        elif self.transport.is_closing() or self._kept_waiting():
-            self._since = self._checked = now
-            self._body_before = self._body
-        elif self._phase == "head" and now - self._since > settings.header_timeout_seconds:
-            # A client that has sent nothing is not told anything either.
-            if self._head:
-                self._refuse(SlowRequestError("The request's head did not come in time."))
+        elif self.transport.is_closing() or self._waits_for_server():
+            self._phase_began = self._body_checked = now
+            self._body_bytes_checked = self._body_bytes
+        elif self._phase == "head" and now - self._phase_began > settings.header_timeout_seconds:
+            # A client that has sent nothing gets no answer.
+            if self._head_bytes:
+                self._refuse(SlowRequestError("The request's head did not arrive in time."))
             else:
                 self.transport.close()
         elif self._phase == "body":
             self._check_body(now, settings.body_timeout_seconds)
-        elif self._phase == "idle" and now - self._since > settings.keep_alive_seconds:
-            # uvicorn's timer is gone if the answer came before the request had ended.
+        elif self._phase == "idle" and now - self._phase_began > settings.keep_alive_seconds:
+            # uvicorn sets no timer if the answer was sent before the request had ended.
             self.transport.close()
 
-    def _kept_waiting(self) -> bool:
-        """Whether it is this server that lets the client wait, with an earlier request or this one."""
+    def _waits_for_server(self) -> bool:
+        """Whether the client waits for the server: for an earlier answer, or to send its body."""
         if self.cycle is None or self.cycle.response_complete:
             return False
         paused = self.flow.read_paused or self.cycle.waiting_for_100_continue
         return self._phase == "head" or paused
 
-    def _check_body(self, now: float, span: float) -> None:
+    def _check_body(self, now: float, timeout: float) -> None:
         if self.cycle.response_complete:
-            if now - self._since > LINGER_S:
-                self._joined.close_now()
-        elif now - self._checked > span:
-            if self._body - self._body_before < MIN_BODY_BYTES_PER_S * span:
-                self._refuse(SlowRequestError("The request's body did not come in time."))
-            self._checked, self._body_before = now, self._body
+            if now - self._phase_began > LINGER_S:
+                self._coalescing.close_now()
+        elif now - self._body_checked > timeout:
+            if self._body_bytes - self._body_bytes_checked < MIN_BODY_BYTES_PER_S * timeout:
+                self._refuse(SlowRequestError("The request's body did not arrive in time."))
+            self._body_checked, self._body_bytes_checked = now, self._body_bytes
 
-    def _stuck(self, now: float, span: float) -> bool:
-        """Whether there is something to send of which the client has taken nothing for `span`."""
+    def _client_stopped_reading(self, now: float, timeout: float) -> bool:
+        """Whether there are bytes to send, and the client has read none for `timeout` seconds."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self._unsent:
-            self._moved = now
-        self._unsent = unsent
-        return unsent > 0 and now - self._moved > span
+        if unsent == 0 or unsent < self._unsent_bytes:
+            self._last_sent = now
+        self._unsent_bytes = unsent
+        return unsent > 0 and now - self._last_sent > timeout
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
-        self._since = self._checked = time.monotonic()
+        self._phase_began = self._body_checked = time.monotonic()
         if phase == "head":
-            self._head = 0
+            self._head_bytes = 0
         elif phase == "body":
-            self._body = self._body_before = self._rest = 0
+            self._body_bytes = self._body_bytes_checked = self._framing_bytes = 0
 
-    def _make_room(self) -> None:
-        """Close the connection that has been idle for longest; refuse this one if none is."""
+    def _enforce_connection_cap(self) -> None:
+        """Close the connection that has been idle longest, or refuse this one if none is idle."""
         idle = [
             other
             for other in self.connections
@@ -206,7 +200,7 @@ class Protocol(HttpToolsProtocol):
             and not other.transport.is_closing()
         ]
         if idle:
-            min(idle, key=lambda other: other._since).transport.close()
+            min(idle, key=lambda other: other._phase_began).transport.close()
             return
         self.connections.discard(self)
         self._refuse(
@@ -214,83 +208,70 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _refuse(self, error: ServingError) -> None:
-        """Close the connection, after `error` unless an earlier request is still to be answered, or this
-        one is already."""
-        self._service.metrics.rejected(error.code)
+        """Answer `error` and close the connection.
+
+        It is closed without an answer if an earlier request is not answered yet, or this one already is.
+        """
+        self._hooks.rejected(error.code)
         cycle = self.cycle
         if self._phase == "body" and cycle is not None and cycle.scope is self.scope:
-            due = not self.pipeline and not cycle.response_started
+            unanswered = not self.pipeline and not cycle.response_started
         else:
-            # The request in hand has no cycle: this is one of before.
-            due = cycle is None or cycle.response_complete
-        if due:
-            self.transport.write(_answer(error))
-        self._give_up()
-        self._joined.close_now()
+            # The current request has no cycle yet: this is an earlier one.
+            unanswered = cycle is None or cycle.response_complete
+        if unanswered:
+            self.transport.write(error_response(error))
+        self._notify_disconnect()
+        self._coalescing.close_now()
 
     def _close_later(self) -> bool:
-        """Whether a client still sends the body of a request that is answered: closed before it has ended,
-        the connection breaks, and many a client then never reads the answer."""
-        self._leaving = self._phase == "body" and self.cycle.response_complete
-        return self._leaving
+        """Whether to keep the connection open although it was answered: its client still sends a body, see
+        LINGER_S."""
+        self._closing_after_body = self._phase == "body" and self.cycle.response_complete
+        return self._closing_after_body
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # A client that does not read its answers waits until it has.
-        if self._load_shedder is not None and not self.flow.write_paused:
-            refusal = self._load_shedder.refusal(cast(Scope, cycle.scope))
+        # While the client does not read its answers, requests go through the application, which waits.
+        if self._hooks.shed is not None and not self.flow.write_paused:
+            refusal = self._hooks.shed(cast(Scope, cycle.scope))
             if refusal is not None:
-                self._turn_away(cycle, refusal)
+                self._answer_without_task(cycle, refusal)
                 return
         self._running = cycle
-        self._departure = DisconnectSignal(self.flow.resume_reading)
-        cycle.scope["extensions"] = {EXTENSION: {"departure": self._departure}}
+        self._disconnect = DisconnectSignal(self.flow.resume_reading)
+        cycle.scope["extensions"] = {EXTENSION: {DISCONNECT: self._disconnect}}
         super()._start_asgi_task(cycle, app)
 
-    def _turn_away(self, cycle: RequestResponseCycle, refusal: Response) -> None:
-        """Answer a request as its cycle would, but without a task."""
-        cycle.keep_alive &= self._service.phase != "draining"
-        headers = [*cycle.default_headers, *refusal.raw_headers]
+    def _answer_without_task(self, cycle: RequestResponseCycle, response: Response) -> None:
+        """Send `response` as the request's cycle would."""
+        # Before 0.53, uvicorn's `keep_alive` does not depend on what the client asked for.
+        if self._hooks.draining() or asks_to_close(cycle.scope["headers"]):
+            cycle.keep_alive = False
+        headers = [*cycle.default_headers, *response.raw_headers]
         if not cycle.keep_alive:
             headers.append((b"connection", b"close"))
-        self.transport.write(_written(refusal.status_code, headers, bytes(refusal.body)))
+        self.transport.write(response_bytes(response.status_code, headers, bytes(response.body)))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
 
-    def _give_up(self) -> None:
-        """Tell whatever works on a request at once, so that it sends nothing more.
+    def _notify_disconnect(self) -> None:
+        """Stop the work on the running request at once.
 
-        With requests ahead of their answers it is not the newest one, the only one that uvicorn tells.
+        With pipelined requests it is not the newest one, which is the only one that uvicorn notifies.
         """
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-            self._departure.happened()
+            self._disconnect.notify()
 
 
 async def sweep(connections: Iterable[Any], every: float) -> None:
-    """Check the connections in `connections` about every `every` seconds, until cancelled."""
+    """Check each of `connections` about every `every` seconds, until cancelled."""
     while True:
         await asyncio.sleep(every)
         now = time.monotonic()
         for connection in list(connections):
             connection.check(now)
-
-
-def _answer(error: ServingError) -> bytes:
-    body = orjson.dumps({"error": str(error), "code": error.code})
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **error.headers,
-    }
-    lines = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-    return _written(error.status, lines, body)
-
-
-def _written(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    lines = [name + b": " + value + b"\r\n" for name, value in headers]
-    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])

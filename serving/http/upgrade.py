@@ -1,7 +1,7 @@
-"""Requests that offer another protocol (`Upgrade: h2c`, as Java's and curl's do), answered in this one.
+"""Ignoring offers to change the protocol (`Upgrade: h2c`), which clients in Java and curl send.
 
-Nobody here changes the protocol, so the offer is to be ignored (RFC 9110, 7.8). httptools ends such a request
-with its head, and leaves the body to the other protocol.
+A server may ignore such an offer (RFC 9110, section 7.8). httptools ends the request after its head and
+leaves the body to the new protocol, so its parser is made to go on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import httptools
 
 
 class Parser:
-    """httptools' parser of requests for `protocol`, which goes on where that one stops at an offer.
+    """httptools' parser of requests, which goes on after an offer to change the protocol.
 
-    What it says of the end of such a request with a body is too early: see `ends_early`.
+    It reports the end of such a request twice if there is a body: see `ends_early`.
     """
 
     def __init__(self, protocol: Any) -> None:
@@ -22,35 +22,35 @@ class Parser:
         self._parse_for(protocol)
 
     def feed_data(self, data: bytes) -> None:
-        """Parse what came; raises HttpParserError."""
+        """Parse `data`; raises HttpParserError."""
         while True:
             try:
                 self._feed(data)
                 return
-            except httptools.HttpParserUpgrade as stopped:
-                data = data[stopped.args[0] :]
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
             framing = self._framing()
             if framing:
                 self._parse_for(_Headless(self._protocol))
                 self._feed(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
 
     def ends_early(self) -> bool:
-        """Whether the request that is said to have ended has a body still, which will be said to end."""
+        """Whether the end that is reported now is before the request's body, whose end will be reported."""
         return bool(self.should_upgrade()) and self._framing() != b""
 
     def _parse_for(self, target: Any) -> None:
         parser = httptools.HttpRequestParser(target)
-        # As uvicorn has it: an answer to the first of several requests may come after a close.
+        # As in uvicorn: pipelined requests may follow one that asks to close the connection.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._feed = parser.feed_data
-        # What uvicorn asks of its parser.
+        # What uvicorn calls.
         self.should_upgrade = parser.should_upgrade
         self.should_keep_alive = parser.should_keep_alive
         self.get_method = parser.get_method
         self.get_http_version = parser.get_http_version
 
     def _framing(self) -> bytes:
-        """The lines of the request's head that say how long its body is."""
+        """The headers of the request that give the length of its body."""
         return b"".join(
             name + b": " + value + b"\r\n"
             for name, value in self._protocol.headers
@@ -59,7 +59,7 @@ class Parser:
 
 
 class _Headless:
-    """Passes on to `protocol` what a parser finds, but for the first head."""
+    """Passes a parser's callbacks on to `protocol`, except those of the first head."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol

@@ -13,7 +13,8 @@ from ray import serve
 
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import EMBEDDED_NAME, resolve_bundle
-from serving.http.banner import greeting
+from serving.api.examples import sample_image
+from serving.http.banner import banner
 from serving.ray.app import build
 from serving.ray.arguments import Form
 from serving.settings import Settings, available_cores
@@ -56,7 +57,8 @@ def run(settings: Settings, form: Form) -> None:
         )
         serve.run(application, name=APP, route_prefix="/")
         manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles or [EMBEDDED_NAME]]
-        print(greeting(settings.host, port, manifests))
+        names, spec = [manifest.name for manifest in manifests], manifests[0].input
+        print(banner(settings.host, port, names, sample_image(spec.width, spec.height)))
         print(f"It runs on Ray, in the form {form}; {_exporters()}", flush=True)
         while True:
             signal.pause()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from offramp import __version__
-from serving.http.banner import sample
+from serving.api.examples import sample_image
 from tests.deploy.images import USER, Image, ask, built, run, stated_size
 
 pytestmark = pytest.mark.deploy
@@ -29,7 +29,7 @@ def container(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_server_in_the_image_classifies(container: int) -> None:
-    answer = json.loads(ask(container, "/v1/classify", base64.b64decode(sample(32, 32))))
+    answer = json.loads(ask(container, "/v1/classify", base64.b64decode(sample_image(32, 32))))
     assert len(answer["predictions"]) == 1
     assert json.loads(ask(container, "/openapi.json"))["info"]["version"] == __version__
 

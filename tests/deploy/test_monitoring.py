@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from serving.http.banner import sample
+from serving.api.examples import sample_image
 from tests.debian import require
 from tests.deploy.hosts import PORT, free_port, names, process, seeing, server, wait_for
 
@@ -50,7 +50,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"--storage.tsdb.path={place / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    image = base64.b64decode(sample(32, 32))
+    image = base64.b64decode(sample_image(32, 32))
     over = threading.Event()
 
     def traffic() -> None:

@@ -16,14 +16,14 @@ from subprocess import Popen
 import httpx
 import pytest
 
-from serving.http.banner import sample
+from serving.api.examples import sample_image
 from tests.debian import require
 from tests.deploy.hosts import PORT, free_port, names, process, seeing, server, wait_for
 
 CONFIG = Path(__file__).parents[2] / "docker" / "proxy" / "haproxy.cfg"
 REPLICAS = ("127.53.0.3", "127.53.0.4")
 CONNECTIONS = 8
-IMAGE = base64.b64decode(sample(32, 32))
+IMAGE = base64.b64decode(sample_image(32, 32))
 TYPE = {"Content-Type": "image/png"}
 
 pytestmark = pytest.mark.deploy

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from serving.http.banner import sample
+from serving.api.examples import sample_image
 from tests.deploy.hosts import ROOT, free_port, process, wait_for
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -43,7 +43,7 @@ def classify(url: str) -> dict[str, Any]:
     wait_for(f"{url}/v1/models/{RECIPE}", seconds=30)
     request = urllib.request.Request(
         f"{url}/v1/classify?model={RECIPE}",
-        base64.b64decode(sample(16, 16)),
+        base64.b64decode(sample_image(16, 16)),
         {"Content-Type": "image/png"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:

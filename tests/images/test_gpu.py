@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.http.banner import sample
+from serving.api.examples import sample_image
 from tests.deploy.images import Image, ask, built, stated_size
 
 pytestmark = pytest.mark.deploy
@@ -46,7 +46,7 @@ def test_cuda_without_a_gpu_is_refused_in_one_sentence(image: Image) -> None:
 def test_auto_serves_on_the_cpu(image: Image, tmp_path: Path) -> None:
     command = (*image.config["Entrypoint"], "serve", "--provider", "auto")
     with image.server(tmp_path / "log", *command) as container:
-        answer = json.loads(ask(container, "/v1/classify", base64.b64decode(sample(32, 32))))
+        answer = json.loads(ask(container, "/v1/classify", base64.b64decode(sample_image(32, 32))))
         assert len(answer["predictions"]) == 1
         (model,) = json.loads(ask(container, "/v1/models"))["models"]
     assert model["provider"] == "CPUExecutionProvider"

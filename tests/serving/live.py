@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.api.app import create_app
-from serving.http.protocol import Protocol
+from serving.http.server import server_config
 from serving.service import Service
 from serving.settings import Settings
 
@@ -22,10 +22,7 @@ from serving.settings import Settings
 def live(settings: Settings, **options: Any) -> Iterator[tuple[int, Service]]:
     """The port of a running server, and its state; `options` are those of `create_app`."""
     app: FastAPI = create_app(settings, **options)
-    config = uvicorn.Config(
-        app, loop="uvloop", http=Protocol, ws="none", lifespan="on", log_config=None
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, settings))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from offramp.errors import OfframpError
 from serving.cli import classify, serve
 from serving.errors import SettingsError
-from serving.http.banner import announcement
-from serving.http.server import Server, run_server
+from serving.http.server import Server
+from serving.run import run_server, startup_banner
 from serving.settings import PILLOW_LIMIT, Settings, read_settings
 from tests.serving.conftest import Client
 
@@ -84,8 +84,7 @@ def test_classify_says_what_is_wrong_in_a_sentence(
 
 
 def test_the_announced_command_works_as_pasted(client: Client) -> None:
-    models = list(client.app.state.service.models)
-    text = announcement("127.0.0.1", 8123, models)
+    text = startup_banner("127.0.0.1", 8123, client.app.state.service)
     command = next(line for line in text.splitlines() if "application/json" in line)
     words = shlex.split(command)
     url = next(word for word in words if word.startswith("http"))
@@ -104,15 +103,15 @@ def test_the_announced_command_works_as_pasted(client: Client) -> None:
     [("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"), ("::1", "http://[::1]:80")],
 )
 def test_the_announced_address_can_be_reached(client: Client, host: str, url: str) -> None:
-    assert f"{url}/v1/classify" in announcement(host, 80, list(client.app.state.service.models))
+    assert f"{url}/v1/classify" in startup_banner(host, 80, client.app.state.service)
 
 
 @pytest.mark.parametrize(("present", "hint"), [(True, True), (False, False)])
 def test_an_idle_gpu_is_pointed_out(
     client: Client, monkeypatch: pytest.MonkeyPatch, present: bool, hint: bool
 ) -> None:
-    monkeypatch.setattr("serving.http.banner.gpu_present", lambda: present)
-    text = announcement("127.0.0.1", 80, list(client.app.state.service.models))
+    monkeypatch.setattr("serving.run.gpu_present", lambda: present)
+    text = startup_banner("127.0.0.1", 80, client.app.state.service)
     assert ("offramp[gpu]" in text) is hint
 
 
@@ -133,7 +132,12 @@ def test_a_broken_bundle_stops_serve_with_a_sentence(tmp_path: Path) -> None:
 
 def test_a_signal_ends_readiness_first_and_is_not_raised_again(client: Client) -> None:
     service = client.app.state.service
-    server = Server(uvicorn.Config(client.app), service)
+    server = Server(
+        uvicorn.Config(client.app),
+        service.settings,
+        started=lambda *_: None,
+        drain=service.drain,
+    )
     server.handle_exit(signal.SIGTERM, None)
     assert service.phase == "draining"
     assert server.should_exit

@@ -1,4 +1,4 @@
-"""POST /v1/classify/maps: where each exit finds evidence for a class."""
+"""POST /v1/classify/maps: class-activation maps of every exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.service import ServiceOf
 PATH = "/v1/classify/maps"
 DIGITS = 3
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: told for status, told in ERRORS.items() if status != 504},
+    **{status: response for status, response in ERRORS.items() if status != 504},
     404: {"model": ErrorAnswer, "description": "No such model, or its bundle offers no maps."},
     409: {
         "model": ErrorAnswer,
@@ -35,23 +35,23 @@ class MapsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(None, description="Name of the model; the first one by default.")
-    wanted: str | None = Field(
+    class_: str | None = Field(
         None,
         alias="class",
-        description="A label, or else its index; the answer's class by default.",
+        description="A label or an index; the answer's class by default.",
     )
 
 
 class ClassAnswer(BaseModel):
-    """The class that the maps are of."""
+    """The class of the maps."""
 
     label: str
     index: int
 
 
 class ExitMap(BaseModel):
-    """One exit's map: `height` x `width` values, row by row, from 0 (no evidence there) to 1 (this map's
-    peak). The map covers the picture as the network gets it, in equal cells."""
+    """One exit's map: `height` x `width` values, row by row, from 0 (no evidence) to 1 (the map's peak).
+    Equal cells cover the image as the network gets it."""
 
     exit: int
     height: int
@@ -71,12 +71,12 @@ class MapsAnswer(BaseModel):
 async def classify_maps(
     request: Request, service: ServiceOf, query: Annotated[MapsQuery, Query()]
 ) -> MapsAnswer:
-    """Where every exit finds evidence for a class in one image: class-activation maps."""
+    """Class-activation maps: where every exit finds evidence for a class in one image."""
     model = service.models.get(query.model)
     maps, labels = model.cam, model.engine.manifest.labels
     if maps is None:
         raise NotFoundError("This model's bundle offers no maps.")
-    index = None if query.wanted is None else _index(query.wanted, labels)
+    index = None if query.class_ is None else _index(query.class_, labels)
     service.dispatcher.check()
     settings = service.settings
     files = await read_images(
@@ -107,12 +107,12 @@ async def classify_maps(
     )
 
 
-def _index(wanted: str, labels: tuple[str, ...]) -> int:
-    """The class called `wanted`, or else the one of this index; raises InvalidRequestError."""
-    if wanted in labels:
-        return labels.index(wanted)
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and int(wanted) < len(labels):
-        return int(wanted)
+def _index(name: str, labels: tuple[str, ...]) -> int:
+    """The index of the label `name`, or `name` as an index; raises InvalidRequestError."""
+    if name in labels:
+        return labels.index(name)
+    if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(labels):
+        return int(name)
     raise InvalidRequestError(
         f"class must be a label of the model or an index from 0 to {len(labels) - 1}."
     )

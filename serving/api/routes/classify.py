@@ -12,16 +12,14 @@ from starlette.responses import Response
 
 from serving.api.access_log import note_answer
 from serving.api.disconnect import CancelOnDisconnect
+from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, resolve
 from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
-from serving.http.banner import sample
 from serving.scheduling.options import RequestOptions
 from serving.service import of_request
 
 PATH = "/v1/classify"
-
-
 router = APIRouter(tags=["classify"])
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -50,7 +48,7 @@ REQUEST_BODY: dict[str, Any] = {
                     }
                 },
             },
-            "example": {"images": [sample(8, 8)]},
+            "example": {"images": [sample_image(8, 8)]},
         },
     },
 }
@@ -73,7 +71,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-    """Classify images; each leaves the network at the first exit that is sure enough."""
+    """Classify images; each leaves the network at the first exit that is confident enough."""
     started = time.perf_counter()
     service = of_request(request)
     resolved = resolve(query, request, service, started)

@@ -1,4 +1,4 @@
-"""/v1/models: what is loaded, and loading while serving."""
+"""/v1/models: the loaded models, and loading and unloading them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from serving.api.auth import AdminOnly
 from serving.api.schemas import ErrorAnswer, ModelDetail, ModelList, detail, summarize
 from serving.service import ServiceOf
 
-UNKNOWN: dict[int | str, dict[str, Any]] = {
+UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no model of this name."},
     "default": {"model": ErrorAnswer, "description": "Any other error."},
 }
-CLOSED: dict[int | str, dict[str, Any]] = {
+UNAUTHORIZED: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "The server's key is missing or wrong."}
 }
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -26,7 +26,7 @@ async def list_models(service: ServiceOf) -> ModelList:
     return ModelList([summarize(model) for model in service.models])
 
 
-@router.get("/{name}", responses=UNKNOWN)
+@router.get("/{name}", responses=UNKNOWN_MODEL)
 async def get_model(name: str, service: ServiceOf) -> ModelDetail:
     """One loaded model, with its labels."""
     return detail(service.models.get(name))
@@ -36,15 +36,14 @@ async def get_model(name: str, service: ServiceOf) -> ModelDetail:
     "/{name}",
     dependencies=[AdminOnly],
     responses={
-        **UNKNOWN,
-        **CLOSED,
+        **UNKNOWN_MODEL,
+        **UNAUTHORIZED,
         404: {"model": ErrorAnswer, "description": "There is no bundle of this name to load."},
         409: {"model": ErrorAnswer, "description": "The bundle is not whole; nothing has changed."},
     },
 )
 async def load_model(name: str, service: ServiceOf) -> ModelDetail:
-    """Load the bundle of this name, or swap it for the one that is served; the answer comes once
-    requests go to it."""
+    """Load the bundle of this name, replacing a served one; the answer comes once it serves requests."""
     return detail(await service.load_model(name))
 
 
@@ -52,8 +51,8 @@ async def load_model(name: str, service: ServiceOf) -> ModelDetail:
     "/{name}",
     dependencies=[AdminOnly],
     status_code=status.HTTP_204_NO_CONTENT,
-    responses={**UNKNOWN, **CLOSED},
+    responses={**UNKNOWN_MODEL, **UNAUTHORIZED},
 )
 async def unload_model(name: str, service: ServiceOf) -> None:
-    """Serve this model no longer; requests that have begun are answered."""
+    """Unload a model; requests that were accepted are answered."""
     await service.unload_model(name)

@@ -1,4 +1,7 @@
-"""GET / and /page/*: the web page, served from memory."""
+"""GET / and /page/*: the web page, served from memory.
+
+Starlette's StaticFiles reads the disk in a thread for every request, which takes twice as long or more.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Names stay the same from one version to the next, so a copy is asked about before it is used.
+    # Names are the same in every version, so browsers must revalidate their copies.
     "Cache-Control": "no-cache",
 }
 router = APIRouter(include_in_schema=False)
@@ -46,7 +49,7 @@ class PageFile:
 
 
 def read_page(folder: Traversable = FOLDER) -> dict[str, PageFile]:
-    """Every file of the page by its path below `folder`; what has another ending is no part of it."""
+    """The page's files by their path below `folder`; files of other types are left out."""
     found: dict[str, PageFile] = {}
     for entry in folder.iterdir():
         if entry.is_dir():
@@ -70,7 +73,7 @@ async def start(request: Request) -> Response:
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
 async def part(path: str, request: Request) -> Response:
-    """A style sheet, module or picture of the page."""
+    """A style sheet, module or image of the page."""
     file = _PAGE.get(path)
     if file is None:
         raise NotFoundError("There is nothing at this address.")
@@ -79,7 +82,7 @@ async def part(path: str, request: Request) -> Response:
 
 def _answer(request: Request, file: PageFile) -> Response:
     headers = {**HEADERS, "ETag": file.etag}
-    known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
-    if file.etag in known:
+    cached = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+    if file.etag in cached:
         return Response(status_code=304, headers=headers)
     return Response(file.content, media_type=file.media_type, headers=headers)

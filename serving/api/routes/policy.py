@@ -1,4 +1,4 @@
-"""/v1/models/{m}/policy and /tradeoff: when samples leave, what that would give, and changing it."""
+"""/v1/models/{name}/policy and /tradeoff: reading, previewing and changing the policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exports.bundle.errors import BundleError
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.tuning.preview import Preview, Tradeoff
 from serving.api.auth import AdminOnly
-from serving.api.routes.models import CLOSED, UNKNOWN
+from serving.api.routes.models import UNAUTHORIZED, UNKNOWN_MODEL
 from serving.api.schemas import ErrorAnswer, PolicyAnswer
 from serving.errors import BadBundleError
 from serving.models.manager import check_fits
@@ -37,11 +37,11 @@ class PolicyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    persist: bool = Field(False, description="Write it into the bundle too, for the next start.")
+    persist: bool = Field(False, description="Also write it into the bundle, for the next start.")
 
 
 class TradeoffQuery(BaseModel):
-    """Which curve; what the policy in force has where nothing is said."""
+    """Which curve; the policy in force decides what is not given."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,9 +49,9 @@ class TradeoffQuery(BaseModel):
     combine: Combine | None = Field(None, description="An exit alone, or the running ensemble.")
 
 
-@router.get("/policy", responses=UNKNOWN)
+@router.get("/policy", responses=UNKNOWN_MODEL)
 async def get_policy(name: str, service: ServiceOf, response: Response) -> PolicyAnswer:
-    """The policy in force; its revision is the ETag too."""
+    """The policy in force; its revision is also the ETag."""
     return _policy_answer(service.models.get(name), response)
 
 
@@ -59,8 +59,8 @@ async def get_policy(name: str, service: ServiceOf, response: Response) -> Polic
     "/policy",
     dependencies=[AdminOnly],
     responses={
-        **UNKNOWN,
-        **CLOSED,
+        **UNKNOWN_MODEL,
+        **UNAUTHORIZED,
         **CHANGED,
         412: {"model": ErrorAnswer, "description": "If-Match names another revision."},
     },
@@ -73,20 +73,20 @@ async def put_policy(
     response: Response,
     if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None,
 ) -> PolicyAnswer:
-    """Put a policy in force for requests to come; those that have begun keep theirs."""
+    """Put a policy in force for new requests; accepted ones keep theirs."""
     model = await service.manager.set_policy(name, policy, if_match=if_match, persist=query.persist)
     return _policy_answer(model, response)
 
 
-@router.post("/policy/preview", responses={**UNKNOWN, **CHANGED})
+@router.post("/policy/preview", responses={**UNKNOWN_MODEL, **CHANGED})
 async def preview_policy(name: str, policy: Policy, service: ServiceOf) -> Preview:
-    """What a policy would do, reckoned on the calibration table; nothing changes."""
+    """What a policy would do, computed on the calibration table; nothing changes."""
     model = service.models.get(name)
     check_fits(policy, model)
-    return await _reckon(lambda: model.calibration.preview(policy))
+    return await _compute(lambda: model.calibration.preview(policy))
 
 
-@router.get("/tradeoff", responses={**UNKNOWN, 409: CHANGED[409]})
+@router.get("/tradeoff", responses={**UNKNOWN_MODEL, 409: CHANGED[409]})
 async def get_tradeoff(
     name: str, query: Annotated[TradeoffQuery, Query()], service: ServiceOf
 ) -> Tradeoff:
@@ -94,10 +94,10 @@ async def get_tradeoff(
     model = service.models.get(name)
     policy = model.policy
     measure, combine = query.measure or policy.measure, query.combine or policy.combine
-    return await _reckon(lambda: model.calibration.tradeoff(policy, measure, combine))
+    return await _compute(lambda: model.calibration.tradeoff(policy, measure, combine))
 
 
-async def _reckon(call: Callable[[], T]) -> T:
+async def _compute(call: Callable[[], T]) -> T:
     try:
         return await asyncio.to_thread(call)
     except BundleError as error:

@@ -1,4 +1,4 @@
-"""Probes for an orchestrator, and the metrics."""
+"""Liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 UNREADY: dict[int | str, dict[str, Any]] = {
     503: {
         "description": "Not ready yet, or shutting down.",
-        # The model would be documented as text, like the answer.
+        # `model` would document it as text, like the answer.
         "content": {"application/json": {"schema": ERROR}},
     }
 }
@@ -24,7 +24,7 @@ router = APIRouter(tags=["probes"])
 
 @router.get("/livez", response_class=PlainTextResponse)
 async def livez() -> str:
-    """Whether the process answers at all."""
+    """Whether the process answers."""
     return "ok\n"
 
 

@@ -28,7 +28,7 @@ from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
 PATH = "/v1/classify/stream"
-# Of one event; OpenAPI has no other way to say what a stream is made of.
+# The schema of one event: OpenAPI has none for a stream of them.
 EVENT = {
     "type": "object",
     "required": ["event", "data"],
@@ -40,7 +40,7 @@ EVENT = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
-        "POST /v1/classify answers, `error` if that fails on the way, and `result` at the end.",
+        "POST /v1/classify answers, `error` if that fails, and `done` at the end.",
         "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
@@ -49,7 +49,7 @@ router = APIRouter(tags=["classify"])
 
 @router.post(PATH, responses={**ERRORS, **EVENTS}, openapi_extra={"requestBody": REQUEST_BODY})
 async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Response:
-    """Classify images and tell of every exit as it is reached."""
+    """Classify images, with an event for every exit that is reached."""
     started = time.perf_counter()
     service = of_request(request)
     resolved = resolve(query, request, service, started)
@@ -77,11 +77,11 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
         async with CancelOnDisconnect(request):
             first = await feed.events.get()
         if first is None:
-            # Nothing was sent yet, so the error goes out like any other.
+            # Nothing was sent yet, so the error is answered like any other.
             task.result()
     except BaseException:
         task.cancel()
-        # It knows the error, which knows this frame: a circle, with the images in it.
+        # The task holds the error and the error this frame: a cycle that keeps the images.
         del task
         raise
     return _Stream(first, feed, task)
@@ -89,7 +89,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
 
 @dataclass
 class _Feed:
-    """Events of one request on their way out; None is the end. `counted` once its outcome is."""
+    """The queue of a request's events, with None at the end. `counted` is whether its outcome was counted."""
 
     service: Service
     resolved: ResolvedRequest
@@ -98,11 +98,11 @@ class _Feed:
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
     counted: bool = False
 
-    def exit(self, seen: ExitReached) -> None:
+    def exit(self, reached: ExitReached) -> None:
         manifest = self.resolved.model.engine.manifest
         elapsed = time.perf_counter() - self.started
-        told = describe_exit(seen, manifest, self.resolved.top_k, elapsed)
-        self.events.put_nowait(_event("exit", told))
+        event = describe_exit(reached, manifest, self.resolved.top_k, elapsed)
+        self.events.put_nowait(_event("exit", event))
 
     def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started
@@ -121,7 +121,7 @@ class _Feed:
         return _event("error", ErrorAnswer(str(error), error.code))
 
     def failed(self, code: str) -> None:
-        """Count the request as failed, unless it was answered before."""
+        """Count the request as failed, unless it was answered."""
         if not self.counted:
             self.service.metrics.failed(self.resolved.model.name, code)
             self.counted = True
@@ -131,13 +131,13 @@ class _Feed:
 
 
 class _Stream(StreamingResponse):
-    """The events of `feed`, of which `first` was taken, and of how `task` ends."""
+    """`first` and the other events of `feed`, then an error if `task` failed."""
 
     def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[BatchResult]) -> None:
         super().__init__(
             _events(first, feed, task),
             media_type="text/event-stream",
-            # A proxy that collects the answer would take away the point of it.
+            # A proxy must pass events on at once.
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
         self._feed = feed
@@ -147,7 +147,7 @@ class _Stream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # If the client has gone, be it before the first event, nobody wants the rest.
+            # If the client disconnected, even before the first event, the rest is not needed.
             self._task.cancel()
             self._feed.failed(CANCELLED)
 

@@ -1,4 +1,4 @@
-"""What the protocol's routes share: the model of an address, and the form of errors."""
+"""What the protocol's routes share: the model in the path, and the form of errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class V2Error:
 
 
 def error(description: str) -> dict[str, Any]:
-    """A response of OpenAPI that is an error."""
+    """An error as a response of OpenAPI."""
     return {"model": V2Error, "description": description}
 
 
@@ -37,16 +37,16 @@ NO_MODEL: dict[int | str, dict[str, Any]] = {
 
 
 def named(name: str, service: ServiceOf) -> LoadedModel:
-    """The model of an address; raises NotFoundError or NotReadyError."""
+    """The model in the path; raises NotFoundError or NotReadyError."""
     return service.models.get(name)
 
 
 def versioned(name: str, version: str, service: ServiceOf) -> LoadedModel:
-    """The model of an address with a version; raises NotFoundError or NotReadyError."""
+    """The model in a path with a version; raises NotFoundError or NotReadyError."""
     model = service.models.get(name)
-    found = model.engine.manifest.version
-    if version != found:
-        raise NotFoundError(f"The model {name} has the version {found} alone.")
+    served = model.engine.manifest.version
+    if version != served:
+        raise NotFoundError(f"The model {name} has only the version {served}.")
     return model
 
 

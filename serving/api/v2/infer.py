@@ -13,6 +13,7 @@ from starlette.responses import Response
 from exports.bundle.errors import PolicyError
 from serving.api.access_log import note_answer
 from serving.api.disconnect import CancelOnDisconnect
+from serving.api.examples import sample_image
 from serving.api.fast_path import CANCELLED
 from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
 from serving.api.schemas import timing
@@ -22,7 +23,6 @@ from serving.api.v2.requests import HEADER, read_inference
 from serving.api.v2.responses import write_response
 from serving.api.v2.schemas import InferenceRequest, inline_schema
 from serving.errors import InvalidRequestError
-from serving.http.banner import sample
 from serving.models.registry import LoadedModel
 from serving.scheduling.options import Priority, RequestOptions
 from serving.service import Service, ServiceOf
@@ -56,7 +56,7 @@ ANSWER = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A tensor per wanted output; as binary data behind the JSON, where wanted.",
+        "description": "A tensor per requested output; as binary data after the JSON, where requested.",
         "content": {"application/json": {"schema": ANSWER}, "application/octet-stream": _BINARY},
     },
     400: error("A parameter, a tensor or an image is malformed."),
@@ -88,7 +88,7 @@ DOCUMENTED: dict[str, Any] = {
                             "name": INPUT,
                             "shape": [1],
                             "datatype": "BYTES",
-                            "data": [sample(8, 8)],
+                            "data": [sample_image(8, 8)],
                         }
                     ]
                 },
@@ -103,7 +103,7 @@ DOCUMENTED: dict[str, Any] = {
     MODEL + "/infer", response_class=Response, responses=RESPONSES, openapi_extra=DOCUMENTED
 )
 async def infer(request: Request, model: Named, service: ServiceOf) -> Response:
-    """Classify images; each leaves the network at the first exit that is sure enough."""
+    """Classify images; each leaves the network at the first exit that is confident enough."""
     return await _infer(request, model, service)
 
 
@@ -147,7 +147,7 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     except PolicyError as wrong:
         raise InvalidRequestError(str(wrong)) from wrong
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
-    # The protocol's levels go on downwards from 1; 0 stands for the default.
+    # In the protocol 1 is the highest level, and 0 the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
     options = RequestOptions(policy, deadline, priority)
     async with CancelOnDisconnect(request):

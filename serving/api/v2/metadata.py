@@ -55,7 +55,7 @@ class ModelReady:
 
 @dataclass(frozen=True)
 class ServerMetadata:
-    """The server, its version and the protocol's extensions that it knows."""
+    """The server, its version and the protocol's extensions that it supports."""
 
     name: str
     version: str
@@ -64,7 +64,7 @@ class ServerMetadata:
 
 @router.get(PREFIX + "/health/live", responses=ANY_ERROR)
 async def live() -> Live:
-    """Whether the process answers at all."""
+    """Whether the process answers."""
     return Live(live=True)
 
 
@@ -110,5 +110,5 @@ async def model_version_ready(model: Versioned) -> ModelReady:
 
 
 def _is_ready(model: LoadedModel) -> ModelReady:
-    # A model is listed once it is warm, so there is none that is not ready.
+    # Models are listed once they are warm, so all of them are ready.
     return ModelReady(model.name, ready=True)

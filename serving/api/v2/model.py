@@ -1,4 +1,4 @@
-"""What a bundle looks like in the protocol's terms: one input, four outputs."""
+"""A bundle as a model of the protocol: one input, four outputs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from serving.models.registry import LoadedModel
 INPUT = "image"
 PLATFORM = "onnx_onnxv1"
 PROBABILITIES = "probabilities"
-# In the order in which they are answered if a request names none.
+# In the order of the answer to a request that names none.
 OUTPUTS = {PROBABILITIES: "FP32", "label": "BYTES", "exit": "INT32", "confidence": "FP32"}
 
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """A tensor of a model; -1 in the shape stands for the batch."""
+    """A tensor of a model; -1 in its shape is the batch."""
 
     name: str
     datatype: str
@@ -34,7 +34,7 @@ class ModelMetadata:
 
 
 def metadata_of(model: LoadedModel) -> ModelMetadata:
-    """What the protocol's model metadata says of `model`."""
+    """The protocol's metadata of `model`."""
     manifest = model.engine.manifest
     spec = manifest.input
     classes = len(manifest.labels)

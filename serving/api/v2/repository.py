@@ -1,4 +1,4 @@
-"""The protocol's model repository: what there is, loading and unloading."""
+"""The protocol's model repository: listing, loading and unloading."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from serving.errors import NotSupportedError
 from serving.service import ServiceOf
 
 REPOSITORY = PREFIX + "/repository"
-ONE = REPOSITORY + "/models/{name}"
+REPOSITORY_MODEL = REPOSITORY + "/models/{name}"
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 router = APIRouter()
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """A model of the repository; `reason` says why it is in this state, if there is a reason."""
+    """A model of the repository; `reason` is why it is in this state, or empty."""
 
     name: str
     version: str
@@ -47,17 +47,17 @@ CHANGING: dict[int | str, dict[str, Any]] = {
     200: {"description": "Done; the body is empty.", "content": {}},
     401: error("The key is missing or wrong."),
     404: error("There is no model of this name."),
-    501: error("The server has no repository, or does not know a parameter."),
+    501: error("The server has no repository, or does not support a parameter."),
     **WRONG,
 }
 
 
 @router.post(REPOSITORY + "/index", responses=WRONG, openapi_extra=_documented(IndexRequest))
 async def index(request: Request, service: ServiceOf) -> list[IndexEntry]:
-    """The models there are; every one that is loaded is ready."""
+    """The models of the repository; those that are loaded are ready."""
     body = await _read(IndexRequest, request)
     manifests = [model.engine.manifest for model in service.models]
-    loaded = [IndexEntry(found.name, found.version, READY, "") for found in manifests]
+    loaded = [IndexEntry(entry.name, entry.version, READY, "") for entry in manifests]
     if body.ready:
         return loaded
     names = {entry.name for entry in loaded}
@@ -68,24 +68,24 @@ async def index(request: Request, service: ServiceOf) -> list[IndexEntry]:
 
 
 @router.post(
-    ONE + "/load",
+    REPOSITORY_MODEL + "/load",
     response_class=Response,
     dependencies=[AdminOnly],
     responses=CHANGING,
     openapi_extra=_documented(LoadRequest),
 )
 async def load(name: str, request: Request, service: ServiceOf) -> Response:
-    """Load the model of this name from the repository, or replace it by what lies there now."""
+    """Load the model of this name from the repository, or replace it with the bundle that is there now."""
     body = await _read(LoadRequest, request)
     if body.parameters:
-        # Files and configurations of the client's own would replace what the operator put there.
+        # A client's files and configuration would replace the operator's.
         raise NotSupportedError("This server does not support parameters of loading.")
     await service.load_model(name)
     return Response()
 
 
 @router.post(
-    ONE + "/unload",
+    REPOSITORY_MODEL + "/unload",
     response_class=Response,
     dependencies=[AdminOnly],
     responses=CHANGING,

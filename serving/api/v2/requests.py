@@ -1,4 +1,4 @@
-"""From the bytes of an inference request to what is to be done. Pure functions."""
+"""From the bytes of an inference request to an `Inference`. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.api.validation import MAX_NAME_CHARS, sentence
 from serving.errors import InvalidRequestError, NotSupportedError
 
 HEADER = "Inference-Header-Content-Length"
-# Of Triton's extensions; to ignore them would be to answer another question.
+# Parameters of Triton's extensions that would change the answer, and so must not be ignored.
 UNSUPPORTED = ("sequence_id", "shared_memory_region")
 LENGTH_DIGITS = 18
 DEFAULT_PARAMETERS = RequestParameters()
@@ -29,8 +29,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A wanted output: in binary form or not, and with `classes` above 0 as classification."""
+class OutputSpec:
+    """A requested output: in binary form or not, and with `classes` above 0 as classification."""
 
     name: str
     binary: bool
@@ -42,7 +42,7 @@ class Inference:
     """An inference request: `images` are files, or pixels uint8 [N, H, W, 3]."""
 
     images: Images
-    outputs: tuple[Wanted, ...]
+    outputs: tuple[OutputSpec, ...]
     id: str | None
     parameters: RequestParameters
 
@@ -60,7 +60,7 @@ def read_inference(
     else:
         length = _length(header_length, len(body))
         if length == 0:
-            everything = tuple(Wanted(name, binary=True) for name in OUTPUTS)
+            everything = tuple(OutputSpec(name, binary=True) for name in OUTPUTS)
             return Inference([body], everything, None, DEFAULT_PARAMETERS)
         head, tail = body[:length], body[length:]
     content = read_object(head)
@@ -85,18 +85,20 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def validated(model: type[Body], content: dict[str, Any]) -> Body:
-    """`content` as `model`; raises InvalidRequestError, in a sentence on the first fault."""
+    """`content` as `model`; raises InvalidRequestError on the first problem."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise InvalidRequestError(sentence(error)) from error
 
 
-def _length(text: str, most: int) -> int:
-    # isdigit alone would let through digits of other scripts.
-    usable = text.isascii() and text.isdigit() and len(text) <= LENGTH_DIGITS
-    if not usable or int(text) > most:
-        raise InvalidRequestError(f"{HEADER} must be a number of bytes, at most the body's {most}.")
+def _length(text: str, body_bytes: int) -> int:
+    # isdigit alone accepts digits of other scripts.
+    valid = text.isascii() and text.isdigit() and len(text) <= LENGTH_DIGITS
+    if not valid or int(text) > body_bytes:
+        raise InvalidRequestError(
+            f"{HEADER} must be a number of bytes, at most the body's {body_bytes}."
+        )
     return int(text)
 
 
@@ -116,8 +118,8 @@ def _images(
     if len(inputs) != 1 or inputs[0].name != INPUT:
         raise InvalidRequestError(f"A request must have one input, called {INPUT!r}.")
     tensor = inputs[0]
-    wanted = {"UINT8": [spec.height, spec.width, 3], "BYTES": []}
-    if wanted.get(tensor.datatype) != tensor.shape[1:] or not tensor.shape:
+    shapes = {"UINT8": [spec.height, spec.width, 3], "BYTES": []}
+    if shapes.get(tensor.datatype) != tensor.shape[1:] or not tensor.shape:
         raise InvalidRequestError(
             f"The input must be UINT8 of the shape [N, {spec.height}, {spec.width}, 3] or BYTES of "
             f"the shape [N], not {tensor.datatype[:MAX_NAME_CHARS]!r} of {tensor.shape}."
@@ -138,12 +140,12 @@ def _binary(tensor: RequestInput, tail: bytes | None) -> bytes | None:
     size = tensor.parameters.binary_data_size if tensor.parameters else None
     if tensor.data is not None:
         if size is not None or tail:
-            raise InvalidRequestError("The input has data in the JSON and behind it.")
+            raise InvalidRequestError("The input has data in the JSON and after it.")
         return None
     if tail is None:
         missing = "data" if size is None else f"the header {HEADER}"
         raise InvalidRequestError(f"The input {tensor.name!r} lacks {missing}.")
-    # There is but one input: without a size, all that follows the JSON is it.
+    # There is one input: without a size, it is everything after the JSON.
     if size is not None and size != len(tail):
         raise InvalidRequestError(
             f"binary_data_size is {size}, but {len(tail)} bytes follow the JSON."
@@ -157,8 +159,8 @@ def _files(data: object, count: int) -> list[bytes]:
     return [file_of_base64(number, image) for number, image in enumerate(data, 1)]
 
 
-def _outputs(outputs: Sequence[RequestOutput], binary: bool) -> tuple[Wanted, ...]:
-    wanted = []
+def _outputs(outputs: Sequence[RequestOutput], binary: bool) -> tuple[OutputSpec, ...]:
+    specs = []
     for output in outputs:
         if output.name not in OUTPUTS:
             raise InvalidRequestError(
@@ -168,8 +170,8 @@ def _outputs(outputs: Sequence[RequestOutput], binary: bool) -> tuple[Wanted, ..
         own = parameters.binary_data if parameters else None
         classes = (parameters.classification if parameters else None) or 0
         if classes and output.name != PROBABILITIES:
-            raise InvalidRequestError(f"Only {PROBABILITIES} can be had as classification.")
-        wanted.append(Wanted(output.name, binary if own is None else own, classes))
-    if len({output.name for output in wanted}) != len(wanted):
-        raise InvalidRequestError("An output is wanted twice.")
-    return tuple(wanted) or tuple(Wanted(name, binary) for name in OUTPUTS)
+            raise InvalidRequestError(f"Only {PROBABILITIES} has the form of a classification.")
+        specs.append(OutputSpec(output.name, binary if own is None else own, classes))
+    if len({spec.name for spec in specs}) != len(specs):
+        raise InvalidRequestError("An output is requested twice.")
+    return tuple(specs) or tuple(OutputSpec(name, binary) for name in OUTPUTS)

@@ -10,7 +10,7 @@ import orjson
 
 from exports.bundle.manifest import Manifest
 from serving.api.v2.model import OUTPUTS, PROBABILITIES
-from serving.api.v2.requests import HEADER, Inference, Wanted
+from serving.api.v2.requests import HEADER, Inference, OutputSpec
 from serving.api.v2.tensors import Tensor, to_binary, to_json
 from serving.inference.engine import Prediction
 
@@ -18,13 +18,13 @@ from serving.inference.engine import Prediction
 def write_response(
     request: Inference, manifest: Manifest, predictions: Sequence[Prediction]
 ) -> tuple[bytes, dict[str, str]]:
-    """The body, and the headers that say how to read it."""
+    """The body and its headers."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for wanted in request.outputs:
-        tensor, datatype, shape = _tensor(wanted, manifest, predictions)
-        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
-        if wanted.binary:
+    for spec in request.outputs:
+        tensor, datatype, shape = _tensor(spec, manifest, predictions)
+        output: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": shape}
+        if spec.binary:
             content = to_binary(tensor, datatype)
             output["parameters"] = {"binary_data_size": len(content)}
             tail.append(content)
@@ -47,27 +47,27 @@ def write_response(
 
 
 def _tensor(
-    wanted: Wanted, manifest: Manifest, predictions: Sequence[Prediction]
+    spec: OutputSpec, manifest: Manifest, predictions: Sequence[Prediction]
 ) -> tuple[Tensor, str, list[int]]:
     count, labels = len(predictions), manifest.labels
-    if wanted.classes:
-        classes = min(wanted.classes, len(labels))
-        best = [text for found in predictions for text in _classification(found, labels, classes)]
+    if spec.classes:
+        classes = min(spec.classes, len(labels))
+        best = [text for one in predictions for text in _classification(one, labels, classes)]
         return best, "BYTES", [count, classes]
     tensor: Tensor
-    if wanted.name == PROBABILITIES:
-        tensor = np.stack([found.probabilities for found in predictions])
-    elif wanted.name == "label":
-        tensor = [labels[found.index].encode() for found in predictions]
-    elif wanted.name == "exit":
-        tensor = np.array([found.exit for found in predictions], dtype=np.int32)
+    if spec.name == PROBABILITIES:
+        tensor = np.stack([one.probabilities for one in predictions])
+    elif spec.name == "label":
+        tensor = [labels[one.index].encode() for one in predictions]
+    elif spec.name == "exit":
+        tensor = np.array([one.exit for one in predictions], dtype=np.int32)
     else:
-        tensor = np.array([found.confidence for found in predictions], dtype=np.float32)
-    shape = [count, len(labels)] if wanted.name == PROBABILITIES else [count]
-    return tensor, OUTPUTS[wanted.name], shape
+        tensor = np.array([one.confidence for one in predictions], dtype=np.float32)
+    shape = [count, len(labels)] if spec.name == PROBABILITIES else [count]
+    return tensor, OUTPUTS[spec.name], shape
 
 
-def _classification(found: Prediction, labels: Sequence[str], classes: int) -> list[bytes]:
-    """The likeliest classes as `value:index:label`, the value with the six digits Triton gives."""
-    best = np.argsort(-found.probabilities, kind="stable")[:classes].tolist()
-    return [f"{found.probabilities[i]:f}:{i}:{labels[i]}".encode() for i in best]
+def _classification(prediction: Prediction, labels: Sequence[str], classes: int) -> list[bytes]:
+    """The most probable classes as `value:index:label`, the value with six digits as Triton has it."""
+    best = np.argsort(-prediction.probabilities, kind="stable")[:classes].tolist()
+    return [f"{prediction.probabilities[i]:f}:{i}:{labels[i]}".encode() for i in best]

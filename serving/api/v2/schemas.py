@@ -13,24 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from exports.bundle.policy import Mode
 
 INT64 = 2**63 - 1
-# More than any client of ours has a use for; pydantic would check every entry of a longer list.
+# No valid request needs more; pydantic would check every entry of a longer list.
 MAX_ENTRIES = 16
 
 
 class _Open(BaseModel):
-    """Ignores keys that it does not know, as the protocol's clients expect."""
+    """Ignores unknown keys, as the protocol's clients expect."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class _Closed(BaseModel):
-    """Refuses keys that it does not know."""
+    """Refuses unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class RequestParameters(_Closed):
-    """What one request may wish for; the model's policy holds where it wishes nothing."""
+    """Options of one request; the model's policy applies where an option is missing."""
 
     mode: Mode | None = Field(
         default=None, description="How to answer, in place of the policy's mode."
@@ -39,7 +39,7 @@ class RequestParameters(_Closed):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Confidence to leave at, at every exit.",
+        description="Confidence to leave at, for every exit.",
     )
     max_exit: int | None = Field(default=None, ge=1, le=INT64, description="Deepest exit, from 1.")
     timeout: int | None = Field(
@@ -60,19 +60,19 @@ class InputParameters(_Open):
     """Parameters of an input tensor."""
 
     binary_data_size: int | None = Field(
-        default=None, ge=0, le=INT64, description="Bytes of this tensor behind the JSON."
+        default=None, ge=0, le=INT64, description="Bytes of this tensor after the JSON."
     )
 
 
 class OutputParameters(_Open):
-    """Parameters of a wanted output."""
+    """Parameters of a requested output."""
 
     binary_data: bool | None = Field(default=None, description="Whether it comes as binary data.")
     classification: int | None = Field(
         default=None,
         ge=0,
         le=INT64,
-        description="For probabilities: the best so many classes as value:index:label.",
+        description="For probabilities: this many of the most probable classes, as value:index:label.",
     )
 
 
@@ -91,7 +91,7 @@ class RequestInput(_Open):
 
 
 class RequestOutput(_Open):
-    """A wanted output."""
+    """A requested output."""
 
     name: str
     parameters: OutputParameters | None = None
@@ -119,7 +119,7 @@ class UnloadParameters(_Closed):
 
 
 class LoadRequest(_Open):
-    """The body of a request to load a model; this server knows no parameters of loading."""
+    """The body of a request to load a model; this server supports no parameters of loading."""
 
     parameters: dict[str, Any] | None = None
 
@@ -131,7 +131,7 @@ class UnloadRequest(_Open):
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of `model` without references, for a place in OpenAPI that cannot hold any."""
+    """The JSON schema of `model` without references, for places in OpenAPI that cannot hold any."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 

@@ -84,7 +84,7 @@ def _flat(data: object, shape: Sequence[int]) -> list[Any]:
     if len(level) != shape[0]:
         raise wrong
     for size in shape[1:]:
-        # On whole levels at a time, in C: a large tensor has no time for a loop over its values.
+        # Whole levels at a time, in C: a Python loop over a large tensor's values takes too long.
         if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
             raise wrong
         level = list(itertools.chain.from_iterable(level))

@@ -16,7 +16,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Scope
 
-from serving.api.access_log import MAX_WAITING_LINES, AccessLog
+from serving.api.access_log import MAX_QUEUED_LINES, AccessLog
 from serving.api.app import create_app
 from serving.settings import Settings
 from tests.servers import SERVE, started
@@ -113,7 +113,7 @@ def test_a_reader_that_stops_reading_holds_up_nothing() -> None:
     journal = AccessLog(stream)  # type: ignore[arg-type]
     scope: Scope = {"type": "http", "path": "/", "method": "GET", "client": None}
     began = time.monotonic()
-    for _ in range(MAX_WAITING_LINES + 500):
+    for _ in range(MAX_QUEUED_LINES + 500):
         journal.finished(scope, "id", 200, 0.001)
     assert time.monotonic() - began < 5
     stream.opened.set()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from serving.api.app import create_app
 from serving.errors import SettingsError
-from serving.service import Service
 from serving.settings import Settings
 from tests.serving.api.test_app import assert_error
 from tests.serving.conftest import Client, running
@@ -115,7 +115,7 @@ def test_the_key_may_come_from_a_file(bundle_path: Path, tmp_path: Path) -> None
 )
 def test_a_key_that_is_no_good_stops_the_start(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says) as raised:
-        Service(Settings(**wrong))
+        create_app(Settings(**wrong))
     assert KEY not in str(raised.value)
 
 

@@ -237,7 +237,7 @@ PIXELS = [1, SIZE, SIZE, 3]
         ({"data": ["?"]}, "base64"),
         ({"data": ["aGk="]}, "JPEG"),
         ({"data": [["aGk="]]}, "Image 1"),
-        ({"parameters": {"binary_data_size": 4}}, "behind it"),
+        ({"parameters": {"binary_data_size": 4}}, "after it"),
         ({"parameters": {"binary_data_size": -1}}, "binary_data_size"),
         ({"parameters": {"binary_data_size": 4}, "data": None}, HEADER),
         ({"parameters": []}, "parameters"),

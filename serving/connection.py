@@ -1,0 +1,64 @@
+"""What the application and the HTTP server below it exchange. Neither imports the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from serving.settings import Settings
+
+# Where the server puts a request's `DisconnectSignal`: scope["extensions"][EXTENSION][DISCONNECT].
+EXTENSION = "offramp"
+DISCONNECT = "disconnect"
+
+# What the application cannot enforce by itself.
+SERVER_LIMITS = (
+    "the cap on connections (max_connections)",
+    "timeouts of slow clients (header_timeout_seconds, body_timeout_seconds, keep_alive_seconds)",
+    "the size of a request's head",
+    "the cap on pipelined requests",
+    "refusing for load before a task is created",
+    "immediate notice of a client's disconnect",
+    "draining at SIGTERM (drain_seconds, grace_seconds)",
+)
+
+
+@dataclass
+class ServerHooks:
+    """What the server needs of the application, which puts it on `app.state.server_hooks`.
+
+    `rejected` counts a refused request or connection by its error code. `draining` is whether every answer
+    should close its connection. `shed` returns the answer to a request that is refused for load by its head
+    alone, and None for any other request. Offramp's own server sets `in_use` before the app starts.
+    """
+
+    settings: Settings
+    rejected: Callable[[str], None]
+    draining: Callable[[], bool]
+    shed: Callable[[Scope], Response | None] | None = None
+    in_use: bool = field(default=False, init=False)
+
+
+class DisconnectSignal:
+    """Reports to one listener that the client of a request has disconnected."""
+
+    def __init__(self, resume_reading: Callable[[], None]) -> None:
+        """A connection that has paused reading notices no disconnect until `resume_reading` is called."""
+        self._resume_reading = resume_reading
+        self._listener: Callable[[], None] | None = None
+        self.disconnected = False
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call `listener` if the client disconnects from now on; None removes it."""
+        self._listener = listener
+        if listener is not None:
+            self._resume_reading()
+
+    def notify(self) -> None:
+        """The client has disconnected."""
+        self.disconnected = True
+        if self._listener is not None:
+            self._listener()

@@ -1,0 +1,71 @@
+"""`offramp serve` without Ray: the application, on Offramp's own HTTP server."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+from serving.api.app import create_app
+from serving.api.examples import sample_image
+from serving.http.banner import banner
+from serving.http.listener import listen
+from serving.http.server import Server, server_config
+from serving.inference.sessions import CPU, gpu_present
+from serving.memory import fix_mmap_threshold, freeze_gc
+from serving.service import Service
+from serving.settings import Settings
+
+# Open files besides connections: bundles, logs, libraries.
+SPARE_FILES = 256
+log = logging.getLogger("offramp.serving")
+
+
+def run_server(settings: Settings) -> None:
+    """Load, listen and serve until a signal to stop.
+
+    Raises SettingsError if the address is unavailable, and what loading raises, each in one sentence.
+    """
+    fix_mmap_threshold()
+    listener = listen(settings.host, settings.port)
+    with listener:
+        app = create_app(settings)
+        service: Service = app.state.service
+        # Before uvicorn runs the lifespan, which would print a traceback above the reason.
+        service.load()
+        freeze_gc()
+        raise_file_limit(settings.max_connections + SPARE_FILES)
+        server = Server(
+            server_config(app, settings),
+            settings,
+            started=lambda host, port: print(startup_banner(host, port, service), flush=True),
+            drain=service.drain,
+        )
+        server.run(sockets=[listener])
+
+
+def startup_banner(host: str, port: int, service: Service) -> str:
+    """What to print once the server listens."""
+    models = list(service.models)
+    spec = models[0].engine.manifest.input
+    return banner(
+        host,
+        port,
+        [model.name for model in models],
+        sample_image(spec.width, spec.height),
+        idle_gpu=models[0].engine.provider == CPU and gpu_present(),
+    )
+
+
+def raise_file_limit(files: int) -> None:
+    """Raise the process's limit of open files to `files`, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= files or soft == resource.RLIM_INFINITY:
+        return
+    allowed = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < files:
+        log.warning(
+            "the system allows %d open files; lower max_connections or raise its limit to %d",
+            allowed,
+            files,
+        )

@@ -56,9 +56,9 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The pictures of docs/page.md.
+# The pictures of docs/guide/page.md.
 screenshots: $(VENV)/.test
-	$(BIN)/python -m tests.page.screenshots docs/page
+	$(BIN)/python -m tests.page.screenshots docs/images/page
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

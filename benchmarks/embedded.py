@@ -197,7 +197,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="of them, how many are timed")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=HERE / "embedded.json")
-    parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "embedded.png")
+    parser.add_argument(
+        "--picture", type=Path, default=HERE.parent / "docs" / "images" / "embedded.png"
+    )
     parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
     return parser.parse_args()
 

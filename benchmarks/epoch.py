@@ -7,7 +7,7 @@ do not change the time). The plain loop is what one writes first: torchvision's 
 in the workers of a DataLoader, float32, the default memory layout. The contenders take turns, `--repeats`
 times over, each for `--steps` batches, and the medians are given. The plain loop's workers are started and
 its first batches made before its clock starts. Images are random bytes. Writes a JSON file;
-`--write-docs` puts what the files say into docs/training.md and measures nothing.
+`--write-docs` puts what the files say into docs/guide/training.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from training.recipes.schema import Recipe
 from training.speed import compile_step, use_tensor_cores
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs" / "training.md"
+DOCS = HERE.parent / "docs" / "guide" / "training.md"
 BEGIN, END = "<!-- training benchmark -->\n", "<!-- end -->\n"
 CLASSES = 100
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -278,7 +278,7 @@ def written_results() -> list[dict[str, Any]]:
 
 
 def write_docs() -> None:
-    """Put the section between its marks in docs/training.md."""
+    """Put the section between its marks in docs/guide/training.md."""
     before, rest = DOCS.read_text("utf-8").split(BEGIN)
     _, after = rest.split(END)
     DOCS.write_text(before + BEGIN + section(written_results()) + END + after, "utf-8")
@@ -308,7 +308,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     parser.add_argument("--json", type=Path, help="default: epoch-DEVICE.json beside this file")
-    parser.add_argument("--write-docs", action="store_true", help="only fill in docs/training.md")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="only fill in docs/guide/training.md"
+    )
     return parser.parse_args(argv)
 
 

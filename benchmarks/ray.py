@@ -6,7 +6,7 @@ One `offramp serve`, then both forms on Ray, with one replica of everything and 
 same generated images with early exit, one after the other: the p50 of a single busy connection; then many
 busy connections, with the CPU time of all processes that serve (proxy, replicas, Ray's own) counted; then the
 same while a replica is killed (of the second stage in the form stages), without any client's retry. Writes a
-JSON file; `--write-docs` puts it into docs/ray.md and measures nothing.
+JSON file; `--write-docs` puts it into docs/guide/ray.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RECOVERY = 120
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "ray.md", "ray")
+    publish(_arguments(argv), run, section, "guide/ray.md", "ray")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@
 
 Images are the test split of the bundles' data set as PNG, or generated ones if that is not there; then there
 is no accuracy. Give the bundle of each precision to compare them. Writes a JSON file; `--write-docs` puts it
-into docs/serving.md and measures nothing.
+into docs/reference/http-api.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MOST_PIXELS = 1 << 26
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "serving.md", "serving")
+    publish(_arguments(argv), run, section, "reference/http-api.md", "serving")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ whole network, and one without the heads that nobody asks for take turns on the 
 and the medians are given; then `cores / threads` callers at once say how many images a second come out.
 `default` is what a session does when nobody sets anything but the number of threads. Two networks: the
 embedded one, and a ResNet-18 of full width with random weights. Writes a JSON file; `--write-docs` puts it
-into docs/scheduling.md and measures nothing.
+into docs/design/scheduling.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.one:
         print(json.dumps(measure(load_bundle(Path(arguments.one)), arguments)))
         return
-    publish(arguments, run, section, "scheduling.md", "threads")
+    publish(arguments, run, section, "design/scheduling.md", "threads")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ it is missing. For every bundle, in rounds that take servers in turn, `benchmark
 request after the other, for the latency; from busy connections, for the most it answers, with the CPU time of
 all its processes; then under Poisson load at shares of the most that plain FastAPI answered beforehand, with
 latencies from when a request was due, and goodput (answers in time a second). Medians of the rounds. Writes a
-JSON file; `--write-docs` puts it into docs/peers.md and measures nothing.
+JSON file; `--write-docs` puts it into docs/design/peers.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Place:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "peers.md", "peers")
+    publish(_arguments(argv), run, section, "design/peers.md", "peers")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

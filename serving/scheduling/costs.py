@@ -19,7 +19,7 @@ UNMEASURED_S = 1e-3
 # A batch in work keeps a core from everything more urgent for as long as it takes.
 MAX_BATCH_S = 0.05
 # What a batch costs besides its stage: being taken and settled, and waiting for the interpreter, which
-# other threads want too. docs/scheduling.md tells what it was measured with.
+# other threads want too. docs/design/scheduling.md tells what it was measured with.
 HANDOVER_S = 2e-4
 # What a larger batch must save an image, against the cheapest size, before its images wait for it.
 MIN_SAVING = 0.05

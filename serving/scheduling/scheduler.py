@@ -1,7 +1,7 @@
 """Which samples run next. One object owns all queues under one lock; workers come and take.
 
 A worker takes a batch, runs it without the lock, then puts those who stay into the next stage's queue
-and takes its next batch in one step, so a sample needs no hand-over to go deeper. docs/scheduling.md
+and takes its next batch in one step, so a sample needs no hand-over to go deeper. docs/design/scheduling.md
 tells the rules.
 """
 

@@ -36,6 +36,6 @@ def test_the_benchmark_times_both_loops_and_every_part_of_ours(
 
 
 def test_the_docs_say_what_the_benchmark_wrote(benchmark: ModuleType) -> None:
-    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    text = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
     between = text.split(benchmark.BEGIN)[1].split(benchmark.END)[0]
     assert between == benchmark.section(benchmark.written_results())

@@ -156,5 +156,5 @@ def test_medians_are_taken_figure_by_figure() -> None:
 
 
 def test_the_docs_have_room_for_the_figures() -> None:
-    text = (ROOT / "docs" / "peers.md").read_text("utf-8")
+    text = (ROOT / "docs" / "design" / "peers.md").read_text("utf-8")
     assert END in text.split("<!-- benchmark: peers -->\n")[1]

@@ -113,7 +113,7 @@ def test_a_section_of_the_docs_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("serving.md", "serving"), ("scheduling.md", "threads")]
+    ("page", "name"), [("reference/http-api.md", "serving"), ("design/scheduling.md", "threads")]
 )
 def test_the_docs_have_room_for_the_figures(page: str, name: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")

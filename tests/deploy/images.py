@@ -133,7 +133,7 @@ def megabytes(text: str) -> float:
 
 def stated_size(image: str) -> float:
     """The size, in MB, that the operator's guide states for `image`."""
-    lines = (ROOT / "docs" / "operations.md").read_text("utf-8").splitlines()
+    lines = (ROOT / "docs" / "guide" / "operations.md").read_text("utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith(f"| `{image}` |"))
     return megabytes(row.split("|")[5].strip())
 

@@ -137,7 +137,7 @@ def test_every_alert_is_tested_and_explained() -> None:
         rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule
     ]
     tested = (DOCKER / "prometheus" / "rules_test.yml").read_text("utf-8")
-    guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    guide = (ROOT / "docs" / "guide" / "operations.md").read_text("utf-8")
     assert len(alerts) >= 8
     for alert in alerts:
         assert f"alertname: {alert}\n        exp_alerts" in tested, alert

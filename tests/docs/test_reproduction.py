@@ -16,7 +16,7 @@ from training.table.render import markdown, markers
 from training.table.session import Session
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reproduction.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "design" / "reproduction.md").read_text("utf-8")
 
 
 def kept(table: str) -> Filled:

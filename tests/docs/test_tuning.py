@@ -1,4 +1,4 @@
-"""docs/tuning.md is run as it stands."""
+"""docs/guide/tuning.md is run as it stands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exports.embedded import embedded
 from offramp.cli import app
 from tests.commands import call
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "guide" / "tuning.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:

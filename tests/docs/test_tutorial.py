@@ -20,7 +20,7 @@ from training.checkpoint import load_checkpoint
 from training.recipes.files import load_recipe
 
 ROOT = Path(__file__).parents[2]
-TUTORIAL = ROOT / "docs" / "your-own-pictures.md"
+TUTORIAL = ROOT / "docs" / "guide" / "your-own-images.md"
 
 
 def blocks() -> list[str]:

@@ -1,4 +1,4 @@
-"""What docs/guide/pictures.md names exists."""
+"""Commands, options and pictures of docs/guide/pictures.md exist."""
 
 from __future__ import annotations
 

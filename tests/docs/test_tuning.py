@@ -1,4 +1,4 @@
-"""docs/guide/tuning.md is run as it stands."""
+"""The commands and the program of docs/guide/tuning.md run as written."""
 
 from __future__ import annotations
 

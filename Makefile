@@ -1,4 +1,4 @@
-# make serve: install without torch and serve the embedded bundle. make test: everything checked.
+# make serve: install without torch and serve the embedded bundle. make test: install everything, run all checks.
 PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
@@ -36,29 +36,28 @@ test-uvicorn: $(VENV)/.test
 	PYTHONPATH=$$target $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "$(UVICORN_TESTS)" \
 		tests/serving/http tests/serving/api/test_load_shedding.py
 
-# Needs root and a Debian machine: builds the image, starts Prometheus and the proxy, trains the digits.
-# About five minutes.
+# Needs root on Debian: builds the image, starts Prometheus and the proxy, trains the digits. About five minutes.
 test-deploy: $(VENV)/.test
 	$(BIN)/python -m pytest -m deploy tests/deploy
 
-# The large images, for GPUs and for training, built, started and used; needs what test-deploy needs, about
-# 25 GB of free disk for the while, and a quarter of an hour. Prints the images' sizes.
+# Builds, starts and uses the images for GPUs and for training. Needs what test-deploy needs, and about 25 GB of
+# disk. A quarter of an hour. Prints the images' sizes.
 test-images: $(VENV)/.test
 	$(BIN)/python -m pytest -m deploy -rP tests/images
 
-# Ray clusters of one machine, and of two network namespaces, which need root; started, changed and killed.
-# About eight minutes.
+# Starts, changes and kills Ray clusters on one machine and on two network namespaces, which need root. About
+# eight minutes.
 test-ray: $(VENV)/.test
 	$(BIN)/python -m pytest -m deploy tests/ray
 
-# Pins what the images install. One resolution for all platforms, with every file's hash.
+# Pins the images' packages: one resolution for all platforms, with the hash of every file.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make locks' --upgrade
 locks: $(VENV)/.test
 	$(LOCK) docker/locks/build.in -o docker/locks/build.txt
 	$(LOCK) pyproject.toml --extra cpu -o docker/locks/serving-cpu.txt
 	$(LOCK) pyproject.toml --extra gpu -o docker/locks/serving-gpu.txt
-	# Triton, a compiler of 1 GB, is of no use without the other one that it needs, and there is none.
+	# Triton (1 GB) needs a C compiler, which the image does not have.
 	$(LOCK) pyproject.toml --extra cpu --extra train --no-emit-package triton \
 		-o docker/locks/training.txt
 
@@ -66,9 +65,9 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The pictures of docs/page.md.
+# Makes the pictures of docs/guide/page.md.
 screenshots: $(VENV)/.test
-	$(BIN)/python -m tests.page.screenshots docs/page
+	$(BIN)/python -m tests.page.screenshots docs/images/page
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
@@ -77,7 +76,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
 
-# A marker per set of extras: an install is repeated when pyproject.toml changes.
+# A marker file per set of extras: the install is repeated when pyproject.toml changes.
 $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 	@echo "Installing Offramp into $(VENV) (about 100 MB, no torch) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'

@@ -2,9 +2,9 @@
 
     python -m benchmarks.decode [--seconds 2] [--json decode.json]
 
-The files are smooth noise at quality 90, so that no photo need be shipped. simplejpeg (pip install
-simplejpeg) is left out if it is not installed. Its resize is Pillow's, on what `min_height` and
-`min_width` leave: what differs is the decoder. `difference` is the mean absolute difference from
+The files are smooth noise at quality 90, so that no photo is needed. simplejpeg (pip install
+simplejpeg) is left out if it is not installed. Its resize is Pillow's, after
+`min_height` and `min_width`; only the decoder differs. `difference` is the mean absolute difference from
 Pillow's full decode, in grey levels of 255.
 """
 
@@ -32,7 +32,7 @@ ROUNDS = 7
 
 
 def source(width: int, height: int) -> bytes:
-    """A JPEG with structure at all scales, so that it costs what a photo costs."""
+    """A JPEG with structure at all scales, as expensive to decode as a photo."""
     rng = np.random.default_rng(0)
     total = np.zeros((height, width, 3), dtype=np.float32)
     for share in (1, 4, 16, 64):
@@ -46,7 +46,7 @@ def source(width: int, height: int) -> bytes:
 
 
 def served(content: bytes, side: int) -> Pixels:
-    """The server's own way: Pillow, decoding at a reduced scale where it can."""
+    """As the server decodes: Pillow, at a reduced scale where possible."""
     return decode(content, ImageSpec(side, side, "stretch"), MAX_PIXELS)
 
 
@@ -57,7 +57,7 @@ def pillow_full(content: bytes, side: int) -> Pixels:
 
 
 def simplejpeg(content: bytes, side: int) -> Pixels:
-    """simplejpeg, decoding at a reduced scale where it can, then Pillow's resize."""
+    """simplejpeg at a reduced scale where possible, then Pillow's resize."""
     import simplejpeg
 
     least = {"min_height": RESERVE * side, "min_width": RESERVE * side, "min_factor": 1}
@@ -68,7 +68,7 @@ def simplejpeg(content: bytes, side: int) -> Pixels:
 def time_each(
     ways: dict[str, Callable[[bytes, int], Pixels]], content: bytes, side: int, seconds: float
 ) -> dict[str, float]:
-    """Milliseconds a call, the median of rounds in which the ways take turns."""
+    """Milliseconds a call, the median of rounds in which the ways alternate."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
@@ -82,7 +82,7 @@ def time_each(
 
 
 def main() -> None:
-    """Measure, print a table and, if asked to, write it."""
+    """Measure, print a table and optionally write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each way of each case")
     parser.add_argument("--json", type=Path, help="where to write the figures")

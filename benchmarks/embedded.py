@@ -1,12 +1,12 @@
-"""Measures the embedded bundle in process, float32 beside int8: accuracy, cost and time of every exit,
-the ensemble and early exit.
+"""Measures the embedded bundle in process, float32 and int8: accuracy, cost and time of every exit, the
+ensemble and early exit.
 
     OFFRAMP_DATA=data python -m benchmarks.embedded
 
-Accuracies are of all test images. Times are of one image at a time on one thread: precisions and
-policies take turns on the same images, `--repeats` times over, and the median of each is given, so
-that the ratios hold on a machine with other work too. Writes a JSON file, the picture of the trade-off
-and the README's table.
+Accuracies are of all test images. Times are of one image at a time on one thread: precisions and policies
+alternate on the same images, `--repeats` times, and the medians are reported, so that ratios hold on a
+machine with other work. Writes a JSON file, the picture of the trade-off,
+the table of docs/design/benchmarks.md and three of its rows for the README.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from matplotlib.figure import Figure
 
+from benchmarks.harness.server import machine
 from exports.bundle.policy import Floats, Policy, simulate
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.runner import StageRunner
@@ -37,10 +36,12 @@ HERE = Path(__file__).parent
 FP32 = HERE / "bundles" / "cifar100-oto-fp32"
 BEGIN, END = "<!-- table: benchmarks/embedded.py -->\n", "<!-- end -->"
 Result = dict[str, Any]
+# The README's rows, as (row, precision): full depth, then early exit, then early exit in int8.
+HIGHLIGHTS = (("exit 4", "fp32"), ("early exit", "fp32"), ("early exit", "int8"))
 
 
 def main() -> None:
-    """Measure, print the table, write the JSON, the picture and the README's table."""
+    """Measure, print the table, write the JSON, the picture and the tables of the documents."""
     arguments = _arguments()
     bundles = {b.manifest.precision: b for b in map(load_bundle, arguments.bundles)}
     last = list(bundles.values())[-1]
@@ -71,8 +72,11 @@ def main() -> None:
     }
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     draw(bundles, logits, test, arguments.picture)
-    text = arguments.readme.read_text("utf-8")
-    arguments.readme.write_text(with_table(text, result), "utf-8")
+    for document, content in (
+        (arguments.page, table(result)),
+        (arguments.readme, short_table(result)),
+    ):
+        document.write_text(with_table(document.read_text("utf-8"), content), "utf-8")
     print(table(result))
 
 
@@ -87,7 +91,7 @@ def points(bundle: Bundle) -> dict[str, Policy]:
 def accuracy_and_cost(
     bundle: Bundle, policy: Policy, logits: Floats, test: Split
 ) -> dict[str, Any]:
-    """What a policy answers on the whole test split: percent right, mean MACs, exit shares."""
+    """A policy on the whole test split: accuracy in percent, mean MACs, exit shares."""
     outcome = simulate(policy, logits, bundle.manifest.scaling)
     macs = [entry.macs for entry in bundle.manifest.exits]
     return {
@@ -119,38 +123,56 @@ def milliseconds(
 
 
 def table(result: Result) -> str:
-    """The result as Markdown: a row per answer, three columns per precision, and what it was measured on.
+    """The result as Markdown: a row per answer, four columns per precision, and what it was measured on.
 
-    The ratio is against full depth, the last exit, in the first precision.
+    The speed is relative to full depth, the last exit, in the first precision.
     """
     measured = result["precisions"]
-    first = next(iter(measured.values()))["rows"]
-    deepest = max(name for name in first if name.startswith("exit "))
     head = "".join(f" {p}: accuracy, % | mean MACs, M | ms | speed |" for p in measured)
     lines = [f"| answer from |{head}", "|---|" + "---|" * 4 * len(measured)]
-    for row in first:
-        cells = [f"| {row} |"]
-        for one in (part["rows"][row] for part in measured.values()):
-            ratio = first[deepest]["ms"] / one["ms"]
-            cells.append(
-                f" {one['accuracy']:.2f} | {one['mean_mmacs']:.1f} | {one['ms']:.2f} | {ratio:.2f} x |"
-            )
-        lines.append("".join(cells))
+    for row in next(iter(measured.values()))["rows"]:
+        cells = "".join(_cells(result, row, precision) for precision in measured)
+        lines.append(f"| {row} |{cells}")
     sizes = ", ".join(f"{part['megabytes']:.1f} MB in {p}" for p, part in measured.items())
+    row, precision = _full_depth(result)
     lines += [
         "",
-        f"The stages take {sizes}. Speed is against {deepest} in {next(iter(measured))}. One image at "
+        f"The stages take {sizes}. Speed is relative to {row} in {precision}. One image at "
         f"a time, one thread, the median of {result['repeats']} interleaved repeats over "
         f"{result['images_timed']} images, on {result['machine']}.",
     ]
     return "\n".join(lines)
 
 
-def with_table(readme: str, result: Result) -> str:
-    """`readme` with the table of `result` between its marks."""
-    before, rest = readme.split(BEGIN, 1)
+def short_table(result: Result) -> str:
+    """The README's rows as Markdown, with the machine."""
+    lines = ["| answer from | accuracy, % | mean MACs, M | ms | speed |", "|---|---|---|---|---|"]
+    for row, precision in HIGHLIGHTS:
+        lines.append(f"| {row}, {precision} |{_cells(result, row, precision)}")
+    return "\n".join([*lines, "", f"One image at a time, one thread, on {result['machine']}."])
+
+
+def _full_depth(result: Result) -> tuple[str, str]:
+    """The row and the precision that speeds are relative to."""
+    precision, part = next(iter(result["precisions"].items()))
+    return max(name for name in part["rows"] if name.startswith("exit ")), precision
+
+
+def _cells(result: Result, row: str, precision: str) -> str:
+    deepest, first = _full_depth(result)
+    figures = result["precisions"][precision]["rows"][row]
+    ratio = result["precisions"][first]["rows"][deepest]["ms"] / figures["ms"]
+    return (
+        f" {figures['accuracy']:.2f} | {figures['mean_mmacs']:.1f} | {figures['ms']:.2f} |"
+        f" {ratio:.2f} x |"
+    )
+
+
+def with_table(text: str, content: str) -> str:
+    """`text` with `content` between its marks."""
+    before, rest = text.split(BEGIN, 1)
     _, after = rest.split(END, 1)
-    return f"{before}{BEGIN}{table(result)}\n{END}{after}"
+    return f"{before}{BEGIN}{content}\n{END}{after}"
 
 
 def draw(bundles: dict[str, Bundle], logits: dict[str, Floats], test: Split, path: Path) -> None:
@@ -177,18 +199,6 @@ def draw(bundles: dict[str, Bundle], logits: dict[str, Floats], test: Split, pat
     figure.savefig(path, dpi=120)
 
 
-def machine() -> str:
-    """The processor, its cores and the runtime, in one line."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundles", type=Path, nargs="+", default=[FP32, embedded()])
@@ -197,8 +207,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="of them, how many are timed")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=HERE / "embedded.json")
-    parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "embedded.png")
+    parser.add_argument(
+        "--picture", type=Path, default=HERE.parent / "docs" / "images" / "embedded.png"
+    )
     parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
+    page = HERE.parent / "docs" / "design" / "benchmarks.md"
+    parser.add_argument("--page", type=Path, default=page)
     return parser.parse_args()
 
 

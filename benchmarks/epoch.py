@@ -1,13 +1,12 @@
-"""Measures training: our epoch against a plain loop's on the same device, and where our time goes.
+"""Measures training: our epoch against a plain loop's on the same device, and the parts of our time.
 
     python -m benchmarks.epoch
 
-A student learns exit by exit from a teacher of the same shape (OtO, both networks fresh: their weights
-do not change the time). The plain loop is what one writes first: torchvision's transforms image by image
-in the workers of a DataLoader, float32, the default memory layout. The contenders take turns, `--repeats`
-times over, each for `--steps` batches, and the medians are given. The plain loop's workers are started and
-its first batches made before its clock starts. Images are random bytes. Writes a JSON file;
-`--write-docs` puts what the files say into docs/training.md and measures nothing.
+A student learns exit by exit from a teacher of the same shape (OtO, both with fresh weights, which do not
+change the time). The plain loop has torchvision's transforms in a DataLoader's workers, float32 and the
+default memory layout; its workers are started and its first batches made before its clock starts. The loops
+alternate `--repeats` times, each for `--steps` batches; medians are reported. Images are random bytes. Writes
+a JSON file; `--write-docs` puts the JSON files into docs/guide/training.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,27 +22,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torchvision import transforms
 
+from benchmarks.harness.plain_loop import CLASSES, MEAN, STD, WARM_UP_BATCHES, PlainLoop, now, timed
 from training.assemble import build_step
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split
 from training.distributed import choose_device
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.build import build_network
-from training.objectives.losses import oto
 from training.recipes.schema import Recipe
 from training.speed import compile_step, use_tensor_cores
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs" / "training.md"
+DOCS = HERE.parent / "docs" / "guide" / "training.md"
 BEGIN, END = "<!-- training benchmark -->\n", "<!-- end -->\n"
-CLASSES = 100
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-WARM = 3  # batches before a clock starts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(arguments.device)
     images = random_images(arguments.batch * arguments.steps, arguments.side)
     contenders: dict[str, Callable[[], float]] = {
-        "plain": Plain(arguments, device, images).seconds,
-        "ours": Ours(arguments, device, images).seconds,
+        "plain": PlainLoop(arguments, device, images).seconds,
+        "ours": OurLoop(arguments, device, images).seconds,
     }
     if arguments.compile:
-        contenders["compiled"] = Ours(arguments, device, images, compiled=True).seconds
+        contenders["compiled"] = OurLoop(arguments, device, images, compiled=True).seconds
     load = os.getloadavg()[0]
     seen: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(arguments.repeats):
@@ -75,14 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "repeats": arguments.repeats,
         "workers": arguments.workers,
         "ms_a_batch": {name: round(statistics.median(all_), 1) for name, all_ in seen.items()},
-        "split_ms": Ours(arguments, device, images).split(),
+        "split_ms": OurLoop(arguments, device, images).split(),
     }
     path = arguments.json or HERE / f"epoch-{device.type}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(section([result]))
 
 
-class Ours:
+class OurLoop:
     """Our loop: images on the device, augmented there in batches, bf16, channels_last."""
 
     def __init__(
@@ -120,32 +111,32 @@ class Ours:
             if not self._warm:
                 self._epoch()
                 self._warm = True
-            return _timed(self._epoch, self._run.device)
+            return timed(self._epoch, self._run.device)
 
     def split(self) -> dict[str, float]:
-        """Median milliseconds a batch spends in each part, the device being waited for in between."""
+        """Median milliseconds of a batch in each part, with the device synchronised in between."""
         run, step = self._run, self._run.step
         parts: dict[str, list[float]] = {}
 
-        def timed(part: str, work: Callable[..., Any], *inputs: Any) -> Any:
-            began = _now(run.device)
+        def clocked(part: str, work: Callable[..., Any], *inputs: Any) -> Any:
+            began = now(run.device)
             result = work(*inputs)
-            parts.setdefault(part, []).append(_now(run.device) - began)
+            parts.setdefault(part, []).append(now(run.device) - began)
             return result
 
         teach = step._teach
         with self._tuned():
             step.train()
-            step._teach = lambda inputs: timed("teacher", teach, inputs)  # type: ignore[method-assign]
+            step._teach = lambda inputs: clocked("teacher", teach, inputs)  # type: ignore[method-assign]
             batches = run.train.shuffled(run.recipe.train.batch_size, run.recipe.data, 0, 0)
             for _ in range(len(run.train) // run.recipe.train.batch_size):
-                images, batch = timed("data", next, batches)
-                loss = timed("student forward", step, images, batch)
+                images, batch = clocked("data", next, batches)
+                loss = clocked("student forward", step, images, batch)
                 parts["student forward"][-1] -= parts["teacher"][-1]
                 self._optimizer.zero_grad()
-                timed("student backward", loss.backward)
-                timed("optimiser", self._optimizer.step)
-        later = {part: spent[WARM:] or spent for part, spent in parts.items()}
+                clocked("student backward", loss.backward)
+                clocked("optimiser", self._optimizer.step)
+        later = {part: spent[WARM_UP_BATCHES:] or spent for part, spent in parts.items()}
         return {part: round(1e3 * statistics.median(spent), 1) for part, spent in later.items()}
 
     def _epoch(self) -> None:
@@ -153,80 +144,13 @@ class Ours:
 
     @contextmanager
     def _tuned(self) -> Iterator[None]:
-        """With the settings of a GPU that our runs have and a plain loop has not."""
+        """With the GPU settings of our runs, which the plain loop does not have."""
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
         if self._run.device.type == "cuda":
             use_tensor_cores()
         yield
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.benchmark = before[1]
-
-
-class Plain:
-    """The loop one writes first."""
-
-    def __init__(self, arguments: argparse.Namespace, device: torch.device, images: Split) -> None:
-        self._device, self._arguments = device, arguments
-        shape = (arguments.network, arguments.width, CLASSES, [1, 2, 3, 4])
-        self._teacher = build_network(*shape).to(device).eval()
-        self._student = build_network(*shape).to(device)
-        self._optimizer = torch.optim.SGD(
-            self._student.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
-        self._loader = DataLoader(
-            OneByOne(images, WARM * arguments.batch),
-            arguments.batch,
-            shuffle=True,
-            num_workers=arguments.workers,
-            pin_memory=device.type == "cuda",
-            drop_last=True,
-        )
-
-    def seconds(self) -> float:
-        """One pass over the images."""
-        batches = iter(self._loader)
-        for _ in range(WARM):
-            self._step(*next(batches))
-
-        def rest() -> None:
-            for images, labels in batches:
-                self._step(images, labels)
-
-        return _timed(rest, self._device)
-
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        images = images.to(self._device, non_blocking=True)
-        labels = labels.to(self._device, non_blocking=True)
-        self._student.train()
-        with torch.no_grad():
-            taught = self._teacher(images)
-        loss = oto(self._student(images), taught, labels, temperature=4.0, alpha=0.9)
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-
-
-class OneByOne(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Images transformed one at a time by torchvision; the first `more` come a second time."""
-
-    def __init__(self, images: Split, more: int) -> None:
-        self._images, self._more = images, more
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomCrop(images.images.shape[1], padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self._images) + self._more
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        index %= len(self._images)
-        image = Image.fromarray(self._images.images[index])
-        return self._transform(image), int(self._images.labels[index])
 
 
 def random_images(count: int, side: int) -> Split:
@@ -248,7 +172,7 @@ def machine(device: torch.device) -> str:
 
 
 def section(results: Sequence[dict[str, Any]]) -> str:
-    """What the docs say of `results`, in Markdown."""
+    """`results` as Markdown."""
     if not results:
         return "Not measured yet.\n"
     return "\n".join(_one(result) for result in results)
@@ -273,27 +197,15 @@ def _one(result: dict[str, Any]) -> str:
 
 
 def written_results() -> list[dict[str, Any]]:
-    """What the JSON files beside this one hold."""
+    """The results in the JSON files beside this module."""
     return [json.loads(path.read_text("utf-8")) for path in sorted(HERE.glob("epoch-*.json"))]
 
 
 def write_docs() -> None:
-    """Put the section between its marks in docs/training.md."""
+    """Write the section between its markers in docs/guide/training.md."""
     before, rest = DOCS.read_text("utf-8").split(BEGIN)
     _, after = rest.split(END)
     DOCS.write_text(before + BEGIN + section(written_results()) + END + after, "utf-8")
-
-
-def _timed(work: Callable[[], None], device: torch.device) -> float:
-    began = _now(device)
-    work()
-    return _now(device) - began
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -308,7 +220,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     parser.add_argument("--json", type=Path, help="default: epoch-DEVICE.json beside this file")
-    parser.add_argument("--write-docs", action="store_true", help="only fill in docs/training.md")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="only fill in docs/guide/training.md"
+    )
     return parser.parse_args(argv)
 
 

@@ -1,10 +1,10 @@
-"""Mutated images and bodies against the real server, for as long as wanted.
+"""Sends mutated images and bodies to the real server.
 
     python -m benchmarks.fuzz [--minutes 10] [--seed 0] [--keep fuzz-failures]
 
-Starts a server of its own with a small network, changes the corpus of tests/serving/hostile at
-random, and holds for every request what the tests hold: one answer, 200 or 4xx, soon, and memory that
-stays. What fails is written to `--keep`, and the exit code is 1.
+Starts a server with a small network, mutates the corpus of tests/serving/hostile at random, and checks for
+every request what the tests check: one answer, 200 or 4xx, within a time limit, and bounded memory. Failing
+bodies are written to `--keep`, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import httpx
-from rich.progress import SampleTracker, TimeRemainingColumn
+from rich.progress import Progress, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,13 +27,13 @@ from tests.serving.hostile.probe import MIB, Watch
 from tests.serving.server_command import command
 from tests.serving.tiny_bundle import write_tiny_bundle
 
-ROOM = 300 * MIB
+MAX_GROWTH_BYTES = 300 * MIB
 PNG = {"Content-Type": "image/png"}
 SPECIAL = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\0" * 8, b"-1", b"[", b"{", b'"')
 
 
 def mutate(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """`content` with a few places overwritten, cut, doubled or filled from another file."""
+    """`content` with one to eight random edits: bytes changed, removed, repeated or taken from `others`."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 8)):
         at = rng.randrange(len(data) + 1)
@@ -72,7 +72,7 @@ def main() -> int:
     failures = sent = 0
     with (
         tempfile.TemporaryDirectory() as place,
-        SampleTracker(*SampleTracker.get_default_columns()[:-1], TimeRemainingColumn()) as progress,
+        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as progress,
     ):
         bundle = write_tiny_bundle(Path(place) / "tiny")
         with (
@@ -81,10 +81,10 @@ def main() -> int:
         ):
             watch = Watch(http, server.process.pid)
             watch.send("warm-up", bodies.CLASSIFY, PNG, images.honest()["png"])
-            limit = watch.resident() + ROOM
+            limit = watch.resident() + MAX_GROWTH_BYTES
             task = progress.add_task("fuzzing", total=60 * options.minutes)
-            check_resumable = time.monotonic()
-            while (passed := time.monotonic() - check_resumable) < 60 * options.minutes:
+            began = time.monotonic()
+            while (passed := time.monotonic() - began) < 60 * options.minutes:
                 name, path, headers, content = rng.choice(requests)
                 content = mutate(content, texts, rng)
                 try:

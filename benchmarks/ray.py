@@ -2,11 +2,11 @@
 
     python -m benchmarks.ray [--bundle BUNDLE]
 
-One `offramp serve`, then both forms on Ray, with one replica of everything and with one per core, answer the
-same generated images with early exit, one after the other: the p50 of a single busy connection; then many
-busy connections, with the CPU time of all processes that serve (proxy, replicas, Ray's own) counted; then the
-same while a replica is killed (of the second stage in the form stages), without any client's retry. Writes a
-JSON file; `--write-docs` puts it into docs/ray.md and measures nothing.
+One `offramp serve`, then both forms on Ray with one replica of everything and with one per core, answer the
+same generated images with early exit: the p50 of a single busy connection; then many busy connections, with
+the CPU time of all serving processes (proxy, replicas, Ray's own); then the same while a replica is killed
+(of the second stage in the form stages), without retries by clients. Writes a JSON file; `--write-docs` puts
+it into docs/guide/ray.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import ray
 from ray import serve
 
 from benchmarks.harness.docs import publish, table
+from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine, pictures, serving
-from benchmarks.torture import load
 from exports.bundle.reader import load_bundle
 from exports.embedded import embedded
 from serving.ray.app import build
@@ -38,15 +38,15 @@ from serving.settings import available_cores
 
 HERE = Path(__file__).parent
 CONNECTIONS = 16
-# More would measure who waits, not who computes; less is refused and retried in real life.
-PATIENT = {"max_queue_ms": 10_000}
-# A killed replica is replaced before the next measurement begins, in seconds.
-RECOVERY = 120
+# So that no request is refused.
+SETTINGS = {"max_queue_ms": 10_000}
+# How long a killed replica may take to be replaced, before the next measurement starts.
+RECOVERY_S = 120
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "ray.md", "ray")
+    publish(_arguments(argv), run, section, "guide/ray.md", "ray")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "images.npz"
         pack(pictures(bundle.manifest.input, 200), packed)
-        with serving(bundle.path, **PATIENT) as (port, process):
+        with serving(bundle.path, **SETTINGS) as (port, process):
             row = measure(port, packed, arguments.seconds, lambda: tree(process))
             rows.append({"layout": "one process", **row})
         connect()
@@ -83,14 +83,14 @@ def on_ray(
     form: str, count: int, bundle: Path, port: int, packed: Path, seconds: float
 ) -> dict[str, Any]:
     """One form with `count` replicas of everything."""
-    # A replica per core has a worker each; the ingress of the other form computes nothing.
+    # Replicas share the cores; the ingress of the other form computes nothing.
     workers = {"workers": max(1, available_cores() // count)} if form == "replicas" else {}
-    # They share the cores, however many there are of each.
+    # Ray reserves no cores: all replicas share them.
     scaling = {"min_replicas": count, "max_replicas": count, "num_cpus": 0}
     args = {
         "form": form,
         "bundles": [str(bundle)],
-        "settings": {**PATIENT, **workers},
+        "settings": {**SETTINGS, **workers},
         "replicas": scaling,
         "stages": [scaling],
     }
@@ -99,17 +99,17 @@ def on_ray(
     victim = "offramp" if form == "replicas" else "stage2"
     timer = threading.Timer(seconds / 2, lambda: _kill(victim))
     timer.start()
-    told = load(port, packed, seconds, "--closed", str(CONNECTIONS))
+    report = load(port, packed, seconds, "--closed", str(CONNECTIONS))
     timer.join()
     _wait(lambda: len(_replicas(victim)) == count)
-    return {"layout": f"{form}, {count} of each", **row, **_killed(told)}
+    return {"layout": f"{form}, {count} of each", **row, **_killed(report)}
 
 
 def measure(
     port: int, packed: Path, seconds: float, processes: Callable[[], set[int]]
 ) -> dict[str, Any]:
     """Latency alone, in ms; answers a second and CPU seconds an answer when busy."""
-    # Connections, caches and routes become warm.
+    # Warm-up of connections, caches and routes.
     load(port, packed, min(seconds, 2), "--closed", str(CONNECTIONS))
     alone = load(port, packed, seconds / 2, "--closed", "1")
     before = {process: cpu(process) for process in processes()}
@@ -152,16 +152,16 @@ def section(result: dict[str, Any]) -> str:
 
 
 def _own_processes() -> set[int]:
-    """What serves on Ray: everything below this process; the load generator has ended by then."""
+    """The processes of Ray: all children of this process, since the load generator has ended."""
     return tree(os.getpid()) - {os.getpid()}
 
 
-def _killed(told: dict[str, Any]) -> dict[str, Any]:
+def _killed(report: dict[str, Any]) -> dict[str, Any]:
     return {
-        "killed_failed": told["offered"] - len(told["latencies"]),
-        "killed_offered": told["offered"],
-        "killed_statuses": told["statuses"],
-        "killed_longest_ms": max(told["latencies"]),
+        "killed_failed": report["offered"] - len(report["latencies"]),
+        "killed_offered": report["offered"],
+        "killed_statuses": report["statuses"],
+        "killed_longest_ms": max(report["latencies"]),
     }
 
 
@@ -175,10 +175,10 @@ def _replicas(deployment: str) -> list[str]:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + RECOVERY
+    until = time.monotonic() + RECOVERY_S
     while not condition():
         if time.monotonic() > until:
-            raise RuntimeError(f"a killed replica was not replaced within {RECOVERY} s")
+            raise RuntimeError(f"a killed replica was not replaced within {RECOVERY_S} s")
         time.sleep(0.2)
 
 

@@ -6,14 +6,13 @@
 2. The same stages driven in process by a thread per core (files decoded, full depth) against HTTP with
    busy connections; and the server's CPU time a request, less that of decoding and stages. For every
    bundle, and for a ResNet-18 of full width with random weights.
-3. Every bundle at full depth, as the ensemble, and with early exit: the most it answers with busy
-   connections, then under Poisson load from a process of its own at shares of what full depth manages:
-   latencies from when a request was due, goodput (answers in time a second), and the accuracy of what was
-   actually answered.
+3. Every bundle at full depth, as the ensemble, and with early exit: the maximum rate with busy
+   connections, then Poisson load from another process at shares of full depth's maximum: latencies from
+   when a request was due, goodput (answers in time a second), and the accuracy of the answers.
 
-Images are the test split of the bundles' data set as PNG, or generated ones if that is not there; then there
-is no accuracy. Give the bundle of each precision to compare them. Writes a JSON file; `--write-docs` puts it
-into docs/serving.md and measures nothing.
+Images are the test split of the bundles' data set as PNG, or generated ones without accuracy. Give the
+bundle of each precision to compare them. Writes a JSON file; `--write-docs` puts it into
+docs/design/benchmarks.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ import numpy as np
 
 from benchmarks import threads
 from benchmarks.harness.docs import publish, table
+from benchmarks.harness.generator import load
 from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.networks import random_bundle
 from benchmarks.harness.processes import cpu
 from benchmarks.harness.server import ROOT, machine, serving
-from benchmarks.torture import load
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
 from exports.embedded import embedded
@@ -49,12 +48,12 @@ from serving.settings import available_cores
 HERE = Path(__file__).parent
 MODES = {"full depth": "mode=exit", "ensemble": "mode=ensemble", "early exit": ""}
 CONNECTIONS = 16
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "serving.md", "serving")
+    publish(_arguments(argv), run, section, "design/benchmarks.md", "serving")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -93,11 +92,11 @@ def chain(bundle: Bundle, repeats: int) -> dict[str, Any]:
 
 
 def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
-    """Images a second at full depth in process and over HTTP, and the CPU time of what is neither
-    decoding nor stages, in milliseconds a request."""
+    """Images a second at full depth in process and over HTTP, and milliseconds of CPU a request besides
+    decoding and stages."""
     engine = Engine(bundle)
     policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
-    one = _Alone(engine, policy, images.files)
+    one = _Worker(engine, policy, images.files)
     began = time.thread_time()
     for _ in range(50):
         one()
@@ -129,7 +128,7 @@ def open_loop(
     """Every mode at every share of full depth's capacity, which is measured first."""
     rows: list[dict[str, Any]] = []
     seconds, slo = arguments.seconds, arguments.slo_ms
-    # Who wants answers within a time lets nobody wait for more than half of it.
+    # For answers in time, no request may wait longer than half of it.
     with server(bundle, max_queue_ms=slo / 2) as (port, _):
         most = {}
         for mode, query in MODES.items():
@@ -139,49 +138,49 @@ def open_loop(
             for mode, query in MODES.items():
                 rate = share * most["full depth"]
                 options = ("--rate", str(rate), "--path", address(query))
-                told = load(port, images.packed, seconds, *options)
+                report = load(port, images.packed, seconds, *options)
                 row = {"bundle": label(bundle), "mode": mode, "most": most[mode], "rate": rate}
-                rows.append({**row, **summary(told, images.labels, seconds, slo)})
+                rows.append({**row, **summary(report, images.labels, seconds, slo)})
                 print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
 def summary(
-    told: dict[str, Any],
+    report: dict[str, Any],
     labels: list[int] | None,
     seconds: float,
     slo: float,
     refusals: Sequence[str] = ("429",),
 ) -> dict[str, Any]:
-    """What one open-loop run came to; `refusals` are the statuses of what was turned away."""
-    latencies = told["latencies"] or [float("nan")]
+    """The figures of one open-loop run; `refusals` are the statuses of refused requests."""
+    latencies = report["latencies"] or [float("nan")]
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).tolist()
-    answers = told["answers"]
-    refused = sum(told["statuses"].get(status, 0) for status in refusals)
+    answers = report["answers"]
+    refused = sum(report["statuses"].get(status, 0) for status in refusals)
     return {
         "p50": p50,
         "p95": p95,
         "p99": p99,
-        "goodput": sum(latency <= slo for latency in told["latencies"]) / seconds,
-        "refused": refused / max(1, told["offered"]),
-        "failed": told["offered"] - len(answers) - refused,
-        "accuracy": accuracy(told, labels),
+        "goodput": sum(latency <= slo for latency in report["latencies"]) / seconds,
+        "refused": refused / max(1, report["offered"]),
+        "failed": report["offered"] - len(answers) - refused,
+        "accuracy": accuracy(report, labels),
         "mean_exit": float(np.mean([exit_ for _, _, exit_ in answers])) if answers else None,
-        # If the generator itself was late, the run says little of the server.
-        "generator_late_p99_ms": float(np.percentile(told["late_by"], 99)),
+        # If the generator itself was late, the run says little about the server.
+        "generator_late_p99_ms": float(np.percentile(report["late_by"], 99)),
     }
 
 
-def accuracy(told: dict[str, Any], labels: list[int] | None) -> float | None:
-    """Per cent of the answers that are right, if that is known."""
-    if labels is None or not told["answers"]:
+def accuracy(report: dict[str, Any], labels: list[int] | None) -> float | None:
+    """Percent of right answers; None without labels or answers."""
+    if labels is None or not report["answers"]:
         return None
-    return 100 * float(np.mean([labels[image] == index for image, index, _ in told["answers"]]))
+    return 100 * float(np.mean([labels[image] == index for image, index, _ in report["answers"]]))
 
 
 @contextmanager
 def server(bundle: Bundle, **settings: object) -> Iterator[tuple[int, Callable[[], float]]]:
-    """A server of `bundle`: its port, and a function that tells its CPU seconds so far."""
+    """A server of `bundle`: its port, and a function that returns its CPU seconds so far."""
     with serving(bundle.path, **settings) as (port, process):
         yield port, lambda: cpu(process)
 
@@ -232,8 +231,8 @@ def section(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-class _Alone:
-    """Decodes and classifies one file after the other, as a worker of the server does."""
+class _Worker:
+    """Decodes and classifies one file after the other, as a worker thread of the server does."""
 
     def __init__(self, engine: Engine, policy: Policy, files: list[bytes]) -> None:
         self._engine, self._policy, self._files = engine, policy, files
@@ -242,21 +241,21 @@ class _Alone:
     def __call__(self) -> None:
         file = self._files[self._next % len(self._files)]
         self._next += 1
-        pixels = decode(file, self._engine.manifest.input, MOST_PIXELS)
+        pixels = decode(file, self._engine.manifest.input, MAX_PIXELS)
         self._engine.classify(pixels[None], self._policy)
 
 
-def _median_seconds(one: _Alone) -> float:
+def _median_seconds(one: _Worker) -> float:
     return threads.take_turns({"": one}, 50)[""]
 
 
 def closed(query: str, connections: int = CONNECTIONS) -> tuple[str, ...]:
-    """The load generator's options for `connections` busy ones."""
+    """Options of the load generator for `connections` busy connections."""
     return ("--closed", str(connections), "--path", address(query))
 
 
 def address(query: str) -> str:
-    """Where an image is classified as `query` says."""
+    """The path that classifies an image with `query`."""
     return f"/v1/classify?top_k=1&{query}"
 
 
@@ -271,7 +270,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs="+",
         default=(0.5, 0.8, 1.5),
-        help="rates offered, as shares of what full depth manages",
+        help="offered rates, as shares of full depth's maximum",
     )
     parser.add_argument("--slo-ms", type=float, default=100.0, help="what counts as in time")
     parser.add_argument("--quick", action="store_true", help="without the large network")

@@ -1,14 +1,13 @@
-"""A server under mixed load for as long as wanted: every answer right, and memory flat.
+"""Mixed load on a server for a long time: answers stay right and memory stays flat.
 
     python -m benchmarks.soak --minutes 60
 
-Starts `offramp serve` as an operator would and asks it everything at once, without pause: pictures of all
-sizes as raw bodies and as JSON, pictures that are none, requests given up half-way, unknown addresses,
-scrapes, policies, and swaps of the bundle. Each right answer's model and count of predictions are checked.
-The server's resident memory is read all along. The first third is warm-up; the verdict is how far the
-least of the last fifth lies above the least of the fifth after warm-up: least, because an allocator keeps
-what was freed until a swap has it handed back. Exit code 1 if that is more than `--bound` MiB, if an answer
-was wrong, or if the server does not end with 0.
+Starts `offramp serve` and sends all kinds of requests at once: images of all sizes as raw bodies and as JSON,
+invalid images, requests given up half-way, unknown addresses, scrapes, policies, and swaps of the bundle.
+Each answer's model and number of predictions are checked, and the server's resident memory is sampled. The
+first third is warm-up. The result is the minimum of the last fifth less the minimum of the first fifth after
+warm-up; minimum, because an allocator keeps freed memory until a swap returns it. Exit code 1 if that is
+more than `--bound` MiB, if an answer was wrong, or if the server does not exit with 0.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ from exports.bundle.reader import read_manifest
 from exports.embedded import embedded
 
 SIDES = (8, 32, 33, 64, 200, 640)
-WARM_UP = 1 / 3
+WARM_UP_SHARE = 1 / 3
 MIB = 1 << 20
 
 
 @dataclass
 class Soak:
-    """What is asked of one server, and what came of it."""
+    """The requests to one server, counted by kind, and what was wrong with answers."""
 
     address: tuple[str, int]
     model: str
@@ -56,16 +55,23 @@ class Soak:
     wrong: list[str] = field(default_factory=list)
 
     def client(self, seed: int) -> None:
-        """Ask one thing after the other on one connection, until the end."""
+        """Send random requests on one connection, until the end."""
         rng = random.Random(seed)
         connection = http.client.HTTPConnection(*self.address, timeout=60)
-        asked = (self.picture, self.picture, self.picture, self.several, self.nonsense, self.scrape)
+        requests = (
+            self.picture,
+            self.picture,
+            self.picture,
+            self.several,
+            self.nonsense,
+            self.scrape,
+        )
         while time.monotonic() < self.end and not self.wrong:
             try:
                 if rng.random() < 0.05:
                     self.give_up(rng)
                 else:
-                    rng.choice(asked)(connection, rng)
+                    rng.choice(requests)(connection, rng)
             except (OSError, http.client.HTTPException) as error:
                 self.wrong.append(repr(error))
 
@@ -133,7 +139,7 @@ class Soak:
         status: int,
         what: str,
     ) -> bytes:
-        """The body of an answer, which must have `status`; room that is lacking is waited for."""
+        """The body of an answer, which must have `status`; 429 is retried."""
         while True:
             connection.request(method, url, body, headers)
             answer = connection.getresponse()
@@ -149,13 +155,13 @@ class Soak:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run, print JSON, and say by the exit code whether all was well."""
+    """Run, print JSON, and return 1 if anything was wrong."""
     options = _options(argv)
     manifest = read_manifest(options.bundle)
     with tempfile.TemporaryDirectory() as place:
-        available = Path(place) / "shelf"
-        shutil.copytree(options.bundle, available / "soaked")
-        command = [*("-m", "offramp.cli", "serve", "--port", "0"), "--repository", str(available)]
+        repository = Path(place) / "repository"
+        shutil.copytree(options.bundle, repository / "soaked")
+        command = [*("-m", "offramp.cli", "serve", "--port", "0"), "--repository", str(repository)]
         with subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.PIPE, text=True
         ) as server:
@@ -190,7 +196,7 @@ def _soak(
     while any(thread.is_alive() for thread in threads):
         memory.append(_resident(server.pid))
         time.sleep(max(0.05, seconds / 2000))
-    after = memory[int(len(memory) * WARM_UP) :]
+    after = memory[int(len(memory) * WARM_UP_SHARE) :]
     fifth = max(1, len(after) // 5)
     return {
         "model": model,

@@ -2,13 +2,12 @@
 
     python -m benchmarks.threads
 
-Every layout runs in a process of its own, since a shared pool is one per process. In it, the stages one
-after the other, the same with all that surrounds them (`Engine.classify` at full depth), one session over the
-whole network, and one without the heads that nobody asks for take turns on the same image, `--repeats` times,
-and the medians are given; then `cores / threads` callers at once say how many images a second come out.
-`default` is what a session does when nobody sets anything but the number of threads. Two networks: the
-embedded one, and a ResNet-18 of full width with random weights. Writes a JSON file; `--write-docs` puts it
-into docs/scheduling.md and measures nothing.
+Every layout runs in a process of its own, since a shared pool is one per process. Four ways alternate on the
+same image: the stages one after the other, `Engine.classify` at full depth, one session over the whole
+network, and one without the early heads. The medians of `--repeats` runs are reported, then the images a
+second of `cores / threads` concurrent callers. `default` sets nothing but the number of threads. Two
+networks: the embedded one, and a ResNet-18 of full width with random weights. Writes a JSON file;
+`--write-docs` puts it into docs/design/scheduling.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from serving.inference.engine import Engine
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent
-# What came before has emptied the caches of the weights.
+# Runs in a row of each way; the first two refill the caches and are not counted.
 BLOCK = 10
 LAYOUTS = ("own", "spinning", "shared", "default")
 HEAD = (
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.one:
         print(json.dumps(measure(load_bundle(Path(arguments.one)), arguments)))
         return
-    publish(arguments, run, section, "scheduling.md", "threads")
+    publish(arguments, run, section, "design/scheduling.md", "threads")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def section(result: dict[str, Any]) -> str:
 
 
 def chain_cells(row: dict[str, float]) -> list[str]:
-    """Of what `measure` found: stages, one session, their ratio, and stages with decisions."""
+    """The cells of a row of `measure`: stages, one session, their ratio, and stages with decisions."""
     stages, one, decided = (row[key] for key in ("stages_ms", "one_ms", "decided_ms"))
     return [f"{stages:.2f}", f"{one:.2f}", f"{stages / one:.2f}", f"{decided:.2f}"]
 
@@ -83,7 +82,7 @@ def chain_cells(row: dict[str, float]) -> list[str]:
 def measure(bundle: Bundle, arguments: argparse.Namespace) -> dict[str, float]:
     """One layout, in this process: milliseconds an image at full depth, and images a second."""
     if arguments.pool == "default":
-        # What onnxruntime does by itself: every session's threads spin while they have nothing to do.
+        # onnxruntime's own default: the threads of every session spin while idle.
         sessions.session_options = _plain_options
         pool = "own"
     else:
@@ -110,8 +109,8 @@ def measure(bundle: Bundle, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def take_turns(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each of `works`, which take turns, so that other load meets all alike; each does
-    the same BLOCK times in a row, as a server does, of which the first two are not counted."""
+    """Median seconds of each of `works`. They alternate in blocks of BLOCK calls, so that other load affects
+    all alike; the first two calls of a block are not counted."""
     seen: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(-(-repeats // (BLOCK - 2))):
         for name, work in works.items():
@@ -154,7 +153,7 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for bundle in bundles:
             for threads in sorted({1, 2, available_cores()}):
                 for pool in LAYOUTS:
-                    # One thread is nobody's pool.
+                    # With one thread there is no pool.
                     if threads == 1 and pool != "own":
                         continue
                     found = _in_a_process(bundle.path, threads, pool, arguments.repeats)

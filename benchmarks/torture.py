@@ -1,13 +1,12 @@
-"""Tries to make the server give somebody another's answer, or none.
+"""Checks every answer of a server under load, with cancelled requests, overload and slow clients.
 
     python -m benchmarks.torture                  # 50,000 requests from 64 connections
-    python -m benchmarks.torture --overload       # and three times as many as it can answer
-    python -m benchmarks.torture --slow           # and clients that dawdle beside others
+    python -m benchmarks.torture --overload       # and three times the load that it can answer
+    python -m benchmarks.torture --slow           # and slow clients beside others
 
-Requests have one image or several, in each of the three body forms, under policies of their own, some with
-low priority; one in ten is cancelled at a random moment by breaking its connection. Every answer that comes
-must be the offline engine's for exactly that image, and every request that is not cancelled must get one.
-Ends with exit code 1 if anything is wrong.
+Requests have one image or several, in each of the three body forms, with different policies and priorities.
+One in ten is cancelled at a random moment by closing its connection. Every answer must be the offline
+engine's for that image, and every request that is not cancelled must be answered. Exit code 1 if not.
 """
 
 from __future__ import annotations
@@ -16,13 +15,9 @@ import argparse
 import asyncio
 import base64
 import random
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +27,8 @@ import orjson
 
 from benchmarks.harness.load import pack
 from benchmarks.harness.networks import random_bundle
-from benchmarks.harness.server import ROOT, halves, machine, pictures, pinned, serving
+from benchmarks.harness.overload import overload
+from benchmarks.harness.server import halves, machine, pictures, serving
 from benchmarks.harness.wire import Connection
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
@@ -41,15 +37,10 @@ from serving.inference.engine import Engine, Prediction
 from serving.inference.images import decode
 
 IMAGES = 200
-CANCELLED = 0.1
-# Closer to a threshold than this, the last bit of onnxruntime's sums may send a sample either way.
-NEAR = 1e-5
-# Rates offered, as shares of what busy connections get answered: about all of it, the best goodput of which
-# is the peak, and far more.
-ABOUT_ALL = (0.9, 1.0, 1.1)
-FLOOD = 3.0
-ROUNDS = 3
-WISHES: tuple[tuple[str, dict[str, Any]], ...] = (
+CANCELLED_SHARE = 0.1
+# This close to a threshold, the last bit of onnxruntime's sums decides.
+TOLERANCE = 1e-5
+QUERIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("", {}),
     ("threshold=0", {"threshold": 0.0}),
     ("threshold=2", {"threshold": 2.0}),
@@ -68,11 +59,11 @@ class Expected:
 
     @classmethod
     def of(cls, bundle: Bundle, files: list[bytes]) -> Expected:
-        """Classify every file under every wish, one image at a time."""
+        """Classify every file under every query, one image at a time."""
         engine = Engine(bundle)
         spec = bundle.manifest.input
         pixels = [decode(file, spec, spec.height * spec.width) for file in files]
-        policies = {query: bundle.policy.override(**wish) for query, wish in WISHES}
+        policies = {query: bundle.policy.override(**changes) for query, changes in QUERIES}
         answers = {
             query: [engine.classify(image[None], policy)[0] for image in pixels]
             for query, policy in policies.items()
@@ -85,11 +76,14 @@ class Expected:
         if found["exit"] != wanted.exit:
             policy = self.policies[query]
             shallow = min(found["exit"], wanted.exit)
-            seen = wanted.confidence if wanted.exit == shallow else found["confidence"]
-            if policy.mode == "early_exit" and abs(seen - policy.thresholds[shallow - 1]) < NEAR:
+            confidence = wanted.confidence if wanted.exit == shallow else found["confidence"]
+            if (
+                policy.mode == "early_exit"
+                and abs(confidence - policy.thresholds[shallow - 1]) < TOLERANCE
+            ):
                 return None
             return f"image {image}, {query!r}: exit {found['exit']}, not {wanted.exit}"
-        close = abs(found["confidence"] - wanted.confidence) < NEAR
+        close = abs(found["confidence"] - wanted.confidence) < TOLERANCE
         if found["index"] != wanted.index or not close or found["reason"] != wanted.reason:
             return f"image {image}, {query!r}: {found} is not {wanted}"
         return None
@@ -97,7 +91,7 @@ class Expected:
 
 @dataclass
 class Tally:
-    """What happened."""
+    """Requests by outcome, and what was wrong with answers."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -115,7 +109,7 @@ async def torture(
         connection = await Connection.open("127.0.0.1", port)
         for _ in todo:
             ask = _one(connection, files, expected, chance, tally)
-            if chance.random() >= CANCELLED:
+            if chance.random() >= CANCELLED_SHARE:
                 await ask
                 continue
             task = asyncio.create_task(ask)
@@ -139,7 +133,7 @@ async def _one(
     chance: random.Random,
     tally: Tally,
 ) -> None:
-    query = chance.choice(WISHES)[0]
+    query = chance.choice(QUERIES)[0]
     images = [chance.randrange(len(files))]
     if chance.random() < 0.2:
         images = [chance.randrange(len(files)) for _ in range(chance.randint(2, 8))]
@@ -172,47 +166,11 @@ def _body(files: list[bytes], chance: random.Random) -> tuple[bytes, str]:
     return b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x"
 
 
-def overload(port: int, packed: Path, seconds: float, cores: Sequence[int]) -> dict[str, float]:
-    """Goodput in answers a second, with about as much coming as the server can do, and with three times
-    as much: medians of ROUNDS in turns. Good is what is answered within a second of when it was due."""
-    busy = load(port, packed, seconds, "--closed", "64", cores=cores)
-    capacity = len(busy["latencies"]) / busy["seconds"]
-    seen: dict[float, list[dict[str, float]]] = {share: [] for share in (*ABOUT_ALL, FLOOD)}
-    for number in range(ROUNDS):
-        for share, found in seen.items():
-            options = ("--rate", str(share * capacity), "--seed", str(number))
-            told = load(port, packed, seconds, *options, cores=cores)
-            found.append(_flood(told))
-    kept: dict[str, Any] = {
-        share: {key: statistics.median(one[key] for one in found) for key in found[0]}
-        for share, found in seen.items()
-    }
-    peak = max(kept[share]["goodput"] for share in ABOUT_ALL)
-    return {
-        "capacity": capacity,
-        "peak": peak,
-        "kept": kept[FLOOD]["goodput"] / peak,
-        **kept[FLOOD],
-    }
-
-
-def _flood(told: dict[str, Any]) -> dict[str, float]:
-    """Requests a second of an open-loop run, until the last answer, and what became of them."""
-    refused = told["statuses"].get("429", 0)
-    counts = {
-        "offered": told["offered"],
-        "goodput": sum(latency < 1000 for latency in told["latencies"]),
-        "refused": refused,
-        "other": told["offered"] - len(told["latencies"]) - refused,
-    }
-    return {name: count / told["seconds"] for name, count in counts.items()}
-
-
 async def beside_slow(port: int, files: list[bytes], seconds: float) -> dict[str, float]:
-    """p99 in milliseconds of quick clients alone, and beside 64 that send a byte now and then and 64
+    """p99 in milliseconds of a fast client alone, and beside 64 clients that send single bytes and 64
     that never read."""
 
-    async def quick() -> float:
+    async def fast() -> float:
         times = []
         connection = await Connection.open("127.0.0.1", port)
         ends = time.perf_counter() + seconds
@@ -225,17 +183,17 @@ async def beside_slow(port: int, files: list[bytes], seconds: float) -> dict[str
         connection.close()
         return float(np.percentile(times, 99)) * 1000
 
-    alone = await quick()
+    alone = await fast()
     stop = asyncio.Event()
-    dawdlers = [asyncio.create_task(_dawdle(port, files[0], stop, i % 2 == 0)) for i in range(128)]
+    slow = [asyncio.create_task(_slow_client(port, files[0], stop, i % 2 == 0)) for i in range(128)]
     await asyncio.sleep(0.2)
-    beside = await quick()
+    beside = await fast()
     stop.set()
-    await asyncio.gather(*dawdlers)
+    await asyncio.gather(*slow)
     return {"alone_p99_ms": alone, "beside_p99_ms": beside}
 
 
-async def _dawdle(port: int, file: bytes, stop: asyncio.Event, sending: bool) -> None:
+async def _slow_client(port: int, file: bytes, stop: asyncio.Event, sending: bool) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
     head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     writer.write(head + f"Content-Length: {len(file)}\r\n\r\n".encode())
@@ -250,21 +208,8 @@ async def _dawdle(port: int, file: bytes, stop: asyncio.Event, sending: bool) ->
     writer.transport.abort()
 
 
-def load(
-    port: int, packed: Path, seconds: float, *options: str, cores: Sequence[int] = ()
-) -> dict[str, Any]:
-    """What `benchmarks.harness.load` tells, run as a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.harness.load", "--port", str(port)]
-    command += ["--images", str(packed), "--seconds", str(seconds), *options]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, cwd=ROOT, preexec_fn=pinned(cores)
-    )
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Torture, print what happened, and fail if anything was wrong."""
+    """Run, print the result, and fail if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=embedded())
     parser.add_argument("--requests", type=int, default=50_000)
@@ -278,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     files = pictures(bundle.manifest.input, IMAGES)
     expected = Expected.of(bundle, files)
     result: dict[str, Any] = {"machine": machine(), "bundle": bundle.manifest.name}
-    # Nobody is refused here: 64 connections have at most 64 requests under way.
+    # No request is refused here: 64 connections have at most 64 requests under way.
     with serving(arguments.bundle, max_queue_ms=60_000) as (port, _):
         began = time.perf_counter()
         tally = asyncio.run(
@@ -298,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
             packed = Path(folder) / "images.npz"
             pack(files, packed)
             result["overload"] = {}
-            # Beside a large network, refusals weigh less.
+            # Refusals cost less relative to a large network.
             for one in (bundle, random_bundle(Path(folder) / "random")):
                 with serving(one.path, cores=own) as (port, _):
                     found = overload(port, packed, arguments.seconds, others)

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Train a recipe, its teachers first, and put the bundle where serving watches. Run again, it goes on
-# where it was stopped; what is there already is left as it is.
+# Train a recipe, its teachers first, and export the bundle to the directory that serving watches. Running it
+# again resumes; finished runs and an existing bundle are kept.
 #   train.sh RECIPE [TEACHER...]
-# RUNS and BUNDLES name other directories than those of the image.
+# RUNS and BUNDLES override the directories of the image.
 set -eu
 recipe=$1
 shift
 runs=${RUNS:-/runs}
 bundle=${BUNDLES:-/bundles}/$recipe
-# A teacher's teacher comes before it; compose gives all of them in one word.
+# A teacher's teacher comes before it. compose passes all of them as one word.
 for run in $* "$recipe"; do
     if [ -e "$runs/$run" ]; then
         offramp train "$run" --runs "$runs" --resume
@@ -17,7 +17,7 @@ for run in $* "$recipe"; do
     fi
 done
 if [ -e "$bundle" ]; then
-    echo "$bundle is there already; delete it to have the run exported again."
+    echo "$bundle exists already; delete it to export the run again."
 else
     offramp export "$runs/$recipe" --output "$bundle"
 fi

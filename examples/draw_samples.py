@@ -1,9 +1,9 @@
-"""Draw the web page's sample pictures; generated, so nobody's: public domain.
+"""Draws the web page's sample pictures: generated, public domain.
 
     python examples/draw_samples.py [FOLDER]
 
-They are simple scenes of things that CIFAR-100 has classes for, 160 pixels a side. Some are easy for
-a network and some are not, which is the point.
+Simple scenes of CIFAR-100 classes, 160 pixels a side. Some are easy for a network and some are hard, to
+show different exits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 FOLDER = Path(__file__).parents[1] / "serving" / "page" / "samples"
 SIDE = 160
-FINE = 4  # drawn this much larger, then shrunk, so that edges are smooth
-FULL = SIDE * FINE
+SCALE = 4  # drawn larger, then reduced, so that edges are smooth
+FULL = SIDE * SCALE
 
 Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]
@@ -57,7 +57,7 @@ class Canvas:
 
     def soften(self, radius: float) -> None:
         """Blur what is drawn so far."""
-        self.image = self.image.filter(ImageFilter.GaussianBlur(radius * FINE))
+        self.image = self.image.filter(ImageFilter.GaussianBlur(radius * SCALE))
 
     def finished(self) -> Image.Image:
         """The picture at its final size, with a little grain."""

@@ -1,9 +1,9 @@
-"""Draw pictures of circles, squares and triangles, a folder for each: data for trying things out.
+"""Draws pictures of circles, squares and triangles, a folder per class, as example data.
 
     python examples/draw_shapes.py FOLDER [PICTURES_PER_CLASS]
 
-The same pictures every time, 40 pixels a side: shapes of any colour and place on noise, turned a
-little.
+The same pictures every time, 40 pixels a side: shapes of random colour and position on noise, slightly
+rotated.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 40
-FINE = 4  # drawn this much larger, then shrunk, so that edges are smooth
+SCALE = 4  # drawn larger, then reduced, so that edges are smooth
 CORNERS = {"circle": 60, "square": 4, "triangle": 3}
-# Where the first corner lies, so that they stand upright before they are turned a little.
+# The angle of the first corner of an upright shape.
 START = {"circle": 0.0, "square": math.pi / 4, "triangle": -math.pi / 2}
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
     """One picture of `shape`."""
     noise = rng.normal(rng.integers(40, 215), 20, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(noise).resize((SIDE * FINE, SIDE * FINE))
-    radius = rng.uniform(0.3, 0.45) * SIDE * FINE
-    x, y = rng.uniform(radius, SIDE * FINE - radius, 2)
+    picture = Image.fromarray(noise).resize((SIDE * SCALE, SIDE * SCALE))
+    radius = rng.uniform(0.3, 0.45) * SIDE * SCALE
+    x, y = rng.uniform(radius, SIDE * SCALE - radius, 2)
     turn, corners = START[shape] + rng.uniform(-0.3, 0.3), CORNERS[shape]
     angles = [turn + 2 * math.pi * k / corners for k in range(corners)]
     outline = [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]

@@ -1,4 +1,4 @@
-"""Classify images with a bundle's routed.onnx and nothing but onnxruntime: Offramp is not needed.
+"""Classifies images with a bundle's routed.onnx, numpy and onnxruntime; Offramp is not needed.
 
     python examples/routed.py BUNDLE IMAGES.npy
 

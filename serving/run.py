@@ -10,7 +10,7 @@ from serving.api.examples import sample_image
 from serving.http.banner import banner
 from serving.http.listener import listen
 from serving.http.server import Server, server_config
-from serving.inference.sessions import CPU, gpu_present
+from serving.inference.providers import CPU, gpu_present
 from serving.memory import fix_mmap_threshold, freeze_gc
 from serving.service import Service
 from serving.settings import Settings

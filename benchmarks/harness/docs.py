@@ -1,4 +1,4 @@
-"""Figures in the docs: tables, and the marks between which a benchmark writes."""
+"""Tables in the docs, between the markers of a benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def fill_in(page: Path, name: str, section: str) -> None:
-    """Replace what stands between `<!-- benchmark: name -->` and the next end mark in `page`."""
+    """Replace the text between `<!-- benchmark: name -->` and the next end marker in `page`."""
     begin = f"<!-- benchmark: {name} -->\n"
     before, rest = page.read_text("utf-8").split(begin)
     _, after = rest.split(END, 1)
@@ -33,8 +33,8 @@ def publish(
     page: str,
     name: str,
 ) -> None:
-    """Measure with `run`, write `arguments.json` and print the section; with `arguments.write_docs`
-    measure nothing, and put what the JSON has into the docs' `page` under `name`."""
+    """Measure with `run`, write `arguments.json` and print the section. With `arguments.write_docs`: measure
+    nothing, and write the section of that JSON to `page` of the docs under `name`."""
     if not arguments.write_docs:
         arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
     text = section(json.loads(arguments.json.read_text("utf-8")))

@@ -1,4 +1,4 @@
-"""How a server wants one image, and how it answers: ours, and those it is compared with."""
+"""Request and answer formats of our server and of those it is compared with."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def _tensors(reply: Reply) -> tuple[int, int]:
 
 FORMS = {
     "offramp": Form("image/png", "", _file, _predictions),
-    # BentoML's batches: a list of inputs, of which a client sends one.
+    # BentoML's batches: a list of inputs; a client sends one.
     "list": Form("application/json", "", _listed, _list),
-    # Triton's raw binary request: nothing but one tensor's bytes.
+    # Triton's raw binary request: one tensor's bytes.
     "tensor": Form(
         "application/octet-stream", "Inference-Header-Content-Length: 0\r\n", _file, _tensors
     ),

@@ -18,7 +18,7 @@ IMAGES = 2000
 
 @dataclass
 class Images:
-    """Files to classify, as the load generator reads them, and their classes if they are known."""
+    """Files to classify, the same packed for the load generator, and their classes if known."""
 
     files: list[bytes]
     labels: list[int] | None
@@ -26,10 +26,10 @@ class Images:
 
 
 def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
-    """IMAGES of the test split of the data the bundle was made with, else generated ones."""
+    """IMAGES of the test split of the bundle's data set below `root`, else generated ones."""
     files, labels = pictures(bundle.manifest.input, 200), None
     if root is not None:
-        # Here, because it loads torch.
+        # Imported here because it loads torch.
         from training.data.load import load_dataset
         from training.recipes.schema import DataRecipe
 
@@ -37,7 +37,7 @@ def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
             data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
             test = load_dataset(data, root).test.take(np.arange(IMAGES))
         except (OfframpError, KeyError, ValueError) as error:
-            print(f"generated images, since there are no others: {error}", file=sys.stderr)
+            print(f"using generated images: {error}", file=sys.stderr)
         else:
             files, labels = [png(pixels) for pixels in test.images], test.labels.tolist()
     pack(files, packed)

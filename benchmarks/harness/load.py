@@ -2,11 +2,11 @@
 
     python -m benchmarks.harness.load --port 8000 --images images.npz --rate 200 --seconds 10
 
-Requests leave at the times of a Poisson process, whether or not earlier ones were answered, and each one's
-latency counts from the time it was due, so that a slow server does not slow its own measurement down.
-`--closed N` keeps N connections busy instead, one request after another; a refused one waits as long as it is
-told to. Prints one JSON object: counts by status, latencies of answers in milliseconds, and for every answer
-the image's number, the class and the exit.
+Requests are sent at the times of a Poisson process, whether or not earlier ones were answered, and latency
+counts from the time a request was due, so that a slow server does not slow down its own measurement.
+`--closed N` keeps N connections busy instead, one request after another; a refused one waits for
+`Retry-After`. Prints one JSON object: counts by status, latencies of answers in milliseconds, and for every
+answer the image's number, the class and the exit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ import uvloop
 from benchmarks.harness.forms import FORMS
 from benchmarks.harness.wire import Connection
 
-# A server that answers nothing should not hold the measurement for ever.
-PATIENCE = 10.0
-MOST_CONNECTIONS = 512
+REQUEST_TIMEOUT_S = 10.0
+MAX_CONNECTIONS = 512
 
 
 class Load:
-    """Sends requests and notes what came back."""
+    """Sends requests and records the answers."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
@@ -41,7 +40,7 @@ class Load:
             content = arrays["content"].tobytes()
         starts = [0, *ends.tolist()]
         self._form = FORMS[arguments.form]
-        # Whatever a server wants made of a file, its client does not make while it is measured.
+        # Bodies are made before the measurement.
         self._bodies = [self._form.body(content[a:b]) for a, b in itertools.pairwise(starts)]
         self._random = np.random.default_rng(arguments.seed)
         self._free: list[Connection] = []
@@ -52,7 +51,7 @@ class Load:
         self.delays: list[float] = []
 
     async def run(self) -> dict[str, Any]:
-        """Load the server for as long as asked, wait for what is under way, and tell."""
+        """Send requests for the time given, wait for the last answers, and return the report."""
         began = time.perf_counter()
         if self._arguments.closed:
             await self._closed(began)
@@ -74,7 +73,7 @@ class Load:
         due = began + np.cumsum(gaps)
         tasks = []
         for number, when in enumerate(due[due < began + seconds].tolist()):
-            # The event loop counts in whole milliseconds, and may wake this one too early.
+            # The event loop has a resolution of milliseconds and may wake up too early.
             while (wait := when - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             self.delays.append(max(0.0, time.perf_counter() - when))
@@ -94,14 +93,14 @@ class Load:
         await asyncio.gather(*(one(first) for first in range(self._arguments.closed)))
 
     async def _ask(self, number: int, due: float) -> float:
-        """Send a request and note what came; the seconds that the server asks to wait before another."""
+        """Send a request and record the answer; returns the seconds of `Retry-After`, or 0."""
         image = number % len(self._bodies)
-        if not self._free and self._opened >= MOST_CONNECTIONS:
+        if not self._free and self._opened >= MAX_CONNECTIONS:
             self.statuses["not sent"] += 1
             return 0.0
         connection = None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 if self._free:
                     connection = self._free.pop()
                 else:
@@ -125,13 +124,13 @@ class Load:
 
 
 def pack(files: list[bytes], path: Path) -> None:
-    """Write `files` as the generator reads them."""
+    """Write `files` in the format that the generator reads."""
     content = np.frombuffer(b"".join(files), dtype=np.uint8)
     np.savez(path, content=content, sizes=[len(file) for file in files])
 
 
 def main() -> None:
-    """Load, and print the JSON."""
+    """Run the load and print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--images", type=Path, required=True, help="what `pack` wrote")

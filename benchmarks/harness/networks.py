@@ -14,9 +14,9 @@ from exports.embedded import embedded
 
 
 def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bundle:
-    """Write and load a bundle of `network` with random weights, else like the embedded one. Its times
-    are real, its answers are not."""
-    # Here, because processes that only measure need not load torch.
+    """Write and load a bundle of `network` with random weights, otherwise like the embedded one: for
+    measuring times, not accuracy."""
+    # Imported here because processes that only measure do not need torch.
     import torch
 
     from exports.graphs.stages import export_stages
@@ -53,8 +53,8 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
 
 
 def whole_network(bundle: Bundle, *, exits: bool) -> bytes:
-    """The stages of `bundle` as one graph: image -> the logits of every exit, or of the last alone,
-    without the heads that nobody asks for."""
+    """The stages of `bundle` as one graph: image -> the logits of every exit, or of the last one alone,
+    without the early heads."""
     whole = compose.add_prefix(onnx.load_from_string(bundle.stages[0]), "s1_")
     logits = ["s1_logits"]
     for k, content in enumerate(bundle.stages[1:], 2):

@@ -1,4 +1,4 @@
-"""Processes that a benchmark started: all below one, their CPU time, their end."""
+"""Process trees of a benchmark: members, CPU time, termination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def tree(root: int) -> set[int]:
-    """The process `root` and everything below it."""
+    """The process `root` and its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -28,7 +28,7 @@ def tree(root: int) -> set[int]:
 
 
 def cpu(process: int) -> float:
-    """CPU seconds of `process` so far, 0 if it has gone."""
+    """CPU seconds of `process` so far, 0 if it has ended."""
     fields = _stat(process)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
@@ -40,8 +40,8 @@ def alive(process: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], within: float) -> None:
-    """Ask `process` to stop as an operator would, and kill what is left of its tree after `within`
-    seconds, wherever its children have moved to. Afterwards nothing of it runs."""
+    """Send SIGTERM to `process`, and SIGKILL after `within` seconds to what is left of its tree, reparented
+    children included."""
     members = tree(process.pid)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
@@ -54,7 +54,7 @@ def end(process: subprocess.Popen[bytes], within: float) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """A free port on loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

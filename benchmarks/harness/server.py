@@ -1,4 +1,4 @@
-"""What the serving benchmarks share: a server as a process, pictures, the machine's name."""
+"""Shared by the serving benchmarks: a server as a process, generated images, the machine's name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 def serving(
     *bundles: Path, cores: Sequence[int] = (), **settings: object
 ) -> Iterator[tuple[int, int]]:
-    """`offramp serve` with `bundles` and `settings` as a process of its own, on `cores` alone if there
-    are any: its port and its id."""
+    """`offramp serve` with `bundles` and `settings` as a process, on `cores` alone if there are any: yields
+    its port and process id."""
     code = "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, bundles)]
     environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
@@ -55,21 +55,20 @@ def serving(
 
 
 def pinned(cores: Sequence[int]) -> Callable[[], None] | None:
-    """What a process runs before anything else to stay on `cores`; nothing if there are none."""
+    """A `preexec_fn` that pins a process to `cores`; None if there are none."""
     return (lambda: os.sched_setaffinity(0, cores)) if cores else None
 
 
 def halves() -> tuple[list[int], list[int]]:
-    """The cores for a server and for its load, so that neither takes the other's; both empty where
-    they cannot be parted."""
+    """Separate cores for a server and for its load; both empty with a single core."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     middle = (len(cores) + 1) // 2
     return (cores[:middle], cores[middle:]) if len(cores) > 1 else ([], [])
 
 
 def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:
-    """PNG files of the size that the network takes: blots from dull to sharp, so that it is sure of
-    some and not of others."""
+    """PNG files of the network's input size: smooth images with increasing noise, so that confidences
+    differ."""
     random = np.random.default_rng(seed)
     found = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over one kept-alive loopback connection: what a load generator needs, and no more of it."""
+"""A minimal HTTP/1.1 client over one kept-alive connection, for load generators."""
 
 from __future__ import annotations
 
@@ -37,20 +37,19 @@ class Connection:
     async def post(
         self, path: str, body: bytes, kind: str = "image/png", headers: str = ""
     ) -> Reply:
-        """POST `body`, of the media type `kind`, with further lines of `headers`, and read the whole
-        response."""
+        """POST `body` of media type `kind` with additional header lines, and read the response."""
         self._writer.write(request(path, body, kind, headers))
         head = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {
+        received = {
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines if line)
         }
-        content = await self._reader.readexactly(int(headers.get("content-length", 0)))
-        return Reply(int(first.split(" ", 2)[1]), headers, content)
+        content = await self._reader.readexactly(int(received.get("content-length", 0)))
+        return Reply(int(first.split(" ", 2)[1]), received, content)
 
     def close(self) -> None:
-        """Break the connection, whatever is under way."""
+        """Abort the connection."""
         self._writer.transport.abort()
 
 

@@ -1,14 +1,14 @@
-"""Compares our server with what a user would pick instead, with the same weights on the same machine.
+"""Compares our server with others, with the same weights on the same machine.
 
     OFFRAMP_DATA=data python -m benchmarks.peers --venv DIR
 
 Ours answers with early exit, at full depth and as the ensemble; the peers (`benchmarks.peers.servers`) serve
-the full network in one onnxruntime session, from a virtual environment of their own that is made in DIR where
-it is missing. For every bundle, in rounds that take servers in turn, `benchmarks.harness.load` asks each: one
-request after the other, for the latency; from busy connections, for the most it answers, with the CPU time of
-all its processes; then under Poisson load at shares of the most that plain FastAPI answered beforehand, with
-latencies from when a request was due, and goodput (answers in time a second). Medians of the rounds. Writes a
-JSON file; `--write-docs` puts it into docs/peers.md and measures nothing.
+the full network in one onnxruntime session, from a virtual environment of their own in DIR. For every
+bundle, in rounds with changing order, `benchmarks.harness.load` sends to each: one request after the other,
+for the latency; from busy connections, for the maximum rate, with the CPU time of all its processes; then
+Poisson load at shares of plain FastAPI's maximum, with latencies from when a request was due, and goodput
+(answers in time a second). Medians of the rounds. Writes a JSON file; `--write-docs` puts it into
+docs/design/peers.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.docs import publish
+from benchmarks.harness.generator import load
 from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine, serving
@@ -33,21 +34,20 @@ from benchmarks.peers.environment import environment, versions, write_model
 from benchmarks.peers.section import section
 from benchmarks.peers.servers import PEERS, PLAIN, Peer, StartError, started
 from benchmarks.serving import CONNECTIONS, MODES, accuracy, address, summary
-from benchmarks.torture import load
 from exports.bundle.reader import Bundle, load_bundle
 from exports.embedded import embedded
 
 HERE = Path(__file__).parents[1]
 BUNDLES = (HERE / "bundles" / "cifar100-oto-fp32", embedded())
-# Statuses of what was turned away: by ours and BentoML's limit; Triton and BentoML's batcher; LitServe.
+# Statuses of refused requests: ours and BentoML's limit; Triton and BentoML's batcher; LitServe.
 REFUSALS = ("429", "503", "504")
-# Seconds of load before the first that counts: caches, connections, BentoML's model of its own speed.
-WARM = 2.0
+# Load before the first figure: caches, connections, BentoML's model of its own speed.
+WARM_UP_S = 2.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """One of the things to measure at a running server: its name, its address and form."""
+    """Something to measure at a running server: its name, path and form of requests."""
 
     name: str
     product: str
@@ -62,7 +62,7 @@ OURS = [
 
 
 @dataclass(frozen=True)
-class Place:
+class Comparison:
     """What all servers of one bundle are measured with."""
 
     bundle: Bundle
@@ -73,8 +73,8 @@ class Place:
 
     @contextmanager
     def running(self, peer: Peer | None) -> Iterator[tuple[int, int]]:
-        """`peer`, or our server: its port and first process. Nobody shall wait for more than half of
-        what is still in time."""
+        """Start `peer`, or our server: yields its port and first process. Requests may wait for half of the
+        time limit."""
         wait_ms = self.arguments.slo_ms / 2
         if peer is None:
             with serving(self.bundle.path, max_queue_ms=wait_ms) as found:
@@ -85,14 +85,14 @@ class Place:
                 yield found
 
     def ask(self, port: int, target: Target, seconds: float, *options: str) -> dict[str, Any]:
-        """What the load generator tells."""
+        """The report of the load generator."""
         where = ("--path", target.address, "--form", target.form)
         return load(port, self.images.packed, seconds, *where, *options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "peers.md", "peers")
+    publish(_arguments(argv), run, section, "design/peers.md", "peers")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -112,29 +112,29 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             images = test_images(bundle, arguments.data, Path(folder) / f"{number}.npz")
             model = write_model(bundle, Path(folder) / str(number))
             found["images"] = "test split" if images.labels else "generated"
-            place = Place(bundle, images, model, python, arguments)
-            found["rows"] += compare(place, found["left_out"])
+            comparison = Comparison(bundle, images, model, python, arguments)
+            found["rows"] += compare(comparison, found["left_out"])
     return found
 
 
-def compare(place: Place, left_out: dict[str, str]) -> list[dict[str, Any]]:
-    """The medians of every target for one bundle. A server that does not start goes to `left_out`."""
+def compare(comparison: Comparison, left_out: dict[str, str]) -> list[dict[str, Any]]:
+    """The medians of every target for one bundle. Servers that do not start are added to `left_out`."""
     servers: list[Peer | None] = [None, *(peer for peer in PEERS if peer.name not in left_out)]
-    base = plain_most(place)
+    base = plain_most(comparison)
     seen: dict[Target, list[dict[str, Any]]] = {}
-    for number in range(place.arguments.rounds):
-        # So that nobody always comes after the same one.
+    for number in range(comparison.arguments.rounds):
+        # Another order in each round.
         turn = number % len(servers)
         for peer in servers[turn:] + servers[:turn]:
             if peer is not None and peer.name in left_out:
                 continue
             try:
-                with place.running(peer) as (port, process):
+                with comparison.running(peer) as (port, process):
                     for target in targets(peer):
-                        row = measure(place, target, port, process, base)
+                        row = measure(comparison, target, port, process, base)
                         seen.setdefault(target, []).append(row)
-                        told = {"round": number + 1, "server": target.name, **row}
-                        print(json.dumps(told), file=sys.stderr, flush=True)
+                        report = {"round": number + 1, "server": target.name, **row}
+                        print(json.dumps(report), file=sys.stderr, flush=True)
             except StartError as error:
                 assert peer is not None
                 print(error, file=sys.stderr, flush=True)
@@ -142,7 +142,7 @@ def compare(place: Place, left_out: dict[str, str]) -> list[dict[str, Any]]:
     kept = [target for target in seen if target.name not in left_out]
     return [
         {
-            "bundle": label(place.bundle),
+            "bundle": label(comparison.bundle),
             "server": target.name,
             "product": target.product,
             **medians(seen[target]),
@@ -151,14 +151,14 @@ def compare(place: Place, left_out: dict[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def plain_most(place: Place) -> float:
-    """The most answers a second of plain FastAPI, of its layouts, from which the rates come."""
+def plain_most(comparison: Comparison) -> float:
+    """The maximum rate of plain FastAPI over its layouts, on which the offered rates are based."""
     found = []
     for peer in PEERS:
         if peer.command == PLAIN:
-            with place.running(peer) as (port, _):
+            with comparison.running(peer) as (port, _):
                 (target,) = targets(peer)
-                found.append(busy(place, target, port, place.arguments.seconds)[0])
+                found.append(busy(comparison, target, port, comparison.arguments.seconds)[0])
     return max(found)
 
 
@@ -169,38 +169,42 @@ def targets(peer: Peer | None) -> list[Target]:
     return [Target(peer.name, peer.product, peer.address, peer.form)]
 
 
-def measure(place: Place, target: Target, port: int, process: int, base: float) -> dict[str, Any]:
+def measure(
+    comparison: Comparison, target: Target, port: int, process: int, base: float
+) -> dict[str, Any]:
     """One target once: one request after the other, with busy connections, then at each share of `base`
     answers a second."""
-    arguments, labels = place.arguments, place.images.labels
-    place.ask(port, target, min(arguments.seconds, WARM), "--closed", str(CONNECTIONS))
-    alone = place.ask(port, target, min(arguments.seconds, WARM), "--closed", "1")
+    arguments, labels = comparison.arguments, comparison.images.labels
+    comparison.ask(port, target, min(arguments.seconds, WARM_UP_S), "--closed", str(CONNECTIONS))
+    alone = comparison.ask(port, target, min(arguments.seconds, WARM_UP_S), "--closed", "1")
     before = spent(process)
-    most, told = busy(place, target, port, arguments.seconds)
+    most, report = busy(comparison, target, port, arguments.seconds)
     row: dict[str, Any] = {
         "alone_ms": statistics.median(alone["latencies"]),
         "most": most,
-        "cpu_ms": 1000 * (spent(process) - before) / max(1, len(told["latencies"])),
-        "accuracy": accuracy(told, labels),
+        "cpu_ms": 1000 * (spent(process) - before) / max(1, len(report["latencies"])),
+        "accuracy": accuracy(report, labels),
         "open": [],
     }
     for share in arguments.shares:
         options = ("--rate", str(share * base))
-        told = place.ask(port, target, arguments.seconds, *options)
-        found = summary(told, labels, arguments.seconds, arguments.slo_ms, REFUSALS)
+        report = comparison.ask(port, target, arguments.seconds, *options)
+        found = summary(report, labels, arguments.seconds, arguments.slo_ms, REFUSALS)
         row["open"].append({"rate": share * base, **found})
     row["goodput"] = max(one["goodput"] for one in row["open"])
     return row
 
 
-def busy(place: Place, target: Target, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
-    """Answers a second with busy connections, and what the generator told."""
-    told = place.ask(port, target, seconds, "--closed", str(CONNECTIONS))
-    return len(told["latencies"]) / told["seconds"], told
+def busy(
+    comparison: Comparison, target: Target, port: int, seconds: float
+) -> tuple[float, dict[str, Any]]:
+    """Answers a second with busy connections, and the generator's report."""
+    report = comparison.ask(port, target, seconds, "--closed", str(CONNECTIONS))
+    return len(report["latencies"]) / report["seconds"], report
 
 
 def spent(process: int) -> float:
-    """CPU seconds so far of `process` and all below it."""
+    """CPU seconds so far of `process` and its descendants."""
     return sum(map(cpu, tree(process)))
 
 

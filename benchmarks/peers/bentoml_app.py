@@ -1,12 +1,11 @@
 """BentoML, one image at a time or in its adaptive batches.
 
 - `workers` is the number of cores: processes that share the port, each with a session and a batcher.
-- One at a time, the body is the file itself (a root input of bytes, so nothing is spooled to disk), and
-  `max_concurrency` turns away (429) what would wait for longer than ours may, as far as a number can say so.
-- Batched, an input must be a list: JSON with the file in base64, cheaper here than a form, which would put
-  every file on disk. `max_latency_ms`, within which its batcher answers or refuses (503), is what counts as
-  in time.
-- Access log and metrics are off; its tracing middleware cannot be.
+- One at a time, the body is the file itself (a root input of bytes, so nothing is written to disk), and
+  `max_concurrency` refuses (429) what would wait longer than in our server, as far as a number can say.
+- Batched, an input must be a list: JSON with the file in base64, cheaper here than a form, which writes every
+  file to disk. `max_latency_ms`, within which its batcher answers or refuses (503), is the time limit.
+- Access log and metrics are off; its tracing middleware cannot be turned off.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from benchmarks.peers.model import FullNetwork, Setup
 
 SETUP = Setup.read()
 # Twice the connections of the closed loop, at 1.5 ms each about half of 100 ms.
-MAX_MULTIPLY_SIZE = 32
+MAX_CONCURRENCY = 32
 SERVICE: dict[str, Any] = {
     "workers": SETUP.workers,
     "logging": {"access": {"enabled": False}},
@@ -28,7 +27,7 @@ SERVICE: dict[str, Any] = {
 }
 
 
-@bentoml.service(**SERVICE, traffic={"max_concurrency": MAX_MULTIPLY_SIZE})
+@bentoml.service(**SERVICE, traffic={"max_concurrency": MAX_CONCURRENCY})
 class Single:
     """One image at a time."""
 
@@ -51,7 +50,7 @@ class Batched:
     @bentoml.api(
         route="/classify",
         batchable=True,
-        # It must be more than one, even where the other service is what runs.
+        # It must be more than one, even if the other service runs.
         max_batch_size=max(2, SETUP.batch),
         max_latency_ms=2 * int(SETUP.wait_ms),
     )

@@ -1,4 +1,4 @@
-"""The peers' own virtual environment, for their pins conflict with ours; and the model that they serve."""
+"""The peers' own virtual environment, since their pins conflict with ours, and the model that they serve."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from benchmarks.peers.model import ABOUT, GRAPH
 from exports.bundle.reader import Bundle
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-# In the environment: what it was made from, written last.
-MADE_FROM = "made-from.txt"
+# A copy of the requirements in the environment, written after the installation.
+INSTALLED = "made-from.txt"
 
 
 def environment(folder: Path) -> Path:
-    """The Python of the environment `folder`, which is made where it is missing or of other versions."""
-    python, made_from = folder.absolute() / "bin" / "python", folder / MADE_FROM
+    """The Python of the environment `folder`, which is created if it is missing or has other requirements."""
+    python, installed = folder.absolute() / "bin" / "python", folder / INSTALLED
     wanted = REQUIREMENTS.read_text("utf-8")
-    if not made_from.is_file() or made_from.read_text("utf-8") != wanted:
+    if not installed.is_file() or installed.read_text("utf-8") != wanted:
         print(f"installing the peers into {folder} ...", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         subprocess.run([python, *install, "--requirement", REQUIREMENTS], check=True)
-        made_from.write_text(wanted, "utf-8")
+        installed.write_text(wanted, "utf-8")
     return python
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
-    """The versions of those of `packages` that `python` has."""
+    """The versions of those of `packages` that are installed for `python`."""
     code = (
         "import importlib.metadata as m, json, sys; have = {d.name: d.version for d in "
         "m.distributions()}; print(json.dumps({p: have[p] for p in sys.argv[1:] if p in have}))"

@@ -1,14 +1,14 @@
 """LitServe, one image at a time or in its dynamic batches.
 
 - `workers_per_device` is the number of cores, as its documentation advises for CPUs; as many API servers, its
-  own choice if nobody sets one.
-- `fast_queue` (ZeroMQ between the processes), which it calls quicker, unless `--plain-queue` is given.
-- `batch_timeout` is 2 ms, about what one image takes; 0 would be a loop that never sleeps.
-- `timeout` turns away (504) who has waited for as long as ours may.
-- The body is the file itself, by FastAPI's own means; LitServe's default is JSON or a form.
+  default.
+- `fast_queue` (ZeroMQ between the processes), which it documents as faster, unless `--plain-queue` is given.
+- `batch_timeout` is 2 ms, about the time of one image; 0 would be a busy loop.
+- `timeout` refuses (504) requests that waited as long as ours may.
+- The body is the file itself, through FastAPI; LitServe's default is JSON or a form.
 """
 
-# No `from __future__ import annotations`: LitServe hands the annotation of `request` on as it is.
+# No `from __future__ import annotations`: LitServe passes on the annotation of `request` unevaluated.
 
 import sys
 from typing import Annotated, Any
@@ -46,7 +46,7 @@ class Batched(Single):
     """Several images at a time."""
 
     def batch(self, inputs: list[Pixels]) -> list[Pixels]:
-        """`FullNetwork.predict` puts them together itself."""
+        """Unchanged: `FullNetwork.predict` stacks them."""
         return inputs
 
     def predict(self, x: list[Pixels]) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ class Batched(Single):
         return self.network.predict(x)
 
     def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """They come apart already."""
+        """Unchanged: there is one output per image."""
         return output
 
 

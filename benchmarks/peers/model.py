@@ -1,5 +1,5 @@
-"""What every peer serves: the whole network in one onnxruntime session. Runs where only the peers are
-installed, so it imports nothing of Offramp but the decoder of images."""
+"""The network that every peer serves, in one onnxruntime session. Runs where only the peers are installed, so
+it imports nothing of Offramp but the decoder of images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import onnxruntime as ort
 from offramp.images import ImageSpec, Pixels, decode
 
 GRAPH, ABOUT = "model.onnx", "model.json"
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a peer is started, from the variables PEER_*: the model's folder, the port, processes that
-    compute, threads in each, the most images of a batch, and the longest that a request should wait."""
+    """How a peer is started, from the variables PEER_*: the model's folder, the port, worker processes,
+    threads in each, the maximum batch size, and the maximum wait of a request."""
 
     model: Path
     port: int
@@ -62,7 +62,7 @@ class FullNetwork:
 
     def decode(self, file: bytes) -> Pixels:
         """An image file's pixels, uint8 [H, W, 3], as our server decodes them."""
-        return decode(file, self._spec, MOST_PIXELS)
+        return decode(file, self._spec, MAX_PIXELS)
 
     def predict(self, images: Sequence[Pixels]) -> list[dict[str, Any]]:
         """Each image's class, confidence (calibrated as ours) and exit, which is always the last."""

@@ -1,8 +1,8 @@
-"""FastAPI and uvicorn: what someone writes in ten minutes.
+"""FastAPI and uvicorn, as written in ten minutes.
 
-A plain `def` runs in Starlette's pool of threads, whose size is the one setting (its 40 would compute side by
-side). The body is the file itself, cheaper than a form; uvicorn has uvloop and httptools; no access log. It
-refuses nobody.
+A plain `def` runs in Starlette's thread pool, whose size is the only setting (its default of 40 would compute
+concurrently). The body is the file itself, cheaper than a form; uvicorn uses uvloop and httptools; no access
+log. It refuses no request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NETWORK = FullNetwork(SETUP.model)
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """As many threads as shall compute."""
+    """Set the size of the thread pool."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = SETUP.threads
     yield
 
@@ -41,7 +41,7 @@ def classify(image: Annotated[bytes, Body(media_type="image/png")]) -> Response:
 
 if __name__ == "__main__":
     uvicorn.run(
-        # By name where there are several processes, each of which imports it.
+        # By name if there are several processes, since each imports it.
         "benchmarks.peers.plain:app" if SETUP.workers > 1 else app,
         port=SETUP.port,
         workers=SETUP.workers,

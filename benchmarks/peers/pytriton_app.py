@@ -1,8 +1,8 @@
-"""Triton through PyTriton: the C++ server takes requests and makes batches, a Python function computes.
+"""Triton through PyTriton: the C++ server handles requests and batches, a Python function computes.
 
 - An instance of the function per core.
-- Dynamic batches of what waits, without a delay to wait for more (Triton's default).
-- Its queue turns away (503) who has waited for as long as ours may.
+- Dynamic batches of waiting requests, without a batching delay (Triton's default).
+- Its queue refuses (503) requests that waited as long as ours may.
 - The body is the file itself (Triton's raw binary request), the answer binary tensors: no JSON in Python.
 - gRPC and metrics are off.
 """
@@ -22,7 +22,7 @@ from benchmarks.peers.model import FullNetwork, Setup
 
 
 class Instance:
-    """One of the functions that Triton calls, with a session of its own."""
+    """A function that Triton calls, with its own session."""
 
     def __init__(self, network: FullNetwork) -> None:
         self._network = network
@@ -44,7 +44,7 @@ if __name__ == "__main__":
         timeout_action=TimeoutAction.REJECT,
         default_timeout_microseconds=int(1000 * given.wait_ms),
     )
-    # Only HTTP; its other ports would collide with those of another server.
+    # HTTP only; the other ports would collide with those of another server.
     config = TritonConfig(
         http_address="127.0.0.1", http_port=given.port, allow_grpc=False, allow_metrics=False
     )

@@ -9,12 +9,12 @@ from benchmarks.harness.docs import table
 from benchmarks.serving import CONNECTIONS
 
 OURS = "Offramp"
-# Rows of ours that a product is compared with.
+# Our rows that a product is compared with.
 COMPARED = ("early exit", "full depth")
 
 
 def section(result: dict[str, Any]) -> str:
-    """How many times a peer's best layout ours does, the most answers, and the latencies."""
+    """Ratios to each peer's best layout, maximum rates, and latencies."""
     rows, slo = result["rows"], f"{result['slo_ms']:g}"
     bundles = list(dict.fromkeys(row["bundle"] for row in rows))
     times = [
@@ -44,11 +44,10 @@ def section(result: dict[str, Any]) -> str:
     left_out = "".join(f" Left out: {name} ({why})." for name, why in result["left_out"].items())
     compared = [f"{what}, {mode}" for what in ("most", "goodput", "CPU") for mode in COMPARED]
     parts = [
-        "How many times as much ours does as the best layout of each (of CPU time: how many times as much it "
-        "takes as ours):",
+        "Ratios of Offramp to the best layout of each peer (of CPU time: of the peer to Offramp):",
         table(("bundle", "against", *compared), times),
-        f"The most answers ({CONNECTIONS} busy connections), the best goodput of any rate offered, "
-        "and one request after the other:",
+        f"Maximum rate ({CONNECTIONS} busy connections), best goodput of any offered rate, and one request "
+        "after the other:",
         table(
             (
                 *("bundle", "server", "most/s", "range", "CPU, ms an answer"),
@@ -71,7 +70,7 @@ def section(result: dict[str, Any]) -> str:
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line for every product but ours, of one bundle's rows."""
+    """A line per peer, from one bundle's rows."""
     ours = [row for mode in COMPARED for row in rows if row["server"] == f"{OURS}, {mode}"]
     lines = []
     for product in dict.fromkeys(row["product"] for row in rows if row["product"] != OURS):

@@ -1,4 +1,4 @@
-"""The servers compared with ours, each in the layouts that may be its best, and how one is started."""
+"""The servers compared with ours, each in every layout that may be its best, and how they are started."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from benchmarks.harness.server import ROOT
 from benchmarks.harness.wire import Connection
 from serving.settings import available_cores
 
-BATCH = 16
-# Seconds: until it answers, and until it is killed after it was asked to stop.
-PATIENCE, GRACE = 120.0, 15.0
-# PyTriton gives up when its parts do not find each other within a second.
-STARTS = 3
+MAX_BATCH = 16
+START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 15.0
+# PyTriton gives up if its processes do not find each other within a second.
+START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server: what it is an instance of, the package whose version is told, its layout, what Python
-    runs, where and in which form (`benchmarks.harness.forms`) it takes an image; `spread`: a process
-    for every core, else a thread for every core in one; most images of a batch."""
+    """A server: the product, the package whose version is reported, its layout, the Python command, the path
+    and the form (`benchmarks.harness.forms`) of a request; `spread`: a process per core, otherwise a thread
+    per core in one process; the maximum batch size."""
 
     product: str
     package: str
@@ -58,23 +57,25 @@ PEERS = (
     Peer("FastAPI", "fastapi", "threads", PLAIN, spread=False),
     Peer("FastAPI", "fastapi", "processes", PLAIN),
     Peer("LitServe", "litserve", "one by one", LITSERVE),
-    Peer("LitServe", "litserve", "batches", LITSERVE, batch=BATCH),
+    Peer("LitServe", "litserve", "batches", LITSERVE, batch=MAX_BATCH),
     Peer(
-        *("LitServe", "litserve", "batches, plain queue"), (*LITSERVE, "--plain-queue"), batch=BATCH
+        *("LitServe", "litserve", "batches, plain queue"),
+        (*LITSERVE, "--plain-queue"),
+        batch=MAX_BATCH,
     ),
     Peer("BentoML", "bentoml", "one by one", _bentoml("Single")),
-    Peer("BentoML", "bentoml", "batches", _bentoml("Batched"), form="list", batch=BATCH),
+    Peer("BentoML", "bentoml", "batches", _bentoml("Batched"), form="list", batch=MAX_BATCH),
     Peer(
         *("PyTriton", "nvidia-pytriton", "batches", PYTRITON),
         address="/v2/models/network/infer",
         form="tensor",
-        batch=BATCH,
+        batch=MAX_BATCH,
     ),
 )
 
 
 class StartError(RuntimeError):
-    """A server did not begin to answer."""
+    """A server did not start to answer."""
 
 
 @contextmanager
@@ -82,23 +83,23 @@ def started(
     peer: Peer, python: Path | str, model: Path, file: bytes, wait_ms: float
 ) -> Iterator[tuple[int, int]]:
     """`peer` serving what `write_model` wrote into `model`, run by `python`: its port and the id of its
-    first process. It has answered for the image `file`; nobody shall wait for longer than `wait_ms`.
+    first process. It has answered for the image `file`; requests should wait at most `wait_ms`.
 
-    Raises StartError, with what it printed last. At the end, nothing of it is left.
+    Raises StartError with its last output. At the end all its processes are stopped.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         port, process = _start(peer, python, model, file, wait_ms, Path(folder))
         try:
             yield port, process.pid
         finally:
-            end(process, GRACE)
+            end(process, STOP_TIMEOUT_S)
 
 
 def _start(
     peer: Peer, python: Path | str, model: Path, file: bytes, wait_ms: float, folder: Path
 ) -> tuple[int, subprocess.Popen[bytes]]:
     printed = folder / "printed"
-    for _ in range(STARTS):
+    for _ in range(START_ATTEMPTS):
         port = free_port()
         command = [str(python), *peer.command]
         if "bentoml" in peer.command:
@@ -116,9 +117,9 @@ def _start(
             if asyncio.run(_answers(process, peer, port, file)):
                 return port, process
         except BaseException:
-            end(process, GRACE)
+            end(process, STOP_TIMEOUT_S)
             raise
-        end(process, GRACE)
+        end(process, STOP_TIMEOUT_S)
     last = printed.read_text("utf-8", "replace").strip().splitlines()[-15:]
     raise StartError(f"{peer.name} does not answer:\n" + "\n".join(last))
 
@@ -137,15 +138,15 @@ def _variables(peer: Peer, model: Path, port: int, wait_ms: float, folder: Path)
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(folder),
         "XDG_CACHE_HOME": str(folder),
-        # Triton's backend embeds libpython, and must find the one that belongs to this Python.
+        # Triton's backend embeds libpython and must find that of this Python.
         "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or "",
     }
 
 
 async def _answers(process: subprocess.Popen[bytes], peer: Peer, port: int, file: bytes) -> bool:
-    """Whether it answers, before its process ends and within PATIENCE."""
+    """Whether it answers, before its process ends and within START_TIMEOUT_S."""
     form = FORMS[peer.form]
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < until:
         try:
             async with asyncio.timeout(5):

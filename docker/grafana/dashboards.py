@@ -1,4 +1,4 @@
-"""Writes the Grafana dashboards: what is looked at stands here once, the JSON around it is Grafana's.
+"""Writes the Grafana dashboard from its panels and queries.
 
 python docker/grafana/dashboards.py
 """
@@ -19,7 +19,7 @@ WIDTH, HEIGHT, COLUMNS = 8, 8, 3
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: its lines as (PromQL, legend), the unit in Grafana's words, and how it is drawn."""
+    """One chart: its lines as (PromQL, legend), the unit as Grafana names it, and how it is drawn."""
 
     title: str
     lines: tuple[tuple[str, str], ...]
@@ -66,7 +66,7 @@ ROWS = (
             ),
             Panel("Images answered", ((rate("offramp_exits_total", "model"), "{{model}}"),), "ops"),
             Panel(
-                "Servers that answer",
+                "Servers up",
                 (('sum(up{job="offramp"})', "up"), ('count(up{job="offramp"})', "known")),
             ),
         ),
@@ -85,7 +85,7 @@ ROWS = (
                 ),
                 "percentunit",
                 True,
-                "The earlier, the cheaper. A shift means that the pictures or the policy changed.",
+                "Earlier exits cost less. A shift means that the images or the policy changed.",
             ),
             Panel(
                 "Mean confidence",
@@ -164,7 +164,7 @@ ROWS = (
                 "ops",
             ),
             Panel(
-                "Share turned away",
+                "Share refused",
                 (
                     (
                         f'(sum(rate(offramp_requests_total{{{MODEL}, outcome="over_capacity"}}[{RATE}]))'
@@ -184,7 +184,7 @@ ROWS = (
                 "Mean confidence over an hour",
                 (("offramp:confidence:mean1h", "{{model}}"),),
                 "percentunit",
-                help="Without labels accuracy cannot be seen; this moves when the pictures change.",
+                help="Accuracy cannot be measured without labels; confidence changes when the images do.",
             ),
             Panel(
                 "Exit shares over an hour",

@@ -35,7 +35,7 @@ class Certificate(BaseModel):
     `split_sha256` (`exports.tuning.certificate.split_sha256`). `bound`, at most `permitted_drop`, is
     the upper confidence limit of this one policy's drop in points; what is promised is
     `permitted_drop`. Under the target `agreement` samples had no labels, and the drop is how often
-    the answer is not the ensemble's. docs/tuning.md gives the method.
+    the answer is not the ensemble's. docs/guide/tuning.md gives the method.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""The bundle that comes with Offramp; `docs/training.md` says how it was made."""
+"""The bundle that comes with Offramp; `docs/guide/training.md` says how it was made."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A sample's loss against the ensemble is +1 where the ensemble is right and the policy wrong (a loss), -1
 the other way round (a gain), else 0; the drop is its mean. Nothing is assumed but that samples are
-independent draws of one distribution. docs/tuning.md explains and names the sources.
+independent draws of one distribution. docs/guide/tuning.md explains and names the sources.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A worker takes a batch and runs it without the lock. Then, in one step, it puts the samples that continue
 into the next stage's queue and takes its next batch, so that a sample needs no hand-over to go deeper.
-docs/scheduling.md has the rules.
+docs/design/scheduling.md has the rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmark of training runs, and the docs say what it wrote."""
+"""The benchmark of training runs, and the page shows its results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_benchmark_times_both_loops_and_every_part_of_ours(
     assert result["machine"] in capsys.readouterr().out
 
 
-def test_the_docs_say_what_the_benchmark_wrote(benchmark: ModuleType) -> None:
-    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+def test_the_page_shows_what_the_benchmark_wrote(benchmark: ModuleType) -> None:
+    text = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
     between = text.split(benchmark.BEGIN)[1].split(benchmark.END)[0]
     assert between == benchmark.section(benchmark.written_results())

@@ -1,4 +1,4 @@
-"""The servers that Offramp is compared with serve the same network; their figures become the docs' tables."""
+"""The servers compared with Offramp serve the same network, and their figures become tables of the docs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.docs import END
 from benchmarks.harness.forms import FORMS
 from benchmarks.harness.processes import alive, tree
 from benchmarks.harness.server import pictures
 from benchmarks.harness.wire import Connection, Reply
 from benchmarks.peers import __main__ as comparison
-from benchmarks.peers.environment import MADE_FROM, REQUIREMENTS, environment, versions, write_model
+from benchmarks.peers.environment import INSTALLED, REQUIREMENTS, environment, versions, write_model
 from benchmarks.peers.section import ratios, section
 from benchmarks.peers.servers import PEERS, Peer, StartError, started
 from exports.bundle.reader import load_bundle
@@ -25,7 +24,6 @@ from offramp.images import ImageSpec, decode
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import write_tiny_bundle
 
-ROOT = Path(__file__).parents[2]
 PROCESSES = next(peer for peer in PEERS if peer.name == "FastAPI, processes")
 
 
@@ -57,7 +55,7 @@ async def _ask(port: int, files: list[bytes]) -> list[Reply]:
     return replies
 
 
-def test_a_peer_that_ends_at_once_says_why(tmp_path: Path) -> None:
+def test_a_peer_that_ends_at_once_reports_its_output(tmp_path: Path) -> None:
     peer = Peer("Broken", "none", "badly", ("-c", "raise SystemExit('no model here')"))
     with (
         pytest.raises(StartError, match="no model here"),
@@ -78,7 +76,7 @@ def test_tritons_binary_answer_is_read() -> None:
     assert FORMS["tensor"].read(Reply(200, headers, head + values)) == (82, 4)
 
 
-def test_every_peer_is_pinned_and_no_index_is_named() -> None:
+def test_every_peer_is_pinned_and_no_package_index_is_named() -> None:
     lines = [
         line for line in REQUIREMENTS.read_text("utf-8").splitlines() if not line.startswith("#")
     ]
@@ -90,13 +88,13 @@ def test_every_peer_is_pinned_and_no_index_is_named() -> None:
     assert names >= {peer.package for peer in PEERS}
 
 
-def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / MADE_FROM).write_text(REQUIREMENTS.read_text("utf-8"), "utf-8")
+def test_an_existing_environment_is_not_changed(tmp_path: Path) -> None:
+    (tmp_path / INSTALLED).write_text(REQUIREMENTS.read_text("utf-8"), "utf-8")
     assert environment(tmp_path) == tmp_path / "bin" / "python"
-    assert [entry.name for entry in tmp_path.iterdir()] == [MADE_FROM]
+    assert [entry.name for entry in tmp_path.iterdir()] == [INSTALLED]
 
 
-def test_what_is_not_installed_has_no_version() -> None:
+def test_packages_that_are_not_installed_have_no_version() -> None:
     assert set(versions(Path(sys.executable), ["fastapi", "no-such-package"])) == {"fastapi"}
 
 
@@ -123,19 +121,19 @@ ROWS = [
 ]
 
 
-def test_ours_is_compared_with_the_best_layout_in_each_figure() -> None:
+def test_ratios_are_to_the_best_layout_in_each_figure() -> None:
     (line,) = ratios(ROWS)
     most, goodput, cpu = ("3.00", "2.00"), ("2.00", "1.20"), ("2.50", "1.25")
     assert line == ["tiny fp32", "LitServe", *most, *goodput, *cpu]
 
 
-def test_the_section_shows_every_figure_and_who_was_left_out() -> None:
-    told = {
+def test_the_section_shows_every_figure_and_which_peers_were_left_out() -> None:
+    report = {
         **{"machine": "a machine", "versions": {"litserve": "1.2"}, "images": "generated"},
         **{"seconds": 5.0, "rounds": 3, "slo_ms": 100.0, "rows": ROWS},
         "left_out": {"PyTriton, batches": "not installed"},
     }
-    text = section(told)
+    text = section(report)
     assert "| tiny fp32 | LitServe, batches | 300 | 5.0 | 9.0 | 250 | 25% | 0 | 70.50 |" in text
     assert (
         "| tiny fp32 | Offramp, early exit | 600 | 600 to 600 | 2.00 | 500 | 2.50 | 70.00 |" in text
@@ -153,8 +151,3 @@ def test_medians_are_taken_figure_by_figure() -> None:
         **{"most": 2.0, "most_range": [1.0, 3.0], "accuracy": None},
         "open": [{"rate": 10.0, "p50": 30.0}],
     }
-
-
-def test_the_docs_have_room_for_the_figures() -> None:
-    text = (ROOT / "docs" / "peers.md").read_text("utf-8")
-    assert END in text.split("<!-- benchmark: peers -->\n")[1]

@@ -1,4 +1,4 @@
-"""The benchmarks of serving run, on a network that takes no time; their figures are not kept."""
+"""The benchmarks of serving run on a tiny network; the figures are discarded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import serving, threads, torture
-from benchmarks.harness.docs import END, fill_in
+from benchmarks import serving, threads
+from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
 from benchmarks.harness.networks import whole_network
 from exports.bundle.reader import Bundle
@@ -44,15 +44,15 @@ def test_serving_is_measured_from_the_stages_to_the_client(
     assert result["machine"] in capsys.readouterr().out
 
 
-def test_answers_that_came_are_scored() -> None:
-    told = {
+def test_a_run_is_summarised_by_its_answers() -> None:
+    report = {
         "offered": 4,
         "statuses": {"200": 3, "429": 1},
         "latencies": [1.0, 2.0, 300.0],
         "answers": [[0, 7, 1], [1, 8, 2], [0, 6, 3]],
         "late_by": [0.0, 0.1],
     }
-    found = serving.summary(told, labels=[7, 8], seconds=2.0, slo=100.0)
+    found = serving.summary(report, labels=[7, 8], seconds=2.0, slo=100.0)
     assert found["accuracy"] == pytest.approx(200 / 3)
     assert found["goodput"] == 1.0
     assert found["refused"] == 0.25
@@ -60,7 +60,7 @@ def test_answers_that_came_are_scored() -> None:
     assert found["mean_exit"] == 2.0
 
 
-def test_a_busy_connection_that_is_refused_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
+def test_a_busy_connection_that_is_refused_waits_for_retry_after(tmp_path: Path) -> None:
     pack([b"x"], tmp_path / "images.npz")
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,8 +73,8 @@ def test_a_busy_connection_that_is_refused_waits_as_long_as_it_is_told(tmp_path:
         async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             options = (port, tmp_path / "images.npz", seconds, "--closed", "2")
-            told = await asyncio.to_thread(torture.load, *options)
-        return int(told["statuses"]["429"])
+            report = await asyncio.to_thread(load, *options)
+        return int(report["statuses"]["429"])
 
     assert asyncio.run(refused(0.3)) == 2
     assert asyncio.run(refused(1.5)) == 4
@@ -103,19 +103,3 @@ def test_one_session_computes_what_the_stages_do(
         assert len(found) == len(wanted)
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-def test_a_section_of_the_docs_is_replaced(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"a\n<!-- benchmark: x -->\nold\n{END}b\n{END}")
-    fill_in(page, "x", "new\n")
-    assert page.read_text() == f"a\n<!-- benchmark: x -->\nnew\n{END}b\n{END}"
-
-
-@pytest.mark.parametrize(
-    ("page", "name"), [("serving.md", "serving"), ("scheduling.md", "threads")]
-)
-def test_the_docs_have_room_for_the_figures(page: str, name: str) -> None:
-    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
-    assert f"<!-- benchmark: {name} -->\n" in text
-    assert END in text.split(f"<!-- benchmark: {name} -->\n")[1]

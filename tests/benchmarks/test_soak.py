@@ -1,4 +1,4 @@
-"""A day's load in miniature: seconds instead of hours, with a swap every tenth of one."""
+"""The soak benchmark for seconds instead of hours, with a swap every tenth of a second."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-# What is held to seconds needs the machine.
+# Measures time, so no other test runs beside it.
 pytestmark = pytest.mark.serial
 ROOT = Path(__file__).parents[2]
 
 
-def test_memory_stays_flat_under_everything_at_once(bundle_path: Path) -> None:
+def test_memory_stays_flat_under_mixed_load(bundle_path: Path) -> None:
     options = ["--minutes", "0.2", "--bundle", str(bundle_path), "--swap-seconds", "0.1"]
-    # An allocator takes a while to have all it needs; a leak of an engine per swap would show.
+    # An allocator needs time to settle; a leak of one engine per swap would exceed the bound.
     options += ["--bound", "32"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.soak", *options],

@@ -1,7 +1,7 @@
-"""Containers' names on this machine: a DNS server of our own, and programs that see only it.
+"""Containers' names on this machine: a DNS server, and programs that use only it.
 
-Compose gives every service its name on a network of its own. Here a name is one or more addresses of
-the loopback range, where real servers listen on the containers' port.
+Compose gives every service a name on a private network. Here a name is one or more loopback addresses, on
+which real servers listen at the containers' port.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def process(
 
 @contextlib.contextmanager
 def names(addresses: Mapping[str, Sequence[str]], place: Path) -> Iterator[Path]:
-    """A DNS server that knows these names; gives the resolv.conf that leads to it."""
+    """A DNS server with these names; yields the resolv.conf that uses it."""
     records = [f"--host-record={name},{ip}" for name, ips in addresses.items() for ip in ips]
     command = [
         require("dnsmasq-base", "dnsmasq"),
@@ -65,13 +65,13 @@ def names(addresses: Mapping[str, Sequence[str]], place: Path) -> Iterator[Path]
 
 
 def seeing(resolv: Path, *command: str | Path) -> list[str]:
-    """`command`, run so that /etc/resolv.conf is `resolv` for it alone."""
+    """`command` with `resolv` as its private /etc/resolv.conf."""
     shell = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", shell, str(resolv), *map(str, command)]
 
 
 def server(address: str, place: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """The real server as its container starts it, on the address that stands for the container."""
+    """The real server as its container starts it, on the container's address."""
     command = [sys.executable, "-m", "offramp.cli", "serve"]
     place.mkdir(exist_ok=True)
     return process(
@@ -99,7 +99,7 @@ def wait_for(url: str, seconds: float = 60) -> bytes:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

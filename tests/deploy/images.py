@@ -1,6 +1,6 @@
-"""Images really built from the Dockerfile, without an engine, and containers as an engine would start them.
+"""Images built from the Dockerfile without an engine, and containers started as an engine would.
 
-buildah runs every step in a chroot, on a base made by debootstrap that bears the base image's name.
+buildah runs every step in a chroot, on a base made by debootstrap under the base image's name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.deploy.hosts import ROOT, process
 BASE = "docker.io/library/debian:trixie-slim"
 USER = "10001"
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-# So that downloads work behind a proxy with a certificate of its own.
+# So that downloads work behind a proxy with its own certificate.
 CERTIFICATES = "/etc/ssl/certs:/etc/ssl/certs:ro"
 QUERY = """
 import sys, urllib.request
@@ -30,7 +30,7 @@ request = urllib.request.Request("http://127.0.0.1:8000" + sys.argv[1], sys.stdi
                                  {"Content-Type": "image/png"})
 sys.stdout.buffer.write(urllib.request.urlopen(request, timeout=20).read())
 """
-# The image's root, read-only; an empty /tmp; what is mounted; and a network of its own.
+# The image's root, read-only; an empty /tmp; the mounts; a private network.
 ENTER = f"""
 mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs none "$0/tmp" \
 && mount -t proc none "$0/proc" && ip link set lo up || exit 125
@@ -41,8 +41,7 @@ exec chroot --userspec={USER}:{USER} "$0" env -i "$@"
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: what it says a container should be, its root file system, and the size of its
-    content in MB, which a registry has compressed."""
+    """A built image: its configuration, its root file system, and its uncompressed size in MB."""
 
     config: dict[str, Any]
     root: Path
@@ -72,7 +71,7 @@ class Image:
 
     @contextlib.contextmanager
     def server(self, log: Path, *command: str, **started: Any) -> Iterator[int]:
-        """The process of a server, by default the image's own command; it has announced itself."""
+        """A server by `command`, by default the image's own: yields its process id once it is ready."""
         own = command or (*self.config["Entrypoint"], *self.config["Cmd"])
         with process(self.command(*own, **started), log) as server:
             end = time.monotonic() + 60
@@ -83,7 +82,7 @@ class Image:
             yield server.pid
 
     def leftovers(self) -> list[Path]:
-        """Files where nothing should be: caches, sources, what was built on the way."""
+        """Files in directories that should be empty: caches, sources, build results."""
         folders = (
             "root",
             "tmp",
@@ -104,7 +103,7 @@ class Image:
         return [place for place in places if place.exists()]
 
     def owned(self) -> set[str]:
-        """What the container's user could change, were the root file system not read-only."""
+        """Paths that the container's user could change if the root file system were not read-only."""
         found = run(
             "find", self.root, "-xdev", "-uid", USER, "-not", "-path", f"{self.root}/proc/*"
         )
@@ -112,7 +111,7 @@ class Image:
 
 
 def run(*command: str | Path, given: bytes = b"") -> str:
-    """What `command` prints; it must end well."""
+    """The output of `command`, which must succeed."""
     done = subprocess.run(
         command, cwd=ROOT, env=ENVIRONMENT, input=given, capture_output=True, check=False
     )
@@ -121,26 +120,26 @@ def run(*command: str | Path, given: bytes = b"") -> str:
 
 
 def ask(container: int, path: str, body: bytes = b"") -> str:
-    """What the server answers within its network."""
+    """The server's answer within its network."""
     return run("nsenter", "-t", str(container), "-n", "python3", "-c", QUERY, path, given=body)
 
 
 def megabytes(text: str) -> float:
-    """The number that stands in `text` as 501 MB or 2.95 GB."""
+    """The size in `text`, such as 501 MB or 2.95 GB, in MB."""
     value, unit = text.split()
     return float(value) * {"MB": 1, "GB": 1000}[unit]
 
 
 def stated_size(image: str) -> float:
     """The size, in MB, that the operator's guide states for `image`."""
-    lines = (ROOT / "docs" / "operations.md").read_text("utf-8").splitlines()
+    lines = (ROOT / "docs" / "guide" / "operations.md").read_text("utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith(f"| `{image}` |"))
     return megabytes(row.split("|")[5].strip())
 
 
 @contextlib.contextmanager
 def built(target: str, lock: str, place: Path) -> Iterator[Image]:
-    """The image of `target` with the libraries of `lock`, built in `place` and taken away again."""
+    """The image of `target` with the libraries of `lock`, built in `place` and removed at the end."""
     require("crun", "crun")
     store = (require("buildah", "buildah"), "--root", place / "store", "--runroot", place / "run")
     name = f"localhost/offramp-test:{lock}"
@@ -164,7 +163,7 @@ def built(target: str, lock: str, place: Path) -> Iterator[Image]:
 
 
 def _base(store: Sequence[str | Path], base: Path) -> None:
-    """Debian's smallest system, as the image that the Dockerfile begins from."""
+    """Debian's minimal system, as the Dockerfile's base image."""
     options = ("--variant=minbase", "--include=ca-certificates")
     run(require("debootstrap", "debootstrap"), *options, "trixie", base)
     container = run(*store, "from", "scratch").strip()

@@ -1,4 +1,4 @@
-"""The files that deploy Offramp are well formed and say what they should; no engine is needed."""
+"""The deployment files are well formed and have the right content; no engine is needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DCLINT = "dclint@3.1.0"
 
 
 def run(*command: str | Path) -> str:
-    """Run `command` in the repository to its end, which must be a good one."""
+    """Run `command` in the repository; it must succeed."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -65,7 +65,7 @@ def test_only_the_proxy_is_published_beyond_loopback(services: dict[str, Any]) -
     assert set(published) >= {"serving", "serving-gpu", "prometheus", "grafana"}
 
 
-def test_every_service_is_bounded_and_may_little(services: dict[str, Any]) -> None:
+def test_every_service_has_limits_and_few_privileges(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -75,7 +75,7 @@ def test_every_service_is_bounded_and_may_little(services: dict[str, Any]) -> No
         assert service["restart"] == ("no" if name == "trainer" else "unless-stopped"), name
 
 
-def test_profiles_hold_what_is_not_started_by_default() -> None:
+def test_services_not_started_by_default_are_in_profiles() -> None:
     content = yaml.safe_load(COMPOSE.read_text("utf-8"))
     profiles = {name: service.get("profiles", []) for name, service in content["services"].items()}
     assert profiles == {
@@ -89,7 +89,7 @@ def test_profiles_hold_what_is_not_started_by_default() -> None:
     }
 
 
-def test_the_settings_that_compose_gives_exist(services: dict[str, Any]) -> None:
+def test_the_settings_in_compose_exist(services: dict[str, Any]) -> None:
     known = {f"OFFRAMP_{name.upper()}" for name in Settings.model_fields}
     for name in ("serving", "serving-gpu", "replica"):
         assert set(services[name]["environment"]) <= known
@@ -97,13 +97,13 @@ def test_the_settings_that_compose_gives_exist(services: dict[str, Any]) -> None
     assert set(admin["services"]["serving"]["environment"]) <= known
 
 
-def test_containers_get_longer_to_stop_than_servers_take(services: dict[str, Any]) -> None:
+def test_containers_get_more_time_to_stop_than_servers_need(services: dict[str, Any]) -> None:
     service = services["serving"]
     grace = int(service["environment"]["OFFRAMP_GRACE_SECONDS"])
     assert int(service["stop_grace_period"].removesuffix("s")) > grace
 
 
-def test_an_overlay_gives_the_trainer_a_gpu_and_changes_nothing_else() -> None:
+def test_the_gpu_overlay_only_adds_a_gpu_to_the_trainer() -> None:
     require("podman", "podman")
     tool = Path(sys.executable).with_name("podman-compose")
 
@@ -125,7 +125,7 @@ def test_the_files_that_compose_mounts_exist(services: dict[str, Any]) -> None:
                 assert (ROOT / volume.split(":")[0]).exists(), volume
 
 
-def test_prometheus_alerts_when_it_should_and_only_then() -> None:
+def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool = require("prometheus", "promtool")
     run(promtool, "check", "config", DOCKER / "prometheus" / "prometheus.yml")
     run(promtool, "test", "rules", DOCKER / "prometheus" / "rules_test.yml")
@@ -137,14 +137,14 @@ def test_every_alert_is_tested_and_explained() -> None:
         rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule
     ]
     tested = (DOCKER / "prometheus" / "rules_test.yml").read_text("utf-8")
-    guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    guide = (ROOT / "docs" / "guide" / "operations.md").read_text("utf-8")
     assert len(alerts) >= 8
     for alert in alerts:
         assert f"alertname: {alert}\n        exp_alerts" in tested, alert
         assert f"`{alert}`" in guide, alert
 
 
-def test_the_dashboard_is_what_its_source_writes() -> None:
+def test_the_dashboard_matches_its_source() -> None:
     spec = importlib.util.spec_from_file_location(
         "dashboards", DOCKER / "grafana" / "dashboards.py"
     )
@@ -166,7 +166,7 @@ def test_every_package_of_an_image_is_pinned_by_hash(lock: str) -> None:
     assert not any("://" in line for line in lines)
 
 
-def test_the_locks_have_what_pyproject_asks_for() -> None:
+def test_the_lock_has_every_requirement_of_pyproject() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -177,6 +177,6 @@ def test_the_locks_have_what_pyproject_asks_for() -> None:
         assert f"\n{name}==" in locked, f"{name}: run make locks"
 
 
-def test_the_train_script_is_plain_shell() -> None:
+def test_the_train_script_is_valid_shell() -> None:
     run("sh", "-n", DOCKER / "train.sh")
     assert os.access(DOCKER / "train.sh", os.R_OK)

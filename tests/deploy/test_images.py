@@ -1,4 +1,4 @@
-"""The serving image for CPUs: built, started and asked."""
+"""The serving image for CPUs: built, started and used."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_the_image_s_own_health_check_passes(container: int, image: Image) -> No
     run(*inside, "env", "-i", *image.config["Env"], *command)
 
 
-def test_nothing_in_the_image_installs_or_compiles(image: Image) -> None:
+def test_the_image_has_no_installer_and_no_compiler(image: Image) -> None:
     assert image.tools("gcc", "cc", "make", "pip", "pip3", "curl", "git") == []
     assert not list((image.root / "opt/offramp").glob("lib/python3*/site-packages/torch"))
 
 
-def test_no_cache_and_no_source_is_left(image: Image) -> None:
+def test_no_cache_and_no_source_remain(image: Image) -> None:
     assert image.leftovers() == []
 
 

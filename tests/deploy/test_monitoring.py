@@ -1,4 +1,4 @@
-"""Debian's Prometheus with the very configuration of the compose file scrapes a real server under load."""
+"""Debian's Prometheus with compose's configuration scrapes a real server under load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.deploy
 
 
 def post(path: str, body: bytes) -> int:
-    """The status that the server answers a PNG with."""
+    """The status of the server's answer to a PNG."""
     request = urllib.request.Request(f"{URL}{path}", body, {"Content-Type": "image/png"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -41,7 +41,7 @@ def post(path: str, body: bytes) -> int:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus that has scraped a server with traffic of every kind for a while."""
+    """The address of a Prometheus that has scraped a server with mixed traffic."""
     place = tmp_path_factory.mktemp("monitoring")
     port = free_port()
     command = [
@@ -82,7 +82,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def ask(url: str, path: str, **parameters: str) -> Any:
-    """What Prometheus's HTTP API answers."""
+    """The data of an answer of Prometheus's HTTP API."""
     with urllib.request.urlopen(
         f"{url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
     ) as answer:
@@ -92,19 +92,19 @@ def ask(url: str, path: str, **parameters: str) -> Any:
 
 
 def scrapes(url: str) -> int:
-    """How many times the server has been scraped with success."""
+    """The number of successful scrapes of the server."""
     result = ask(url, "query", query='sum_over_time(up{job="offramp"}[10m])')["result"]
     return int(float(result[0]["value"][1])) if result else 0
 
 
 def dashboard_queries() -> list[str]:
-    """Every query of the dashboard, with the variables as Grafana would fill them in."""
+    """Every query of the dashboard, with Grafana's variables filled in."""
     panels = json.loads((DOCKER / "grafana" / "dashboards" / "offramp.json").read_text())["panels"]
     found = [target["expr"] for panel in panels for target in panel.get("targets", [])]
     return [query.replace("$model", ".*").replace("$__rate_interval", "1m") for query in found]
 
 
-def test_the_server_is_found_by_its_name(prometheus: str) -> None:
+def test_the_server_is_discovered_by_its_name(prometheus: str) -> None:
     targets = ask(prometheus, "targets")["activeTargets"]
     health = {t["discoveredLabels"]["__address__"]: t["health"] for t in targets}
     assert health[f"{SERVING}:{PORT}"] == "up"

@@ -1,4 +1,4 @@
-"""The proxy's very configuration in front of two real servers: one may die, or be stopped, under load."""
+"""The proxy's configuration before two real servers, one of which is killed or stopped under load."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fleet:
         self.url = f"http://127.0.0.1:{port}"
         self._place, self._stack = place, stack
         self._running: dict[str, Popen[bytes]] = {}
-        # The port is all that differs from the file that compose mounts.
+        # Only the port differs from the file that compose mounts.
         config = place / "haproxy.cfg"
         config.write_text(CONFIG.read_text().replace("bind :8080", f"bind 127.0.0.1:{port}"))
         resolv = stack.enter_context(names({"replica": REPLICAS}, place))
@@ -66,7 +66,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 @asynccontextmanager
 async def load(url: str) -> AsyncIterator[list[int]]:
-    """Requests over several connections, one after the other on each; gives the statuses so far."""
+    """Requests over several connections, one after the other on each; yields the statuses so far."""
     statuses: list[int] = []
     over = asyncio.Event()
 
@@ -83,7 +83,7 @@ async def load(url: str) -> AsyncIterator[list[int]]:
 
 
 def answered_by(address: str) -> float:
-    """How many requests the replica of `address` has answered."""
+    """The number of requests that the replica at `address` has answered."""
     with urllib.request.urlopen(f"http://{address}:{PORT}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     ok = [
@@ -109,7 +109,7 @@ def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: sign
             await asyncio.to_thread(fleet.start, first)
             end = time.monotonic() + 15
             while answered_by(first) == 0:
-                assert time.monotonic() < end, "the replica that came back gets no requests"
+                assert time.monotonic() < end, "the restarted replica gets no requests"
                 await asyncio.sleep(0.2)
         return statuses
 
@@ -118,7 +118,7 @@ def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: sign
     assert set(statuses) == {200}
 
 
-def test_the_outside_cannot_reach_what_is_for_the_inside(fleet: Fleet) -> None:
+def test_admin_routes_and_metrics_are_not_public(fleet: Fleet) -> None:
     with httpx.Client(base_url=fleet.url) as client:
         assert client.get("/metrics").status_code == 404
         assert client.post("/v2/repository/index", json={}).status_code == 404
@@ -126,7 +126,7 @@ def test_the_outside_cannot_reach_what_is_for_the_inside(fleet: Fleet) -> None:
         assert client.get("/v1/models").status_code == 200
 
 
-def test_a_refusal_reaches_the_client_as_it_is(fleet: Fleet) -> None:
+def test_a_refusal_reaches_the_client_unchanged(fleet: Fleet) -> None:
     with httpx.Client(base_url=fleet.url) as client:
         refused = client.post("/v1/classify", content=b"no image", headers=TYPE)
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_image")

@@ -1,4 +1,4 @@
-"""The profile train without its image: docker/train.sh beside a server that watches."""
+"""The profile train without its image: docker/train.sh beside a watching server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.deploy
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stands for the volumes runs and bundles, which the engine makes."""
+    """The directories that replace the volumes runs and bundles."""
     found = tmp_path_factory.mktemp("train")
     for volume in ("runs", "bundles"):
         (found / volume).mkdir()
@@ -32,7 +32,7 @@ def server(place: Path) -> Iterator[str]:
 
 
 def train(place: Path) -> str:
-    """Run the script to its good end; what it printed."""
+    """Run the script, which must succeed; returns its output."""
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     folders = {"RUNS": str(place / "runs"), "BUNDLES": str(place / "bundles")}
     done = subprocess.run(
@@ -47,7 +47,7 @@ def train(place: Path) -> str:
     return done.stdout
 
 
-def test_what_was_trained_is_served_beside_what_was_there(place: Path, server: str) -> None:
+def test_the_trained_model_is_served_beside_the_existing_ones(place: Path, server: str) -> None:
     before = models(server)
     train(place)
     (prediction,) = classify(server)["predictions"]
@@ -55,12 +55,12 @@ def test_what_was_trained_is_served_beside_what_was_there(place: Path, server: s
     assert models(server) == [*before, RECIPE]
 
 
-def test_run_again_it_changes_nothing(place: Path, server: str) -> None:
+def test_a_second_run_changes_nothing(place: Path, server: str) -> None:
     def written() -> dict[Path, int]:
         files = (path for path in place.glob("*/**/*") if path.is_file())
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = written()
-    assert "there already" in train(place)
+    assert "exists already" in train(place)
     assert written() == before
     assert classify(server)["model"] == RECIPE

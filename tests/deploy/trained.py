@@ -1,4 +1,4 @@
-"""The profile train's default recipe, and a server beside it that watches where the bundle is put."""
+"""The default recipe of the profile train, and a server that watches the directory of its bundle."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.deploy.hosts import ROOT, free_port, process, wait_for
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 TRAINER = COMPOSE["services"]["trainer"]
-# What compose gives the script where nothing else is asked for.
+# The script's default arguments in compose.
 RECIPE, TEACHER = (word.split(":-")[1].rstrip("}") for word in TRAINER["command"])
 
 
 @contextlib.contextmanager
 def watching(bundles: Path, log: Path) -> Iterator[str]:
-    """The address of a server as compose starts it, but that `bundles` stands for the volume."""
+    """The address of a server as compose starts it, with `bundles` as the volume."""
     port = free_port()
     settings = {
         **COMPOSE["x-serving"]["environment"],
@@ -39,7 +39,7 @@ def watching(bundles: Path, log: Path) -> Iterator[str]:
 
 
 def classify(url: str) -> dict[str, Any]:
-    """What the model that was trained answers, once it is served."""
+    """An answer of the trained model, once it is served."""
     wait_for(f"{url}/v1/models/{RECIPE}", seconds=30)
     request = urllib.request.Request(
         f"{url}/v1/classify?model={RECIPE}",
@@ -52,5 +52,5 @@ def classify(url: str) -> dict[str, Any]:
 
 
 def models(url: str) -> list[str]:
-    """The names of what is served."""
+    """The names of the served models."""
     return [model["name"] for model in json.loads(wait_for(f"{url}/v1/models"))["models"]]

@@ -1,4 +1,4 @@
-"""What docs/pictures.md names exists."""
+"""Commands, options and pictures of docs/guide/pictures.md exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from offramp.cli import app
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "pictures.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "guide" / "pictures.md"
 
 
 def test_every_command_of_the_document_exists_with_its_options() -> None:
@@ -31,7 +31,10 @@ def test_every_command_of_the_document_exists_with_its_options() -> None:
 
 
 def test_the_example_pictures_are_shown_and_small() -> None:
-    shown = re.findall(r"!\[[^\]]+\]\((picture-\w+\.\w+)\)", DOCUMENT.read_text("utf-8"))
-    files = sorted(DOCUMENT.parent.glob("picture-*"))
+    shown = re.findall(
+        r"!\[[^\]]+\]\(\.\./images/(picture-\w+\.\w+)\)", DOCUMENT.read_text("utf-8")
+    )
+    files = sorted((DOCUMENT.parents[1] / "images").glob("picture-*"))
+    assert files
     assert sorted(shown) == [file.name for file in files]
     assert all(file.stat().st_size < 150_000 for file in files)

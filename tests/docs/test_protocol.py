@@ -1,4 +1,4 @@
-"""The examples of docs/protocol.md work as printed, on the embedded bundle."""
+"""The examples of docs/reference/open-inference-protocol.md work as printed, on the embedded bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import sklearn.datasets
 
 from tests.servers import Server, started
 
-PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "open-inference-protocol.md"
 PHOTO = Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"
 
 

@@ -1,4 +1,4 @@
-"""The page on reproduction shows what the tables and their results say, and every command on it exists."""
+"""The page on reproduction shows the kept results of every table, and its commands exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.table.render import markdown, markers
 from training.table.session import Session
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reproduction.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "design" / "reproduction.md").read_text("utf-8")
 
 
 def kept(table: str) -> Filled:
@@ -26,14 +26,14 @@ def kept(table: str) -> Filled:
 
 
 @pytest.mark.parametrize("table", ["cifar100", "tiny-imagenet", "digits"])
-def test_the_page_has_the_table_as_the_kept_results_have_it(table: str, tmp_path: Path) -> None:
+def test_the_page_shows_the_kept_results(table: str, tmp_path: Path) -> None:
     opened = Session.open(table, "*", Variant(), tmp_path, ROOT / "benchmarks")
     assert opened.filled() == kept(table)
     begin, end = markers(table)
     assert f"{begin}\n{markdown(kept(table))}{end}" in PAGE
 
 
-def test_every_table_is_kept_as_a_picture_too() -> None:
+def test_every_table_also_has_a_picture() -> None:
     kept_in = {path.stem: path for path in (ROOT / "benchmarks").glob("table-*")}
     assert {path.stem for path in (ROOT / "benchmarks").glob("table-*.json")} == kept_in.keys()
     for name in kept_in:
@@ -41,7 +41,7 @@ def test_every_table_is_kept_as_a_picture_too() -> None:
         assert picture.read_bytes().startswith(b"\x89PNG"), picture
 
 
-def test_the_page_says_that_nothing_was_trained_as_long_as_that_is_so() -> None:
+def test_the_page_says_whether_anything_was_trained() -> None:
     trained = any(
         cell.measured for table in ("cifar100", "tiny-imagenet") for cell in kept(table).cells
     )

@@ -1,4 +1,4 @@
-"""docs/tuning.md is run as it stands."""
+"""The commands and the program of docs/guide/tuning.md run as written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exports.embedded import embedded
 from offramp.cli import app
 from tests.commands import call
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "guide" / "tuning.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tutorial's commands do what it says, as they stand, one after the other."""
+"""The tutorial's commands run as written, in order, with the results that it states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.checkpoint import load_checkpoint
 from training.recipes.files import load_recipe
 
 ROOT = Path(__file__).parents[2]
-TUTORIAL = ROOT / "docs" / "your-own-pictures.md"
+TUTORIAL = ROOT / "docs" / "guide" / "your-own-images.md"
 
 
 def blocks() -> list[str]:
@@ -30,17 +30,17 @@ def blocks() -> list[str]:
 
 
 @dataclass(frozen=True)
-class BatchResult:
-    """Where the tutorial was followed, and what each of its blocks printed."""
+class Followed:
+    """The directory in which the tutorial was followed, and the output of each of its blocks."""
 
     place: Path
     printed: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchResult]:
-    """Every block run as it stands, in an empty directory beside the examples; the server is left
-    running for the blocks behind it. It listens where OFFRAMP_PORT says: on any free port."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
+    """Every block run as written, in an empty directory beside the examples. The server keeps running for
+    the block after it, on the free port that OFFRAMP_PORT=0 selects."""
     place = tmp_path_factory.mktemp("tutorial")
     (place / "examples").symlink_to(ROOT / "examples")
     *before, serve, ask = blocks()
@@ -54,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchResult]:
         with started(["bash", "-c", serve], place) as server:
             assert "http://127.0.0.1:8000" in ask
             printed[ask] = _run(ask.replace("http://127.0.0.1:8000", server.url), place)
-    yield BatchResult(place, printed)
+    yield Followed(place, printed)
     shutil.rmtree(place)
 
 
@@ -82,7 +82,7 @@ def test_three_commands_lead_from_a_folder_to_a_server() -> None:
     assert own == ["train", "export", "classify", "serve"]
 
 
-def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: BatchResult) -> None:
+def test_the_chosen_recipe_is_printed_with_its_reasons_and_written(done: Followed) -> None:
     (printed,) = (text for block, text in done.printed.items() if "train" in block)
     recipe = load_recipe(str(done.place / "runs" / "photos.toml"))
     assert "288 training pictures in 3 classes" in printed
@@ -92,11 +92,11 @@ def test_the_choice_is_printed_with_its_reasons_and_written_as_a_recipe(done: Ba
     tutorial = TUTORIAL.read_text("utf-8")
     for line in printed.splitlines():
         if line.startswith("- "):
-            assert line in tutorial, "the tutorial shows another choice"
+            assert line in tutorial, "the tutorial shows another line"
 
 
-def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(
-    done: BatchResult,
+def test_the_network_has_learned_and_the_bundle_has_its_classes_and_input_size(
+    done: Followed,
 ) -> None:
     manifest = read_manifest(done.place / "shapes")
     assert manifest.labels == ("circle", "square", "triangle")
@@ -105,7 +105,7 @@ def test_the_network_has_learnt_and_the_bundle_takes_what_it_was_trained_on(
     assert manifest.provenance.recipe["data"]["path"] == "photos"
 
 
-def test_the_command_line_and_the_server_answer_alike(done: BatchResult) -> None:
+def test_the_command_line_and_the_server_give_the_same_answer(done: Followed) -> None:
     (classified,) = (text for block, text in done.printed.items() if "classify photos" in block)
     (answer,) = (text for block, text in done.printed.items() if "curl" in block)
     (prediction,) = json.loads(answer)["predictions"]

@@ -1,4 +1,4 @@
-"""The serving image for GPUs, on a machine without one: it says so, or serves on the CPU."""
+"""The serving image for GPUs, on a machine without one: it reports that, or serves on the CPU."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from serving.api.examples import sample_image
 from tests.deploy.images import Image, ask, built, stated_size
 
 pytestmark = pytest.mark.deploy
-# What of the shared library of onnxruntime's CUDA provider cannot be found once its own code has loaded what
-# the packages bring.
+# The dependencies of onnxruntime's CUDA provider that are missing after its own code has loaded the packages'
+# libraries.
 MISSING = """
 import pathlib, subprocess, onnxruntime
 onnxruntime.preload_dlls()
 loaded = {line.split("/")[-1].strip() for line in open("/proc/self/maps") if "/" in line}
 provider = pathlib.Path(onnxruntime.__file__).with_name("capi") / "libonnxruntime_providers_cuda.so"
-told = subprocess.run(["ldd", provider], capture_output=True, text=True, check=True).stdout
-wanted = {line.split()[0] for line in told.splitlines() if "not found" in line}
+output = subprocess.run(["ldd", provider], capture_output=True, text=True, check=True).stdout
+wanted = {line.split()[0] for line in output.splitlines() if "not found" in line}
 print(*sorted(wanted - loaded))
 """
 
@@ -53,14 +53,14 @@ def test_auto_serves_on_the_cpu(image: Image, tmp_path: Path) -> None:
     assert "onnxruntime:" not in (tmp_path / "log").read_text()
 
 
-def test_the_cuda_provider_lacks_nothing_but_the_driver(image: Image) -> None:
+def test_the_cuda_provider_lacks_only_the_driver(image: Image) -> None:
     command = image.command("python3", "-c", MISSING)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["libcuda.so.1"]
 
 
-def test_every_library_of_cuda_finds_its_own(image: Image) -> None:
-    """cuDNN and the others open parts of theirs only when a network needs them."""
+def test_every_cuda_library_finds_its_dependencies(image: Image) -> None:
+    """cuDNN and others load some parts only when a network needs them."""
     folders = [
         f"/{path.relative_to(image.root)}"
         for path in image.root.glob("opt/offramp/lib/*/site-packages/nvidia/*/lib")
@@ -71,18 +71,18 @@ def test_every_library_of_cuda_finds_its_own(image: Image) -> None:
         for path in (image.root / folder[1:]).glob("lib*.so*")
     ]
     assert any("cudnn" in library for library in libraries)
-    told = subprocess.run(
+    output = subprocess.run(
         image.command("ldd", *libraries, environment={"LD_LIBRARY_PATH": os.pathsep.join(folders)}),
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert {line.split()[0] for line in told.splitlines() if "not found" in line} <= {
+    assert {line.split()[0] for line in output.splitlines() if "not found" in line} <= {
         "libcuda.so.1"
     }
 
 
-def test_nothing_in_the_image_installs_or_compiles(image: Image) -> None:
+def test_the_image_has_no_installer_and_no_compiler(image: Image) -> None:
     assert image.tools("gcc", "cc", "make", "nvcc", "pip", "pip3", "curl", "git") == []
     assert image.leftovers() == []
     assert image.owned() == {"bundles", "data", "runs"}

@@ -1,4 +1,4 @@
-"""The training image: the profile train, from its root file system and as its user, beside a server."""
+"""The training image: the profile train from its root file system, as its user, beside a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> dict[Path, str]:
-    """What compose mounts: the script, and volumes that belong to the image's user."""
+    """The mounts of compose: the script, and volumes owned by the image's user."""
     found = {ROOT / "docker" / "train.sh": "/train.sh"}
     for name in ("bundles", "runs", "data"):
         (tmp_path / name).mkdir()
@@ -36,7 +36,7 @@ def volumes(tmp_path: Path) -> dict[Path, str]:
     return found
 
 
-def test_the_profile_trains_what_is_served_beside_it(
+def test_the_profile_trains_a_model_that_the_server_then_serves(
     image: Image, volumes: dict[Path, str], tmp_path: Path
 ) -> None:
     command = image.command(*TRAINER["entrypoint"], RECIPE, TEACHER, mounts=volumes)
@@ -49,7 +49,7 @@ def test_the_profile_trains_what_is_served_beside_it(
         assert models(url) == [*before, RECIPE]
 
 
-def test_what_needs_a_compiler_is_refused_in_one_sentence(
+def test_compile_without_a_compiler_is_refused_in_one_sentence(
     image: Image, volumes: dict[Path, str]
 ) -> None:
     train = ("offramp", "train", TEACHER, "--runs", "/runs", "--compile")
@@ -60,7 +60,7 @@ def test_what_needs_a_compiler_is_refused_in_one_sentence(
     assert "--compile needs a compiler" in done.stderr.splitlines()[-1]
 
 
-def test_nothing_in_the_image_installs_or_compiles(image: Image) -> None:
+def test_the_image_has_no_installer_and_no_compiler(image: Image) -> None:
     assert image.tools("gcc", "cc", "make", "nvcc", "ptxas", "pip", "pip3", "curl", "git") == []
     assert not list(image.root.glob("opt/offramp/lib/python3*/site-packages/triton"))
     assert image.leftovers() == []

@@ -1,6 +1,6 @@
-"""Pictures of the page's three views, light and dark, wide and narrow, for docs/page.md.
+"""Pictures of the page's three views, light and dark, wide and narrow, for docs/guide/page.md.
 
-    python -m tests.page.screenshots docs/page
+    python -m tests.page.screenshots docs/images/page
 
 The real server on the embedded bundle answers. For Watch it, the page's clock runs fast: five minutes
 of it pass while as many requests as fit are sent, so rates are per second of that clock, and latencies

@@ -38,5 +38,5 @@ def test_both_forms_are_measured_against_one_process(bundle: Path, tmp_path: Pat
 
 
 def test_the_docs_have_a_place_for_the_figures() -> None:
-    text = (ROOT / "docs" / "ray.md").read_text("utf-8")
+    text = (ROOT / "docs" / "guide" / "ray.md").read_text("utf-8")
     assert END in text.split("<!-- benchmark: ray -->\n")[1]

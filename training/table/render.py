@@ -89,8 +89,8 @@ def markdown(filled: Filled) -> str:
     """The same as Markdown."""
     parts = [f"*{heading(filled)}.*"]
     for pair, cells in by_pair(filled.cells):
-        names = columns(cells)
-        rows = [names, ["---"] * len(names), *(line(cell, _stages(cells)) for cell in cells)]
+        rows = _without_empty(columns(cells), [line(cell, _stages(cells)) for cell in cells])
+        rows.insert(1, ["---"] * len(rows[0]))
         parts.append(f"### {pair}")
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
         parts += [f"{sentence}." for sentence in _taught(cells)]
@@ -117,6 +117,17 @@ def into_document(path: Path, filled: Filled) -> None:
         raise RecipeError(f"{path} has no place for this table: add the lines {begin} and {end}.")
     with replacing(path) as part:
         part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
+
+
+def _without_empty(names: list[str], rows: list[list[str]]) -> list[list[str]]:
+    """The rows below their headings, without the columns of results if no row has any."""
+    empty = {
+        name
+        for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        if name in ("measured", "seeds", "remarks") and set(values) <= {NONE, ""}
+    }
+    kept = [k for k, name in enumerate(names) if name not in empty]
+    return [[row[k] for k in kept] for row in (names, *rows)]
 
 
 def _stages(cells: Sequence[PolicyStats]) -> int:

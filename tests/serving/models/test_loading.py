@@ -100,34 +100,7 @@ def test_a_server_without_models_is_not_ready(client: Client, pngs: list[bytes])
     assert client.get("/readyz").status_code == 200
 
 
-<<<<<<< HEAD
-def test_a_bad_newcomer_does_not_keep_the_others_from_starting(
-    available: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    damage(available / "ant")
-    (available / "notes").mkdir()
-    (available / "README").write_text("not a bundle")
-    with running(Settings(repository=available, workers=1)) as client:
-        assert names(client) == ["bee"]
-    assert caplog.text.count("stage2.onnx is damaged") == 1
-    assert "notes" not in caplog.text
-
-
-def test_of_two_bundles_of_one_name_the_second_is_neither_served_nor_kept(
-    available: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_tiny_bundle(available / "other", name="ant", version="2")
-    with running(Settings(repository=available, workers=1)) as client:
-        assert version(client, "ant") == "1"
-        assert "called ant already" in caplog.text
-        lines = client.app.state.service.dispatcher._scheduler._selector.model_queues
-        assert sorted(engine.manifest.name for engine in lines) == ["ant", "bee"]
-
-
-def test_changes_of_the_same_moment_come_one_after_the_other(served: Client) -> None:
-=======
 def test_concurrent_changes_are_made_one_after_the_other(client: Client) -> None:
->>>>>>> h-sched
     async def scenario() -> None:
         answers = await asyncio.gather(
             *(client.http.put("/v1/models/ant") for _ in range(4)),

@@ -65,7 +65,7 @@ def test_the_weights_are_those_of_the_source_unless_the_recipe_has_others(method
 
 @every_method
 def test_the_documentation_gives_the_methods_name_and_weight(method: str) -> None:
-    table = (Path(__file__).parents[3] / "docs" / "comparators.md").read_text("utf-8")
+    table = (Path(__file__).parents[3] / "docs" / "reference" / "distillers.md").read_text("utf-8")
     row = next(line for line in table.splitlines() if line.startswith(f"| `{method}` |"))
     beta = re.search(r"β = ([0-9.]+)", row)
     assert beta is not None

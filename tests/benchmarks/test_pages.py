@@ -1,0 +1,41 @@
+"""The pages show what the benchmarks wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import ray, serving, threads
+from benchmarks.harness.docs import DOCS, END, fill_in
+from benchmarks.peers import section as peers
+
+RESULTS = DOCS.parent / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "section"),
+    [
+        ("design/benchmarks.md", "serving", serving.section),
+        ("design/scheduling.md", "threads", threads.section),
+        ("design/peers.md", "peers", peers.section),
+        ("guide/ray.md", "ray", ray.section),
+    ],
+)
+def test_a_page_shows_what_the_benchmark_wrote(
+    page: str, name: str, section: Callable[[dict[str, Any]], str]
+) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    text = (DOCS / page).read_text("utf-8")
+    _, found = text.split(f"<!-- benchmark: {name} -->\n")
+    assert found.split(END)[0] == section(result)
+
+
+def test_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n<!-- benchmark: x -->\nold\n{END}b\n{END}")
+    fill_in(page, "x", "new\n")
+    assert page.read_text() == f"a\n<!-- benchmark: x -->\nnew\n{END}b\n{END}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.file_server import file_server
 from training.data.cifar import FILE_MD5, FOLDER
 from training.data.dataset import channel_statistics, hold_out
 from training.data.load import load_dataset
@@ -41,16 +42,21 @@ def test_a_damaged_cifar_file_is_refused_before_it_is_unpickled(tmp_path: Path) 
         load_dataset(CIFAR, tmp_path)
 
 
-def test_a_download_that_fails_or_gives_something_else_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = tmp_path / "other.tar.gz"
-    other.write_bytes(b"not the archive")
-    for url, says in ((f"file://{tmp_path}/nothing", "could not be"), (f"file://{other}", "md5")):
-        monkeypatch.setattr("training.data.cifar.URL", url)
-        with pytest.raises(DataError, match=says):
-            load_dataset(CIFAR, tmp_path / "data", download=True)
+def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with file_server() as server:
+        server.bodies["/other.tar.gz"] = b"not the archive"
+        for path, message in (("/none", "was answered with status 404"), ("/other.tar.gz", "md5")):
+            monkeypatch.setattr("training.data.cifar.URL", server.url + path)
+            with pytest.raises(DataError, match=message):
+                load_dataset(CIFAR, tmp_path / "data", download=True)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_data_root_that_cannot_be_made_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DataError, match="cannot be stored in") as caught:
+        load_dataset(CIFAR, tmp_path / "data", download=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_download_does_not_replace_what_is_there(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.file_server import FileServer, file_server
 from training.data import tiny_imagenet
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
@@ -205,27 +206,33 @@ def test_what_is_damaged_is_named_in_one_sentence_and_nothing_is_kept(
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The published archive, of the tiny tree, and the md5 that goes with it."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server of the published archive, here of the small tree, whose md5 is the expected one."""
     publish(tmp_path / "published")
-    made = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path / "published"))
-    monkeypatch.setattr(tiny_imagenet, "URL", made.as_uri())
-    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", hashlib.md5(made.read_bytes()).hexdigest())
-    return made
+    archive = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path / "published"))
+    content = archive.read_bytes()
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+    with file_server() as server:
+        monkeypatch.setattr(tiny_imagenet, "URL", f"{server.url}/tiny.zip")
+        server.bodies["/tiny.zip"] = content
+        yield server
 
 
-def test_a_download_puts_the_tree_in_its_place_and_nothing_else(
-    tmp_path: Path, archive: Path
-) -> None:
+def test_a_download_leaves_the_images_and_nothing_else(tmp_path: Path, server: FileServer) -> None:
     assert len(load(tmp_path / "data", download=True).train) == 12
     assert [path.name for path in (tmp_path / "data").iterdir()] == [FOLDER]
 
 
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path, archive: Path) -> None:
-    archive.write_bytes(archive.read_bytes()[:-100])
+def test_a_failed_download_leaves_nothing(tmp_path: Path, server: FileServer) -> None:
+    content = server.bodies["/tiny.zip"]
+    server.lengths["/tiny.zip"] = len(content)
+    server.bodies["/tiny.zip"] = content[:-100]
+    with pytest.raises(DataError, match="ended after"):
+        load(tmp_path / "data", download=True)
+    server.lengths.clear()
     with pytest.raises(DataError, match="md5"):
         load(tmp_path / "data", download=True)
-    archive.unlink()
-    with pytest.raises(DataError, match="could not be downloaded"):
+    server.bodies.clear()
+    with pytest.raises(DataError, match="was answered with status 404"):
         load(tmp_path / "data", download=True)
     assert list((tmp_path / "data").iterdir()) == []

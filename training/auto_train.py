@@ -11,7 +11,7 @@ from training.checkpoint import CONFIG, CheckpointConfig, read_config
 from training.data.survey import survey
 from training.distributed import DistContext
 from training.errors import RecipeError
-from training.recipes.auto import choose
+from training.recipes.auto import choose_recipes
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe
 from training.session import check_resumable, run_recipe
@@ -41,7 +41,7 @@ def train_folder(
     found = survey(folder)
     whole = folder.resolve()
     name = run_name(whole.name)
-    choice = choose(
+    choice = choose_recipes(
         name, str(whole), found.counts, found.side, from_scratch=from_scratch, teacher=teacher
     )
     for reason in choice.reasons:

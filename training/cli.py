@@ -108,10 +108,10 @@ def recipe(
 ) -> None:
     """Print a recipe as TOML with all its values; without NAME, the names of all there are."""
     with needs_extra("train"):
-        from training.recipes.cells import all_recipes
-        from training.recipes.files import load_recipe, recipe_toml, shipped_recipes
+        from training.recipes.files import load_recipe, recipe_file_names, to_toml
+        from training.recipes.table_recipes import table_recipe_names
 
     if name is None:
-        typer.echo("\n".join([*shipped_recipes(), *all_recipes()]))
+        typer.echo("\n".join([*recipe_file_names(), *table_recipe_names()]))
     else:
-        typer.echo(recipe_toml(load_recipe(name)), nl=False)
+        typer.echo(to_toml(load_recipe(name)), nl=False)

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from offramp.cli import app
-from training.recipes.cells import Variant
+from training.recipes.table_recipes import Variant
 from training.table.measure import Filled
 from training.table.render import markdown, markers
 from training.table.session import Session

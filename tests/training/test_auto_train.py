@@ -16,7 +16,7 @@ from tests.training.processes import two
 from training.auto_train import run_name, train_folder
 from training.data.survey import Survey, survey
 from training.errors import CheckpointError, DataError, RecipeError
-from training.recipes.auto import Choice, choose
+from training.recipes.auto import Choice, choose_recipes
 from training.recipes.files import load_recipe
 
 
@@ -32,8 +32,8 @@ def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def brief(*arguments: object, **options: bool) -> Choice:
-    """Recipes as `choose` gives them, but for a single epoch of the smallest networks."""
-    choice = choose(*arguments, **options)  # type: ignore[arg-type]
+    """Recipes as `choose_recipes` gives them, but for a single epoch of the smallest networks."""
+    choice = choose_recipes(*arguments, **options)  # type: ignore[arg-type]
     small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
     recipes = [
         recipe.model_copy(
@@ -48,12 +48,12 @@ def brief(*arguments: object, **options: bool) -> Choice:
 
 
 def choose_briefly() -> None:
-    training.auto_train.choose = brief  # type: ignore[attr-defined]
+    training.auto_train.choose_recipes = brief  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.auto_train, "choose", brief)
+    monkeypatch.setattr(training.auto_train, "choose_recipes", brief)
 
 
 class Killed(BaseException):

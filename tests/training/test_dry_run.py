@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from offramp.cli import app
 from training.dry_run import dry_run
 from training.errors import DivergedError, RecipeError
-from training.recipes.cells import all_recipes
-from training.recipes.files import load_recipe, shipped_recipes
+from training.recipes.files import load_recipe, recipe_file_names
 from training.recipes.schema import DataRecipe
+from training.recipes.table_recipes import table_recipe_names
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", [*shipped_recipes(), *all_recipes()])
+@pytest.mark.parametrize("name", [*recipe_file_names(), *table_recipe_names()])
 def test_a_recipe_passes_a_two_step_run(name: str) -> None:
     dry_run(load_recipe(name), device="cpu", shrink=8, batch_size=4)
 

@@ -53,7 +53,7 @@ def table(
     """
     with needs_extra("train"):
         from training.table.session import Session
-    from training.recipes.cells import Variant
+    from training.recipes.table_recipes import Variant
     from training.table.rows import parse_seeds
 
     session = Session.open(name, rows, Variant(epochs, width), runs, out)

@@ -12,8 +12,8 @@ from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
 from training.data.shapes import SHAPES
 from training.models.cost import network_cost
-from training.recipes.cells import Cell, Variant, cell_recipe, find_recipe
 from training.recipes.table_definition import Table
+from training.recipes.table_recipes import Cell, Variant, cell_recipe, find_table_recipe
 from training.table.results import Results, RunResult
 
 
@@ -89,7 +89,7 @@ class Filled(BaseModel):
 
 def fill(table: Table, cells: Sequence[Cell], variant: Variant, results: Results) -> Filled:
     """`cells` with the published figures and what `results` has for them."""
-    changed = variant.of(table)
+    changed = variant.changes_to(table)
     return Filled(
         table=table.name,
         source=table.source,
@@ -135,7 +135,7 @@ def _measured(finished: Sequence[RunResult]) -> Measured | None:
 
 
 def _taught(name: str, results: Results) -> Taught:
-    recipe = find_recipe(name)
+    recipe = find_table_recipe(name)
     assert recipe is not None
     result = results.of(recipe)
     return Taught(run=name, test=result.test if result else None)

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.checkpoint import CONFIG, CheckpointConfig, ExitAccuracies, resume_state
 from training.errors import CheckpointError
-from training.recipes.cells import find_recipe
 from training.recipes.schema import Recipe
+from training.recipes.table_recipes import find_table_recipe
 
 
 class RunResult(BaseModel):
@@ -98,7 +98,7 @@ def read_results(file: Path, runs: Path, table: str, variant: str) -> Results:
 def belongs(recipe: Recipe, variant: str) -> bool:
     """Whether `recipe` is the one its name stands for, under the protocol `variant`."""
     named = re.search(r"/((?:epochs|width)[^/]*)/seed", recipe.name)
-    return find_recipe(recipe.name) == recipe and (named[1] if named else "") == variant
+    return find_table_recipe(recipe.name) == recipe and (named[1] if named else "") == variant
 
 
 def read_run(runs: Path, name: str) -> RunResult | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from training.errors import RecipeError
-from training.recipes.cells import Cell
 from training.recipes.table_definition import Table
+from training.recipes.table_recipes import Cell
 
 
 def choose(table: Table, patterns: str) -> list[Cell]:

@@ -9,8 +9,8 @@ from typing import Self
 
 from rich.console import Console
 
-from training.recipes.cells import Cell, Variant, cell_recipe
 from training.recipes.table_definition import Table, load_table
+from training.recipes.table_recipes import Cell, Variant, cell_recipe
 from training.table import measure, render
 from training.table.picture import draw
 from training.table.results import Results, read_results
@@ -35,7 +35,7 @@ class Session:
         results that cannot be read."""
         table = load_table(name)
         cells = choose(table, patterns)
-        variant = variant.of(table)
+        variant = variant.changes_to(table)
         for cell in cells:
             cell_recipe(table, cell, variant, 0)
         file = results_file(out, name, variant.name)

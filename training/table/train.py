@@ -8,9 +8,15 @@ from pathlib import Path
 import torch
 
 from training.errors import BusyError, CheckpointError, DivergedError, RecipeError
-from training.recipes.cells import Cell, Variant, cell_recipe, needs, with_what_it_needs
 from training.recipes.schema import Recipe
 from training.recipes.table_definition import Table
+from training.recipes.table_recipes import (
+    Cell,
+    Variant,
+    cell_recipe,
+    prerequisites,
+    with_prerequisites,
+)
 from training.session import run_recipe
 from training.table.results import Results, RunResult, read_run
 
@@ -24,7 +30,7 @@ def plan(
 ) -> list[Recipe]:
     """The runs that `cells` still lack under `seeds`, and all that these build on, which comes first."""
     wanted = [cell_recipe(table, cell, variant, seed) for cell in cells for seed in seeds]
-    return with_what_it_needs(recipe for recipe in wanted if not results.finished(recipe))
+    return with_prerequisites(recipe for recipe in wanted if not results.finished(recipe))
 
 
 def train_runs(
@@ -50,7 +56,7 @@ def train_runs(
             say(f"[{position}/{len(recipes)}] {name} is finished already")
             continue
         say(f"[{position}/{len(recipes)}] {name}")
-        lost = [needed for needed in needs(recipe) if needed in failures]
+        lost = [needed for needed in prerequisites(recipe) if needed in failures]
         if lost:
             failures[name] = f"{lost[0]} failed."
             say(f"{name} is left out: {lost[0]} failed")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from training.recipes.auto import choose
+from training.recipes.auto import choose_recipes
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe
 
 
 def chosen(pictures: int, side: int, classes: int = 4, **options: bool) -> Recipe:
     counts = {f"class {k}": pictures // classes for k in range(classes)}
-    return choose("mine", "/photos", counts, side, **options).recipes[-1]
+    return choose_recipes("mine", "/photos", counts, side, **options).recipes[-1]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_number_chooses_the_held_out_share_the_batch_and_the_epochs(
 ) -> None:
     counts = {f"class {k}": 0 for k in range(4)}
     counts["class 0"] = pictures
-    small = choose("mine", "/photos", counts, 32).recipes[0]
-    large = choose("mine", "/photos", counts, 224).recipes[0]
+    small = choose_recipes("mine", "/photos", counts, 32).recipes[0]
+    large = choose_recipes("mine", "/photos", counts, 224).recipes[0]
     assert small.data.held_out == held_out
     assert (small.train.batch_size, small.train.epochs) == (batch, epochs)
     assert (large.train.batch_size, large.train.epochs) == (batch, pretrained_epochs)
@@ -79,7 +79,9 @@ def test_from_scratch_large_pictures_get_a_plain_network_and_no_weights() -> Non
 def test_a_teacher_is_larger_and_trained_first_on_the_same_split(
     side: int, teachers: str, pretrained: bool
 ) -> None:
-    first, second = choose("mine", "/photos", {"a": 50, "b": 60}, side, teacher=True).recipes
+    first, second = choose_recipes(
+        "mine", "/photos", {"a": 50, "b": 60}, side, teacher=True
+    ).recipes
     assert first.network.name == teachers
     assert second.teacher is not None
     assert second.teacher.recipe == first.name == "mine-teacher"
@@ -89,7 +91,7 @@ def test_a_teacher_is_larger_and_trained_first_on_the_same_split(
 
 
 def test_reasons_name_what_was_chosen_a_line_each() -> None:
-    reasons = choose("mine", "/photos", {"a": 50, "b": 60}, 100).reasons
+    reasons = choose_recipes("mine", "/photos", {"a": 50, "b": 60}, 100).reasons
     text = "\n".join(reasons)
     assert text.count("\n") == len(reasons) - 1
     for part in ("110 training pictures in 2 classes, 50 to 60", "side 128", "mobilenet"):
@@ -100,7 +102,9 @@ def test_reasons_name_what_was_chosen_a_line_each() -> None:
 
 @pytest.mark.parametrize("side", [32, 224])
 def test_a_written_recipe_is_read_back_as_it_was(tmp_path: Path, side: int) -> None:
-    for recipe in choose("mine", '/tmp/a "b"\\c', {"a": 50, "b": 60}, side, teacher=True).recipes:
+    for recipe in choose_recipes(
+        "mine", '/tmp/a "b"\\c', {"a": 50, "b": 60}, side, teacher=True
+    ).recipes:
         path = tmp_path / "runs" / f"{recipe.name}.toml"
         write_recipe(recipe, path, ["why", "and why"])
         assert path.read_text().startswith("# why\n# and why\n")

@@ -10,7 +10,7 @@ import pytest
 from tests.commands import call
 from training.data.cifar import FILE_MD5, FOLDER
 from training.errors import RecipeError
-from training.recipes.files import load_recipe, shipped_recipes
+from training.recipes.files import load_recipe, recipe_file_names
 
 GOOD = """
 name = "mine"
@@ -35,7 +35,7 @@ def written(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", recipe_file_names())
 def test_shipped_recipes_are_valid_and_bear_their_files_name(name: str) -> None:
     assert load_recipe(name).name == name
 

@@ -18,9 +18,9 @@ from training.checkpoint import CheckpointConfig, ExitAccuracies, save_checkpoin
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.files import locked
-from training.recipes.cells import Variant
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
+from training.recipes.table_recipes import Variant
 from training.report import Report
 from training.table import train as trainer
 from training.table.measure import Filled, PolicyStats, Spread

@@ -5,31 +5,31 @@ from __future__ import annotations
 import pytest
 
 from training.errors import RecipeError
-from training.recipes.cells import (
-    Cell,
-    Variant,
-    all_recipes,
-    cell_recipe,
-    find_recipe,
-    needs,
-    with_what_it_needs,
-)
 from training.recipes.files import load_recipe
 from training.recipes.table_definition import load_table
+from training.recipes.table_recipes import (
+    Cell,
+    Variant,
+    cell_recipe,
+    find_table_recipe,
+    prerequisites,
+    table_recipe_names,
+    with_prerequisites,
+)
 from training.table.rows import choose, parse_seeds
 
 
-@pytest.mark.parametrize("name", all_recipes())
+@pytest.mark.parametrize("name", table_recipe_names())
 def test_every_name_gives_the_recipe_of_that_name_and_so_do_the_runs_it_needs(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    for needed in needs(recipe):
+    for needed in prerequisites(recipe):
         theirs, ours = load_recipe(needed).data, recipe.data
         assert (theirs.name, theirs.held_out) == (ours.name, ours.held_out)
 
 
 def test_the_tables_have_every_method_for_every_pair() -> None:
-    names = all_recipes()
+    names = table_recipe_names()
     assert len(names) == len(set(names))
     for table in map(load_table, ("cifar100", "tiny-imagenet")):
         for pair in table.pairs:
@@ -86,7 +86,7 @@ def test_wide_residual_networks_have_three_exits() -> None:
 def test_runs_come_after_those_they_need_and_once() -> None:
     table = load_table("cifar100")
     cells = choose(table, "vgg13-vgg8/oto,vgg13-vgg8/mskd,resnet50-vgg8/baseline")
-    names = [r.name for r in with_what_it_needs(cell_recipe(table, c, Variant(), 0) for c in cells)]
+    names = [r.name for r in with_prerequisites(cell_recipe(table, c, Variant(), 0) for c in cells)]
     assert names == [
         "cifar100/vgg8/baseline/seed0",
         "cifar100/vgg13/baseline/seed0",
@@ -139,7 +139,7 @@ def test_another_width_holds_for_teacher_and_student() -> None:
     ],
 )
 def test_no_other_name_is_a_recipes(name: str) -> None:
-    assert find_recipe(name) is None
+    assert find_table_recipe(name) is None
     with pytest.raises(RecipeError, match="as in cifar100/vgg13-vgg8/oto"):
         load_recipe(name)
 

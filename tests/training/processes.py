@@ -19,7 +19,7 @@ from offramp.cli import main
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
-        "training.session",
+        "training.run",
         "torch._dynamo",  # making an optimiser imports it
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",

@@ -13,8 +13,9 @@ from PIL import Image
 import training.auto_train
 from tests.commands import call
 from tests.training.processes import two
-from training.auto_train import run_name, train_folder
-from training.data.survey import Survey, survey
+from tests.training.runs import Killed, contents
+from training.auto_train import auto_train, run_name
+from training.data.survey import FolderSurvey, survey_folder
 from training.errors import CheckpointError, DataError, RecipeError
 from training.recipes.auto import Choice, choose_recipes
 from training.recipes.files import load_recipe
@@ -56,26 +57,16 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.auto_train, "choose_recipes", brief)
 
 
-class Killed(BaseException):
-    """Stands for a kill after the last epoch."""
-
-
 def killed(*_: object) -> None:
     raise Killed
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below `directory`, by its relative name."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-
-
 def test_a_survey_counts_what_is_trained_on_and_measures_the_shorter_sides(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 10, (50, 36))
-    assert survey(folder) == Survey({"dark": 8, "light": 8}, 36)
+    assert survey_folder(folder) == FolderSurvey({"dark": 8, "light": 8}, 36)
     whole = pictures(tmp_path / "split" / "train", 10, (36, 50)).parent
     pictures(whole / "test", 2, (36, 50))
-    assert survey(whole) == Survey({"dark": 10, "light": 10}, 36)
+    assert survey_folder(whole) == FolderSurvey({"dark": 10, "light": 10}, 36)
 
 
 @pytest.mark.usefixtures("_brief")
@@ -85,7 +76,7 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
     said: list[str] = []
     folder = pictures(tmp_path / "My Photos", 10, (36, 36))
     runs = tmp_path / "runs"
-    config = train_folder(folder, runs=runs, device="cpu", teacher=True, say=said.append)
+    config = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
     assert config.recipe.name == "my-photos"
     assert config.teacher_test is not None
     for name in ("my-photos-teacher", "my-photos"):
@@ -95,10 +86,10 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
 
     # A finished run is left alone; a finished teacher serves again.
     with pytest.raises(CheckpointError, match="finished run"):
-        train_folder(folder, runs=runs, device="cpu", teacher=True)
+        auto_train(folder, runs=runs, device="cpu", teacher=True)
     (runs / "my-photos").rename(tmp_path / "before")
     teacher = (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns
-    again = train_folder(folder, runs=runs, device="cpu", teacher=True, say=said.append)
+    again = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
     assert again.test == config.test
     assert (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns == teacher
 
@@ -113,7 +104,7 @@ def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
     folder = pictures(tmp_path / "photos", 5, (80, 70))
     with pytest.raises(RecipeError, match="--from-scratch") as caught:
-        train_folder(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
+        auto_train(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -124,7 +115,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     for damaged in (b"no picture", picture.read_bytes()[:200]):  # the header is whole
         picture.write_bytes(damaged)
         with pytest.raises(DataError, match=r"dark/0\.png"):
-            train_folder(folder, runs=tmp_path / "runs", device="cpu")
+            auto_train(folder, runs=tmp_path / "runs", device="cpu")
         assert not (tmp_path / "runs").exists()
 
 
@@ -135,10 +126,10 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(resume: bool) -> None:
-        train_folder(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.session._finish", killed)
+        patch.setattr("training.run._finish", killed)
         with pytest.raises(Killed):
             train(resume=False)
     before = contents(runs)
@@ -153,7 +144,7 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
     for number in range(10, 20):
         (folder / "dark" / f"{number}.png").unlink()
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
-    with pytest.raises(CheckpointError, match="begun with other pictures"):
+    with pytest.raises(CheckpointError, match="begun with other images"):
         train(resume=True)
     assert contents(runs) == before
     (folder / "dark" / "a.png").rename(folder / "dark" / "0.png")
@@ -166,7 +157,7 @@ def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train() -> None:
-        train_folder(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
 
     train()
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
@@ -175,20 +166,20 @@ def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path
     assert "was trained on other pictures than photos holds now" in refused.err
     assert not (tmp_path / "bundle").exists()
     (runs / "photos").rename(tmp_path / "before")
-    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other pictures"):
+    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other images"):
         train()
 
 
 @pytest.mark.usefixtures("_brief")
 def test_a_recipe_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-    train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+    auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
     (runs / "photos").rename(tmp_path / "before")
     file = runs / "photos.toml"
     file.write_text(file.read_text().replace("flip = true", "flip = false"))
     edited = contents(runs)
     with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
-        train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
     assert contents(runs) == edited
 
 
@@ -217,7 +208,7 @@ def test_a_run_is_named_after_its_folder(folder: str, name: str) -> None:
     [
         (["train"], "offramp train --data photos/"),
         (["train", "--data", "nowhere"], "nowhere is not a directory"),
-        (["train", "digits-oto", "--teacher"], "digits-oto is one already"),
+        (["train", "digits-oto", "--teacher"], "but digits-oto is named"),
     ],
 )
 def test_the_command_line_says_one_sentence_and_leaves_nothing(

@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
 from tests.training.processes import context, two
-from tests.training.test_robustness import kill_at
+from tests.training.runs import kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
 from training.data.batches import DeviceDataset
 from training.data.load import load_dataset
-from training.distributed import DistContext, SharedBatchNorm, share_batch_norm
+from training.distributed import CpuSyncBatchNorm, DistContext, sync_batch_norm
 from training.errors import RecipeError
 from training.models.build import build_network
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 TEACHER = """
 name = "teacher"
@@ -202,7 +202,7 @@ def normalise_a_share(rank: int, place: Path, shape: tuple[int, ...]) -> None:
     )
     torch.manual_seed(0)
     x = torch.randn(shape).chunk(2)[rank].requires_grad_()
-    norm = SharedBatchNorm(shape[1])
+    norm = CpuSyncBatchNorm(shape[1])
     out = norm(x)
     (out**3).sum().backward()
     assert x.grad is not None
@@ -240,12 +240,12 @@ def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
     teacher = build_network("resnet10", 4, 10, [1, 2, 3, 4]).eval()
     images = DeviceDataset.of(data.train, torch.device("cpu"))
     step = build_step(recipe, data, teacher, place, images.labels).double().train()
-    processes = DistContext(rank, count)
+    dist = DistContext(rank, count)
     if count > 1:
-        share_batch_norm(step, torch.device("cpu"))
-    share = processes.share(32)
+        sync_batch_norm(step, torch.device("cpu"))
+    share = dist.share(32)
     batch = next(images.shuffled(32, recipe.data, seed=0, epoch=0, share=share))
-    parallel = processes.parallel(step)  # it must live on until the gradients are there
+    parallel = dist.parallel(step)  # must live until the gradients are computed
     parallel(*batch).backward()
     return torch.cat([p.grad.flatten() for p in step.student.parameters() if p.grad is not None])
 

@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(
     result = CliRunner().invoke(app, ["train", "digits-oto", "--dry-run"])
     assert result.exit_code == 0
     assert "resnet10 of width 8, 4 exits, " in result.stdout
-    assert "peak memory: not known on a CPU" in result.stdout
+    assert "peak memory: not measured on a CPU" in result.stdout
     assert "4 epochs of 17 steps: about " in result.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -49,7 +49,7 @@ def test_a_dry_run_at_full_width_counts_what_the_network_has() -> None:
     assert (seen.parameters, seen.macs) == (11_220_132, 555_468_800)
     assert seen.teacher_parameters == 23_705_252
     assert seen.steps_per_epoch == 24_500
-    assert seen.seconds == pytest.approx(240 * 24_500 * seen.step)
+    assert seen.seconds == pytest.approx(240 * 24_500 * seen.step_s)
 
 
 @pytest.mark.parametrize("cell", ["vgg13-vgg8/oto", "wrn-40-2-wrn-16-2/crd", "wrn-40-2/heads"])
@@ -60,8 +60,8 @@ def test_a_recipe_passes_at_full_width(cell: str) -> None:
 def test_a_preparation_is_run_dry_and_forecast_too() -> None:
     recipe = load_recipe("cifar100/vgg13-vgg8/sskd")
     seen = dry_run(recipe, device="cpu", shrink=8, batch_size=4)
-    assert seen.preparation == 60
-    assert seen.preparing > 0
+    assert seen.preparation_epochs == 60
+    assert seen.preparation_step_s > 0
     assert "60 epochs of preparation at " in str(seen)
 
 
@@ -76,5 +76,5 @@ def test_pictures_never_read_cannot_be_run_dry() -> None:
     recipe = load_recipe("digits-teacher")
     pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
     folder = recipe.model_copy(update={"data": pictures})
-    with pytest.raises(RecipeError, match="nothing is known before"):
+    with pytest.raises(RecipeError, match="is unknown before"):
         dry_run(folder, device="cpu")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
 import pickle
 import random
 import resource
@@ -17,32 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.processes import Offramp
+from tests.training.runs import FINISHED_FILES, RECIPE, contents, history, kill_at
 from training import loop
 from training.checkpoint import load_checkpoint, resume_state
 from training.errors import BusyError, CheckpointError, DivergedError
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
 from training.report import Report
-from training.session import run_recipe
-
-RECIPE = """
-name = "tiny"
-[data]
-name = "digits"
-held_out = 1130
-padding = 1
-flip = false
-[network]
-name = "resnet10"
-width = 4
-[objective]
-method = "cross_entropy"
-[train]
-epochs = 4
-batch_size = 64
-learning_rate = 0.05
-"""
-LEFT = ["checkpoint.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+from training.run import run_recipe
 
 
 @pytest.fixture
@@ -70,38 +50,10 @@ def run(place: Path, resume: bool = False) -> None:
     run_recipe(tiny(place), runs=place / "runs", data_root=place, resume=resume, say=lambda _: None)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def history(directory: Path) -> list[tuple[int, float]]:
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [(m["epoch"], m["loss"]) for m in map(json.loads, lines)]
-
-
 def assert_same(directory: Path, undisturbed: Path) -> None:
-    assert sorted(contents(directory)) == LEFT
+    assert sorted(contents(directory)) == FINISHED_FILES
     assert contents(directory)["model.safetensors"] == contents(undisturbed)["model.safetensors"]
     assert history(directory) == history(undisturbed)
-
-
-def kill_at(name: str, when: str, turn: int) -> None:
-    """Kill this process when file `name` is written for the `turn`th time: when "half" of it is
-    written, "before" it takes its place or "after" that."""
-    replace, turns = Path.replace, 0
-
-    def deadly(self: Path, target: Path) -> Path:
-        nonlocal turns
-        turns += target.name == name
-        if target.name == name and turns == turn:
-            if when == "half":
-                os.truncate(self, self.stat().st_size // 2)
-            if when == "after":
-                replace(self, target)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = deadly  # type: ignore[method-assign, assignment]
 
 
 def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
@@ -169,7 +121,7 @@ def test_a_second_process_on_the_same_run_is_refused_until_the_first_is_dead(pla
     assert contents(place / "runs" / "tiny") == before
     first.kill()
     run(place, resume=True)
-    assert sorted(contents(place / "runs" / "tiny")) == LEFT
+    assert sorted(contents(place / "runs" / "tiny")) == FINISHED_FILES
 
 
 def test_ctrl_c_leaves_with_130_and_a_line_that_says_how_to_go_on(place: Path) -> None:

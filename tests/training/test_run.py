@@ -11,13 +11,14 @@ import torch
 from exports.bundle.reader import load_bundle
 from exports.pipeline import export_bundle
 from serving.inference.engine import Engine
+from tests.training.runs import Killed
 from training.checkpoint import load_checkpoint
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
 from training.recipes.schema import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import Report
-from training.session import run_recipe
+from training.run import run_recipe
 
 
 def recipe(**train: object) -> Recipe:
@@ -49,10 +50,6 @@ def run(tmp_path: Path, what: Recipe, resume: bool = False) -> None:
     run_recipe(
         what, runs=tmp_path, data_root=tmp_path, device="cpu", resume=resume, say=lambda _: None
     )
-
-
-class Killed(BaseException):
-    """Stands for a kill in the middle of an epoch."""
 
 
 def test_a_killed_run_resumes_to_the_identical_end(
@@ -223,7 +220,7 @@ def test_heads_can_be_trained_on_the_frozen_backbone_of_an_earlier_run(tmp_path:
 
 def test_freezing_every_head_there_is_is_refused(tmp_path: Path) -> None:
     run(tmp_path, recipe(epochs=1))
-    with pytest.raises(RecipeError, match="nothing is left to learn"):
+    with pytest.raises(RecipeError, match="nothing is left to train"):
         run(tmp_path, started(frozen=True, exits=[2, 4]))
 
 

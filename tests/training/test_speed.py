@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_robustness import RECIPE
+from tests.training.runs import RECIPE
 from training.checkpoint import load_checkpoint
 from training.errors import RecipeError
 from training.recipes.files import load_recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 
 def run(place: Path, compiled: bool) -> None:

@@ -17,7 +17,7 @@ from training.errors import RecipeError
 from training.models.pretrained import pixel_statistics
 from training.models.torchvision_backbones import SPECS
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 NETWORK = "torchvision-mobilenet-v3"
 SMALL = {"name": "resnet10", "width": 4, "exits": [4]}

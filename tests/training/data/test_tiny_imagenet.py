@@ -15,7 +15,7 @@ from tests.file_server import FileServer, file_server
 from training.data import tiny_imagenet
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.data.tiny_imagenet import DECODED, FOLDER
+from training.data.tiny_imagenet import CACHE, FOLDER
 from training.errors import DataError
 from training.recipes.schema import DataRecipe
 
@@ -92,11 +92,11 @@ def test_the_second_time_nothing_is_decoded(
     folder = publish(tmp_path)
     first = load(tmp_path)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
-        DECODED,
+        CACHE,
         "wnids.txt",
         "words.txt",
     ]
-    monkeypatch.setattr(tiny_imagenet, "read_pictures", no_decoding)
+    monkeypatch.setattr(tiny_imagenet, "read_images", no_decoding)
     second = load(tmp_path)
     assert np.array_equal(first.train.images, second.train.images)
     assert np.array_equal(first.test.images, second.test.images)
@@ -140,11 +140,11 @@ def test_kept_pixels_that_are_damaged_or_of_other_images_are_made_anew(
 ) -> None:
     folder = publish(tmp_path)
     load(tmp_path)
-    spoil(folder / DECODED)
-    spoilt = (folder / DECODED).read_bytes()
+    spoil(folder / CACHE)
+    spoilt = (folder / CACHE).read_bytes()
     found = load(tmp_path)
-    assert (folder / DECODED).read_bytes() != spoilt
-    (folder / DECODED).unlink()
+    assert (folder / CACHE).read_bytes() != spoilt
+    (folder / CACHE).unlink()
     assert np.array_equal(load(tmp_path).test.images, found.test.images)
 
 

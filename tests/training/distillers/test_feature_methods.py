@@ -15,7 +15,7 @@ from training.distillers import DISTILLERS
 from training.models.build import build_network
 from training.models.multi_exit import Normalize, Outputs
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 from training.step import Step
 
 WEIGHTS = {

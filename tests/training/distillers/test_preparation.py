@@ -19,7 +19,7 @@ from training.errors import RecipeError
 from training.loop import Run, train
 from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report
-from training.session import run_recipe
+from training.run import run_recipe
 from training.step import Step
 
 HELD_OUT = 1300  # of 1,397: three steps an epoch

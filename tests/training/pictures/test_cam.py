@@ -1,4 +1,4 @@
-"""`offramp picture cam` shows what a run's exits answer and where they look, or says why it cannot."""
+"""`offramp picture cam` draws the maps and predictions of a run's exits, or reports why it cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from tests.commands import call
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import Normalize
-from training.pictures.cam import look, overlay
+from training.pictures.cam import exit_maps, overlay
 
 IMAGES = Path(sklearn.datasets.__file__).parent / "images"
 
@@ -61,10 +61,10 @@ def test_answers_and_probabilities_are_the_networks(run: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, *config.image_size, 3), np.uint8)
     with torch.no_grad():
         expected = [z.softmax(dim=1) for z in network(normalize(torch.from_numpy(images)))]
-    for view, p in zip(look(network, normalize, images, target=2), expected, strict=True):
-        assert torch.equal(view.answers, p.argmax(dim=1))
-        torch.testing.assert_close(view.confidence, p.max(dim=1).values)
-        torch.testing.assert_close(view.probability, p[:, 2])
+    for exit_, p in zip(exit_maps(network, normalize, images, target=2), expected, strict=True):
+        assert torch.equal(exit_.predictions, p.argmax(dim=1))
+        torch.testing.assert_close(exit_.confidence, p.max(dim=1).values)
+        torch.testing.assert_close(exit_.probability, p[:, 2])
 
 
 def test_colour_comes_from_the_map_alone() -> None:

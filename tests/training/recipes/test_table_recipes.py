@@ -16,7 +16,7 @@ from training.recipes.table_recipes import (
     table_recipe_names,
     with_prerequisites,
 )
-from training.table.rows import choose, parse_seeds
+from training.table.selection import parse_seeds, select_cells
 
 
 @pytest.mark.parametrize("name", table_recipe_names())
@@ -85,7 +85,7 @@ def test_wide_residual_networks_have_three_exits() -> None:
 
 def test_runs_come_after_those_they_need_and_once() -> None:
     table = load_table("cifar100")
-    cells = choose(table, "vgg13-vgg8/oto,vgg13-vgg8/mskd,resnet50-vgg8/baseline")
+    cells = select_cells(table, "vgg13-vgg8/oto,vgg13-vgg8/mskd,resnet50-vgg8/baseline")
     names = [r.name for r in with_prerequisites(cell_recipe(table, c, Variant(), 0) for c in cells)]
     assert names == [
         "cifar100/vgg8/baseline/seed0",
@@ -152,20 +152,20 @@ def test_an_impossible_width_is_refused_in_one_sentence() -> None:
 
 def test_patterns_choose_rows_in_the_tables_order() -> None:
     table = load_table("cifar100")
-    chosen = [cell.name for cell in choose(table, "wrn*/oto, vgg13-vgg8/?skd")]
+    chosen = [cell.name for cell in select_cells(table, "wrn*/oto, vgg13-vgg8/?skd")]
     assert chosen == [
         "vgg13-vgg8/sskd",
         "vgg13-vgg8/tskd",
         "vgg13-vgg8/mskd",
         "wrn-40-2-wrn-16-2/oto",
     ]
-    assert len(choose(table, "*")) == 7 * 26
-    assert len(choose(table, "vgg13-vgg8")) == 26
+    assert len(select_cells(table, "*")) == 7 * 26
+    assert len(select_cells(table, "vgg13-vgg8")) == 26
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is() -> None:
     with pytest.raises(RecipeError, match=r"matches 'vgg13-vgg8/heads'.*resnet50-vgg8.*oto") as e:
-        choose(load_table("cifar100"), "vgg13-vgg8/oto,vgg13-vgg8/heads")
+        select_cells(load_table("cifar100"), "vgg13-vgg8/oto,vgg13-vgg8/heads")
     assert "\n" not in str(e.value)
 
 

@@ -156,11 +156,11 @@ def empty_test(folder: Path) -> None:
     ("change", "says"),
     [
         (lambda folder: None, "only one class (a)"),
-        (lambda folder: (folder / "b").mkdir(), "class b has too few pictures"),
-        (lambda folder: fill(folder / "b", 4, 1), "4, where it takes 5"),
+        (lambda folder: (folder / "b").mkdir(), "class b has too few images"),
+        (lambda folder: fill(folder / "b", 4, 1), "4 of at least 5"),
         (unreadable, "b/003.png cannot be read"),
         (untested, "class b has a folder"),
-        (empty_test, "class b has no pictures"),
+        (empty_test, "class b has no images"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
@@ -176,7 +176,7 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
 
 
 def test_an_empty_folder_and_what_is_no_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no folders of pictures"):
+    with pytest.raises(DataError, match="has no folders of images"):
         load(tmp_path)
     for path in (tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(DataError, match="is not a directory"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from exports.bundle.manifest import InputSpec
 from serving.inference.images import decode
-from training.data.pictures import PORTION, read_picture, read_pictures
+from training.data.image_files import CHUNK_IMAGES, read_image, read_images
 from training.errors import DataError
 
 
@@ -56,19 +56,19 @@ def test_a_picture_has_the_pixels_that_the_server_gives_it(
     path = tmp_path / name
     image.save(path, **options)
     served = decode(path.read_bytes(), InputSpec(height=side, width=side), 1_000_000)
-    found = read_picture(path, side)
+    found = read_image(path, side)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, served)
 
 
 def test_pictures_are_read_in_order(tmp_path: Path) -> None:
     paths = []
-    for number in range(PORTION + 3):
+    for number in range(CHUNK_IMAGES + 3):
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", (40, 40), (number, 0, 255 - number)).save(paths[-1])
-    images = read_pictures(paths, 32, "reading")
-    assert images.shape == (PORTION + 3, 32, 32, 3)
-    assert images[:, 5, 5, 0].tolist() == list(range(PORTION + 3))
+    images = read_images(paths, 32, "reading")
+    assert images.shape == (CHUNK_IMAGES + 3, 32, 32, 3)
+    assert images[:, 5, 5, 0].tolist() == list(range(CHUNK_IMAGES + 3))
 
 
 def truncated(path: Path) -> None:
@@ -102,6 +102,6 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(
     assert callable(spoil)
     spoil(bad)
     with pytest.raises(DataError) as caught:
-        read_pictures([good, bad, good], 32, "reading")
+        read_images([good, bad, good], 32, "reading")
     assert str(bad) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""From a folder of pictures to trained networks, or to one sentence."""
+"""An image folder becomes a trained network, or is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.recipes.files import load_recipe
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """`count` pictures each of two classes, of `size` (width, height), below `folder`."""
+    """Write `count` images of each of two classes, of `size` (width, height), below `folder`."""
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180)):
         (folder / name).mkdir(parents=True)
@@ -33,7 +33,7 @@ def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def brief(*arguments: object, **options: bool) -> Choice:
-    """Recipes as `choose_recipes` gives them, but for a single epoch of the smallest networks."""
+    """The recipes of `choose_recipes` with a single epoch and the smallest network."""
     choice = choose_recipes(*arguments, **options)  # type: ignore[arg-type]
     small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
     recipes = [
@@ -61,7 +61,7 @@ def killed(*_: object) -> None:
     raise Killed
 
 
-def test_a_survey_counts_what_is_trained_on_and_measures_the_shorter_sides(tmp_path: Path) -> None:
+def test_a_survey_counts_training_images_and_measures_the_shorter_sides(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 10, (50, 36))
     assert survey_folder(folder) == FolderSurvey({"dark": 8, "light": 8}, 36)
     whole = pictures(tmp_path / "split" / "train", 10, (36, 50)).parent
@@ -84,7 +84,7 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
         assert f"recipe: {runs / name}.toml" in said
     assert load_recipe(str(runs / "my-photos.toml")) == config.recipe
 
-    # A finished run is left alone; a finished teacher serves again.
+    # A finished run is refused; a finished teacher is used again.
     with pytest.raises(CheckpointError, match="finished run"):
         auto_train(folder, runs=runs, device="cpu", teacher=True)
     (runs / "my-photos").rename(tmp_path / "before")
@@ -94,7 +94,7 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
     assert (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns == teacher
 
 
-def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
+def test_without_a_network_nothing_is_written_and_from_scratch_is_suggested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
@@ -109,7 +109,7 @@ def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 5, (36, 36))
     picture = folder / "dark" / "0.png"
     for damaged in (b"no picture", picture.read_bytes()[:200]):  # the header is whole
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_brief")
-def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
+def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
@@ -136,7 +136,7 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
     assert {"photos.toml", "photos/resume.safetensors"} <= before.keys()
     with pytest.raises(CheckpointError, match="add --resume"):
         train(resume=False)
-    # More of them change the recipe that is chosen, another name the split alone.
+    # More images change the recipe; another name changes the split only.
     for number in range(10, 20):
         shutil.copy(folder / "dark" / "0.png", folder / "dark" / f"{number}.png")
     with pytest.raises(CheckpointError, match="begun with another recipe"):
@@ -153,7 +153,7 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
 
 
 @pytest.mark.usefixtures("_brief")
-def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path) -> None:
+def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train() -> None:
@@ -171,7 +171,7 @@ def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path
 
 
 @pytest.mark.usefixtures("_brief")
-def test_a_recipe_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
     auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
     (runs / "photos").rename(tmp_path / "before")
@@ -183,7 +183,7 @@ def test_a_recipe_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
     assert contents(runs) == edited
 
 
-def test_of_two_processes_one_says_what_was_chosen(tmp_path: Path) -> None:
+def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 10, (36, 36))
     processes = two(
         tmp_path, ("train", "--data", "photos"), dict.fromkeys(range(2), choose_briefly)
@@ -204,18 +204,18 @@ def test_a_run_is_named_after_its_folder(folder: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["train"], "offramp train --data photos/"),
         (["train", "--data", "nowhere"], "nowhere is not a directory"),
         (["train", "digits-oto", "--teacher"], "but digits-oto is named"),
     ],
 )
-def test_the_command_line_says_one_sentence_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_the_command_line_prints_one_sentence_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = call(*arguments)
     assert done.refused_in_one_sentence
-    assert says in done.err
+    assert message in done.err
     assert list(tmp_path.iterdir()) == []

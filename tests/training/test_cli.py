@@ -18,7 +18,7 @@ from training.recipes.files import load_recipe
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["table", "imagenet"], "there is no table 'imagenet'"),
         (["table", "digits", "--rows", "vgg13-vgg8/oto"], "matches 'vgg13-vgg8/oto'"),
@@ -27,12 +27,12 @@ from training.recipes.files import load_recipe
         (["recipe", "cifar100/vgg13-vgg8/none"], "as in cifar100/vgg13-vgg8/oto"),
     ],
 )
-def test_a_mistake_is_said_in_one_sentence_and_leaves_nothing(
+def test_a_mistake_is_reported_in_one_sentence_and_writes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    says: str,
+    message: str,
 ) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -42,12 +42,12 @@ def test_a_mistake_is_said_in_one_sentence_and_leaves_nothing(
     error = capsys.readouterr().err
     assert left.value.code == 2
     assert error.startswith("offramp: ")
-    assert says in error
+    assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_teacher_is_named_as_the_recipe_that_trains_it(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_teacher_names_its_recipe(tmp_path: Path) -> None:
     student = load_recipe("digits/resnet18-resnet10/oto/epochs2")
     with pytest.raises(RecipeError) as missing:
         load_teacher(student, load_dataset(student.data, tmp_path), tmp_path)
@@ -55,13 +55,13 @@ def test_a_missing_teacher_is_named_as_the_recipe_that_trains_it(tmp_path: Path)
     assert load_recipe(named).name == named == "digits/resnet18/heads/epochs2/seed0"
 
 
-def test_the_command_line_is_loaded_without_what_it_needs_later() -> None:
+def test_loading_the_command_line_does_not_load_torch_or_matplotlib() -> None:
     code = "import sys, offramp.cli; print({'torch', 'tomli_w', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
-def test_a_printed_recipe_is_the_recipe(tmp_path: Path) -> None:
+def test_a_printed_recipe_can_be_loaded(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, ["recipe", "cifar100/vgg13-vgg8/sskd/epochs24"])
     path = tmp_path / "mine.toml"
     path.write_text(printed.stdout)

@@ -1,4 +1,4 @@
-"""Every recipe that comes with Offramp starts, and takes two steps with losses that are numbers."""
+"""Every recipe that ships with Offramp takes two steps with finite losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.recipes.table_recipes import table_recipe_names
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Networks this small compute slower on several."""
+    """Such small networks are slower on several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -32,7 +32,7 @@ def test_a_recipe_passes_a_two_step_run(name: str) -> None:
     dry_run(load_recipe(name), device="cpu", shrink=8, batch_size=4)
 
 
-def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(
+def test_a_dry_run_prints_what_the_run_needs_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,7 +44,7 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_at_full_width_counts_what_the_network_has() -> None:
+def test_a_dry_run_at_full_width_counts_parameters_and_macs() -> None:
     seen = dry_run(load_recipe("cifar100/resnet50-resnet18/sp"), device="cpu", batch_size=2)
     assert (seen.parameters, seen.macs) == (11_220_132, 555_468_800)
     assert seen.teacher_parameters == 23_705_252
@@ -57,7 +57,7 @@ def test_a_recipe_passes_at_full_width(cell: str) -> None:
     dry_run(load_recipe(f"cifar100/{cell}"), device="cpu", batch_size=2)
 
 
-def test_a_preparation_is_run_dry_and_forecast_too() -> None:
+def test_a_dry_run_includes_the_preparation() -> None:
     recipe = load_recipe("cifar100/vgg13-vgg8/sskd")
     seen = dry_run(recipe, device="cpu", shrink=8, batch_size=4)
     assert seen.preparation_epochs == 60
@@ -65,14 +65,14 @@ def test_a_preparation_is_run_dry_and_forecast_too() -> None:
     assert "60 epochs of preparation at " in str(seen)
 
 
-def test_a_loss_that_is_no_number_fails_the_dry_run() -> None:
+def test_a_loss_that_is_not_finite_fails_the_dry_run() -> None:
     recipe = load_recipe("digits-teacher")
     wild = recipe.train.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0.0})
     with pytest.raises(DivergedError, match="the loss of a dry run"):
         dry_run(recipe.model_copy(update={"train": wild}), device="cpu")
 
 
-def test_pictures_never_read_cannot_be_run_dry() -> None:
+def test_an_image_folder_has_no_dry_run() -> None:
     recipe = load_recipe("digits-teacher")
     pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
     folder = recipe.model_copy(update={"data": pictures})

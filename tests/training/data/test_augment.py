@@ -1,4 +1,4 @@
-"""Augmentation does what it says, and nothing but the seed decides what it does."""
+"""Augmentations follow their description, and depend on the seed only."""
 
 from __future__ import annotations
 

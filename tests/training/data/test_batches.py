@@ -44,8 +44,10 @@ def test_every_sample_comes_at_most_once_and_whole_batches_only() -> None:
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(4, True), (2, False), (0, True)])
-def test_plain_batches_are_an_order_and_then_crops_batch_by_batch(padding: int, flip: bool) -> None:
-    """Runs of earlier versions go on with the same data: these draws are not to change."""
+def test_plain_batches_draw_an_order_and_then_crops_batch_by_batch(
+    padding: int, flip: bool
+) -> None:
+    """These draws must not change: runs of earlier versions resume with the same data."""
     data = device_dataset()
     generator = torch.Generator().manual_seed((3 << 20) + 2)
     order = torch.randperm(70, generator=generator)
@@ -121,7 +123,7 @@ def photos(directory: Path) -> None:
             image.save(directory / name / f"{number}.png")
 
 
-def test_a_run_trains_on_a_folder_and_teaches_only_on_the_same(tmp_path: Path) -> None:
+def test_a_teacher_trained_on_one_folder_is_refused_for_another(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     photos(tmp_path / "others")
     data = {

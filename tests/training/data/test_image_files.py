@@ -1,4 +1,4 @@
-"""Training sees a picture as the server will, and names the one it cannot read."""
+"""Training decodes an image exactly as the server does, and names an unreadable one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def turned(orientation: int) -> Image.Exif:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_picture_has_the_pixels_that_the_server_gives_it(
+def test_an_image_has_the_same_pixels_as_in_the_server(
     tmp_path: Path, name: str, image: Image.Image, options: dict[str, object], side: int
 ) -> None:
     path = tmp_path / name
@@ -61,7 +61,7 @@ def test_a_picture_has_the_pixels_that_the_server_gives_it(
     np.testing.assert_array_equal(found, served)
 
 
-def test_pictures_are_read_in_order(tmp_path: Path) -> None:
+def test_images_are_read_in_order(tmp_path: Path) -> None:
     paths = []
     for number in range(CHUNK_IMAGES + 3):
         paths.append(tmp_path / f"{number}.png")
@@ -94,7 +94,7 @@ def claims_to_be_huge(path: Path) -> None:
         ("missing.jpg", lambda path: None),
     ],
 )
-def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(
+def test_an_unreadable_image_is_named_in_one_sentence(
     tmp_path: Path, name: str, spoil: object
 ) -> None:
     good, bad = tmp_path / "good.png", tmp_path / name

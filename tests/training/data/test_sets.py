@@ -1,4 +1,4 @@
-"""The published sets are read as published or refused, and the held-out split is kept out."""
+"""Published data sets are read as published or refused; the held-out split is separate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_digits_are_rgb_bytes_of_sixteen_pixels() -> None:
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
 
 
-def test_missing_cifar_says_what_to_fetch_and_where_it_goes(tmp_path: Path) -> None:
+def test_the_message_for_missing_cifar_names_archive_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(CIFAR, tmp_path)
     assert "cifar-100-python.tar.gz" in str(caught.value)
@@ -59,7 +59,7 @@ def test_a_data_root_that_cannot_be_made_is_reported_in_one_sentence(tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_download_does_not_replace_what_is_there(tmp_path: Path) -> None:
+def test_a_download_does_not_replace_an_existing_folder(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "mine.txt").write_text("keep me")
     with pytest.raises(DataError, match="move it away"):

@@ -1,4 +1,4 @@
-"""Tiny ImageNet is read as published, decoded once, and refused with the name of what is damaged."""
+"""Tiny ImageNet is read as published and decoded once; a damaged file is named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def save(path: Path, colour: object, mode: str = "RGB") -> None:
 
 
 def publish(root: Path) -> Path:
-    """A tree of the published layout: 3 classes of 4 training and 2 validation images."""
+    """Write the published layout: 3 classes of 4 training and 2 validation images."""
     folder = root / FOLDER
     for wnid in WNIDS:
         level = 20 * sorted(WNIDS).index(wnid)
@@ -74,7 +74,7 @@ def test_it_is_read_as_published_with_validation_as_test(tmp_path: Path) -> None
     assert found.mean == pytest.approx((20 / 255, 0, 100 / 255), abs=0.01)
 
 
-def test_missing_data_says_what_to_fetch_and_where_it_goes(tmp_path: Path) -> None:
+def test_the_message_for_missing_data_names_address_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path)
     assert "http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(caught.value)
@@ -86,9 +86,7 @@ def no_decoding(*_: object) -> np.ndarray:
     raise AssertionError("decoded again")
 
 
-def test_the_second_time_nothing_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_images_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = publish(tmp_path)
     first = load(tmp_path)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
@@ -135,7 +133,7 @@ def of_another_shape(kept: Path) -> None:
         of_another_shape,
     ],
 )
-def test_kept_pixels_that_are_damaged_or_of_other_images_are_made_anew(
+def test_a_damaged_or_outdated_cache_is_replaced(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     folder = publish(tmp_path)
@@ -148,7 +146,7 @@ def test_kept_pixels_that_are_damaged_or_of_other_images_are_made_anew(
     assert np.array_equal(load(tmp_path).test.images, found.test.images)
 
 
-def test_pixels_that_cannot_be_kept_are_used_all_the_same(
+def test_images_are_loaded_even_if_the_cache_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = publish(tmp_path)
@@ -171,7 +169,7 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (remove("wnids.txt"), "wnids.txt"),
         (cut("wnids.txt", 0), "wnids.txt is empty"),
@@ -193,14 +191,14 @@ def remove(name: str) -> Callable[[Path], None]:
         (lambda folder: shutil.rmtree(folder / "train"), "train has 0 images of"),
     ],
 )
-def test_what_is_damaged_is_named_in_one_sentence_and_nothing_is_kept(
-    tmp_path: Path, spoil: Callable[[Path], None], says: str
+def test_a_damaged_file_is_named_in_one_sentence_and_nothing_is_cached(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     folder = publish(tmp_path)
     spoil(folder)
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(folder.glob("*decoded*"))
 

@@ -14,7 +14,7 @@ D = 128
 
 
 def blind(student: Outputs, teacher: Outputs) -> Distiller:
-    """The comparator whose keys, queries and positions are zero: it attends to all stages alike."""
+    """The distiller with zero keys, queries and positions: it attends to all stages equally."""
     criterion = distiller("afd", student, teacher)
     for layer in [*(key[0] for key in criterion.keys), *criterion.queries]:
         put(layer[0].weight, [[0.0]])

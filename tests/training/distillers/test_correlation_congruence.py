@@ -10,7 +10,7 @@ from training.models.multi_exit import Outputs
 
 
 def with_plain_embeddings(student: Outputs, teacher: Outputs) -> Distiller:
-    """The comparator whose learnt embeddings leave two dimensions as they are."""
+    """The distiller whose learnt embeddings are the identity on two dimensions."""
     criterion = distiller("cc", student, teacher)
     for embed in (criterion.embed_student, criterion.embed_teacher):
         put(embed.weight, [[1.0, 0.0], [0.0, 1.0]])

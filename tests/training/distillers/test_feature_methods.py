@@ -1,4 +1,4 @@
-"""What holds of every comparator that matches features or embeddings."""
+"""Properties of every distiller that matches features or embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HSAKD with heads that hand on the features they get, against sums written out in numpy."""
+"""HSAKD with identity heads, against sums in numpy."""
 
 from __future__ import annotations
 

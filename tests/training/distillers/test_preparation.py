@@ -1,4 +1,4 @@
-"""Methods with a preparation, a memory or heads of their own, in whole runs on the digits."""
+"""Methods with a preparation, a memory bank or heads, in whole runs on the digits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(taught: Path, tmp_path: Path) -> Path:
-    """An empty directory of runs, but for the teacher."""
+    """A directory of runs with the teacher only."""
     (tmp_path / "teacher").symlink_to(taught / "teacher")
     return tmp_path
 
@@ -74,7 +74,7 @@ def state(step: Step) -> dict[str, Tensor]:
 
 
 class Snapshots(Report):
-    """Keeps all tensors of a run's step as they are after each epoch, and reports nothing."""
+    """Stores all tensors of a run's step after each epoch, and reports nothing."""
 
     def __init__(self, step: Step) -> None:
         self.taken = [state(step)]

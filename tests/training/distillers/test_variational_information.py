@@ -12,7 +12,7 @@ from training.models.multi_exit import Outputs
 
 
 def predicting(student: Outputs, teacher: Outputs, factor: float) -> Distiller:
-    """The comparator that takes the teacher's first channel for `factor` times the student's."""
+    """The distiller that predicts the teacher's first channel as `factor` times the student's."""
     criterion = distiller("vid", student, teacher)
     for prediction in criterion.predictions:
         first, _, second, _, third = prediction.mean

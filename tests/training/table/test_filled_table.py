@@ -33,7 +33,7 @@ def test_one_seed_has_no_deviation() -> None:
     assert Spread.over([71.5]) == Spread(mean=71.5, std=None, n=1)
 
 
-def test_rows_not_trained_show_a_dash_and_those_trained_their_figures(tmp_path: Path) -> None:
+def test_untrained_rows_show_a_dash_and_trained_rows_their_figures(tmp_path: Path) -> None:
     recipe = load_recipe("digits/resnet10/baseline")
     write_finished_run(tmp_path / "runs", recipe, (91.25,), 91.25)
     text = markdown(open_table(tmp_path).filled())
@@ -44,7 +44,7 @@ def test_rows_not_trained_show_a_dash_and_those_trained_their_figures(tmp_path: 
     assert cells[1:8] == ["-"] * 7
 
 
-def test_the_row_says_what_its_teacher_reached(tmp_path: Path) -> None:
+def test_the_teachers_accuracy_is_shown(tmp_path: Path) -> None:
     recipe = load_recipe("digits/resnet18/baseline")
     write_finished_run(tmp_path / "runs", recipe, (94.5,), 94.5)
     text = markdown(open_table(tmp_path, "*/kd").filled())
@@ -52,7 +52,7 @@ def test_the_row_says_what_its_teacher_reached(tmp_path: Path) -> None:
     assert "teacher digits/resnet18/heads/seed0: not trained." in text
 
 
-def test_published_figures_stand_beside_with_their_exits_and_doubts(tmp_path: Path) -> None:
+def test_published_figures_are_shown_with_their_exits_and_doubts(tmp_path: Path) -> None:
     table_run = TableRun.open("cifar100", "*", Variant(), tmp_path / "runs", tmp_path / "out")
     text = markdown(table_run.filled())
     row = next(line for line in text.splitlines() if line.startswith("| OtO (oto) | 76.27"))
@@ -83,7 +83,7 @@ def test_a_changed_protocol_is_kept_apart_and_marked(tmp_path: Path) -> None:
     assert f"CHANGED PROTOCOL {SHORT.name}" in markdown(table_run.filled())
 
 
-def test_results_outlive_their_runs_in_the_json_file(tmp_path: Path) -> None:
+def test_the_json_file_keeps_results_whose_runs_are_elsewhere(tmp_path: Path) -> None:
     recipe = load_recipe("digits/resnet10/baseline")
     write_finished_run(tmp_path / "elsewhere", recipe, (91.25,), 91.25)
     TableRun.open("digits", "*", Variant(), tmp_path / "elsewhere", tmp_path / "out").write()
@@ -100,7 +100,7 @@ def test_a_damaged_file_of_results_is_refused_in_one_sentence(tmp_path: Path) ->
         open_table(tmp_path)
 
 
-def test_a_full_disk_leaves_json_and_picture_as_they_were(
+def test_a_full_disk_keeps_the_previous_json_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_table(tmp_path).write()
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_json_and_picture_as_they_were(
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_the_table_goes_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
+def test_the_table_is_written_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
     page, (begin, end) = tmp_path / "page.md", markers("digits")
     page.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n")
     filled = open_table(tmp_path).filled()

@@ -20,7 +20,7 @@ from training.table import train as train_module
 OPTIONS = ["--epochs", "2", "--width", "4"]
 
 
-def test_a_killed_table_goes_on_with_the_epoch_it_was_killed_in(
+def test_a_killed_table_resumes_with_the_epoch_it_was_killed_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Path, int]] = []
@@ -85,7 +85,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(
     assert kept["runs"][teacher]["failed"] == "the loss is nan in epoch 1."
 
 
-def test_a_run_that_another_process_makes_is_left_to_it_and_not_called_failed(
+def test_a_run_of_another_process_is_skipped_and_not_recorded_as_failed(
     tmp_path: Path,
 ) -> None:
     run = f"digits/resnet10/baseline/{SHORT.name}/seed0"

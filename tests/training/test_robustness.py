@@ -56,7 +56,7 @@ def assert_same(directory: Path, uninterrupted: Path) -> None:
     assert history(directory) == history(uninterrupted)
 
 
-def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
+def test_a_run_killed_at_each_file_it_writes_resumes_to_the_identical_result(
     place: Path, uninterrupted: Path
 ) -> None:
     for name, when, turn in (
@@ -80,7 +80,7 @@ def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
     assert_same(place / "runs" / "tiny", uninterrupted)
 
 
-def test_killed_at_random_moments_a_run_resumes_to_the_identical_end(
+def test_a_run_killed_at_random_moments_resumes_to_the_identical_result(
     place: Path, uninterrupted: Path
 ) -> None:
     moments = random.Random(0)

@@ -52,7 +52,7 @@ def run(tmp_path: Path, what: Recipe, resume: bool = False) -> None:
     )
 
 
-def test_a_killed_run_resumes_to_the_identical_end(
+def test_a_killed_run_resumes_to_the_identical_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "whole", recipe())

@@ -92,7 +92,7 @@ def test_holding_out_a_whole_class_is_refused() -> None:
         hold_out(np.repeat([0, 1], [400, 1]), 300, seed=0)
 
 
-def test_small_classes_give_in_proportion_to_their_size() -> None:
+def test_with_small_classes_the_held_out_numbers_are_proportional_to_the_sizes() -> None:
     labels = np.repeat(np.arange(3), [600, 300, 10])
     kept, held_out = hold_out(labels, 91, seed=0)
     assert np.bincount(labels[held_out]).tolist() == [60, 30, 1]

@@ -40,7 +40,7 @@ def batch(samples: int) -> Batch:
 
 
 def term(criterion: Distiller, student: Outputs, teacher: Outputs) -> float:
-    """L_m as a number."""
+    """L_m as a float."""
     return criterion.term(student, teacher, batch(len(student.logits[0]))).item()
 
 

@@ -1,4 +1,4 @@
-"""AFD against numbers worked out by hand."""
+"""AFD against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_teachers_stages_are_summed_each_with_its_own_attention() -> None:
     assert term(criterion, STUDENT, teacher) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_the_students_map_is_brought_to_the_teachers_size_whichever_is_larger() -> None:
+def test_the_students_map_is_pooled_to_the_teachers_size_whichever_is_larger() -> None:
     # Averages of the squares 1, 5 and 4, 4: the student's map becomes (3, 4).
     wide = shown([[[[1.0, math.sqrt(5), 2.0, 2.0]]]])
     teacher = shown([[[[1.0, 0.0]]]])

@@ -47,7 +47,7 @@ def download(
     deadline = time.monotonic() + max_s
     try:
         if urlsplit(url).scheme not in schemes:
-            raise DownloadError(f"{shown} is not an address of {_either(schemes)}.")
+            raise DownloadError(f"{shown} is not an {_either(schemes)} address.")
         request = urllib.request.Request(url, headers={"User-Agent": f"offramp/{__version__}"})
         with _opener(schemes).open(request, timeout=TIMEOUT_S) as response:
             total: int | None = response.length

@@ -189,7 +189,7 @@ def test_serving_loads_neither_torch_nor_onnx(digits_bundle: Path, tmp_path: Pat
         "import sys; from serving.api.app import create_app; from serving.inference.engine import Engine;"
         "from exports.bundle.reader import load_bundle; from pathlib import Path;"
         f"Engine(load_bundle(Path({str(digits_bundle)!r})));"
-        "print([m for m in ('torch', 'onnx', 'training.session') if m in sys.modules])"
+        "print([m for m in ('torch', 'onnx', 'training.run') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ

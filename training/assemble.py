@@ -1,4 +1,4 @@
-"""The parts of a run put together: student, teacher, criterion."""
+"""Builds the parts of a run: student, teacher and criterion."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from training.step import Step
 def load_teacher(
     recipe: Recipe, dataset: Dataset, runs: Path
 ) -> tuple[MultiExit | None, CheckpointConfig | None]:
-    """The finished run that teaches `recipe`, on the CPU, or nothing where none does.
+    """The teacher of `recipe`, on the CPU, and its config; (None, None) for a recipe without one.
 
-    Raises RecipeError if it is not trained yet or does not fit.
+    Raises RecipeError if the teacher is not trained yet or does not fit.
     """
     if recipe.teacher is None:
         return None, None
     teacher, config = _load_earlier(recipe, recipe.teacher.recipe, runs, "teacher")
-    _refuse_other_pictures(config, dataset, "teacher")
+    _refuse_other_images(config, dataset, "teacher")
     if recipe.objective.method == "oto" and teacher.exits != len(recipe.network.exits):
         raise RecipeError(
             f"oto pairs exits one to one, but teacher {config.recipe.name} has {teacher.exits} exits "
@@ -42,46 +42,50 @@ def load_teacher(
 def _load_earlier(
     recipe: Recipe, name: str, runs: Path, role: str
 ) -> tuple[MultiExit, CheckpointConfig]:
-    """The finished run `name`, which must not have seen what `recipe` holds out."""
+    """The finished run `name`. Raises RecipeError unless it held out the same samples as `recipe`."""
     if not (runs / name / CONFIG).is_file():
         raise RecipeError(
             f"the {role} of {recipe.name} is not trained yet: run `offramp train {name}` first."
         )
     network, config = load_checkpoint(runs / name)
-    theirs, ours = config.recipe.data, recipe.data
-    if (theirs.name, theirs.path, theirs.held_out, theirs.held_out_seed) != (
-        ours.name,
-        ours.path,
-        ours.held_out,
-        ours.held_out_seed,
+    earlier, data = config.recipe.data, recipe.data
+    if (earlier.name, earlier.path, earlier.held_out, earlier.held_out_seed) != (
+        data.name,
+        data.path,
+        data.held_out,
+        data.held_out_seed,
     ):
         raise RecipeError(
-            f"{role} {name} was trained on another data set or held-out split than {recipe.name} asks for."
+            f"{role} {name} was trained on another data set or held-out split than {recipe.name} uses."
         )
     return network, config
 
 
-def _refuse_other_pictures(config: CheckpointConfig, dataset: Dataset, role: str) -> None:
+def _refuse_other_images(config: CheckpointConfig, dataset: Dataset, role: str) -> None:
     if not dataset.matches(config.fingerprint):
         raise RecipeError(
-            f"{role} {config.recipe.name} was trained on other pictures than {dataset.name} holds now, "
-            "and may have seen those to be held out: move its run away and train it again."
+            f"{role} {config.recipe.name} was trained on other images than {dataset.name} holds now, "
+            "perhaps on held-out ones: move its run away and train it again."
         )
 
 
 def build_step(
     recipe: Recipe, dataset: Dataset, teacher: MultiExit | None, runs: Path, labels: Tensor
 ) -> Step:
-    """Student, criterion and teacher of a run, on the CPU, with the weights it begins with.
+    """Student, criterion and teacher of a run, on the CPU, with their initial weights.
 
     `labels` are those of the training split, int64 [samples]. Raises RecipeError if the start or the
     teacher does not fit.
     """
-    shape = recipe.network
-    student = build_network(shape.name, shape.width, len(dataset.classes), shape.exits, shape.heads)
+    network = recipe.network
+    student = build_network(
+        network.name, network.width, len(dataset.classes), network.exits, network.heads
+    )
     if recipe.start is not None:
-        given = _start_from_weights if recipe.start.weights else _start_from_run
-        given(student, recipe, runs)
+        if recipe.start.weights:
+            _start_from_weights(student, recipe)
+        else:
+            _start_from_run(student, recipe, runs)
     normalize = Normalize(dataset.mean, dataset.std)
     criterion = _build_criterion(
         recipe, Setting(student, teacher, labels.cpu()), normalize, dataset
@@ -92,32 +96,34 @@ def build_step(
 def use_statistics(
     recipe: Recipe, dataset: Dataset, teacher: CheckpointConfig | None, runs: Path
 ) -> Dataset:
-    """`dataset` with the pixel statistics the run is to normalise by: those of the weights it starts
-    from, else those of its teacher, else the data's own.
+    """`dataset` with the pixel statistics the run normalises by.
 
-    Raises RecipeError if weights and teacher are used to different ones.
+    They are those of the weights it starts from, else those of its teacher, else the data's own.
+    Raises RecipeError if weights and teacher have different ones.
     """
-    wanted = None if teacher is None else (teacher.mean, teacher.std)
+    statistics = None if teacher is None else (teacher.mean, teacher.std)
     if recipe.start is not None:
         if recipe.start.weights is not None:
             from training.models.pretrained import pixel_statistics  # loads torchvision
 
-            given = pixel_statistics(recipe.network.name)
+            at_start = pixel_statistics(recipe.network.name)
         else:
             _, earlier = _load_earlier(recipe, recipe.start.recipe or "", runs, "start")
-            _refuse_other_pictures(earlier, dataset, "start")
-            given = earlier.mean, earlier.std
-        if wanted not in (None, given):
+            _refuse_other_images(earlier, dataset, "start")
+            at_start = earlier.mean, earlier.std
+        if statistics not in (None, at_start):
             raise RecipeError(
-                f"{recipe.name} starts from weights that are used to other pixel statistics than its "
-                "teacher: start the teacher from pretrained weights too, or neither."
+                f"{recipe.name} starts from weights with other pixel statistics than its teacher: "
+                "start the teacher from pretrained weights too, or neither."
             )
-        wanted = given
-    return dataset if wanted is None else replace(dataset, mean=wanted[0], std=wanted[1])
+        statistics = at_start
+    return (
+        dataset if statistics is None else replace(dataset, mean=statistics[0], std=statistics[1])
+    )
 
 
-def _start_from_weights(student: MultiExit, recipe: Recipe, _: Path) -> None:
-    """Give `student` the pretrained backbone that `recipe.start` names."""
+def _start_from_weights(student: MultiExit, recipe: Recipe) -> None:
+    """Load the pretrained backbone that `recipe.start` names into `student`."""
     from training.models.pretrained import load_pretrained
 
     start = recipe.start
@@ -129,37 +135,38 @@ def _start_from_weights(student: MultiExit, recipe: Recipe, _: Path) -> None:
 
 
 def _start_from_run(student: MultiExit, recipe: Recipe, runs: Path) -> None:
-    """Give `student` the backbone, and the heads it shares, of the run `recipe.start` names."""
+    """Load the backbone and the common heads of the run that `recipe.start` names into `student`."""
     start = recipe.start
     assert start is not None
     assert start.recipe is not None
     earlier, config = _load_earlier(recipe, start.recipe, runs, "start")
     shared = [k for k in student.exit_stages if k in earlier.exit_stages]
-    ours = [student.stages, *(student.heads[student.exit_stages.index(k)] for k in shared)]
-    theirs = [earlier.stages, *(earlier.heads[earlier.exit_stages.index(k)] for k in shared)]
+    targets = [student.stages, *(student.heads[student.exit_stages.index(k)] for k in shared)]
+    sources = [earlier.stages, *(earlier.heads[earlier.exit_stages.index(k)] for k in shared)]
     try:
-        for mine, given in zip(ours, theirs, strict=True):
-            mine.load_state_dict(given.state_dict())
+        for target, source in zip(targets, sources, strict=True):
+            target.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise RecipeError(
             f"{recipe.name} cannot start from {config.recipe.name}: the networks differ."
         ) from error
     if start.frozen:
         if len(shared) == student.exits:
-            raise RecipeError(f"{recipe.name} freezes every head it has; nothing is left to learn.")
-        student.freeze(ours)
+            raise RecipeError(f"{recipe.name} freezes every head it has; nothing is left to train.")
+        student.freeze(targets)
 
 
 @torch.no_grad()
 def _build_criterion(
     recipe: Recipe, setting: Setting, normalize: Normalize, dataset: Dataset
 ) -> Criterion:
-    """The criterion, sized by what both networks show of one image."""
+    """The criterion, sized by both networks' outputs for one image."""
     image = normalize(torch.from_numpy(dataset.train.images[:1]))
-    seen = setting.student.eval().observe(image, preactivations=True)
-    teacher = setting.teacher
-    shown = None if teacher is None else teacher.observe(image, preactivations=True)
-    return build_criterion(recipe.objective, seen, shown, setting)
+    student = setting.student.eval().observe(image, preactivations=True)
+    teacher = None
+    if setting.teacher is not None:
+        teacher = setting.teacher.observe(image, preactivations=True)
+    return build_criterion(recipe.objective, student, teacher, setting)
 
 
 def build_criterion(
@@ -167,7 +174,7 @@ def build_criterion(
 ) -> Criterion:
     """The criterion of `objective`, on the CPU.
 
-    `student` and `teacher` are outputs of any batch: comparators size their adapters by the shapes.
+    `student` and `teacher` are outputs of any batch: distillers size their adapters by the shapes.
     Raises RecipeError if the networks do not suit the objective.
     """
     if not isinstance(objective, DistillerObjective):

@@ -1,4 +1,4 @@
-"""From a folder of pictures to a trained network, with recipes chosen on the way."""
+"""From an image folder to a trained network: recipes are chosen, written out and trained."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from training.checkpoint import CONFIG, CheckpointConfig, read_config
-from training.data.survey import survey
+from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
-from training.recipes.auto import choose
+from training.recipes.auto import choose_recipes
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe
-from training.session import check_resumable, run_recipe
+from training.run import check_resumable, run_recipe
 
 
-def train_folder(
+def auto_train(
     folder: Path,
     *,
     runs: Path,
@@ -28,37 +28,41 @@ def train_folder(
     teacher: bool = False,
     say: Callable[[str], None] = print,
 ) -> CheckpointConfig:
-    """Choose recipes for the pictures in `folder`, write them to `runs`, and train them in order.
+    """Choose recipes for the images in `folder`, write them to `runs`, and train them in order.
 
-    The last one's run, `runs`/NAME, is named after the folder; its recipe is `runs`/NAME.toml, written
-    when its run starts. A teacher that is trained already is used as it is. Of several processes the
-    first alone speaks. Raises what `run_recipe` raises, before anything is written where that can be
-    known, and RecipeError if another recipe is in the place of a chosen one.
+    The last one's run, `runs`/NAME, is named after the folder. Its recipe is written to
+    `runs`/NAME.toml when the run starts. A teacher that is already trained is not trained again. Of
+    several processes only the main one prints. Raises what `run_recipe` raises, where possible before
+    anything is written, and RecipeError if `runs`/NAME.toml holds another recipe.
     """
-    processes = DistContext.current()
-    if not processes.first:
-        say = _silent
-    found = survey(folder)
-    whole = folder.resolve()
-    name = run_name(whole.name)
-    choice = choose(
-        name, str(whole), found.counts, found.side, from_scratch=from_scratch, teacher=teacher
+    dist = DistContext.current()
+    if not dist.is_main:
+        say = _print_nothing
+    survey = survey_folder(folder)
+    path = folder.resolve()
+    choice = choose_recipes(
+        run_name(path.name),
+        str(path),
+        survey.counts,
+        survey.side,
+        from_scratch=from_scratch,
+        teacher=teacher,
     )
     for reason in choice.reasons:
         say(f"- {reason}")
     *_, last = choice.recipes
-    ahead = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
-    for recipe in ahead:
+    to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
+    for recipe in to_train:
         check_resumable(runs / recipe.name, recipe, resume)
-        _refuse_to_replace(_place(runs, recipe), recipe)
-    with processes.first_alone():
-        for recipe in ahead:
-            _fetch(recipe)
+        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+    with dist.main_process_first():
+        for recipe in to_train:
+            _fetch_weights(recipe)
 
     def write(recipe: Recipe) -> None:
-        path = _place(runs, recipe)
-        write_recipe(recipe, path, [f"Chosen for {len(found.counts)} classes:", *choice.reasons])
-        say(f"recipe: {path}")
+        file = _recipe_file(runs, recipe)
+        write_recipe(recipe, file, [f"Chosen for {len(survey.counts)} classes:", *choice.reasons])
+        say(f"recipe: {file}")
 
     configs = [
         run_recipe(
@@ -71,7 +75,7 @@ def train_folder(
             say=say,
             on_start=partial(write, recipe),
         )
-        for recipe in ahead
+        for recipe in to_train
     ]
     return configs[-1]
 
@@ -82,7 +86,7 @@ def run_name(folder: str) -> str:
     return name or "pictures"
 
 
-def _place(runs: Path, recipe: Recipe) -> Path:
+def _recipe_file(runs: Path, recipe: Recipe) -> Path:
     return runs / f"{recipe.name}.toml"
 
 
@@ -90,20 +94,20 @@ def _is_trained(directory: Path, recipe: Recipe) -> bool:
     return (directory / CONFIG).is_file() and read_config(directory).recipe == recipe
 
 
-def _refuse_to_replace(path: Path, recipe: Recipe) -> None:
-    if path.exists() and load_recipe(str(path)) != recipe:
+def _refuse_to_replace(file: Path, recipe: Recipe) -> None:
+    if file.exists() and load_recipe(str(file)) != recipe:
         raise RecipeError(
-            f"{path} holds another recipe than is chosen now: train that one with "
-            f"`offramp train {path}`, or move it away."
+            f"{file} holds another recipe than the one chosen now: train that one with "
+            f"`offramp train {file}`, or move it away."
         )
 
 
-def _silent(_: str) -> None:
-    """What the other processes say."""
+def _print_nothing(_: str) -> None:
+    """The `say` of all processes but the main one."""
 
 
-def _fetch(recipe: Recipe) -> None:
-    """Have the weights `recipe` starts from at hand, or fail now."""
+def _fetch_weights(recipe: Recipe) -> None:
+    """Download the weights that `recipe` starts from. Raises RecipeError if they are unavailable."""
     if recipe.start is not None and recipe.start.weights is not None:
         from training.models.pretrained import read_weights
 

@@ -1,16 +1,17 @@
 """Checkpoints: safetensors and JSON, never a pickle.
 
-A run's directory holds, once finished, `model.safetensors` and `checkpoint.json`: the checkpoint.
-While it trains it holds `resume.safetensors`: weights, momentum and the epoch in one file, so that
-it is replaced in one step and a kill leaves the last whole one.
+The directory of a finished run holds the checkpoint, `model.safetensors` and `checkpoint.json`. The
+directory of an unfinished run holds `resume.safetensors`: weights, momentum and the epoch in one file,
+which is replaced in one step, so a killed process leaves the last complete one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ WEIGHTS = "model.safetensors"
 CONFIG = "checkpoint.json"
 RESUME = "resume.safetensors"
 
+# Earlier versions wrote it as `listing`.
+Fingerprint = Annotated[str | None, Field(validation_alias=AliasChoices("fingerprint", "listing"))]
+
 
 class ExitAccuracies(BaseModel):
     """Top-1 accuracy in percent: one figure per exit, and of the mean of the exits' logits."""
@@ -36,7 +40,7 @@ class ExitAccuracies(BaseModel):
 
 
 class CheckpointConfig(BaseModel):
-    """Everything about a finished run but its weights. `fingerprint` is the data set's."""
+    """Everything about a finished run except its weights. `fingerprint` is the data set's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +50,7 @@ class CheckpointConfig(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: tuple[int, int]
-    fingerprint: str | None = None
+    fingerprint: Fingerprint = None
     teacher_test: ExitAccuracies | None
     held_out: ExitAccuracies
     test: ExitAccuracies
@@ -62,18 +66,18 @@ class CheckpointConfig(BaseModel):
 
 
 class ResumeState(BaseModel):
-    """What an unfinished run is besides its tensors. `epochs_done` counts the preparation's too,
+    """Everything about an unfinished run except its tensors. `epochs_done` includes the preparation's,
     `fingerprint` is the data set's."""
 
     model_config = ConfigDict(extra="forbid")
 
     epochs_done: int
     recipe: Recipe
-    fingerprint: str | None = None
+    fingerprint: Fingerprint = None
 
 
 def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:
-    """Write the checkpoint into directory `run`; the JSON comes last and makes it whole."""
+    """Write the checkpoint into directory `run`; the JSON is written last and completes it."""
     _write_tensors(run / WEIGHTS, _weights(network), {})
     with replacing(run / CONFIG) as part:
         part.write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
@@ -110,10 +114,10 @@ def read_config(run: Path) -> CheckpointConfig:
 def save_resume(
     run: Path, step: Step, optimizer: torch.optim.Optimizer, state: ResumeState
 ) -> None:
-    """Write student, criterion, momentum and `state`, for `load_resume` to go on from."""
-    learning = _learning(step)
-    tensors = {f"model.{name}": tensor for name, tensor in _weights(learning).items()}
-    for name, parameter in learning.named_parameters():
+    """Write student, criterion, momentum and `state` for `load_resume`."""
+    trained = _trained(step)
+    tensors = {f"model.{name}": tensor for name, tensor in _weights(trained).items()}
+    for name, parameter in trained.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
@@ -123,7 +127,7 @@ def save_resume(
 def resume_state(run: Path) -> ResumeState | None:
     """The state of the unfinished run in directory `run`, or None if there is none.
 
-    Raises CheckpointError if its file is damaged or not one of a run.
+    Raises CheckpointError if its file is damaged or not a resume file.
     """
     if not (run / RESUME).is_file():
         return None
@@ -132,17 +136,17 @@ def resume_state(run: Path) -> ResumeState | None:
         return ResumeState.model_validate_json(metadata.get("state", ""))
     except ValidationError as error:
         raise CheckpointError(
-            f"{run / RESUME} is not the state of a run of this version; move it away to train anew."
+            f"{run / RESUME} is not the state of a run of this version; move it away to train again."
         ) from error
 
 
 def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None:
-    """Fill student, criterion and `optimizer` with what `save_resume` wrote."""
-    learning = _learning(step)
+    """Load what `save_resume` wrote into student, criterion and `optimizer`."""
+    trained = _trained(step)
     tensors, _ = _read_tensors(run / RESUME)
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
-    _fill(learning, weights, run / RESUME)
-    for name, parameter in learning.named_parameters():
+    _fill(trained, weights, run / RESUME)
+    for name, parameter in trained.named_parameters():
         buffer = tensors.get(f"momentum.{name}")
         if buffer is not None:
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
@@ -150,7 +154,7 @@ def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None
             )
 
 
-def _learning(step: Step) -> nn.Module:
+def _trained(step: Step) -> nn.Module:
     return nn.ModuleDict({"student": step.student, "criterion": step.criterion})
 
 
@@ -169,7 +173,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
     with replacing(path) as part:
         try:
             save_file(tensors, part, metadata)
-        except SafetensorError as error:  # also for a full disk
+        except SafetensorError as error:  # a full disk, too
             raise OSError(str(error)) from error
 
 

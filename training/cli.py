@@ -11,7 +11,7 @@ from offramp.extras import needs_extra
 
 
 class _Options(TypedDict):
-    """What a run takes whether its recipe was named or chosen."""
+    """The options of every run, with a named or a chosen recipe."""
 
     runs: Path
     device: str
@@ -24,76 +24,79 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A .toml file, or the name of a recipe that comes with Offramp. Without one, --data "
-            "names a folder of pictures, and a recipe is chosen for them."
+            help="A .toml file, or the name of a recipe that ships with Offramp. Without one, --data "
+            "names an image folder, and a recipe is chosen for it."
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept, one directory each.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option(help="Directory of all runs, one subdirectory each.")
+    ] = Path("runs"),
     data: Annotated[
         Path,
         typer.Option(
             envvar="OFFRAMP_DATA",
-            help="Where data sets are kept; without a recipe, a folder of pictures per class.",
+            help="Directory of data sets; without a recipe, an image folder: one subfolder per class.",
         ),
     ] = Path("data"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    download: Annotated[bool, typer.Option("--download", help="Fetch missing data.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download missing data.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Let torch compile the network first.")
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = False,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Without a recipe: use no pretrained weights.")
+        bool,
+        typer.Option(
+            "--from-scratch", help="Without a recipe: do not start from pretrained weights."
+        ),
     ] = False,
     teacher: Annotated[
         bool,
-        typer.Option("--teacher", help="Without a recipe: train a larger network first to teach."),
+        typer.Option("--teacher", help="Without a recipe: train a larger teacher network first."),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Take two steps on noise, write nothing, say what the run would take.",
+            help="Take two steps on noise and print the time and memory a run needs; write nothing.",
         ),
     ] = False,
 ) -> None:
-    """Train a network from a recipe and leave a checkpoint in RUNS/NAME."""
+    """Train a network from a recipe and write its checkpoint to RUNS/NAME."""
     with needs_extra("train"):
-        from training.auto_train import train_folder
-        from training.distributed import DistContext, joined
-        from training.dry_run import dry_run as run_dry
+        from training.auto_train import auto_train
+        from training.distributed import DistContext, join_processes
+        from training.dry_run import dry_run as take_two_steps
         from training.recipes.files import load_recipe
-        from training.session import run_recipe
+        from training.run import run_recipe
     from training.errors import RecipeError, StoppedError
 
     options: _Options = {"runs": runs, "device": device, "resume": resume, "compiled": compiled}
-    with joined(device):
+    with join_processes(device):
         try:
             if recipe is None:
-                given = ctx.get_parameter_source("data")
-                if dry_run or given is None or given.name != "COMMANDLINE":
+                source = ctx.get_parameter_source("data")
+                if dry_run or source is None or source.name != "COMMANDLINE":
                     raise RecipeError(
-                        "name a recipe, or a folder with one folder of pictures per class: "
+                        "name a recipe, or an image folder with one subfolder per class: "
                         "`offramp train --data photos/`."
                     )
-                config = train_folder(
+                config = auto_train(
                     data, from_scratch=from_scratch, teacher=teacher, say=typer.echo, **options
                 )
             else:
                 if from_scratch or teacher:
                     raise RecipeError(
-                        f"--from-scratch and --teacher choose a recipe; {recipe} is one already."
+                        f"--from-scratch and --teacher are for a chosen recipe, but {recipe} is named."
                     )
                 loaded = load_recipe(recipe)
                 if dry_run:
-                    typer.echo(run_dry(loaded, device=device))
+                    typer.echo(take_two_steps(loaded, device=device))
                     return
                 config = run_recipe(loaded, data_root=data, download=download, **options)
         except KeyboardInterrupt:
             raise StoppedError("stopped; add --resume to the same command to go on.") from None
-        if DistContext.current().first:
+        if DistContext.current().is_main:
             exits = ", ".join(
                 f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
             )
@@ -103,15 +106,15 @@ def train(
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(help="A recipe that comes with Offramp, or a .toml file.")
+        str | None, typer.Argument(help="A recipe that ships with Offramp, or a .toml file.")
     ] = None,
 ) -> None:
-    """Print a recipe as TOML with all its values; without NAME, the names of all there are."""
+    """Print a recipe as TOML with all its values; without NAME, list the names of all recipes."""
     with needs_extra("train"):
-        from training.recipes.cells import all_recipes
-        from training.recipes.files import load_recipe, recipe_toml, shipped_recipes
+        from training.recipes.files import load_recipe, recipe_file_names, to_toml
+        from training.recipes.table_recipes import table_recipe_names
 
     if name is None:
-        typer.echo("\n".join([*shipped_recipes(), *all_recipes()]))
+        typer.echo("\n".join([*recipe_file_names(), *table_recipe_names()]))
     else:
-        typer.echo(recipe_toml(load_recipe(name)), nl=False)
+        typer.echo(to_toml(load_recipe(name)), nl=False)

@@ -1,9 +1,9 @@
-"""Several processes train one network, each on its share of every batch: what `torchrun` starts.
+"""Distributed training: processes started by `torchrun`, each with its share of every batch.
 
 The loss is a mean over samples and the shares are equal, so the mean of the processes' gradients is
-the whole batch's; batch norm takes its statistics over all shares. A criterion that compares samples
-with each other (SP, RKD, CC, PKT) sees its process's share only; one that remembers them (CRD)
-remembers those of the first process.
+the gradient of the whole batch. Batch norm takes its statistics over all shares. A criterion that
+compares samples with each other (SP, RKD, CC, PKT) sees its process's share only; one with a memory
+bank (CRD) stores the samples of the first process.
 """
 
 from __future__ import annotations
@@ -29,71 +29,71 @@ from training.step import Step
 
 @dataclass(frozen=True)
 class DistContext:
-    """How many processes train together, and which of them (0-based) this one is."""
+    """This process's rank (0-based) among the `world_size` processes that train together."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @classmethod
     def current(cls) -> DistContext:
-        """Those `joined` brought together, or this one alone."""
+        """The group that `join_processes` joined, or a single process."""
         if not distributed.is_initialized():
-            return ALONE
+            return SINGLE_PROCESS
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
-    def first(self) -> bool:
-        """Whether this process is the one that writes, prints and evaluates."""
+    def is_main(self) -> bool:
+        """Whether this process writes, prints and evaluates."""
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """This process's part of a batch. Raises RecipeError if the parts would not be equal."""
-        size, rest = divmod(batch_size, self.count)
+        """This process's share of a batch. Raises RecipeError if the shares would not be equal."""
+        size, rest = divmod(batch_size, self.world_size)
         if rest:
             raise RecipeError(
-                f"train.batch_size {batch_size} cannot be shared evenly by {self.count} processes."
+                f"train.batch_size {batch_size} cannot be shared evenly by {self.world_size} processes."
             )
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def parallel(self, step: Step) -> nn.Module:
-        """`step` so that its gradients are those of the whole batch, in every process."""
-        if self.count == 1:
+        """`step`, with the gradients of the whole batch in every process."""
+        if self.world_size == 1:
             return step
-        # A comparator may leave some of the weights, its own or the student's, out of its loss.
+        # The loss of a distiller may not depend on all weights, its own or the student's.
         partial = not isinstance(step.criterion, ExitCriterion)
         return DistributedDataParallel(step, find_unused_parameters=partial)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of the processes' `value`, of any shape; changes `value` itself."""
-        if self.count > 1:
+        """The mean of `value`, of any shape, over the processes; in place."""
+        if self.world_size > 1:
             distributed.all_reduce(value)
-            value /= self.count
+            value /= self.world_size
         return value
 
-    def wait(self) -> None:
-        """Go on when all processes have come here."""
-        if self.count > 1:
+    def barrier(self) -> None:
+        """Wait until all processes have reached this call."""
+        if self.world_size > 1:
             distributed.barrier()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process goes through the block before the others do."""
-        if not self.first:
-            self.wait()
+    def main_process_first(self) -> Iterator[None]:
+        """The main process runs the block before the others do."""
+        if not self.is_main:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_main:
+            self.barrier()
 
 
-ALONE = DistContext()
+SINGLE_PROCESS = DistContext()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Join the processes that torchrun started to train on `device`; alone, do nothing.
+def join_processes(device: str) -> Iterator[None]:
+    """Join the processes that torchrun started to train on `device`; a single process does nothing.
 
-    An error in one process ends them all, and only the first to fail reports it: the others leave
-    with SystemExit.
+    An error in one process ends them all. Only the first to fail reports it; the others raise
+    SystemExit.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -101,12 +101,12 @@ def joined(device: str) -> Iterator[None]:
     target = choose_device(device)
     if target.type == "cuda":
         torch.cuda.set_device(target)
-    store, rank, count = next(rendezvous("env://"))
+    store, rank, world_size = next(rendezvous("env://"))
     distributed.init_process_group(
         "nccl" if target.type == "cuda" else "gloo",
         store=PrefixStore("train", store),
         rank=rank,
-        world_size=count,
+        world_size=world_size,
     )
     try:
         yield
@@ -116,7 +116,7 @@ def joined(device: str) -> Iterator[None]:
             raise SystemExit(getattr(error, "exit_code", 1)) from error
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
             raise OfframpError(
-                "another of the processes that train together has died; --resume goes on."
+                "another training process has died; add --resume to the same command to go on."
             ) from error
         raise
     distributed.destroy_process_group()
@@ -125,54 +125,56 @@ def joined(device: str) -> Iterator[None]:
 def choose_device(name: str) -> torch.device:
     """The torch device for "auto" (a GPU if there is one), "cpu" or "cuda".
 
-    Of several processes on one machine, each gets the GPU of its number. Raises RecipeError if there
-    is no such device.
+    Of several processes on one machine, each gets the GPU of its local rank. Raises RecipeError if
+    there is no such device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise RecipeError(f"there is no --device {name}: give auto, cpu or cuda.")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise RecipeError("--device cuda was asked for, but torch sees no GPU.")
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= there:
-        raise RecipeError(f"there are more processes on this machine than its {there} GPUs.")
-    return torch.device("cuda", number)
+        raise RecipeError("--device cuda needs a GPU, but torch finds none.")
+    local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise RecipeError(f"there are more processes on this machine than its {gpus} GPUs.")
+    return torch.device("cuda", local_rank)
 
 
-def share_batch_norm(step: Step, device: torch.device) -> None:
-    """Let all batch norms of student and criterion take their statistics over all processes."""
+def sync_batch_norm(step: Step, device: torch.device) -> None:
+    """Make all batch norms of student and criterion use the statistics of all processes."""
     for network in (step.student, step.criterion):
         if device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
             continue
         for module in network.modules():
             if isinstance(module, _BatchNorm):
-                module.__class__ = SharedBatchNorm  # weights, statistics and references stay
+                module.__class__ = CpuSyncBatchNorm  # keeps weights, statistics and references
 
 
-class SharedBatchNorm(_BatchNorm):
-    """Batch norm over the samples of all processes, for CPUs: torch's SyncBatchNorm needs GPUs.
+class CpuSyncBatchNorm(_BatchNorm):
+    """Batch norm over the samples of all processes, on CPUs; torch's SyncBatchNorm needs GPUs.
 
-    [N, C, ...] -> the same shape and type, computed in the weights' type. All processes have the same N.
+    [N, C, ...] -> the same shape and type, computed in the weights' type. N is the same everywhere.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        exact, others = x.to(self.weight.dtype), [0, *range(2, x.dim())]
-        own = torch.stack([exact.mean(others), exact.var(others, correction=0)])
-        means, variances = _Gather.apply(own).unbind(1)
+        exact, reduced = x.to(self.weight.dtype), [0, *range(2, x.dim())]
+        own = torch.stack([exact.mean(reduced), exact.var(reduced, correction=0)])
+        means, variances = _AllGather.apply(own).unbind(1)
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
-        self._remember(mean.detach(), variance.detach(), len(means) * x.numel() // x.shape[1])
+        self._update_statistics(
+            mean.detach(), variance.detach(), len(means) * x.numel() // x.shape[1]
+        )
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = self.weight * (variance + self.eps).rsqrt()
         normal = (exact - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
         return normal.to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, values: int) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -182,11 +184,11 @@ class SharedBatchNorm(_BatchNorm):
         self.num_batches_tracked += 1
 
     def _check_input_dim(self, _: Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accepts any number of dimensions."""
 
 
-class _Gather(torch.autograd.Function):
-    """[...] of each process -> [P, ...] in all; what comes back for a row goes to its process."""
+class _AllGather(torch.autograd.Function):
+    """[...] of each process -> [P, ...] in all; the gradient of a row goes to its process."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -204,5 +206,5 @@ class _Gather(torch.autograd.Function):
 def _first_to_fail(store: Store) -> bool:
     try:
         return store.add("failed", 1) == 1
-    except RuntimeError:  # whoever kept the store is gone already
+    except RuntimeError:  # the process that holds the store has ended
         return False

@@ -1,4 +1,4 @@
-"""A run in two steps on generated images: does it start, what does it take, how long will it be?"""
+"""A dry run: two steps on noise show whether a run starts, its memory and its time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.assemble import build_step
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split
-from training.data.shapes import SHAPES, Shape
+from training.data.dataset_info import DATASET_INFO, DatasetInfo
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
@@ -30,61 +30,64 @@ NOWHERE = Path("/nonexistent")
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What two steps showed. `macs` are the student's for one image with all exits, `learnt` counts the
-    parameters trained beside it, `peak_memory` is in bytes and known on a GPU alone. The second of the
-    two steps is timed: `preparing` those of a method's preparation, if it has one."""
+class DryRun:
+    """Results of a dry run.
+
+    `macs` are the student's for one image with all exits; `criterion_parameters` are trained beside
+    the student. `peak_memory_bytes` is measured on a GPU only. `step_s` and `preparation_step_s` are the
+    times of the second step; the latter is 0 for a method without preparation.
+    """
 
     recipe: Recipe
     device: str
     parameters: int
     macs: int
-    learnt: int
+    criterion_parameters: int
     teacher_parameters: int
-    peak_memory: int | None
+    peak_memory_bytes: int | None
     steps_per_epoch: int
-    preparation: int
-    preparing: float
-    step: float
+    preparation_epochs: int
+    preparation_step_s: float
+    step_s: float
 
     @property
     def seconds(self) -> float:
-        """Forecast for the whole run, without the evaluation after every epoch."""
-        each = self.preparation * self.preparing + self.recipe.train.epochs * self.step
-        return self.steps_per_epoch * each
+        """Estimated time of the whole run, without the evaluation after every epoch."""
+        preparation_s = self.preparation_epochs * self.preparation_step_s
+        return self.steps_per_epoch * (preparation_s + self.recipe.train.epochs * self.step_s)
 
     def __str__(self) -> str:
         network, train = self.recipe.network, self.recipe.train
-        memory = "not known on a CPU"
-        if self.peak_memory is not None:
-            memory = f"{self.peak_memory / 2**30:.2f} GiB"
+        memory = "not measured on a CPU"
+        if self.peak_memory_bytes is not None:
+            memory = f"{self.peak_memory_bytes / 2**30:.2f} GiB"
         epochs = f"{train.epochs} epochs"
-        if self.preparation:
+        if self.preparation_epochs:
             epochs = (
-                f"{self.preparation} epochs of preparation at {self.preparing:.3f} s and {epochs}"
+                f"{self.preparation_epochs} epochs of preparation at "
+                f"{self.preparation_step_s:.3f} s and {epochs}"
             )
         minutes, seconds = divmod(round(self.seconds), 60)
         return (
             f"{self.recipe.name}: dry run on {self.device} in batches of {train.batch_size}\n"
             f"student: {network.title}, {len(network.exits)} exits, "
             f"{self.parameters:,} parameters, {self.macs:,} MACs an image\n"
-            f"beside it: {self.learnt:,} parameters that learn, a teacher of "
-            f"{self.teacher_parameters:,}\n"
+            f"parameters beside it: {self.criterion_parameters:,} trained, "
+            f"{self.teacher_parameters:,} of the teacher\n"
             f"peak memory: {memory}\n"
-            f"a step: {self.step:.3f} s; {epochs} of {self.steps_per_epoch} steps: about "
+            f"a step: {self.step_s:.3f} s; {epochs} of {self.steps_per_epoch} steps: about "
             f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} without evaluation"
         )
 
 
 def dry_run(
     recipe: Recipe, *, device: str = "auto", shrink: int = 1, batch_size: int | None = None
-) -> Rehearsal:
-    """Take `recipe` through two steps, and two of its preparation if it has one; write nothing.
+) -> DryRun:
+    """Take two steps of `recipe`, and two of its preparation if it has one; write nothing.
 
-    The images are noise, teacher and start fresh networks of the right shape. With `shrink` every
-    network's width is divided by it (down to 4), with `batch_size` the recipe's replaced: so that
-    many recipes can be checked in little time. Raises RecipeError if the recipe cannot be assembled
-    and DivergedError if a loss is not finite.
+    The images are noise; teacher and start are new networks of the same shape. To check many recipes
+    quickly, `shrink` divides every network's width (down to 4) and `batch_size` replaces the recipe's.
+    Raises RecipeError if the recipe cannot be assembled, DivergedError if a loss is not finite.
     """
     recipe = recipe.model_copy(
         update={
@@ -94,60 +97,62 @@ def dry_run(
             ),
         }
     )
-    shape = _shape(recipe)
+    info = _dataset_info(recipe)
     target = choose_device(device)
     torch.manual_seed(recipe.seed)
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
-    step = _assemble(recipe, shape, shrink).to(target).to(memory_format=torch.channels_last)
-    data = DeviceDataset.of(_noise(recipe, shape).train, target)
+    step = _assemble(recipe, info, shrink).to(target).to(memory_format=torch.channels_last)
+    data = DeviceDataset.of(_noise(recipe, info).train, target)
     run = Run(NOWHERE, recipe, step, data, data, target)
-    preparing = _timed(run, 0) if run.preparation else 0.0
-    timed = _timed(run, run.preparation)
-    parameters, macs = network_cost(recipe.network, shape.side, shape.classes)
-    return Rehearsal(
+    preparation_step_s = _step_seconds(run, 0) if run.preparation else 0.0
+    step_s = _step_seconds(run, run.preparation)
+    parameters, macs = network_cost(recipe.network, info.side, info.classes)
+    return DryRun(
         recipe=recipe,
         device=target.type,
         parameters=parameters,
         macs=macs,
-        learnt=sum(p.numel() for p in step.criterion.parameters()),
+        criterion_parameters=sum(p.numel() for p in step.criterion.parameters()),
         teacher_parameters=0 if step.teacher is None else count_parameters(step.teacher),
-        peak_memory=torch.cuda.max_memory_allocated(target) if target.type == "cuda" else None,
-        steps_per_epoch=(shape.train - recipe.data.held_out) // recipe.train.batch_size,
-        preparation=run.preparation,
-        preparing=preparing,
-        step=timed,
+        peak_memory_bytes=(
+            torch.cuda.max_memory_allocated(target) if target.type == "cuda" else None
+        ),
+        steps_per_epoch=(info.train_images - recipe.data.held_out) // recipe.train.batch_size,
+        preparation_epochs=run.preparation,
+        preparation_step_s=preparation_step_s,
+        step_s=step_s,
     )
 
 
-def _shape(recipe: Recipe) -> Shape:
-    shape = SHAPES.get(recipe.data.name)
-    if shape is None:
+def _dataset_info(recipe: Recipe) -> DatasetInfo:
+    info = DATASET_INFO.get(recipe.data.name)
+    if info is None:
         raise RecipeError(
-            f"{recipe.name} cannot be run dry: of data set {recipe.data.name} nothing is known "
+            f"{recipe.name} has no dry run: the size of data set {recipe.data.name} is unknown "
             "before it is read."
         )
-    return shape
+    return info
 
 
 def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
-    if network.width is None:  # torchvision's have one size
+    if network.width is None:  # a network of fixed size
         return network
     return network.model_copy(update={"width": max(4, network.width // shrink)})
 
 
-def _assemble(recipe: Recipe, shape: Shape, shrink: int) -> Step:
-    """The step, with fresh networks where a run would load earlier ones."""
-    noise = _noise(recipe, shape)
+def _assemble(recipe: Recipe, info: DatasetInfo, shrink: int) -> Step:
+    """The step, with new networks where a run would load earlier ones."""
+    noise = _noise(recipe, info)
     images = Normalize(noise.mean, noise.std)(torch.from_numpy(noise.train.images[:8]))
     teacher = None
     if recipe.teacher is not None:
         network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
-        teacher = _build(network, shape)
+        teacher = _build(network, info)
         _give_statistics(teacher, images)
-    fresh = recipe.model_copy(update={"start": None})
-    labels = torch.arange(shape.train - recipe.data.held_out) % shape.classes
-    step = build_step(fresh, noise, teacher, NOWHERE, labels)
+    without_start = recipe.model_copy(update={"start": None})
+    labels = torch.arange(info.train_images - recipe.data.held_out) % info.classes
+    step = build_step(without_start, noise, teacher, NOWHERE, labels)
     if recipe.start is not None and recipe.start.frozen:
         _give_statistics(step.student, images)
         _freeze(step.student, recipe.start)
@@ -156,19 +161,22 @@ def _assemble(recipe: Recipe, shape: Shape, shrink: int) -> Step:
 
 @torch.no_grad()
 def _give_statistics(network: MultiExit, images: Tensor) -> None:
-    """Let batch norm see `images` once: without, a deep fresh network in eval mode overflows."""
+    """Set the batch norm statistics to those of `images`.
+
+    Without them a deep new network overflows in eval mode.
+    """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    usual = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = None  # the mean of all batches, of which there is one
+        norm.momentum = None  # the mean over all batches, here one
     network.train()(images)
     network.eval()
-    for norm, momentum in zip(norms, usual, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def _build(network: NetworkRecipe, shape: Shape) -> MultiExit:
-    return build_network(network.name, network.width, shape.classes, network.exits, network.heads)
+def _build(network: NetworkRecipe, info: DatasetInfo) -> MultiExit:
+    return build_network(network.name, network.width, info.classes, network.exits, network.heads)
 
 
 def _freeze(student: MultiExit, start: StartRecipe) -> None:
@@ -177,28 +185,28 @@ def _freeze(student: MultiExit, start: StartRecipe) -> None:
     student.freeze([student.stages, *(student.heads[k] for k in shared)])
 
 
-def _noise(recipe: Recipe, shape: Shape) -> Dataset:
-    """Images enough for the steps, under every label that fits."""
+def _noise(recipe: Recipe, info: DatasetInfo) -> Dataset:
+    """Enough images for the steps, with labels that cycle through the classes."""
     generator = np.random.default_rng(recipe.seed)
     count = STEPS * recipe.train.batch_size
-    size = (count, shape.side, shape.side, 3)
+    size = (count, info.side, info.side, 3)
     images = generator.integers(0, 256, size, dtype=np.uint8)
-    split = Split(images, np.arange(count, dtype=np.int64) % shape.classes)
-    classes = tuple(str(label) for label in range(shape.classes))
+    split = Split(images, np.arange(count, dtype=np.int64) % info.classes)
+    classes = tuple(str(label) for label in range(info.classes))
     half = (0.5, 0.5, 0.5)
     return Dataset(recipe.data.name, split, split, classes, half, half)
 
 
-def _timed(run: Run, epoch: int) -> float:
-    """Seconds of the last of the steps of `epoch`."""
+def _step_seconds(run: Run, epoch: int) -> float:
+    """Seconds of the last step of `epoch`."""
     ends = []
 
-    def note(done: int, steps: int) -> None:
+    def record_time(done: int, steps: int) -> None:
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
         ends.append(time.perf_counter())
 
-    loss = train_epoch(run, new_optimizer(run, epoch), epoch, note)
+    loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time)
     if not math.isfinite(loss):
         raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")
     return ends[-1] - ends[-2]

@@ -1,4 +1,4 @@
-"""What can go wrong in training through the user's input."""
+"""Errors in training that a user can cause and fix."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from offramp.errors import OfframpError
 
 
 class RecipeError(OfframpError):
-    """The recipe is missing, malformed, or asks for something impossible."""
+    """The recipe is missing, malformed or impossible."""
 
 
 class DataError(OfframpError):
-    """The data is missing or not what it should be."""
+    """The data is missing or damaged."""
 
 
 class CheckpointError(OfframpError):
@@ -18,14 +18,14 @@ class CheckpointError(OfframpError):
 
 
 class DivergedError(OfframpError):
-    """The loss stopped being a number."""
+    """The loss or a weight is no longer finite."""
 
 
 class BusyError(OfframpError):
-    """Another process works on the same run."""
+    """Another process is training the same run."""
 
 
 class StoppedError(OfframpError):
-    """The user stopped the run; the exit code is the shell's for an interrupt."""
+    """The user stopped the run; the exit code is that of a shell for SIGINT."""
 
     exit_code = 130

@@ -16,7 +16,7 @@ def predict(
 ) -> Tensor:
     """Logits of every exit, float32 [K, N, C], on the CPU, computed in float32 and eval mode.
 
-    A batch has at most 256 images and about `pixels` pixels. The network's mode is put back afterwards.
+    A batch has at most 256 images and about `pixels` pixels. The network's mode is restored.
     """
     _, height, width, _ = data.images.shape
     batch_size = max(1, min(256, pixels // (height * width)))

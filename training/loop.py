@@ -1,4 +1,4 @@
-"""The training loop: one for a CPU, a GPU and several processes."""
+"""The training loop, for a CPU, a GPU and several processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from training.checkpoint import ResumeState, load_resume, save_resume
 from training.data.batches import DeviceDataset
-from training.distributed import ALONE, DistContext
+from training.distributed import SINGLE_PROCESS, DistContext
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
 from training.recipes.schema import Recipe, TrainRecipe
@@ -24,7 +24,7 @@ from training.step import Step
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run works on; `fingerprint` is its data set's."""
+    """The parts of one training run; `fingerprint` is its data set's."""
 
     directory: Path
     recipe: Recipe
@@ -32,30 +32,30 @@ class Run:
     train: DeviceDataset
     held_out: DeviceDataset
     device: torch.device
-    processes: DistContext = ALONE
+    dist: DistContext = SINGLE_PROCESS
     fingerprint: str | None = None
 
     @cached_property
     def parallel(self) -> nn.Module:
-        """The step, its gradients those of all processes' samples."""
-        return self.processes.parallel(self.step)
+        """The step, with gradients over all processes' samples."""
+        return self.dist.parallel(self.step)
 
     @property
     def preparation(self) -> int:
-        """Epochs of the criterion's preparation, before those of the recipe."""
+        """Epochs of the criterion's preparation, before the recipe's epochs."""
         return self.step.criterion.preparation
 
     @property
     def epochs(self) -> int:
-        """All epochs, the preparation's included."""
+        """All epochs, including the preparation."""
         return self.preparation + self.recipe.train.epochs
 
 
 def learning_rate(settings: TrainRecipe, step: int, steps: int) -> float:
-    """The rate of the 0-based `step` when an epoch has `steps`.
+    """The rate at the 0-based `step`, with `steps` an epoch.
 
-    Linear warm-up from peak / warm-up steps, then linear decay towards zero; or, with milestones,
-    steps down after each.
+    Linear warm-up from peak / warm-up steps, then linear decay towards zero; or, with milestones, a
+    step down at each.
     """
     peak, warmup = settings.learning_rate, round(settings.warmup_epochs * steps)
     if step < warmup:
@@ -69,9 +69,9 @@ def learning_rate(settings: TrainRecipe, step: int, steps: int) -> float:
 def train(run: Run, report: Report | None, first_epoch: int) -> None:
     """Train `run.step` in place from epoch `first_epoch` (0-based) to the last.
 
-    After every epoch the first process writes the resume file and reports metrics on the held-out
-    split; the others have no `report`. Raises DivergedError when an epoch ends with a loss or a weight
-    that is not finite; the resume file of the epoch before stays.
+    After every epoch the main process writes the resume file and reports metrics on the held-out
+    split; the others have no `report`. Raises DivergedError if an epoch ends with a loss or a weight
+    that is not finite; the resume file of the previous epoch is kept.
     """
     optimizer = new_optimizer(run, first_epoch)
     if first_epoch:
@@ -79,16 +79,16 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
     for epoch in range(first_epoch, run.epochs):
         if epoch == run.preparation:
             optimizer = new_optimizer(run, epoch)
-        began = time.perf_counter()
-        loss = train_epoch(run, optimizer, epoch, report.step if report else _unseen)
-        if not (math.isfinite(loss) and _finite(run.step)):
+        started = time.perf_counter()
+        loss = train_epoch(run, optimizer, epoch, report.step if report else _no_report)
+        if not (math.isfinite(loss) and _all_finite(run.step)):
             raise DivergedError(_diverged(run, epoch, loss))
         if report is None:
             continue
         held_out = accuracies(
             predict(run.step.student, run.step.normalize, run.held_out), run.held_out.labels
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
         state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, fingerprint=run.fingerprint)
         save_resume(run.directory, run.step, optimizer, state)
@@ -101,31 +101,31 @@ def train_epoch(
     settings = run.recipe.train
     steps = len(run.train) // settings.batch_size
     preparing = epoch < run.preparation
-    first = (epoch if preparing else epoch - run.preparation) * steps
+    first_step = (epoch if preparing else epoch - run.preparation) * steps
     side = None if preparing else _side(settings, epoch - run.preparation)
     total = torch.zeros((), device=run.device)
     run.step.train()
-    share = run.processes.share(settings.batch_size)
+    share = run.dist.share(settings.batch_size)
     batches = run.train.shuffled(
         settings.batch_size, run.recipe.data, run.recipe.seed, epoch, share
     )
     for done, (images, batch) in enumerate(batches):
-        at = first + done
-        if preparing:  # through the whole curve of rates, stretched to the preparation's length
-            at = at * settings.epochs // run.preparation
+        step = first_step + done
+        if preparing:  # the whole schedule, scaled to the preparation's length
+            step = step * settings.epochs // run.preparation
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, at, steps)
+            group["lr"] = learning_rate(settings, step, steps)
         loss = run.parallel(images, batch, side, preparing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
         on_step(done + 1, steps)
-    return run.processes.mean(total).item() / steps
+    return run.dist.mean(total).item() / steps
 
 
 def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
-    """A fresh optimiser of what epoch `epoch` trains; settles the criterion if it is prepared."""
+    """A new optimiser for the parameters that `epoch` trains; settles the criterion if it is prepared."""
     settings, student, criterion = run.recipe.train, run.step.student, run.step.criterion
     if epoch < run.preparation:
         trained = [*criterion.prepared(), *([student] if criterion.prepares_student else [])]
@@ -149,22 +149,21 @@ def _side(settings: TrainRecipe, epoch: int) -> int | None:
     return progressive.side
 
 
-def _unseen(done: int, steps: int) -> None:
-    """Progress of a process that shows none."""
+def _no_report(done: int, steps: int) -> None:
+    """Ignores the progress of a process without a report."""
 
 
-def _finite(step: Step) -> bool:
-    """Whether all that is learnt and its statistics are numbers: a resume file must not hold others."""
-    learning = (*step.student.state_dict().values(), *step.criterion.state_dict().values())
-    return all(bool(tensor.isfinite().all()) for tensor in learning)
+def _all_finite(step: Step) -> bool:
+    """Whether all weights and statistics are finite; a resume file must hold no others."""
+    tensors = (*step.student.state_dict().values(), *step.criterion.state_dict().values())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _diverged(run: Run, epoch: int, loss: float) -> str:
-    what = "a weight is no longer finite" if math.isfinite(loss) else f"the loss is {loss}"
+    reason = "a weight is no longer finite" if math.isfinite(loss) else f"the loss is {loss}"
     if epoch == 0:
-        return f"{what} in epoch 1: lower train.learning_rate and train again."
+        return f"{reason} in epoch 1: lower train.learning_rate and train again."
     return (
-        f"{what} in epoch {epoch + 1}; {run.directory} keeps the last good state, that after epoch "
-        f"{epoch}: move it away and train anew with a lower train.learning_rate, or add --resume to "
-        "go on from it."
+        f"{reason} in epoch {epoch + 1}; {run.directory} keeps the state after epoch {epoch}: move it "
+        "away and train again with a lower train.learning_rate, or add --resume to go on from it."
     )

@@ -1,4 +1,4 @@
-"""What a run shows while it works and leaves behind: progress, metrics.jsonl, a picture of the curves."""
+"""Progress and metrics of a run: a bar on stderr, metrics.jsonl and curves.png."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class EpochMetrics(BaseModel):
 
 
 class Report:
-    """Shows progress on stderr and keeps the metrics of a run's directory.
+    """Shows progress on stderr and writes the metrics to a run's directory.
 
-    A terminal gets a bar; anything else gets one line per epoch. The curves are drawn at the end, and
-    on the way whenever they are older than `REDRAW_S`: a drawing takes longer than a small epoch.
+    A terminal shows a bar and one line per epoch, other outputs the lines only. The curves are drawn
+    at the end, and after an epoch if they are older than `REDRAW_S`: drawing takes longer than a small
+    epoch.
     """
 
     def __init__(self, directory: Path, epochs: int, first_epoch: int) -> None:
@@ -41,7 +42,7 @@ class Report:
         self._epochs = epochs
         self._done = first_epoch
         self._first = first_epoch
-        self._began = self._drawn = time.perf_counter()
+        self._started = self._drawn = time.perf_counter()
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -63,7 +64,7 @@ class Report:
         self._bar.stop()
 
     def step(self, done: int, steps: int) -> None:
-        """Batch `done` of `steps` of the current epoch is finished."""
+        """Show that step `done` of `steps` of the current epoch is finished."""
         self._bar.update(
             self._task,
             completed=done,
@@ -73,7 +74,7 @@ class Report:
         )
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """An epoch is finished: add it to metrics.jsonl and the curves, tell the user."""
+        """Record a finished epoch in metrics.jsonl and the curves, and print it."""
         self.history.append(metrics)
         self._done = metrics.epoch
         write_metrics(self.history, self._directory)
@@ -90,17 +91,20 @@ class Report:
             soft_wrap=True,
         )
 
-    def _eta(self, part: float) -> str:
-        done = self._done + part - self._first
+    def _eta(self, fraction: float) -> str:
+        """Time left after `fraction` of the current epoch, as H:MM:SS."""
+        done = self._done + fraction - self._first
         if done <= 0:
             return "?"
-        seconds = (time.perf_counter() - self._began) / done * (self._epochs - self._done - part)
+        seconds = (
+            (time.perf_counter() - self._started) / done * (self._epochs - self._done - fraction)
+        )
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def read_metrics(directory: Path) -> list[EpochMetrics]:
-    """A run's metrics.jsonl, line by line; empty if there is none yet.
+    """The metrics in a run's metrics.jsonl; empty if there is none yet.
 
     Raises CheckpointError if it is damaged.
     """
@@ -114,13 +118,13 @@ def read_metrics(directory: Path) -> list[EpochMetrics]:
 
 
 def write_metrics(history: list[EpochMetrics], directory: Path) -> None:
-    """Write metrics.jsonl, replacing it in one step."""
+    """Write metrics.jsonl in one step."""
     with replacing(directory / METRICS) as part:
         part.write_text("".join(m.model_dump_json() + "\n" for m in history), "utf-8")
 
 
 def draw_curves(history: list[EpochMetrics], path: Path) -> None:
-    """Draw loss and held-out accuracies over the epochs as a PNG, replacing `path` in one step."""
+    """Draw loss and held-out accuracies over the epochs as the PNG `path`, in one step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What makes a step faster where the machine allows it."""
+"""Faster steps: TF32, the fastest convolutions, torch.compile."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from training.step import Step
 
 
 def use_tensor_cores() -> None:
-    """Let a GPU multiply float32 in TF32 and try which convolution is fastest for a shape.
+    """Allow TF32 for float32 on a GPU and let cuDNN benchmark convolutions.
 
-    Batches of a run all have one shape, or two with `progressive`, so the trial is soon over.
+    Batches of a run have one shape, or two with `progressive`, so benchmarking ends quickly.
     """
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
 
 
 def compile_step(step: Step, device: torch.device) -> None:
-    """Pass `step` through torch.compile, on a GPU with CUDA graphs; the first batches take longer.
+    """Compile `step` with torch.compile, on a GPU with CUDA graphs. The first batches take longer.
 
     Raises RecipeError if this machine has no compiler that torch can use.
     """

@@ -1,4 +1,4 @@
-"""One batch from bytes to its loss."""
+"""One training step: from a batch of images to its loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.objectives.criterion import Batch, Criterion
 
 
 class Step(nn.Module):
-    """Normalises the images, asks teacher and student, and gives the criterion's loss.
+    """Normalises the images, runs teacher and student, and returns the criterion's loss.
 
     Student and criterion are in train mode, the teacher stays in eval mode and gets no gradient.
     """
@@ -34,35 +34,35 @@ class Step(nn.Module):
     def forward(
         self, images: Tensor, batch: Batch, side: int | None = None, preparing: bool = False
     ) -> Tensor:
-        """The mean loss of `images` uint8 [N, H, W, 3], shrunk to `side` pixels if that is given."""
+        """The mean loss of `images` uint8 [N, H, W, 3], resized to `side` pixels if given."""
         inputs = self.normalize(images)
         if self.criterion.rotations:
             inputs = torch.cat([inputs.rot90(turns, (2, 3)) for turns in range(4)])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         if side is not None:
             inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
-        teacher = self._teach(inputs)
+        teacher = self._run_teacher(inputs)
         if not preparing:
-            return self.criterion(self._learn(inputs), teacher, batch)
-        student = self._learn(inputs) if self.criterion.prepares_student else None
+            return self.criterion(self._run_student(inputs), teacher, batch)
+        student = self._run_student(inputs) if self.criterion.prepares_student else None
         return self.criterion.prepare(student, teacher, batch)
 
-    def _learn(self, inputs: Tensor) -> Outputs:
+    def _run_student(self, inputs: Tensor) -> Outputs:
         with self._autocast(inputs):
-            seen = self.student.observe(
+            outputs = self.student.observe(
                 inputs,
                 preactivations=self.criterion.preactivations,
                 gradient_equilibrium=self.criterion.gradient_equilibrium,
             )
-        return _exact(seen)
+        return _with_float_logits(outputs)
 
     @torch.no_grad()
-    def _teach(self, inputs: Tensor) -> Outputs | None:
+    def _run_teacher(self, inputs: Tensor) -> Outputs | None:
         if self.teacher is None:
             return None
         with self._autocast(inputs):
-            seen = self.teacher.observe(inputs, preactivations=self.criterion.preactivations)
-        return _exact(seen)
+            outputs = self.teacher.observe(inputs, preactivations=self.criterion.preactivations)
+        return _with_float_logits(outputs)
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
         return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._bf16)
@@ -74,7 +74,7 @@ class Step(nn.Module):
         return self
 
 
-def _exact(outputs: Outputs) -> Outputs:
-    """Logits in float32; features stay in the precision they came in, for few criteria read them."""
+def _with_float_logits(outputs: Outputs) -> Outputs:
+    """Logits in float32; features keep their precision, since few criteria read them."""
     logits = [z.float() for z in outputs.logits]
     return Outputs(logits, outputs.features, outputs.preactivations)

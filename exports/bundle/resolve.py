@@ -1,4 +1,4 @@
-"""Where a bundle lies: a directory, a packed file, an https address with its sha256, or `embedded`."""
+"""The directory of a bundle given as a directory, a packed file, an https address or `embedded`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from exports.bundle.archive import MAX_PACKED_BYTES, unpack_bundle
 from exports.bundle.cache import add, cached, open_cache
-from exports.bundle.download import download, hide_query
 from exports.bundle.errors import BundleError
-from exports.bundle.safe_files import one_line
 from exports.embedded import embedded
+from offramp.download import DownloadError, download, hide_query
 
+# Two GiB at about a megabyte a second.
+MAX_DOWNLOAD_S = 1800.0
 CHUNK_BYTES = 1 << 20
 EMBEDDED_NAME = "embedded"
 
@@ -25,9 +26,9 @@ EMBEDDED_NAME = "embedded"
 def resolve_bundle(source: str | os.PathLike[str]) -> Path:
     """The directory of the bundle `source`, which `load_bundle` then verifies.
 
-    A directory is taken as it is; `embedded` is the one that comes with Offramp. A packed file is
-    unpacked into the cache, and so is `https://…#sha256=<64 hex digits>`, after its hash was checked;
-    what the cache holds already is not fetched again. Raises BundleError, in one sentence.
+    A directory is returned as it is; `embedded` is the bundle that ships with Offramp. A packed file
+    is unpacked into the cache, and so is `https://…#sha256=<64 hex digits>` once its hash matches. A
+    bundle in the cache is not downloaded again. Raises BundleError, in one sentence.
     """
     text = os.fspath(source)
     if "://" in text:
@@ -49,41 +50,45 @@ def _from_file(path: Path) -> Path:
             return entry
         file.seek(0)
         with tempfile.TemporaryFile(dir=open_cache()) as copy:
-            # Someone may be writing to the file; the copy is what is hashed and unpacked.
+            # Hash and unpack a copy: another process may be writing to the file.
             digest = _store(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
             return _unpacked(digest, copy, str(path))
 
 
 def _from_url(url: str) -> Path:
+    shown = hide_query(url)
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise BundleError(f"{one_line(url)} is not an address: {error}.") from error
-    shown = hide_query(url)
+        raise BundleError(f"{shown} is not an address: {error}.") from error
     if parts.scheme != "https":
         raise BundleError(f"{shown} cannot be used: bundles are fetched over https only.")
     if parts.username is not None or parts.password is not None:
         raise BundleError("A bundle's address cannot hold a user's name or password.")
-    asked = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
-    if not asked:
+    fragment = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
+    if not fragment:
         raise BundleError(
             f"{shown} needs #sha256= and 64 hex digits behind it; `offramp pack` prints them."
         )
-    expected = asked[1].lower()
+    expected = fragment[1].lower()
     entry = cached(expected)
     if entry:
         return entry
+    chunks = download(
+        url, max_bytes=MAX_PACKED_BYTES, max_s=MAX_DOWNLOAD_S, label=f"fetching {shown}"
+    )
     with tempfile.TemporaryFile(dir=open_cache()) as copy:
-        digest = _store(_watched(download(url, MAX_PACKED_BYTES), shown), copy)
+        try:
+            digest = _store(chunks, copy)
+        except DownloadError as error:
+            raise BundleError(str(error)) from error
         if digest != expected:
-            raise BundleError(
-                f"{shown} is not the file that was asked for: its sha256 is {digest}."
-            )
+            raise BundleError(f"{shown} is not the expected file: its sha256 is {digest}.")
         return _unpacked(digest, copy, shown)
 
 
 def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
-    """Write `chunks` to `copy`, which has no name and is gone with the process; returns the sha256."""
+    """Write `chunks` to `copy`; returns their sha256."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -93,20 +98,3 @@ def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
 
 def _unpacked(digest: str, file: IO[bytes], shown: str) -> Path:
     return add(digest, lambda target: unpack_bundle(file, target, shown))
-
-
-def _watched(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
-    """`chunks`, with what has arrived shown on a terminal while it does."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(f"fetching {escape(shown)}", total=None)
-        for chunk in chunks:
-            progress.advance(task, len(chunk))
-            yield chunk

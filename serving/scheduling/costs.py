@@ -18,7 +18,7 @@ MAX_BATCH = BATCH_SIZES[-1]
 UNMEASURED_S = 1e-3
 # More urgent work waits until a running batch has ended.
 MAX_BATCH_S = 0.05
-# Overhead of a batch: queue operations and waiting for the GIL. docs/design/scheduling.md has the measurement.
+# Overhead of a batch: queue operations and waiting for the GIL. Measured in docs/design/scheduling.md.
 BATCH_OVERHEAD_S = 2e-4
 # A batch size is good enough if its cost per image is within this share of the cheapest.
 COST_TOLERANCE = 0.05

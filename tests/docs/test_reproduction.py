@@ -10,24 +10,24 @@ import pytest
 import typer
 
 from offramp.cli import app
-from training.recipes.cells import Variant
-from training.table.measure import Filled
+from training.recipes.table_recipes import Variant
+from training.table.filled_table import FilledTable
 from training.table.render import markdown, markers
-from training.table.session import Session
+from training.table.table_run import TableRun
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "design" / "reproduction.md").read_text("utf-8")
 
 
-def kept(table: str) -> Filled:
+def kept(table: str) -> FilledTable:
     """The results kept under benchmarks/."""
     file = ROOT / "benchmarks" / f"table-{table}.json"
-    return Filled.model_validate_json(file.read_text("utf-8"))
+    return FilledTable.model_validate_json(file.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("table", ["cifar100", "tiny-imagenet", "digits"])
 def test_the_page_shows_the_kept_results(table: str, tmp_path: Path) -> None:
-    opened = Session.open(table, "*", Variant(), tmp_path, ROOT / "benchmarks")
+    opened = TableRun.open(table, "*", Variant(), tmp_path, ROOT / "benchmarks")
     assert opened.filled() == kept(table)
     begin, end = markers(table)
     assert f"{begin}\n{markdown(kept(table))}{end}" in PAGE

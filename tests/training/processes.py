@@ -1,6 +1,6 @@
-"""The command `offramp` as a process of its own that starts at once and can be killed.
+"""The command `offramp` as a process that starts quickly and can be killed.
 
-It is forked from a server that has loaded torch already: starting costs a tenth of a second.
+It is forked from a server that has already loaded torch; starting takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from offramp.cli import main
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
-        "training.session",
-        "torch._dynamo",  # making an optimiser imports it
+        "training.run",
+        "torch._dynamo",  # imported with the first optimiser
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
         "sklearn.datasets",
@@ -29,7 +29,7 @@ context.set_forkserver_preload(
 
 
 class Offramp:
-    """`offramp` with `arguments` in `cwd`, begun at once.
+    """`offramp` with `arguments` in `cwd`, started immediately.
 
     `first` is called in the new process before the command; it must be importable.
     """
@@ -49,7 +49,7 @@ class Offramp:
 
     @property
     def output(self) -> str:
-        """What it has printed, stdout and stderr together."""
+        """What it printed, stdout and stderr together."""
         return self._log.read_text("utf-8") if self._log.exists() else ""
 
     def wait(self, seconds: float = 300) -> int:
@@ -68,7 +68,7 @@ class Offramp:
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has computed so far, which a busy machine does not stretch; 0 once it has ended."""
+        """Its CPU time so far, independent of the machine's load; 0 once it has ended."""
         try:
             stat = Path(f"/proc/{self._process.pid}/stat").read_text("ascii")
         except (FileNotFoundError, ProcessLookupError):
@@ -77,7 +77,7 @@ class Offramp:
         return (user + system) / os.sysconf("SC_CLK_TCK")
 
     def wait_for_cpu(self, seconds: float) -> None:
-        """Wait until it has computed for so long, or has ended."""
+        """Wait until it has used this CPU time, or has ended."""
         while self._process.is_alive() and self.cpu_seconds < seconds:
             time.sleep(0.005)
 
@@ -95,8 +95,10 @@ class Offramp:
 def two(
     cwd: Path, arguments: Sequence[str], first: Mapping[int, Callable[[], None]]
 ) -> list[Offramp]:
-    """`offramp` with `arguments` as two processes on the CPU that find each other as torchrun has them
-    do; `first` is called in the process of that rank before."""
+    """Start `offramp` with `arguments` as two processes on the CPU, connected as by torchrun.
+
+    `first` maps ranks to functions called in that process before the command.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -124,7 +126,7 @@ def _offramp(
     os.dup2(file, 2)
     os.chdir(cwd)
     os.environ.update(environment)
-    # Whoever starts the tests in the background has it ignored.
+    # SIGINT is ignored if the tests were started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["offramp", *arguments]
     if first is not None:

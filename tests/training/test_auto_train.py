@@ -1,4 +1,4 @@
-"""From a folder of pictures to trained networks, or to one sentence."""
+"""An image folder becomes a trained network, or is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from PIL import Image
 import training.auto_train
 from tests.commands import call
 from tests.training.processes import two
-from training.auto_train import run_name, train_folder
-from training.data.survey import Survey, survey
+from tests.training.runs import Killed, contents
+from training.auto_train import auto_train, run_name
+from training.data.survey import FolderSurvey, survey_folder
 from training.errors import CheckpointError, DataError, RecipeError
-from training.recipes.auto import Choice, choose
+from training.recipes.auto import Choice, choose_recipes
 from training.recipes.files import load_recipe
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """`count` pictures each of two classes, of `size` (width, height), below `folder`."""
+    """Write `count` images of each of two classes, of `size` (width, height), below `folder`."""
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180)):
         (folder / name).mkdir(parents=True)
@@ -32,8 +33,8 @@ def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def brief(*arguments: object, **options: bool) -> Choice:
-    """Recipes as `choose` gives them, but for a single epoch of the smallest networks."""
-    choice = choose(*arguments, **options)  # type: ignore[arg-type]
+    """The recipes of `choose_recipes` with a single epoch and the smallest network."""
+    choice = choose_recipes(*arguments, **options)  # type: ignore[arg-type]
     small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
     recipes = [
         recipe.model_copy(
@@ -48,34 +49,24 @@ def brief(*arguments: object, **options: bool) -> Choice:
 
 
 def choose_briefly() -> None:
-    training.auto_train.choose = brief  # type: ignore[attr-defined]
+    training.auto_train.choose_recipes = brief  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.auto_train, "choose", brief)
-
-
-class Killed(BaseException):
-    """Stands for a kill after the last epoch."""
+    monkeypatch.setattr(training.auto_train, "choose_recipes", brief)
 
 
 def killed(*_: object) -> None:
     raise Killed
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below `directory`, by its relative name."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-
-
-def test_a_survey_counts_what_is_trained_on_and_measures_the_shorter_sides(tmp_path: Path) -> None:
+def test_a_survey_counts_training_images_and_measures_the_shorter_sides(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 10, (50, 36))
-    assert survey(folder) == Survey({"dark": 8, "light": 8}, 36)
+    assert survey_folder(folder) == FolderSurvey({"dark": 8, "light": 8}, 36)
     whole = pictures(tmp_path / "split" / "train", 10, (36, 50)).parent
     pictures(whole / "test", 2, (36, 50))
-    assert survey(whole) == Survey({"dark": 10, "light": 10}, 36)
+    assert survey_folder(whole) == FolderSurvey({"dark": 10, "light": 10}, 36)
 
 
 @pytest.mark.usefixtures("_brief")
@@ -85,7 +76,7 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
     said: list[str] = []
     folder = pictures(tmp_path / "My Photos", 10, (36, 36))
     runs = tmp_path / "runs"
-    config = train_folder(folder, runs=runs, device="cpu", teacher=True, say=said.append)
+    config = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
     assert config.recipe.name == "my-photos"
     assert config.teacher_test is not None
     for name in ("my-photos-teacher", "my-photos"):
@@ -93,17 +84,17 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
         assert f"recipe: {runs / name}.toml" in said
     assert load_recipe(str(runs / "my-photos.toml")) == config.recipe
 
-    # A finished run is left alone; a finished teacher serves again.
+    # A finished run is refused; a finished teacher is used again.
     with pytest.raises(CheckpointError, match="finished run"):
-        train_folder(folder, runs=runs, device="cpu", teacher=True)
+        auto_train(folder, runs=runs, device="cpu", teacher=True)
     (runs / "my-photos").rename(tmp_path / "before")
     teacher = (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns
-    again = train_folder(folder, runs=runs, device="cpu", teacher=True, say=said.append)
+    again = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
     assert again.test == config.test
     assert (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns == teacher
 
 
-def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
+def test_without_a_network_nothing_is_written_and_from_scratch_is_suggested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
@@ -113,39 +104,39 @@ def test_without_a_network_nothing_is_written_and_the_way_out_is_named(
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
     folder = pictures(tmp_path / "photos", 5, (80, 70))
     with pytest.raises(RecipeError, match="--from-scratch") as caught:
-        train_folder(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
+        auto_train(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 5, (36, 36))
     picture = folder / "dark" / "0.png"
     for damaged in (b"no picture", picture.read_bytes()[:200]):  # the header is whole
         picture.write_bytes(damaged)
         with pytest.raises(DataError, match=r"dark/0\.png"):
-            train_folder(folder, runs=tmp_path / "runs", device="cpu")
+            auto_train(folder, runs=tmp_path / "runs", device="cpu")
         assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("_brief")
-def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
+def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(resume: bool) -> None:
-        train_folder(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.session._finish", killed)
+        patch.setattr("training.run._finish", killed)
         with pytest.raises(Killed):
             train(resume=False)
     before = contents(runs)
     assert {"photos.toml", "photos/resume.safetensors"} <= before.keys()
     with pytest.raises(CheckpointError, match="add --resume"):
         train(resume=False)
-    # More of them change the recipe that is chosen, another name the split alone.
+    # More images change the recipe; another name changes the split only.
     for number in range(10, 20):
         shutil.copy(folder / "dark" / "0.png", folder / "dark" / f"{number}.png")
     with pytest.raises(CheckpointError, match="begun with another recipe"):
@@ -153,7 +144,7 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
     for number in range(10, 20):
         (folder / "dark" / f"{number}.png").unlink()
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
-    with pytest.raises(CheckpointError, match="begun with other pictures"):
+    with pytest.raises(CheckpointError, match="begun with other images"):
         train(resume=True)
     assert contents(runs) == before
     (folder / "dark" / "a.png").rename(folder / "dark" / "0.png")
@@ -162,11 +153,11 @@ def test_a_stopped_run_is_not_resumed_on_other_pictures_and_nothing_is_written(
 
 
 @pytest.mark.usefixtures("_brief")
-def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path) -> None:
+def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train() -> None:
-        train_folder(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
 
     train()
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
@@ -175,24 +166,24 @@ def test_what_was_trained_on_is_what_is_exported_and_what_teaches(tmp_path: Path
     assert "was trained on other pictures than photos holds now" in refused.err
     assert not (tmp_path / "bundle").exists()
     (runs / "photos").rename(tmp_path / "before")
-    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other pictures"):
+    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other images"):
         train()
 
 
 @pytest.mark.usefixtures("_brief")
-def test_a_recipe_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-    train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+    auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
     (runs / "photos").rename(tmp_path / "before")
     file = runs / "photos.toml"
     file.write_text(file.read_text().replace("flip = true", "flip = false"))
     edited = contents(runs)
     with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
-        train_folder(folder, runs=runs, device="cpu", say=lambda _: None)
+        auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
     assert contents(runs) == edited
 
 
-def test_of_two_processes_one_says_what_was_chosen(tmp_path: Path) -> None:
+def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 10, (36, 36))
     processes = two(
         tmp_path, ("train", "--data", "photos"), dict.fromkeys(range(2), choose_briefly)
@@ -213,18 +204,18 @@ def test_a_run_is_named_after_its_folder(folder: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["train"], "offramp train --data photos/"),
         (["train", "--data", "nowhere"], "nowhere is not a directory"),
-        (["train", "digits-oto", "--teacher"], "digits-oto is one already"),
+        (["train", "digits-oto", "--teacher"], "but digits-oto is named"),
     ],
 )
-def test_the_command_line_says_one_sentence_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_the_command_line_prints_one_sentence_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = call(*arguments)
     assert done.refused_in_one_sentence
-    assert says in done.err
+    assert message in done.err
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Two processes train what one does, and an error in one of them ends both."""
+"""Two processes train the same network as one, and an error in one of them ends both."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
 from tests.training.processes import context, two
-from tests.training.test_robustness import kill_at
+from tests.training.runs import kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
 from training.data.batches import DeviceDataset
 from training.data.load import load_dataset
-from training.distributed import DistContext, SharedBatchNorm, share_batch_norm
+from training.distributed import CpuSyncBatchNorm, DistContext, sync_batch_norm
 from training.errors import RecipeError
 from training.models.build import build_network
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 TEACHER = """
 name = "teacher"
@@ -52,8 +52,9 @@ STUDENT = TEACHER.replace('"teacher"', '"student"').replace('"cross_entropy"', '
     '[teacher]\nrecipe = "teacher"\n'
 )
 # Distance between the weights of two runs in units of their size. On a CPU torch's own batch norm is
-# exact to 1e-4 only, in float32 and channels_last, and a dozen steps carry that on. (Batch norm over
-# each process's half alone ends 7e-4 apart.) The gradients are compared in float64 below, to 1e-6.
+# exact to 1e-4 only, in float32 and channels_last, and the error grows over a dozen steps. (With batch
+# norm over each process's half only, the distance is 7e-4.) The gradients are compared in float64 below, to
+# 1e-6.
 TOLERANCE = 5e-4
 
 
@@ -125,7 +126,9 @@ def test_two_processes_of_torchrun_train_what_one_does(place: Path, alone: Path)
     assert_close(place, alone)
 
 
-def test_when_one_of_two_is_killed_both_end_and_one_alone_goes_on(place: Path, alone: Path) -> None:
+def test_when_one_of_two_is_killed_both_end_and_a_single_process_can_resume(
+    place: Path, alone: Path
+) -> None:
     deadly = functools.partial(kill_at, "resume.safetensors", "after", 1)
     killed, other = two(place, STUDENTS_RUN, {0: deadly})
     assert killed.wait() == -signal.SIGKILL
@@ -138,7 +141,7 @@ def test_when_one_of_two_is_killed_both_end_and_one_alone_goes_on(place: Path, a
 
 
 def diverge() -> None:
-    """Let the loss of this process be no number in the second epoch."""
+    """Make the loss of this process NaN in the second epoch."""
     forward, steps = nn.parallel.DistributedDataParallel.forward, 0
 
     def poisoned(self: nn.Module, *inputs: object) -> torch.Tensor:
@@ -160,7 +163,7 @@ def test_an_error_in_one_of_two_ends_both_with_one_sentence(place: Path, rank: i
 
 
 def fail() -> None:
-    """Let this process run out of disk while the other waits for it."""
+    """Make this process fail with a full disk while the other waits for it."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "somewhere")
@@ -186,7 +189,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
 
 
 def on_two_processes(work: Callable[..., None], *arguments: object) -> None:
-    """Call `work` with its rank and `arguments` in two processes at once."""
+    """Call `work` with a rank and `arguments` in each of two processes."""
     workers = [context.Process(target=work, args=(rank, *arguments)) for rank in range(2)]
     for worker in workers:
         worker.start()
@@ -196,13 +199,13 @@ def on_two_processes(work: Callable[..., None], *arguments: object) -> None:
 
 
 def normalise_a_share(rank: int, place: Path, shape: tuple[int, ...]) -> None:
-    """In one of two processes: batch norm of half the samples, and what comes back to its input."""
+    """In one of two processes: batch norm of half the samples, and the gradient of its input."""
     distributed.init_process_group(
         "gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2
     )
     torch.manual_seed(0)
     x = torch.randn(shape).chunk(2)[rank].requires_grad_()
-    norm = SharedBatchNorm(shape[1])
+    norm = CpuSyncBatchNorm(shape[1])
     out = norm(x)
     (out**3).sum().backward()
     assert x.grad is not None
@@ -212,7 +215,7 @@ def normalise_a_share(rank: int, place: Path, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
-def test_batch_norm_of_two_halves_is_that_of_the_whole(
+def test_batch_norm_of_two_halves_equals_that_of_the_batch(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     on_two_processes(normalise_a_share, tmp_path, shape)
@@ -231,7 +234,7 @@ def test_batch_norm_of_two_halves_is_that_of_the_whole(
 
 
 def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
-    """Those of the first batch of OtO with all heads, in float64, in process `rank` of `count`."""
+    """The gradients of the first batch of OtO with all heads, in float64, in process `rank` of `count`."""
     torch.manual_seed(0)
     oto = load_recipe(str(place / "student.toml")).model_dump()
     oto["network"]["exits"], oto["objective"]["method"] = [1, 2, 3, 4], "oto"
@@ -240,12 +243,12 @@ def gradients(place: Path, rank: int, count: int) -> torch.Tensor:
     teacher = build_network("resnet10", 4, 10, [1, 2, 3, 4]).eval()
     images = DeviceDataset.of(data.train, torch.device("cpu"))
     step = build_step(recipe, data, teacher, place, images.labels).double().train()
-    processes = DistContext(rank, count)
+    dist = DistContext(rank, count)
     if count > 1:
-        share_batch_norm(step, torch.device("cpu"))
-    share = processes.share(32)
+        sync_batch_norm(step, torch.device("cpu"))
+    share = dist.share(32)
     batch = next(images.shuffled(32, recipe.data, seed=0, epoch=0, share=share))
-    parallel = processes.parallel(step)  # it must live on until the gradients are there
+    parallel = dist.parallel(step)  # must live until the gradients are computed
     parallel(*batch).backward()
     return torch.cat([p.grad.flatten() for p in step.student.parameters() if p.grad is not None])
 
@@ -258,7 +261,7 @@ def gradients_of_a_share(rank: int, place: Path) -> None:
     distributed.destroy_process_group()
 
 
-def test_the_gradients_of_two_halves_are_those_of_the_batch(place: Path) -> None:
+def test_the_gradients_of_two_halves_equal_those_of_the_batch(place: Path) -> None:
     on_two_processes(gradients_of_a_share, place)
     whole = gradients(place, 0, 1)
     for rank in range(2):

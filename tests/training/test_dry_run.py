@@ -1,4 +1,4 @@
-"""Every recipe that comes with Offramp starts, and takes two steps with losses that are numbers."""
+"""Every recipe that ships with Offramp takes two steps with finite losses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from offramp.cli import app
 from training.dry_run import dry_run
 from training.errors import DivergedError, RecipeError
-from training.recipes.cells import all_recipes
-from training.recipes.files import load_recipe, shipped_recipes
+from training.recipes.files import load_recipe, recipe_file_names
 from training.recipes.schema import DataRecipe
+from training.recipes.table_recipes import table_recipe_names
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Networks this small compute slower on several."""
+    """Such small networks are slower on several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,29 +27,29 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", [*shipped_recipes(), *all_recipes()])
+@pytest.mark.parametrize("name", [*recipe_file_names(), *table_recipe_names()])
 def test_a_recipe_passes_a_two_step_run(name: str) -> None:
     dry_run(load_recipe(name), device="cpu", shrink=8, batch_size=4)
 
 
-def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(
+def test_a_dry_run_prints_what_the_run_needs_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["train", "digits-oto", "--dry-run"])
     assert result.exit_code == 0
     assert "resnet10 of width 8, 4 exits, " in result.stdout
-    assert "peak memory: not known on a CPU" in result.stdout
+    assert "peak memory: not measured on a CPU" in result.stdout
     assert "4 epochs of 17 steps: about " in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_at_full_width_counts_what_the_network_has() -> None:
+def test_a_dry_run_at_full_width_counts_parameters_and_macs() -> None:
     seen = dry_run(load_recipe("cifar100/resnet50-resnet18/sp"), device="cpu", batch_size=2)
     assert (seen.parameters, seen.macs) == (11_220_132, 555_468_800)
     assert seen.teacher_parameters == 23_705_252
     assert seen.steps_per_epoch == 24_500
-    assert seen.seconds == pytest.approx(240 * 24_500 * seen.step)
+    assert seen.seconds == pytest.approx(240 * 24_500 * seen.step_s)
 
 
 @pytest.mark.parametrize("cell", ["vgg13-vgg8/oto", "wrn-40-2-wrn-16-2/crd", "wrn-40-2/heads"])
@@ -57,24 +57,24 @@ def test_a_recipe_passes_at_full_width(cell: str) -> None:
     dry_run(load_recipe(f"cifar100/{cell}"), device="cpu", batch_size=2)
 
 
-def test_a_preparation_is_run_dry_and_forecast_too() -> None:
+def test_a_dry_run_includes_the_preparation() -> None:
     recipe = load_recipe("cifar100/vgg13-vgg8/sskd")
     seen = dry_run(recipe, device="cpu", shrink=8, batch_size=4)
-    assert seen.preparation == 60
-    assert seen.preparing > 0
+    assert seen.preparation_epochs == 60
+    assert seen.preparation_step_s > 0
     assert "60 epochs of preparation at " in str(seen)
 
 
-def test_a_loss_that_is_no_number_fails_the_dry_run() -> None:
+def test_a_loss_that_is_not_finite_fails_the_dry_run() -> None:
     recipe = load_recipe("digits-teacher")
     wild = recipe.train.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0.0})
     with pytest.raises(DivergedError, match="the loss of a dry run"):
         dry_run(recipe.model_copy(update={"train": wild}), device="cpu")
 
 
-def test_pictures_never_read_cannot_be_run_dry() -> None:
+def test_an_image_folder_has_no_dry_run() -> None:
     recipe = load_recipe("digits-teacher")
     pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
     folder = recipe.model_copy(update={"data": pictures})
-    with pytest.raises(RecipeError, match="nothing is known before"):
+    with pytest.raises(RecipeError, match="is unknown before"):
         dry_run(folder, device="cpu")

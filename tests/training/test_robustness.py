@@ -1,10 +1,8 @@
-"""Killed, interrupted, short of disk or fed with rubbish, a run loses nothing and says what to do."""
+"""A run survives kills, interrupts, a full disk and damaged files, and reports what to do."""
 
 from __future__ import annotations
 
 import functools
-import json
-import os
 import pickle
 import random
 import resource
@@ -17,32 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.processes import Offramp
+from tests.training.runs import FINISHED_FILES, RECIPE, contents, history, kill_at
 from training import loop
 from training.checkpoint import load_checkpoint, resume_state
 from training.errors import BusyError, CheckpointError, DivergedError
 from training.recipes.files import load_recipe
 from training.recipes.schema import Recipe
 from training.report import Report
-from training.session import run_recipe
-
-RECIPE = """
-name = "tiny"
-[data]
-name = "digits"
-held_out = 1130
-padding = 1
-flip = false
-[network]
-name = "resnet10"
-width = 4
-[objective]
-method = "cross_entropy"
-[train]
-epochs = 4
-batch_size = 64
-learning_rate = 0.05
-"""
-LEFT = ["checkpoint.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+from training.run import run_recipe
 
 
 @pytest.fixture
@@ -53,9 +33,9 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run of a process that nobody disturbed."""
-    place = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of an uninterrupted process."""
+    place = tmp_path_factory.mktemp("uninterrupted")
     (place / "recipe.toml").write_text(RECIPE)
     done = Offramp("train", "recipe.toml", cwd=place)
     assert done.wait() == 0, done.output
@@ -70,42 +50,14 @@ def run(place: Path, resume: bool = False) -> None:
     run_recipe(tiny(place), runs=place / "runs", data_root=place, resume=resume, say=lambda _: None)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+def assert_same(directory: Path, uninterrupted: Path) -> None:
+    assert sorted(contents(directory)) == FINISHED_FILES
+    assert contents(directory)["model.safetensors"] == contents(uninterrupted)["model.safetensors"]
+    assert history(directory) == history(uninterrupted)
 
 
-def history(directory: Path) -> list[tuple[int, float]]:
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [(m["epoch"], m["loss"]) for m in map(json.loads, lines)]
-
-
-def assert_same(directory: Path, undisturbed: Path) -> None:
-    assert sorted(contents(directory)) == LEFT
-    assert contents(directory)["model.safetensors"] == contents(undisturbed)["model.safetensors"]
-    assert history(directory) == history(undisturbed)
-
-
-def kill_at(name: str, when: str, turn: int) -> None:
-    """Kill this process when file `name` is written for the `turn`th time: when "half" of it is
-    written, "before" it takes its place or "after" that."""
-    replace, turns = Path.replace, 0
-
-    def deadly(self: Path, target: Path) -> Path:
-        nonlocal turns
-        turns += target.name == name
-        if target.name == name and turns == turn:
-            if when == "half":
-                os.truncate(self, self.stat().st_size // 2)
-            if when == "after":
-                replace(self, target)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = deadly  # type: ignore[method-assign, assignment]
-
-
-def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
-    place: Path, undisturbed: Path
+def test_a_run_killed_at_each_file_it_writes_resumes_to_the_identical_result(
+    place: Path, uninterrupted: Path
 ) -> None:
     for name, when, turn in (
         ("metrics.jsonl", "half", 2),  # epoch 1; the first time is the start
@@ -125,11 +77,11 @@ def test_killed_at_each_file_it_writes_a_run_resumes_to_the_identical_end(
     last = Offramp("train", "recipe.toml", "--resume", cwd=place)
     assert last.wait() == 0, last.output
     assert "finished already" in last.output
-    assert_same(place / "runs" / "tiny", undisturbed)
+    assert_same(place / "runs" / "tiny", uninterrupted)
 
 
-def test_killed_at_random_moments_a_run_resumes_to_the_identical_end(
-    place: Path, undisturbed: Path
+def test_a_run_killed_at_random_moments_resumes_to_the_identical_result(
+    place: Path, uninterrupted: Path
 ) -> None:
     moments = random.Random(0)
     killed = 0
@@ -144,7 +96,7 @@ def test_killed_at_random_moments_a_run_resumes_to_the_identical_end(
     last = Offramp("train", "recipe.toml", "--resume", cwd=place)
     assert last.wait() == 0, last.output
     assert killed > 0
-    assert_same(place / "runs" / "tiny", undisturbed)
+    assert_same(place / "runs" / "tiny", uninterrupted)
 
 
 def block_in_the_second_epoch() -> None:
@@ -160,7 +112,7 @@ def block_in_the_second_epoch() -> None:
     Report.step = blocking  # type: ignore[method-assign]
 
 
-def test_a_second_process_on_the_same_run_is_refused_until_the_first_is_dead(place: Path) -> None:
+def test_a_second_process_on_the_same_run_is_refused_until_the_first_ends(place: Path) -> None:
     first = Offramp("train", "recipe.toml", cwd=place, first=block_in_the_second_epoch)
     first.wait_for(place / "runs" / "tiny" / "resume.safetensors")
     before = contents(place / "runs" / "tiny")
@@ -169,10 +121,10 @@ def test_a_second_process_on_the_same_run_is_refused_until_the_first_is_dead(pla
     assert contents(place / "runs" / "tiny") == before
     first.kill()
     run(place, resume=True)
-    assert sorted(contents(place / "runs" / "tiny")) == LEFT
+    assert sorted(contents(place / "runs" / "tiny")) == FINISHED_FILES
 
 
-def test_ctrl_c_leaves_with_130_and_a_line_that_says_how_to_go_on(place: Path) -> None:
+def test_ctrl_c_exits_with_130_and_a_line_that_names_resume(place: Path) -> None:
     stopped = Offramp("train", "recipe.toml", cwd=place, first=block_in_the_second_epoch)
     stopped.wait_for(place / "runs" / "tiny" / "resume.safetensors")
     stopped.send(signal.SIGINT)
@@ -183,11 +135,13 @@ def test_ctrl_c_leaves_with_130_and_a_line_that_says_how_to_go_on(place: Path) -
 
 
 def limit_files(size: int) -> None:
-    """Let no file of this process grow beyond `size` bytes, as if the disk were full."""
+    """Limit the files of this process to `size` bytes, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_full_disk_is_one_sentence_and_the_state_before_survives(place: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence_and_the_previous_state_is_kept(
+    place: Path,
+) -> None:
     directory = place / "runs" / "tiny"
     deadly = functools.partial(kill_at, "resume.safetensors", "after", 1)
     Offramp("train", "recipe.toml", cwd=place, first=deadly).wait()
@@ -202,12 +156,12 @@ def test_a_full_disk_is_one_sentence_and_the_state_before_survives(place: Path) 
     assert contents(directory)["resume.safetensors"] == state
 
 
-def test_a_loss_that_is_no_number_keeps_the_epoch_before_to_go_on_from(
-    place: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
+def test_a_loss_that_is_not_finite_keeps_the_state_of_the_previous_epoch(
+    place: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Path
 ) -> None:
     steps = (1397 - 1130) // 64
     usual = loop.learning_rate
-    for broken, says in (
+    for broken, message in (
         (range(steps, 2 * steps), "the loss is nan in epoch 2"),
         (range(2 * steps - 1, 2 * steps), "a weight is no longer finite in epoch 2"),
     ):
@@ -219,7 +173,7 @@ def test_a_loss_that_is_no_number_keeps_the_epoch_before_to_go_on_from(
                     float("inf") if step in broken else usual(settings, step, steps)
                 ),
             )
-            with pytest.raises(DivergedError, match=says) as caught:
+            with pytest.raises(DivergedError, match=message) as caught:
                 run(place, resume=True)
         assert "add --resume to go on" in str(caught.value)
         assert caught.value.exit_code == 2
@@ -227,16 +181,16 @@ def test_a_loss_that_is_no_number_keeps_the_epoch_before_to_go_on_from(
         assert state is not None
         assert state.epochs_done == 1
     run(place, resume=True)
-    assert_same(place / "runs" / "tiny", undisturbed)
+    assert_same(place / "runs" / "tiny", uninterrupted)
 
 
 @pytest.mark.parametrize("what", ["truncated", "foreign", "pickle"])
-def test_a_resume_file_that_is_none_is_refused_in_one_sentence(
-    place: Path, undisturbed: Path, what: str
+def test_an_invalid_resume_file_is_refused_in_one_sentence(
+    place: Path, uninterrupted: Path, what: str
 ) -> None:
     directory = place / "runs" / "tiny"
     directory.mkdir(parents=True)
-    weights = (undisturbed / "model.safetensors").read_bytes()
+    weights = (uninterrupted / "model.safetensors").read_bytes()
     rubbish = {"truncated": weights[:-1], "foreign": weights, "pickle": pickle.dumps({"a": 1})}
     (directory / "resume.safetensors").write_bytes(rubbish[what])
     with pytest.raises(CheckpointError, match=r"resume\.safetensors") as caught:
@@ -246,11 +200,11 @@ def test_a_resume_file_that_is_none_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("what", ["other weights", "not json", "not utf-8"])
-def test_a_checkpoint_that_is_none_is_refused_in_one_sentence(
-    tmp_path: Path, undisturbed: Path, what: str
+def test_an_invalid_checkpoint_is_refused_in_one_sentence(
+    tmp_path: Path, uninterrupted: Path, what: str
 ) -> None:
-    (tmp_path / "model.safetensors").write_bytes((undisturbed / "model.safetensors").read_bytes())
-    config = (undisturbed / "checkpoint.json").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes((uninterrupted / "model.safetensors").read_bytes())
+    config = (uninterrupted / "checkpoint.json").read_bytes()
     if what == "other weights":
         save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     config = {"not json": config[:-9], "not utf-8": b"\xff" + config}.get(what, config)
@@ -260,7 +214,7 @@ def test_a_checkpoint_that_is_none_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_unpickled_when_a_run_is_resumed_and_its_checkpoint_read(
+def test_resuming_a_run_and_reading_its_checkpoint_unpickle_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadly = functools.partial(kill_at, "resume.safetensors", "after", 3)

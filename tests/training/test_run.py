@@ -1,4 +1,4 @@
-"""A run can be stopped anywhere and resumed to the same end; its mistakes lose nothing."""
+"""A run can be stopped anywhere and resumed to the same result; errors lose nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from exports.bundle.reader import load_bundle
 from exports.pipeline import export_bundle
 from serving.inference.engine import Engine
+from tests.training.runs import Killed
 from training.checkpoint import load_checkpoint
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
 from training.recipes.schema import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import Report
-from training.session import run_recipe
+from training.run import run_recipe
 
 
 def recipe(**train: object) -> Recipe:
@@ -51,11 +52,7 @@ def run(tmp_path: Path, what: Recipe, resume: bool = False) -> None:
     )
 
 
-class Killed(BaseException):
-    """Stands for a kill in the middle of an epoch."""
-
-
-def test_a_killed_run_resumes_to_the_identical_end(
+def test_a_killed_run_resumes_to_the_identical_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "whole", recipe())
@@ -109,7 +106,7 @@ def test_a_student_of_each_objective_is_trained(
     assert len(config.test.exits) == len(exits)
 
 
-# Of all exits, digits-oto and the tutorial's network are exported and served.
+# Networks with all exits are exported and served in other tests (digits-oto, the tutorial).
 @pytest.mark.parametrize(("objective", "exits"), [("kd", [4]), ("mskd", [2, 4])])
 def test_a_student_with_some_exits_is_exported_and_answers(
     tmp_path: Path, objective: str, exits: list[int]
@@ -146,7 +143,7 @@ def test_oto_between_different_numbers_of_exits_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "oto").exists()
 
 
-def test_a_teacher_that_saw_the_held_out_samples_is_refused(tmp_path: Path) -> None:
+def test_a_teacher_trained_on_held_out_samples_is_refused(tmp_path: Path) -> None:
     run(tmp_path, recipe(epochs=1))
     with pytest.raises(RecipeError, match="held-out split"):
         run(tmp_path, student("mskd", [4], held_out=900))
@@ -160,13 +157,13 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "tiny" / "model.safetensors").read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_stops_with_the_epoch(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_after_the_epoch(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="in epoch 1: lower"):
         run(tmp_path, recipe(learning_rate=1e30, warmup_epochs=0, precision="fp32"))
     assert not (tmp_path / "tiny" / "checkpoint.json").exists()
 
 
-def test_images_can_be_shrunk_for_the_first_epochs(tmp_path: Path) -> None:
+def test_images_can_be_smaller_for_the_first_epochs(tmp_path: Path) -> None:
     run(tmp_path, recipe(epochs=2, progressive={"side": 8, "fraction": 0.5}))
     assert (tmp_path / "tiny" / "checkpoint.json").exists()
 
@@ -221,9 +218,9 @@ def test_heads_can_be_trained_on_the_frozen_backbone_of_an_earlier_run(tmp_path:
     assert now.test.exits[3] == was.test.exits[0]
 
 
-def test_freezing_every_head_there_is_is_refused(tmp_path: Path) -> None:
+def test_freezing_every_head_is_refused(tmp_path: Path) -> None:
     run(tmp_path, recipe(epochs=1))
-    with pytest.raises(RecipeError, match="nothing is left to learn"):
+    with pytest.raises(RecipeError, match="nothing is left to train"):
         run(tmp_path, started(frozen=True, exits=[2, 4]))
 
 

@@ -1,4 +1,4 @@
-"""`--compile` changes how a run is computed and not what it is, or says that it cannot work."""
+"""`--compile` does not change the result of a run, and is refused where it cannot work."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_robustness import RECIPE
+from tests.training.runs import RECIPE
 from training.checkpoint import load_checkpoint
 from training.errors import RecipeError
 from training.recipes.files import load_recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 
 def run(place: Path, compiled: bool) -> None:
@@ -29,11 +29,13 @@ def run(place: Path, compiled: bool) -> None:
     )
 
 
-def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_run_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(tmp_path / "eager", compiled=False)
     counted = torch._dynamo.utils.counters["frames"]
     before = counted["ok"]
-    # Everything of torch.compile but the minutes of the C++ compiler.
+    # torch.compile without the minutes of the C++ compiler.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     run(tmp_path / "compiled", compiled=True)
     assert counted["ok"] > before

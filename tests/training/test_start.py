@@ -1,4 +1,4 @@
-"""Runs of torchvision's networks: where they start, what they normalise by, that they are served."""
+"""Runs of torchvision's networks: initial weights, pixel statistics, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.errors import RecipeError
 from training.models.pretrained import pixel_statistics
 from training.models.torchvision_backbones import SPECS
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 NETWORK = "torchvision-mobilenet-v3"
 SMALL = {"name": "resnet10", "width": 4, "exits": [4]}
@@ -42,7 +42,7 @@ def run(place: Path, what: Recipe) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local file of weights that no fresh network has."""
+    """A file of weights that differ from those of a new network."""
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
     torch.save(SPECS[NETWORK].build().state_dict(), path)
@@ -62,20 +62,18 @@ def test_a_run_from_a_weights_file_keeps_a_frozen_backbone_is_exported_and_answe
     bundle = load_bundle(tmp_path / "bundle")
     images = load_dataset(config.recipe.data, tmp_path).test.images[:3]
     assert len(Engine(bundle).classify(images, bundle.policy)) == 3
-    # The directory of the machine that trained it is nobody's business.
+    # The bundle does not reveal the directory of the weights file.
     assert bundle.manifest.provenance.recipe["start"]["weights"] == "weights.pth"
 
 
-def test_a_fresh_student_normalises_as_its_pretrained_teacher(
-    tmp_path: Path, weights: Path
-) -> None:
+def test_a_new_student_normalises_as_its_pretrained_teacher(tmp_path: Path, weights: Path) -> None:
     run(tmp_path, recipe("first", start={"weights": str(weights)}))
     distilled = {"objective": {"method": "mskd"}, "teacher": {"recipe": "first"}}
     run(tmp_path, recipe("second", network=SMALL, **distilled))
     assert load_checkpoint(tmp_path / "second")[1].mean == pixel_statistics(NETWORK)[0]
 
 
-def test_a_pretrained_student_of_a_teacher_used_to_other_pixels_is_refused(
+def test_a_pretrained_student_with_other_pixel_statistics_than_its_teacher_is_refused(
     tmp_path: Path, weights: Path
 ) -> None:
     run(tmp_path, recipe("first", network=SMALL))
@@ -88,14 +86,14 @@ def test_a_pretrained_student_of_a_teacher_used_to_other_pixels_is_refused(
     assert not (tmp_path / "second").exists()
 
 
-def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_start_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no file"):
         run(tmp_path, recipe("mine", start={"weights": str(tmp_path / "none.pth")}))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"network": {"name": NETWORK, "width": 64}}, "has its own width: leave out width"),
         ({"start": {"weights": "w.pth", "recipe": "first"}}, "either recipe or weights"),
@@ -103,8 +101,8 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
         ({"network": SMALL, "start": {"weights": "torchvision"}}, "not resnet10"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
+def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         recipe("mine", **changes)
 
 

@@ -1,8 +1,8 @@
 """Augmentation of a whole batch at once, on the device the images are on.
 
-All random draws come from a CPU generator, so that they are the same on every device. What follows
-from them is the same to the byte for crops, mirroring, cutout and most of AutoAugment's operations;
-where pixels are interpolated, devices may differ in the last bit.
+All random draws come from a CPU generator, so they are the same on every device. Crops, mirroring,
+cutout and most AutoAugment operations give the same bytes on every device; where pixels are
+interpolated, devices may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ ASPECT = (3 / 4, 4 / 3)
 def augment(
     images: Tensor, recipe: DataRecipe, generator: torch.Generator, blank: Tensor
 ) -> Tensor:
-    """What `recipe` asks for, in this order: resized crop, crop and mirroring, rotation, AutoAugment,
-    cutout.
+    """The augmentations of `recipe` in this order: resized crop, crop and mirroring, rotation,
+    AutoAugment, cutout.
 
-    uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one; `blank` is the colour
-    of what cutout takes away, uint8 [3] on the images' device.
+    uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one; `blank` is the colour of
+    cutout's squares, uint8 [3] on the images' device.
     """
     if recipe.scale is not None:
         images = resized_crop(images, recipe.scale, generator)
     images = crop_and_flip(images, recipe.padding, recipe.flip, generator)
     if recipe.rotation:
-        turns = torch.rand(len(images), generator=generator) * 2 - 1
-        images = rotate(images, recipe.rotation * turns)
+        degrees = recipe.rotation * (torch.rand(len(images), generator=generator) * 2 - 1)
+        images = rotate(images, degrees)
     if recipe.autoaugment is not None:
         images = autoaugment(images, recipe.autoaugment, generator)
     if recipe.cutout:
@@ -44,8 +44,8 @@ def augment(
 def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Random crops of the zero-padded images, half of them mirrored if `flip`.
 
-    uint8 [N, H, W, 3] -> the same shape and type. Draws from `generator` (a CPU one) so that a
-    batch depends on the seed alone and not on the device.
+    uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one, so a batch depends on the
+    seed and not on the device.
     """
     count, height, width, _ = images.shape
     if padding:
@@ -62,10 +62,10 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
 
 
 def resized_crop(images: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Random parts of the images, enlarged to the whole size (Szegedy et al. 2015, section 6).
+    """Random crops of the images, resized to the whole size (Szegedy et al. 2015, section 6).
 
-    A part has a share of the area drawn evenly from `scale` and an aspect ratio drawn evenly in its
-    logarithm from 3/4 to 4/3; a side that would stick out is cut to the image's.
+    A crop's share of the area is uniform in `scale`, the logarithm of its aspect ratio uniform between
+    those of 3/4 and 4/3. A side longer than the image's is cut to it.
     uint8 [N, H, W, 3] -> the same shape and type.
     """
     count = len(images)
@@ -75,30 +75,30 @@ def resized_crop(images: Tensor, scale: tuple[float, float], generator: torch.Ge
     aspect = torch.exp(low + (high - low) * aspect)
     width = (area * aspect).sqrt().clamp(max=1.0)
     height = (area / aspect).sqrt().clamp(max=1.0)
-    none = torch.zeros(count)
-    to_x = torch.stack([width, none, (1 - width) * (2 * x - 1)], 1)
-    to_y = torch.stack([none, height, (1 - height) * (2 * y - 1)], 1)
+    zero = torch.zeros(count)
+    to_x = torch.stack([width, zero, (1 - width) * (2 * x - 1)], 1)
+    to_y = torch.stack([zero, height, (1 - height) * (2 * y - 1)], 1)
     return _warp(images, torch.stack([to_x, to_y], 1))
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Each image turned counter-clockwise about its centre by its `degrees` [N]; corners turn black.
+    """Each image rotated counter-clockwise about its centre by its `degrees` [N]; corners are black.
 
     uint8 [N, H, W, 3] -> the same shape and type.
     """
     _, height, width, _ = images.shape
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
-    none = torch.zeros_like(cos)
-    to_x = torch.stack([cos, -sin * height / width, none], 1)
-    to_y = torch.stack([sin * width / height, cos, none], 1)
+    zero = torch.zeros_like(cos)
+    to_x = torch.stack([cos, -sin * height / width, zero], 1)
+    to_y = torch.stack([sin * width / height, cos, zero], 1)
     return _warp(images, torch.stack([to_x, to_y], 1))
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator, blank: Tensor) -> Tensor:
-    """A square of `side` pixels of every image painted over with `blank` (DeVries & Taylor 2017).
+    """Fill a square of `side` pixels of every image with `blank` (DeVries & Taylor 2017).
 
-    Its centre may be any pixel, so that at the border a part of it lies outside. The paper paints
-    with zero after normalisation: `blank` is to be the mean colour. uint8 [N, H, W, 3] -> the same.
+    Its centre is any pixel, so at the border a part lies outside. The paper fills with zero after
+    normalisation, hence `blank` should be the mean colour. uint8 [N, H, W, 3] -> the same.
     """
     count, height, width, _ = images.shape
     top = torch.randint(0, height, (count, 1), generator=generator) - side // 2
@@ -110,8 +110,8 @@ def cutout(images: Tensor, side: int, generator: torch.Generator, blank: Tensor)
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """The images seen through `matrices` [N, 2, 3], from output to input coordinates; bilinear."""
+    """The images sampled through `matrices` [N, 2, 3], from output to input coordinates; bilinear."""
     pixels = images.permute(0, 3, 1, 2).float()
     grid = affine_grid(matrices.to(images.device), list(pixels.shape), align_corners=False)
-    seen = grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return seen.round().to(torch.uint8).permute(0, 2, 3, 1)
+    warped = grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return warped.round().to(torch.uint8).permute(0, 2, 3, 1)

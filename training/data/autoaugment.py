@@ -1,8 +1,7 @@
 """AutoAugment (Cubuk et al. 2018) for whole batches: torchvision's policies and operations.
 
-An image draws one of 25 sub-policies; each of its two operations has a fixed strength and is applied
-with a fixed probability, some with a random sign. So the images of a batch that get the same operation
-get it together, in one call.
+An image draws one of 25 sub-policies; each of its two operations has a fixed strength and a fixed
+probability, some a random sign. Images of a batch with the same operation are processed in one call.
 """
 
 from __future__ import annotations
@@ -50,25 +49,25 @@ PLAIN = {
 def autoaugment(
     images: Tensor, policy: Literal["cifar10", "imagenet"], generator: torch.Generator
 ) -> Tensor:
-    """Every image under a sub-policy of its own, drawn from `generator` (a CPU one).
+    """Apply a random sub-policy to every image, drawn from `generator` (a CPU one).
 
     uint8 [N, H, W, 3] -> the same shape and type. Image by image equal to AutoAugment of
-    torchvision.transforms.v2 with its defaults (nearest neighbour, black outside). The more images
-    come at once, the faster.
+    torchvision.transforms.v2 with its defaults (nearest neighbour, black outside). Large batches take
+    less time per image.
     """
-    table = AutoAugment(AutoAugmentPolicy(policy)).policies
+    policies = AutoAugment(AutoAugmentPolicy(policy)).policies
     count, height, width, _ = images.shape
-    chosen = torch.randint(len(table), (count,), generator=generator).tolist()
+    chosen = torch.randint(len(policies), (count,), generator=generator).tolist()
     chance = torch.rand(2, count, generator=generator).tolist()
     positive = torch.randint(2, (2, count), generator=generator).tolist()
     images = images.permute(0, 3, 1, 2).contiguous()
-    for place in range(2):
+    for position in range(2):
         groups: dict[tuple[str, float], list[int]] = defaultdict(list)
         for sample, number in enumerate(chosen):
-            name, probability, level = table[number][place]
-            if chance[place][sample] <= probability:
+            name, probability, level = policies[number][position]
+            if chance[position][sample] <= probability:
                 size = magnitude(name, level, height, width)
-                minus = name in SIGNED and not positive[place][sample]
+                minus = name in SIGNED and not positive[position][sample]
                 groups[name, -size if minus else size].append(sample)
         members = torch.tensor([s for group in groups.values() for s in group], dtype=torch.int64)
         sizes = [len(group) for group in groups.values()]
@@ -81,7 +80,7 @@ def autoaugment(
 
 @functools.cache
 def magnitude(name: str, level: int | None, height: int, width: int) -> float:
-    """How strong operation `name` is at `level` (0 to 9) for images of that size, without its sign."""
+    """The strength of operation `name` at `level` (0 to 9) for images of that size, without sign."""
     if level is None:
         return 0.0
     if name == "Posterize":
@@ -92,7 +91,7 @@ def magnitude(name: str, level: int | None, height: int, width: int) -> float:
 
 
 def apply(images: Tensor, name: str, size: float) -> Tensor:
-    """Operation `name` on uint8 images [N, 3, H, W]. Raises KeyError if there is no such operation."""
+    """Apply operation `name` to uint8 images [N, 3, H, W]. Raises KeyError for an unknown operation."""
     shear = math.degrees(math.atan(size))
     match name:
         case "ShearX":

@@ -1,4 +1,4 @@
-"""Batches from a split that lies whole on the device."""
+"""Batches from a split held in device memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.data.dataset import Split
 from training.objectives.criterion import Batch
 from training.recipes.schema import DataRecipe
 
-# The largest chunk AutoAugment works on, and its pixels where images are large.
+# Limits of the batches that AutoAugment processes at once.
 MAX_CHUNK_IMAGES = 4096
 MAX_CHUNK_PIXELS = MAX_CHUNK_IMAGES * 64 * 64
 
@@ -37,7 +37,7 @@ class DeviceDataset:
         return len(self.labels)
 
     def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples as they are, in batches of `size`, the last one smaller."""
+        """All samples without augmentation, in batches of `size`; the last one may be smaller."""
         yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
 
     def shuffled(
@@ -48,32 +48,32 @@ class DeviceDataset:
         epoch: int,
         share: slice = slice(None),
     ) -> Iterator[tuple[Tensor, Batch]]:
-        """Augmented batches of one epoch; the incomplete last one is left out.
+        """Augmented batches of one epoch; an incomplete last one is dropped.
 
-        The order and every random draw follow from (seed, epoch), so a resumed run sees the same data.
-        Of every batch only `share` is given: the parts of several processes make up the same batch.
+        The order and every random draw follow from (seed, epoch), so a resumed run gets the same data.
+        Only `share` of every batch is yielded; the shares of all processes make up the batch.
         """
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
         blank = self.mean_colour if recipe.cutout else self.images.new_zeros(3)
-        whole = order[: len(self) // size * size]
-        for chunk in torch.split(whole, size * self._batches_at_once(size, recipe)):
+        complete = order[: len(self) // size * size]
+        for chunk in torch.split(complete, size * self._batches_at_once(size, recipe)):
             images = augment(self.images[chunk], recipe, generator, blank)
-            for part, chosen in zip(
+            for batch, indices in zip(
                 torch.split(images, size), torch.split(chunk, size), strict=True
             ):
-                yield part[share], Batch(self.labels[chosen[share]], chosen[share])
+                yield batch[share], Batch(self.labels[indices[share]], indices[share])
 
     @cached_property
     def mean_colour(self) -> Tensor:
         """The mean of all pixels, uint8 [3], on the device."""
-        parts = torch.split(self.images, 1024)
-        total = torch.stack([part.sum((0, 1, 2), dtype=torch.int64) for part in parts]).sum(0)
+        chunks = torch.split(self.images, 1024)
+        total = torch.stack([chunk.sum((0, 1, 2), dtype=torch.int64) for chunk in chunks]).sum(0)
         pixels = self.images[..., 0].numel()
         return ((total + pixels // 2) // pixels).to(torch.uint8)
 
     def _batches_at_once(self, size: int, recipe: DataRecipe) -> int:
-        """How many batches are augmented together: AutoAugment is faster the more images it gets."""
+        """How many batches are augmented together; AutoAugment is faster on more images."""
         if recipe.autoaugment is None:
             return 1
         _, height, width, _ = self.images.shape

@@ -1,7 +1,7 @@
 """CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 pixels, 100 classes.
 
-The official archive is read as published. Its files are pickles, so nothing of them is unpickled
-before its md5 is checked against the official one: what is loaded is data we know.
+The official archive is read as published. Its files are pickles, so each is unpickled only after its
+md5 is checked against the official one.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ FILE_MD5 = {
 
 
 def load_cifar100(root: Path, download: bool = False) -> Dataset:
-    """Read CIFAR-100 from `root`/cifar-100-python; with `download`, fetch it there first.
+    """Read CIFAR-100 from `root`/cifar-100-python; with `download`, download it there first.
 
-    Raises DataError naming the file if one is missing, damaged or cannot be fetched.
+    Raises DataError naming the file if one is missing, damaged or cannot be downloaded.
     """
     folder = root / FOLDER
     if not all((folder / name).is_file() for name in FILE_MD5):
         if not download:
             raise DataError(
-                f"CIFAR-100 is not in {folder}: unpack {URL} into {root}, "
-                "or add --download to have it done."
+                f"CIFAR-100 is not in {folder}: unpack {URL} into {root}, or add --download."
             )
         fetch_archive(URL, ARCHIVE_MD5, root, FOLDER)
     train, test = _read(folder, "train"), _read(folder, "test")
@@ -68,7 +67,7 @@ def _unpickle(folder: Path, name: str) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if hashlib.md5(content).hexdigest() != FILE_MD5[name]:
         raise DataError(
-            f"{path} is not the official file (its md5 differs); move {folder} away and fetch it again."
+            f"{path} is not the official file (its md5 differs); move {folder} away and download it again."
         )
     loaded: dict[str, Any] = pickle.loads(content, encoding="latin1")
     return loaded

@@ -1,4 +1,4 @@
-"""What a data set is here: two splits of uint8 images in memory, and their labels."""
+"""A data set: two splits of uint8 images in memory, with labels."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Split:
 class Dataset:
     """A training and a test split, the class names in label order, and the pixel statistics.
 
-    `mean` and `std` are per channel, of the training images, in units of the full range. `fingerprint` is
-    a digest of what the splits were made of where that can change, as with a folder of pictures.
+    `mean` and `std` are per channel, of the training images, in units of the full range. `fingerprint`
+    is a digest of the files behind the splits where these can change, as in an image folder.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Dataset:
     fingerprint: str | None = None
 
     def matches(self, fingerprint: str | None) -> bool:
-        """Whether it is made of what one of that `fingerprint` was, as far as that is known."""
+        """Whether `fingerprint` is that of the same files; True if either is unknown."""
         return None in (fingerprint, self.fingerprint) or fingerprint == self.fingerprint
 
 
@@ -51,7 +51,7 @@ def channel_statistics(
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel of images [N, H, W, 3], in units of the full range.
 
-    Exact but for the last rounding, and in little memory: from how often every value occurs.
+    Exact up to the last rounding, and in little memory: computed from a histogram of the values.
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(images), 1024):
@@ -73,30 +73,29 @@ def hold_out(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose `count` samples to keep out of training, the same number of each class.
 
-    Where that would be more than half of the smallest class, the numbers are in proportion to the
-    classes' sizes instead. Returns the indices that stay and those held out, both sorted. What is
-    left over when the numbers do not come out even goes to the first classes. Raises DataError if
-    a class would lose all its samples.
+    If that were more than half of the smallest class, the numbers are proportional to the classes'
+    sizes instead. A remainder is taken from the first classes. Returns the indices to train on and
+    those held out, both sorted. Raises DataError if a class would lose all its samples.
     """
     rng = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
     chosen = []
-    for label, size, wanted in zip(classes, sizes, _shares(sizes, count), strict=True):
+    for label, size, share in zip(classes, sizes, _shares(sizes, count), strict=True):
         members = np.flatnonzero(labels == label)
-        if wanted >= size:
+        if share >= size:
             raise DataError(
                 f"cannot hold out {count} samples: class {label} has only {size} of them."
             )
-        chosen.append(rng.permutation(members)[:wanted])
+        chosen.append(rng.permutation(members)[:share])
     held_out = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
 def _shares(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """How many samples each class gives, `count` in all."""
+    """How many samples of each class are held out, `count` in all."""
     equal = np.full(len(sizes), count / len(sizes))
     exact = equal if 2 * equal.max() <= sizes.min() else count * sizes / sizes.sum()
     shares = exact.astype(np.int64)
-    rest = count - shares.sum()
-    shares[np.argsort(shares - exact, kind="stable")[:rest]] += 1
+    remainder = count - shares.sum()
+    shares[np.argsort(shares - exact, kind="stable")[:remainder]] += 1
     return shares

@@ -14,7 +14,7 @@ SIDE = 16
 def load_digits() -> Dataset:
     """The digits as RGB uint8 of 16 pixels (each pixel doubled), 1,397 to train and 400 to test.
 
-    Doubling leaves a map of 2x2 after a network's three halvings. The split is fixed.
+    With doubled pixels a network's last feature map is 2x2. The split is fixed.
     """
     with needs_extra("train", "scikit-learn"):
         from sklearn.datasets import load_digits as load

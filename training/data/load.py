@@ -1,4 +1,4 @@
-"""Data sets by the name a recipe gives them."""
+"""Data sets by their name in a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from training.data.cifar import load_cifar100
 from training.data.dataset import Dataset
 from training.data.digits import load_digits
-from training.data.folder import load_folder
+from training.data.image_folder import load_image_folder
 from training.data.tiny_imagenet import load_tiny_imagenet
 from training.recipes.schema import DataRecipe
 
@@ -15,8 +15,7 @@ from training.recipes.schema import DataRecipe
 def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Dataset:
     """Load the data set that `recipe` names from below `root`.
 
-    Raises DataError if its files are missing and cannot or, without `download`, may not be fetched,
-    or if they are damaged.
+    Missing files are downloaded if `download`. Raises DataError if files are missing or damaged.
     """
     match recipe.name:
         case "cifar100":
@@ -28,4 +27,4 @@ def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Data
         case "folder":
             assert recipe.path is not None
             assert recipe.side is not None
-            return load_folder(root / recipe.path, recipe.side)
+            return load_image_folder(root / recipe.path, recipe.side)

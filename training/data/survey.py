@@ -1,4 +1,4 @@
-"""What a folder of pictures holds, found out without decoding them."""
+"""Number and size of the images in an image folder, without decoding them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from statistics import median_low
 
 from PIL import Image
 
-from training.data.folder import list_pictures, share_to_test
+from training.data.image_folder import list_images, test_share
 from training.errors import DataError
 
-# Headers read to learn the pictures' sizes.
-SAMPLE = 1000
+# Images whose header is read.
+MAX_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Training pictures of each class, and the median of the shorter sides, in pixels."""
+class FolderSurvey:
+    """Training images of each class, and the median of the shorter sides in pixels."""
 
     counts: dict[str, int]
     side: int
 
 
-def survey(directory: Path) -> Survey:
-    """Look at the pictures of `directory`, at the sizes of 1000 of them at most.
+def survey_folder(directory: Path) -> FolderSurvey:
+    """Count the images of `directory` and sample the sizes of at most 1000 of them.
 
-    Raises DataError as `load_folder` does.
+    Raises DataError as `load_image_folder` does.
     """
-    train, test = list_pictures(directory)
+    train, test = list_images(directory)
     counts = {
-        name: len(pictures) - (share_to_test(len(pictures)) if test is None else 0)
-        for name, pictures in train.items()
+        name: len(images) - (test_share(len(images)) if test is None else 0)
+        for name, images in train.items()
     }
-    paths = [path for pictures in train.values() for path in pictures]
-    some = paths[:: -(-len(paths) // SAMPLE)]
-    return Survey(counts, median_low(_shorter_side(path) for path in some))
+    paths = [path for images in train.values() for path in images]
+    sample = paths[:: -(-len(paths) // MAX_SAMPLES)]
+    return FolderSurvey(counts, median_low(_shorter_side(path) for path in sample))
 
 
 def _shorter_side(path: Path) -> int:
@@ -43,5 +43,5 @@ def _shorter_side(path: Path) -> int:
         with Image.open(path) as image:
             return min(image.size)
     except Exception as error:
-        # Pillow raises a dozen types on damaged files (SyntaxError, struct.error …).
-        raise DataError(f"{path} cannot be read as a picture.") from error
+        # Pillow raises many types on damaged files (SyntaxError, struct.error …).
+        raise DataError(f"{path} cannot be read as an image.") from error

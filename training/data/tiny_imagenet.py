@@ -1,7 +1,7 @@
 """Tiny ImageNet-200 (Stanford CS231n): 100,000 training and 10,000 validation images of 64 pixels.
 
-Read as published. The official validation images are the test split, for the official test images
-have no labels. Decoding takes a while, so its result is kept beside the images.
+Read as published. The official validation images are the test split, since the official test images
+have no labels. Decoding takes a while, so the decoded images are cached beside the files.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, Split, channel_statistics
 from training.data.fetch import fetch_archive
-from training.data.pictures import read_pictures
+from training.data.image_files import read_images
 from training.errors import DataError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 ARCHIVE_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 FOLDER = "tiny-imagenet-200"
-DECODED = "decoded.npz"
+CACHE = "decoded.npz"
 SIDE = 64
 
 
 def load_tiny_imagenet(root: Path, download: bool = False) -> Dataset:
-    """Read Tiny ImageNet from `root`/tiny-imagenet-200; with `download`, fetch it there first.
+    """Read Tiny ImageNet from `root`/tiny-imagenet-200; with `download`, download it there first.
 
-    Classes are in the order of their WordNet ids and bear the first of their names. Raises
-    DataError naming the file if one is missing, damaged or cannot be fetched.
+    Classes are in the order of their WordNet ids, each with the first of its names. Raises DataError
+    naming the file if one is missing, damaged or cannot be downloaded.
     """
     folder = root / FOLDER
     if not folder.is_dir():
         if not download:
             raise DataError(
-                f"Tiny ImageNet is not in {folder}: unpack {URL} into {root}, "
-                "or add --download to have it done."
+                f"Tiny ImageNet is not in {folder}: unpack {URL} into {root}, or add --download."
             )
         fetch_archive(URL, ARCHIVE_MD5, root, FOLDER)
     wnids = sorted(line.strip() for line in _lines(folder / "wnids.txt"))
@@ -72,15 +71,15 @@ def _lines(path: Path) -> list[str]:
 
 
 def _names(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
-    """The first name of every class; one that two classes share is followed by the id."""
+    """The first name of every class, followed by the id if another class has the same name."""
     words = dict(line.split("\t", 1) for line in _lines(path) if "\t" in line)
     missing = [wnid for wnid in wnids if wnid not in words]
     if missing:
         raise _damaged(path, f"has no name for {missing[0]}")
     names = [words[wnid].split(",")[0].strip() for wnid in wnids]
-    shared = Counter(names)
+    counts = Counter(names)
     return tuple(
-        name if shared[name] == 1 else f"{name} ({wnid})"
+        name if counts[name] == 1 else f"{name} ({wnid})"
         for name, wnid in zip(names, wnids, strict=True)
     )
 
@@ -101,7 +100,7 @@ def _test_files(folder: Path, wnids: Sequence[str]) -> tuple[list[Path], NDArray
         label = rest.split("\t")[0]
         if label not in wnids or Path(name).name != name:
             raise _damaged(
-                annotations, f"has the line {line!r}, which names no image and its class"
+                annotations, f"has the line {line!r}, which does not name an image and its class"
             )
         paths.append(folder / "images" / name)
         labels.append(label)
@@ -109,7 +108,7 @@ def _test_files(folder: Path, wnids: Sequence[str]) -> tuple[list[Path], NDArray
 
 
 def _balanced(source: Path, labels: Sequence[str], wnids: Sequence[str]) -> NDArray[np.int64]:
-    """The labels as numbers. As published, every class has the same number of images."""
+    """The labels as numbers. Raises DataError unless every class has the same number of images."""
     counts = Counter(labels)
     fewest = min(wnids, key=lambda wnid: counts[wnid])
     if counts[fewest] < max(counts.values(), default=1):
@@ -119,21 +118,23 @@ def _balanced(source: Path, labels: Sequence[str], wnids: Sequence[str]) -> NDAr
 
 
 def _decoded(folder: Path, paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """The images as uint8 [N, 64, 64, 3], from an earlier decoding of these very files if it is whole."""
+    """The images as uint8 [N, 64, 64, 3], from the cache if it is complete and of the same files."""
     key = _fingerprint(folder, paths)
-    kept = _read_kept(folder / DECODED, key, len(paths))
-    if kept is not None:
-        return kept
-    images = read_pictures(paths, SIDE, "decoding Tiny ImageNet")
+    cached = _read_cache(folder / CACHE, key, len(paths))
+    if cached is not None:
+        return cached
+    images = read_images(paths, SIDE, "decoding Tiny ImageNet")
     try:
-        _keep(folder / DECODED, key, images)
+        _write_cache(folder / CACHE, key, images)
     except OSError as error:
-        sys.stderr.write(f"{folder / DECODED} could not be written, so it is not kept: {error}.\n")
+        sys.stderr.write(
+            f"{folder / CACHE} could not be written: {error}; the images are decoded again next time.\n"
+        )
     return images
 
 
 def _fingerprint(folder: Path, paths: Sequence[Path]) -> str:
-    """A hash of the files' names, sizes and times."""
+    """A hash of the files' names, sizes and modification times."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -145,8 +146,8 @@ def _fingerprint(folder: Path, paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_kept(path: Path, key: str, count: int) -> NDArray[np.uint8] | None:
-    """The kept images, or None if there are none, they are of other files, or damaged (by their CRC)."""
+def _read_cache(path: Path, key: str, count: int) -> NDArray[np.uint8] | None:
+    """The cached images, or None if they are missing, of other files, or damaged (by their CRC)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
@@ -159,7 +160,7 @@ def _read_kept(path: Path, key: str, count: int) -> NDArray[np.uint8] | None:
     return images
 
 
-def _keep(path: Path, key: str, images: NDArray[np.uint8]) -> None:
+def _write_cache(path: Path, key: str, images: NDArray[np.uint8]) -> None:
     """Write the decoded images in one step."""
     part = path.with_name(f".{path.name}-{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""The comparators by the name a recipe's `objective.method` gives them."""
+"""Published distillation methods to compare with, by their name in a recipe's `objective.method`."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ class ActivationBoundaries(Distiller):
 
         rho(t, s) = (s + m)^2 where t <= 0 and s > -m,   (s - m)^2 where t > 0 and s <= m,   else 0.
 
-    Then L_m = 0: cross-entropy alone, from those weights. The alternative loss of the paper's section
-    on it; layer weights, factor and the absence of L_m afterwards as in the authors' public code, 30
-    epochs as in the public comparison of Tian et al. 2020. A student's map of another size is brought
-    to the teacher's by adaptive average pooling. Raises RecipeError for networks of unequal depth.
+    Afterwards L_m = 0: training goes on from those weights with cross-entropy alone. rho is the
+    alternative loss of the paper; layer weights, factor and the absence of L_m afterwards are those of
+    the authors' public code, the 30 epochs those of the comparison of Tian et al. 2020. A student's map
+    of another size is pooled to the teacher's. Raises RecipeError for networks of unequal depth.
     """
 
     preparation = 30
@@ -52,13 +52,13 @@ class ActivationBoundaries(Distiller):
         assert student is not None
         loss = student.logits[-1].new_zeros(())
         pairs = zip(student.preactivations, teacher.preactivations, strict=True)
-        for after, (connect, (s, t)) in enumerate(zip(self.connectors, pairs, strict=True), 1):
+        for stage, (connect, (s, t)) in enumerate(zip(self.connectors, pairs, strict=True), 1):
             s = adaptive_avg_pool2d(connect(s), (t.shape[2], t.shape[3]))
-            loss = loss + 2.0 ** (after - len(self.connectors)) * self._crossings(s, t)
+            loss = loss + 2.0 ** (stage - len(self.connectors)) * self._boundary_loss(s, t)
         return self.scale * loss / len(batch.labels)
 
-    def _crossings(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # One ReLU per case: each is zero exactly where the other condition of its case fails.
+    def _boundary_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        # One ReLU per case: it is zero exactly where the case's condition on s fails.
         off = (student + self.margin).relu().square() * (teacher <= 0)
         on = (self.margin - student).relu().square() * (teacher > 0)
         return (off + on).sum()

@@ -14,16 +14,16 @@ from training.recipes.schema import DistillerObjective
 
 
 class AttentionFeatures(Distiller):
-    """L_m = sum_t mean_n sum_s a_ts mean (m_s - m_t)^2: every stage t of the teacher instructs every
-    stage s of the student, as strongly as a learnt attention says.
+    """L_m = sum_t mean_n sum_s a_ts mean (m_s - m_t)^2: every stage t of the teacher teaches every
+    stage s of the student, weighted by a learnt attention.
 
     m is the mean over channels of the squared features, scaled to length 1 over positions; the
-    student's is brought to the teacher's height and width before. a_t = softmax_s((q_t . k_ts + p_t . p_s)
+    student's is pooled to the teacher's height and width before. a_t = softmax_s((q_t . k_ts + p_t . p_s)
     / sqrt(128)), where q_t (linear, batch norm) and k_s (linear, batch norm, ReLU) come from features
     averaged over positions, k_ts from k_s by a linear map per t (batch norm), and p are learnt.
 
-    The paper's method section and its authors' code, whose weights these are. That code takes the
-    features of every residual block, here they are those of every stage.
+    From the paper's method section and its authors' code, whose weights these are. That code uses the
+    features of every residual block, here those of every stage.
     """
 
     alpha = 0.9
@@ -48,8 +48,8 @@ class AttentionFeatures(Distiller):
         distances = []
         for t in map(_energy, teacher.features):
             fitted = [adaptive_avg_pool2d(s, (t.shape[2], t.shape[3])) for s in energies]
-            ours = unit(torch.cat(fitted, dim=1).flatten(2), dim=2)
-            distances.append((ours - unit(t.flatten(2), dim=2)).square().mean(2))
+            student_maps = unit(torch.cat(fitted, dim=1).flatten(2), dim=2)
+            distances.append((student_maps - unit(t.flatten(2), dim=2)).square().mean(2))
         attention = self.attention(student.features, teacher.features)
         return (attention * torch.stack(distances, dim=1)).sum((1, 2)).mean()
 
@@ -63,9 +63,9 @@ class AttentionFeatures(Distiller):
         )
         n, count_s, d = keys.shape
         per_query = self.keys_per_query(keys.flatten(0, 1)).view(n, count_s, -1, d)
-        likeness = torch.einsum("nstd,ntd->nts", per_query, queries)
-        likeness = likeness + self.position_t @ self.position_s.T
-        return (likeness / d**0.5).softmax(dim=2)
+        scores = torch.einsum("nstd,ntd->nts", per_query, queries)
+        scores = scores + self.position_t @ self.position_s.T
+        return (scores / d**0.5).softmax(dim=2)
 
 
 def _energy(features: Tensor) -> Tensor:

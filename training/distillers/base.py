@@ -1,4 +1,4 @@
-"""What the comparators share: the other distillation methods the paper's tables set beside its own."""
+"""The base class of all distillers: the methods that the paper's tables compare with its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.recipes.schema import DistillerObjective
 class Distiller(Criterion):
     """gamma CE(y, s) + alpha T^2 KL(p_T(t) || p_T(s)) + beta L_m, for a student with one exit.
 
-    A subclass gives L_m by `term` and, as class attributes, the weights its source uses: `gamma`,
+    A subclass implements L_m as `term` and sets its source's weights as class attributes: `gamma`,
     `alpha`, `beta` and the temperature T. A recipe can set each. "+KD" in the literature is alpha = 1.
     """
 
@@ -29,9 +29,9 @@ class Distiller(Criterion):
     def __init__(
         self, objective: DistillerObjective, student: Outputs, teacher: Outputs, setting: Setting
     ) -> None:
-        """`student` and `teacher` are outputs of any batch, for their shapes.
+        """`student` and `teacher` are outputs of any batch; only their shapes are used.
 
-        Raises RecipeError if the recipe asks for a preparation and the method has none.
+        Raises RecipeError if the recipe sets a preparation and the method has none.
         """
         super().__init__()
         if objective.preparation is not None and not self.preparation:
@@ -43,8 +43,8 @@ class Distiller(Criterion):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         if teacher is None:
-            raise ValueError("a comparator needs a teacher's outputs")
-        upright = len(batch.labels)  # rotated copies, if there are any, lie behind
+            raise ValueError("a distiller needs a teacher's outputs")
+        upright = len(batch.labels)  # rotated copies, if any, follow
         s, t = student.logits[-1][:upright], teacher.logits[-1][:upright]
         loss = self.beta * self.term(student.float(), teacher.float(), batch)
         if self.gamma:
@@ -59,11 +59,11 @@ class Distiller(Criterion):
 
     def prepare(self, student: Outputs | None, teacher: Outputs | None, batch: Batch) -> Tensor:
         if teacher is None:
-            raise ValueError("a comparator needs a teacher's outputs")
+            raise ValueError("a distiller needs a teacher's outputs")
         return self.preparing_term(student.float() if student else None, teacher.float(), batch)
 
     def preparing_term(self, student: Outputs | None, teacher: Outputs, batch: Batch) -> Tensor:
-        """What is minimised while the method is prepared, a scalar. Outputs are in float32;
+        """The loss of the preparation, a scalar. Outputs are in float32;
         `student` is None unless the method `prepares_student`."""
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class Distiller(Criterion):
 def pair_stages(
     objective: DistillerObjective, student: Sequence[Tensor], teacher: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """What the stages of both networks show, stage by stage.
+    """The outputs of both networks' stages, paired stage by stage.
 
     Raises RecipeError if the networks differ in their number of stages.
     """

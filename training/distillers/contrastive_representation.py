@@ -17,8 +17,8 @@ EPSILON = 1e-7
 
 
 class ContrastiveRepresentation(Distiller):
-    """L_m = nce(e_s, B_t) + nce(e_t, B_s): an image's embedding by one network must be told apart, as
-    the true partner, from `negatives` other images' embeddings by the other network.
+    """L_m = nce(e_s, B_t) + nce(e_t, B_s): given an image's embedding by one network, its embedding by
+    the other network is distinguished from those of `negatives` other images.
 
         nce(e, B) = -mean_i [log D(i, i) + sum_j log(1 - D(i, j))],
         D(i, j) = P / (P + n / M),  P = exp(e_i . b_j / tau) / Z
@@ -29,9 +29,9 @@ class ContrastiveRepresentation(Distiller):
     rows become normalize(momentum b + (1 - momentum) e). Equation 18 of the paper and its section on
     memory banks; figures as in the authors' public code, where the split is large enough for n.
 
-    Negatives are drawn without replacement, anew for every batch. Unlike there, one random order of
-    the split serves all images of a batch, each taking the first n of it that are of other classes:
-    the expected loss is the same, and no vectors need be gathered for each image by itself.
+    Negatives are drawn without replacement for every batch. Unlike in that code, all images of a batch
+    share one random order of the split and use its first n images of other classes: the expected loss
+    is the same, without gathering vectors for each image.
     """
 
     beta = 0.8
@@ -54,18 +54,18 @@ class ContrastiveRepresentation(Distiller):
         self.teacher_embed = nn.Linear(teacher.embedding.shape[1], self.width)
         samples, largest = len(setting.labels), int(setting.labels.bincount().max())
         self.negatives = min(self.negatives, samples - largest)
-        # However many of a sample's own class come first, this many hold enough of the others.
+        # So many hold `negatives` of other classes, even if all of the sample's class come first.
         self._drawn = self.negatives + largest
         self.register_buffer("labels", setting.labels, persistent=False)
         bound = math.sqrt(3 / self.width)
         for side in ("student", "teacher"):
             bank = torch.empty(samples, self.width).uniform_(-bound, bound)
             self.register_buffer(f"{side}_bank", bank)
-            self.register_buffer(f"{side}_scale", torch.zeros(()))  # Z, once it is known
+            self.register_buffer(f"{side}_scale", torch.zeros(()))  # Z; 0 before the first batch
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
 
     def get_extra_state(self) -> Tensor:
-        """Where the drawing of negatives stands, so that a resumed run draws the same."""
+        """The state of the generator of negatives, so a resumed run draws the same."""
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -82,14 +82,14 @@ class ContrastiveRepresentation(Distiller):
         loss = loss + self._nce(
             t, self.student_bank, self.teacher_scale, batch.index, order, chosen
         )
-        self._remember(self.student_bank, s, batch.index)
-        self._remember(self.teacher_bank, t, batch.index)
+        self._update_bank(self.student_bank, s, batch.index)
+        self._update_bank(self.teacher_bank, t, batch.index)
         return loss
 
     def _nce(
         self, e: Tensor, bank: Tensor, scale: Tensor, index: Tensor, order: Tensor, chosen: Tensor
     ) -> Tensor:
-        """nce(e, bank) of the docstring; `chosen` says for each image which of `order` it takes."""
+        """nce(e, bank) of the class docstring; `chosen` marks the negatives of each image in `order`."""
         positive = ((e * bank[index]).sum(1) / self.tau).exp()
         negative = (e @ bank[order].T / self.tau).exp()
         with torch.no_grad():
@@ -102,6 +102,6 @@ class ContrastiveRepresentation(Distiller):
         return -(true + (false * chosen).sum(1)).mean()
 
     @torch.no_grad()
-    def _remember(self, bank: Tensor, e: Tensor, index: Tensor) -> None:
-        mixed = self.momentum * bank[index] + (1 - self.momentum) * e
-        bank[index] = normalize(mixed, dim=1)
+    def _update_bank(self, bank: Tensor, e: Tensor, index: Tensor) -> None:
+        updated = self.momentum * bank[index] + (1 - self.momentum) * e
+        bank[index] = normalize(updated, dim=1)

@@ -14,9 +14,9 @@ class CorrelationCongruence(Distiller):
     """L_m = 1/(N - 1) sum_{i<N} d_i . d_{i+1}, where d_i = |e_s - e_t| of sample i and e are learnt
     linear maps of the embeddings to 128 dimensions. It is 0 in a batch of one.
 
-    This is the form RepDistiller (Tian et al., ICLR 2020) gives as the authors' own code, with its beta;
-    it only asks neighbours in the batch not to be wrong in the same dimensions. The paper (section 3)
-    compares matrices of kernel values instead.
+    This is the form in RepDistiller (Tian et al., ICLR 2020), there called the authors' own code, with
+    its beta. It penalises neighbours in the batch that differ in the same dimensions. The paper (section
+    3) compares matrices of kernel values instead.
     """
 
     beta = 0.02
@@ -31,5 +31,5 @@ class CorrelationCongruence(Distiller):
 
     def term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         s, t = self.embed_student(student.embedding), self.embed_teacher(teacher.embedding)
-        apart = (s - t).abs()
-        return (apart[:-1] * apart[1:]).sum() / max(len(apart) - 1, 1)
+        difference = (s - t).abs()
+        return (difference[:-1] * difference[1:]).sum() / max(len(difference) - 1, 1)

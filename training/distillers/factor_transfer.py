@@ -15,14 +15,14 @@ SLOPE = 0.1
 
 class FactorTransfer(Distiller):
     """L_m = mean |q(F_s) - q(F_t)|, where q(F) is the channel mean of F^2 at every position, scaled to
-    length 1, and F_t, F_s [N, C_t / 2, H, W] are the factors a paraphraser and a translator make of
-    the last stage's features.
+    length 1, and F_t, F_s [N, C_t / 2, H, W] are the factors that a paraphraser and a translator
+    compute from the last stage's features.
 
     Before the training proper the paraphraser, an autoencoder of three convolutions each way, learns
-    to reproduce the teacher's features (mean squared error); afterwards it stays as it is, and the
+    to reproduce the teacher's features (mean squared error). Afterwards it is frozen, and the
     translator is trained with the student. The paper's section on factor transfer, in the form of the
-    public comparison of Tian et al. 2020, whose beta and 30 epochs these are: there q has squares and
-    a channel mean, which the paper has not. Of maps of two sizes the larger is pooled to the smaller.
+    comparison of Tian et al. 2020, with its beta and 30 epochs: its q has squares and a channel mean,
+    the paper's has not. Of maps of two sizes the larger is pooled to the smaller.
     """
 
     beta = 200.0

@@ -1,4 +1,4 @@
-"""What several comparators do with features: pair stages, meet at one size, scale to length 1."""
+"""Operations on features that several distillers share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.models.multi_exit import Outputs
 
 
 def stage_pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-    """Stage k's features of both networks, from the first on; what the deeper one has more is left."""
+    """Stage k's features of both networks, from the first stage on; extra stages are ignored."""
     return list(zip(student.features, teacher.features, strict=False))
 
 
@@ -25,8 +25,9 @@ def at_one_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
-    """`x` scaled to Euclidean length 1 along `dim`. What is shorter than 1e-12 stays as it is: so the
-    gradient at zero is finite.
+    """`x` scaled to Euclidean length 1 along `dim`.
+
+    Vectors shorter than 1e-12 are returned unchanged, so the gradient at zero is finite.
     """
     squared = x.square().sum(dim, keepdim=True)
     return x / torch.where(squared > 1e-24, squared, 1.0).sqrt()

@@ -17,7 +17,7 @@ class FitNet(Distiller):
     features and r a learnt convolution, batch norm and ReLU.
 
     Section 2.2 and equation 3 of the paper, there with a factor 1/2 and minimised before the training
-    proper. The mean, the stage, r and beta, and the training in one go, are those of RepDistiller
+    proper. The mean, the stage, r, beta and the joint training are those of RepDistiller
     (Tian et al., ICLR 2020). Raises ValueError if a network has one stage only.
     """
 
@@ -45,11 +45,11 @@ class FitNet(Distiller):
 
 
 def _convolution(student: Tensor, teacher: Tensor) -> nn.Module:
-    """From the student's channels to the teacher's; halves or doubles the side where that is needed."""
+    """From the student's channels to the teacher's; halves or doubles the side if needed."""
     cin, cout = student.shape[1], teacher.shape[1]
-    ours, theirs = student.shape[2], teacher.shape[2]
-    if ours == 2 * theirs:
+    student_side, teacher_side = student.shape[2], teacher.shape[2]
+    if student_side == 2 * teacher_side:
         return nn.Conv2d(cin, cout, 3, stride=2, padding=1, bias=False)
-    if 2 * ours == theirs:
+    if 2 * student_side == teacher_side:
         return nn.ConvTranspose2d(cin, cout, 4, stride=2, padding=1, bias=False)
     return nn.Conv2d(cin, cout, 1, bias=False)

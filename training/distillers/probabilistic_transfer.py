@@ -31,6 +31,6 @@ class ProbabilisticTransfer(Distiller):
 def _probabilities(embedding: Tensor) -> Tensor:
     """[N, C] -> [N, N], rows of sum 1."""
     directions = unit(embedding, dim=1)
-    # Rounding may bring a cosine below -1, and the logarithm no negative value.
+    # Rounding may give a cosine below -1, and the logarithm needs values of at least 0.
     kernel = ((directions @ directions.T + 1) / 2).clamp(min=0)
     return kernel / kernel.sum(1, keepdim=True)

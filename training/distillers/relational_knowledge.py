@@ -14,12 +14,12 @@ from training.objectives.criterion import Batch
 
 class RelationalKnowledge(Distiller):
     """L_m = 25 mean_{ij} h(d_s, d_t) + 50 mean_{ijk} h(a_s, a_t) on the embeddings e, with h the Huber
-    loss, d_ij = ||e_i - e_j|| over the mean distance of samples that lie apart, and a_ijk the cosine of
+    loss, d_ij = ||e_i - e_j|| over the mean distance of distinct samples, and a_ijk the cosine of
     the angle at e_i between e_j and e_k. Where two samples coincide their distance and the cosines of
     their difference are 0, and the distance has no gradient.
 
     Sections 3.2.1 and 3.2.2 of the paper, with its weights for classification; the means go over all
-    N^2 pairs and N^3 triples, i = j among them, as in the authors' code.
+    N^2 pairs and N^3 triples, including i = j, as in the authors' code.
     """
 
     beta = 1.0
@@ -39,12 +39,12 @@ def _differences(embedding: Tensor) -> Tensor:
 
 
 def _distances(differences: Tensor) -> Tensor:
-    """[N, N, C] -> [N, N], of mean 1 over the pairs that lie apart."""
+    """[N, N, C] -> [N, N], of mean 1 over the distinct pairs."""
     squared = differences.square().sum(2)
-    apart = squared > 0
-    # The square root has no gradient at 0, so no 0 may enter it.
-    lengths = torch.where(apart, squared, 1.0).sqrt() * apart
-    return lengths * (apart.sum() / torch.where(apart.any(), lengths.sum(), 1.0))
+    distinct = squared > 0
+    # The square root has no finite gradient at 0, so zeros are replaced before it.
+    lengths = torch.where(distinct, squared, 1.0).sqrt() * distinct
+    return lengths * (distinct.sum() / torch.where(distinct.any(), lengths.sum(), 1.0))
 
 
 def _cosines(differences: Tensor) -> Tensor:

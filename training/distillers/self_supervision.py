@@ -54,21 +54,22 @@ class SelfSupervision(Distiller):
     def term(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         upright = len(batch.labels)
         s, t = student.logits[-1][upright:], teacher.logits[-1][upright:]
-        mimicked = _similarities(self.student_projection(student.embedding))
+        student_similarities = _similarities(self.student_projection(student.embedding))
         with torch.no_grad():
-            shown = _similarities(self.teacher_projection(teacher.embedding))
-            kept = self._kept(shown)
-        divergences = self._divergences(mimicked, shown)
+            teacher_similarities = _similarities(self.teacher_projection(teacher.embedding))
+            kept = self._kept(teacher_similarities)
+        divergences = self._divergences(student_similarities, teacher_similarities)
         contrast = (divergences * kept).sum() / kept.sum()
         return self.turned * soft_target(s, t, self.temperature) + self.contrast * contrast
 
-    def _kept(self, shown: Tensor) -> Tensor:
-        """Which rows of the teacher's similarities [3N, N] are passed on: bool [3N]."""
-        rank = (shown > shown.gather(1, _own(shown)[:, None])).sum(1)
+    def _kept(self, similarities: Tensor) -> Tensor:
+        """Which rows of the teacher's similarities [3N, N] are transferred: bool [3N]."""
+        own = similarities.gather(1, _own(similarities)[:, None])
+        rank = (similarities > own).sum(1)
         wrong = (rank > 0).sum()
         count = len(rank) - wrong + (wrong * self.kept_wrong).floor()
-        place = rank.argsort(stable=True).argsort()
-        return place < count
+        position = rank.argsort(stable=True).argsort()
+        return position < count
 
     def _divergences(self, student: Tensor, teacher: Tensor) -> Tensor:
         """tau^2 KL of each row."""

@@ -13,12 +13,12 @@ from training.objectives.losses import soft_target
 
 class TeacherAndSelf(Distiller):
     """A guess: sum_k [gamma CE(y, s_k) + alpha T^2 KL(p_T(t) || p_T(s_k))]
-    + beta sum_{k<K} T^2 KL(p_T(s_K) || p_T(s_k)), without gradient through the instructing s_K.
+    + beta sum_{k<K} T^2 KL(p_T(s_K) || p_T(s_k)), without gradient through the teaching s_K.
 
     The method's formula is not public. Its abstract and introduction (doi 10.1007/s10489-022-03486-4)
     say that several exits learn from a teacher and from the student's own output, and that they vote.
-    The sum above, its weights (0.4, 0.3, 0.3) and T = 4 are what we make of that, and no reproduction.
-    It is the one comparator here with several exits: an accuracy to compare is that of the ensemble.
+    The sum above, its weights (0.4, 0.3, 0.3) and T = 4 are our reading of that, not a reproduction.
+    It is the only distiller here with several exits; compare the accuracy of its ensemble.
     """
 
     gamma = 0.4
@@ -27,7 +27,7 @@ class TeacherAndSelf(Distiller):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         if teacher is None:
-            raise ValueError("a comparator needs a teacher's outputs")
+            raise ValueError("a distiller needs a teacher's outputs")
         loss = self.beta * self.term(student, teacher, batch)
         for s in student.logits:
             loss = loss + self.gamma * cross_entropy(s, batch.labels)

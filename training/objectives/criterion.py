@@ -1,4 +1,4 @@
-"""What the loop minimises: a criterion sees both networks' outputs for a batch and gives its loss."""
+"""Criteria: the loss of a batch, from both networks' outputs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from training.models.multi_exit import MultiExit, Outputs
 
 @dataclass(frozen=True)
 class Batch:
-    """What is known of a batch besides its images: labels int64 [N], and each sample's position in
-    the training split, int64 [N]."""
+    """The labels of a batch, int64 [N], and each sample's index in the training split, int64 [N]."""
 
     labels: Tensor
     index: Tensor
@@ -21,8 +20,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a criterion is built for: the student, its teacher, and the labels of the training split,
-    int64 [samples]; all of it on the CPU."""
+    """What a criterion is built from: the student, its teacher, and the labels of the training split,
+    int64 [samples]; all on the CPU."""
 
     student: MultiExit
     teacher: MultiExit | None
@@ -30,13 +29,13 @@ class Setting:
 
 
 class Criterion(nn.Module):
-    """A loss, with whatever is trained or remembered beside the student (adapters, memory banks).
+    """A loss, with the modules and buffers it needs beside the student (adapters, memory banks).
 
-    `rotations`: the networks see, behind the N images, the same images turned by 90, 180 and 270
-    degrees, and outputs have 4 N rows in that order. `preactivations`: outputs carry them.
-    `gradient_equilibrium`: the student's gradients are rescaled per exit. `preparation`: epochs of
-    minimising `prepare` over the modules of `prepared` before the training proper; over the student
-    too if it `prepares_student`. Parameters, buffers and extra state are kept when a run is resumed.
+    `rotations`: the networks also get the N images rotated by 90, 180 and 270 degrees, and outputs
+    have 4 N rows in that order. `preactivations`: outputs include them. `gradient_equilibrium`: the
+    student's gradients are rescaled per exit. `preparation`: epochs of minimising `prepare` over the
+    modules of `prepared` before the training proper, and over the student if it `prepares_student`.
+    Parameters, buffers and extra state are saved and restored with a run.
     """
 
     rotations = False
@@ -51,16 +50,16 @@ class Criterion(nn.Module):
         raise NotImplementedError
 
     def prepare(self, student: Outputs | None, teacher: Outputs | None, batch: Batch) -> Tensor:
-        """The loss of one batch while the method is being prepared. `student` is None, and its
-        network left alone, unless the criterion `prepares_student`."""
+        """The loss of one batch during the preparation. `student` is None, and the student is not run,
+        unless the criterion `prepares_student`."""
         raise NotImplementedError
 
     def prepared(self) -> list[nn.Module]:
-        """The criterion's modules that the preparation trains. Nothing changes them afterwards."""
+        """The criterion's modules that the preparation trains; they are frozen afterwards."""
         return []
 
     def settle(self) -> None:
-        """End the preparation: what it trained gets no gradient any more and stays in eval mode."""
+        """End the preparation: freeze the modules it trained and keep them in eval mode."""
         self._settled = True
         for module in self.prepared():
             module.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The objectives that act on the exits' logits alone, as criteria."""
+"""Criteria for the objectives that use the exits' logits only."""
 
 from __future__ import annotations
 

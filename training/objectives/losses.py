@@ -2,11 +2,11 @@
 
 Notation: s_k are the student's logits at exit k, t_k the multi-exit teacher's, t a teacher's last
 ones; y the labels; p_T(z) = softmax(z / T). Every function takes lists of logits [N, C], one per
-exit, and labels [N], and gives a scalar. Samples are averaged, exits summed with weights w_k, all 1
+exit, and labels [N], and returns a scalar. Samples are averaged, exits summed with weights w_k, all 1
 unless given.
 
-The text of "Multiple-Stage Knowledge Distillation" (Xu et al. 2022, doi 10.3390/app12199453) that is
-public has no formulas; MSKD and OtO are written here as its prose and Algorithm 1 describe them.
+The public text of "Multiple-Stage Knowledge Distillation" (Xu et al. 2022, doi 10.3390/app12199453)
+has no formulas; MSKD and OtO follow its prose and Algorithm 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.functional import kl_div, log_softmax
 def soft_target(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(p_T(teacher) || p_T(student)), summed over classes, averaged over samples.
 
-    Hinton et al. 2015, section 2: the factor T^2 keeps the gradient's size whatever T is.
+    Hinton et al. 2015, section 2: the factor T^2 makes the gradient's size independent of T.
     """
     divergence = kl_div(
         log_softmax(student / temperature, dim=1),
@@ -55,9 +55,9 @@ def self_distillation(
     alpha: float,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """w_K CE(y, s_K) + sum_{k<K} w_k kd(s_k, s_K): the deepest exit instructs the others.
+    """w_K CE(y, s_K) + sum_{k<K} w_k kd(s_k, s_K): the deepest exit teaches the others.
 
-    No gradient goes back through the instructing side. Zhang et al. 2019, "Be Your Own Teacher",
+    The teaching logits get no gradient. Zhang et al. 2019, "Be Your Own Teacher",
     equations 2 and 3, without their term on features.
     """
     *early, last = student
@@ -73,7 +73,7 @@ def mskd(
     alpha: float,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """sum_k w_k kd(s_k, t): the teacher's last output instructs every exit of the student."""
+    """sum_k w_k kd(s_k, t): the teacher's last output teaches every exit of the student."""
     return oto(student, [teacher[-1]] * len(student), labels, temperature, alpha, weights)
 
 
@@ -85,7 +85,7 @@ def oto(
     alpha: float,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """sum_k w_k kd(s_k, t_k): exit k of the teacher instructs exit k of the student.
+    """sum_k w_k kd(s_k, t_k): exit k of the teacher teaches exit k of the student.
 
     Raises ValueError if teacher and student differ in their number of exits.
     """

@@ -1,4 +1,4 @@
-"""`offramp picture cam`: what each exit looks at, drawn over the images."""
+"""`offramp picture cam`: class-activation maps of every exit, drawn over the images."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from training.models.multi_exit import MultiExit, Normalize
 from training.pictures.gradcam import class_activation
 
 MAX_PIXELS = 50_000_000  # of a file; the server's default
-MAX_IMAGES = 40  # rows that still make a picture one can look at
-SHOWN_SIDE = 224  # smaller images are drawn this large
-HEAT = "inferno"
-CELL = 1.55  # inches
+MAX_IMAGES = 40  # rows of a picture
+MIN_SHOWN_SIDE = 224  # pixels; smaller images are enlarged
+COLORMAP = "inferno"
+CELL_INCHES = 1.55
 NOTE: dict[str, Any] = {
     "xycoords": "axes fraction",
     "ha": "center",
@@ -40,12 +40,12 @@ NOTE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class View:
-    """What one exit makes of N images: maps float32 [N, H, W], its answers int64 [N], and the
-    probabilities [N] of the answers and [N] of the classes the maps are of."""
+class ExitMaps:
+    """One exit's results for N images: maps float32 [N, H, W], predictions int64 [N], and the
+    probabilities [N] of the predictions and [N] of the classes that the maps show."""
 
     maps: Tensor
-    answers: Tensor
+    predictions: Tensor
     confidence: Tensor
     probability: Tensor
 
@@ -73,55 +73,59 @@ def picture_cam(
     target = None if class_name is None else _class_index(class_name, config.classes)
     spec = ImageSpec(*config.image_size)
     images = np.stack([_read(file, spec) for file in files])
-    views = look(network, Normalize(config.mean, config.std), images, target)
+    exits = exit_maps(network, Normalize(config.mean, config.std), images, target)
     names = [file.name for file in files]
     for i, name in enumerate(names):
-        answers = ", ".join(
-            f"exit {k} {config.classes[int(view.answers[i])]} {float(view.confidence[i]):.2f}"
-            for k, view in enumerate(views, 1)
+        predictions = ", ".join(
+            f"exit {k} {config.classes[int(exit_.predictions[i])]} {float(exit_.confidence[i]):.2f}"
+            for k, exit_ in enumerate(exits, 1)
         )
-        say(f"{name}: {answers}")
-    figure = draw_cam(images, names, views, config.classes, class_name)
+        say(f"{name}: {predictions}")
+    figure = draw_cam(images, names, exits, config.classes, class_name)
     save_png(figure, output, "Class-activation maps of every exit", config.recipe.name)
     say(str(output))
 
 
-def look(
+def exit_maps(
     network: MultiExit, normalize: Normalize, images: Pixels, target: int | None = None
-) -> list[View]:
-    """What every exit makes of images uint8 [N, H, W, 3]; maps are of class `target`, or of each
-    exit's own answer. Probabilities are the plain softmax: a run has no temperatures yet."""
+) -> list[ExitMaps]:
+    """Every exit's maps and predictions for images uint8 [N, H, W, 3].
+
+    The maps show class `target`, or each exit's own prediction. Probabilities are the plain softmax,
+    since a run has no temperatures yet.
+    """
     inputs = normalize(torch.from_numpy(images))
     with torch.no_grad():
         probabilities = [logits.softmax(dim=1) for logits in network(inputs)]
-    views = []
+    exits = []
     for k, p in enumerate(probabilities, 1):
-        confidence, answers = p.max(dim=1)
-        classes = answers if target is None else torch.full_like(answers, target)
+        confidence, predictions = p.max(dim=1)
+        classes = predictions if target is None else torch.full_like(predictions, target)
         maps = class_activation(network, inputs, k, classes)
-        views.append(View(maps, answers, confidence, p.gather(1, classes[:, None])[:, 0]))
-    return views
+        probability = p.gather(1, classes[:, None])[:, 0]
+        exits.append(ExitMaps(maps, predictions, confidence, probability))
+    return exits
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """Lay a map [h, w] in 0..1 over an image uint8 [H, W, 3], both smoothly enlarged to the same size.
+    """A map [h, w] in 0..1 over an image uint8 [H, W, 3], both smoothly enlarged to the same size.
 
-    The image is grey under it, so that every colour is the map's. uint8 RGB.
+    The image is drawn in grey, so all colours are the map's. Returns uint8 RGB.
     """
     large = enlarge(image)
     size = (large.shape[1], large.shape[0])
     smooth = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(smooth), 0.0, 1.0)[..., None]
     grey = np.asarray(Image.fromarray(large).convert("L"), dtype=np.float32)[..., None]
-    colour = 255.0 * colormaps[HEAT](strength[..., 0])[..., :3]
+    colour = 255.0 * colormaps[COLORMAP](strength[..., 0])[..., :3]
     share = 0.35 + 0.3 * strength
     return np.round((1.0 - share) * grey + share * colour).astype(np.uint8)
 
 
 def enlarge(image: Pixels) -> Pixels:
-    """The image as it is, or smoothly enlarged until its longer side has SHOWN_SIDE pixels."""
+    """The image, smoothly enlarged if its longer side has fewer than MIN_SHOWN_SIDE pixels."""
     height, width = image.shape[:2]
-    scale = SHOWN_SIDE / max(height, width)
+    scale = MIN_SHOWN_SIDE / max(height, width)
     if scale <= 1:
         return image
     size = (round(width * scale), round(height * scale))
@@ -131,15 +135,15 @@ def enlarge(image: Pixels) -> Pixels:
 def draw_cam(
     images: Pixels,
     names: Sequence[str],
-    views: Sequence[View],
+    exits: Sequence[ExitMaps],
     classes: Sequence[str],
     class_name: str | None,
 ) -> Figure:
-    """A row per image: the image as the network gets it, then an overlay per exit."""
-    rows, columns = len(images), len(views) + 1
+    """A row per image: the network's input, then an overlay per exit."""
+    rows, columns = len(images), len(exits) + 1
     aspect = images.shape[1] / images.shape[2]
     line = 0.24 if class_name is None else 0.38
-    size = (CELL * columns + 0.9, (CELL * aspect + line) * rows + 0.8)
+    size = (CELL_INCHES * columns + 0.9, (CELL_INCHES * aspect + line) * rows + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -147,18 +151,20 @@ def draw_cam(
     for i, image in enumerate(images):
         grid[i, 0].imshow(enlarge(image))
         _title(grid[i, 0], _shorten(names[i]) + ("\n" if class_name is not None else ""))
-        for k, view in enumerate(views, 1):
-            grid[i, k].imshow(overlay(image, view.maps[i].numpy()))
-            lines = f"{_shorten(classes[int(view.answers[i])])} {float(view.confidence[i]):.2f}"
+        for k, exit_ in enumerate(exits, 1):
+            grid[i, k].imshow(overlay(image, exit_.maps[i].numpy()))
+            lines = (
+                f"{_shorten(classes[int(exit_.predictions[i])])} {float(exit_.confidence[i]):.2f}"
+            )
             if class_name is not None:
-                lines += f"\n({_shorten(class_name)} {float(view.probability[i]):.2f})"
-            if not view.maps[i].any():
+                lines += f"\n({_shorten(class_name)} {float(exit_.probability[i]):.2f})"
+            if not exit_.maps[i].any():
                 grid[i, k].annotate("nothing", (0.5, 0.5), **NOTE)
             _title(grid[i, k], lines)
     height, width = images.shape[1:3]
     headings = [f"input\n{width} x {height}"]
-    for k, view in enumerate(views, 1):
-        headings.append(f"exit {k}\nmap {view.maps.shape[2]} x {view.maps.shape[1]}")
+    for k, exit_ in enumerate(exits, 1):
+        headings.append(f"exit {k}\nmap {exit_.maps.shape[2]} x {exit_.maps.shape[1]}")
     for axes, heading in zip(grid[0], headings, strict=True):
         axes.annotate(
             heading,
@@ -175,7 +181,7 @@ def draw_cam(
     what = "its answer" if class_name is None else f"“{class_name}”"
     figure.suptitle(f"Where each exit finds evidence for {what}", size=11, parse_math=False)
     bar = figure.colorbar(
-        ScalarMappable(cmap=HEAT), ax=grid, fraction=0.03, pad=0.01, ticks=[0, 1], shrink=0.8
+        ScalarMappable(cmap=COLORMAP), ax=grid, fraction=0.03, pad=0.01, ticks=[0, 1], shrink=0.8
     )
     bar.ax.set_yticklabels(["none", "peak"], size=8)
     bar.outline.set_visible(False)

@@ -16,10 +16,10 @@ def cam(
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="The class to look for (default: what each exit answers)."),
+        typer.Option("--class", help="The class to map (default: each exit's prediction)."),
     ] = None,
 ) -> None:
-    """Draw what each exit looks at in image files: class-activation maps (Grad-CAM)."""
+    """Draw class-activation maps (Grad-CAM) of every exit for image files."""
     with needs_extra("train"):
         from training.pictures.cam import picture_cam
     picture_cam(run, images, output, class_name, say=typer.echo)

@@ -1,4 +1,4 @@
-"""Class-activation maps: where in an image an exit finds its evidence for a class."""
+"""Class-activation maps: which parts of an image support a class at an exit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def class_activation(network: MultiExit, inputs: Tensor, exit_: int, classes: Te
 
     `inputs` are normalised images [N, 3, height, width] for a network in eval mode, `classes` int64
     [N]; H and W are those of the features that the exit's head reads. Selvaraju et al. 2017,
-    "Grad-CAM": by eq. 1 a channel weighs as much as the gradient of the class's logit by its
-    features, averaged over positions; eq. 2 is the ReLU of the weighted sum of the channels.
+    "Grad-CAM": by eq. 1 a channel's weight is the gradient of the class's logit by its features,
+    averaged over positions; eq. 2 is the ReLU of the weighted sum of the channels.
 
-    Each map is divided by its own peak, so maps cannot be compared in strength. Where nothing
-    speaks for the class the map is 0 everywhere.
+    Each map is divided by its own peak, so the strength of maps cannot be compared. If nothing
+    supports the class, the map is 0 everywhere.
     """
     features = inputs
     with torch.no_grad():
@@ -25,7 +25,7 @@ def class_activation(network: MultiExit, inputs: Tensor, exit_: int, classes: Te
             features = segment(features)
     features = features.detach().requires_grad_()
     logits = network.heads[exit_ - 1](features)
-    # In eval mode no image touches another's logits, so one sum gives each its own gradient.
+    # In eval mode images are independent, so the gradient of the sum is each image's own.
     (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), features)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * features.detach()).sum(dim=1).relu()

@@ -1,4 +1,4 @@
-"""Recipes as TOML: read, found among those that come with Offramp, written."""
+"""Recipes as TOML, and every recipe by its name."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ import tomli_w
 
 from offramp.files import replacing
 from training.errors import RecipeError
-from training.recipes.cells import find_recipe
 from training.recipes.schema import Recipe, validate_recipe
+from training.recipes.table_recipes import find_table_recipe
+
+FOLDER = files("training") / "recipes"
 
 
 def load_recipe(source: str) -> Recipe:
-    """Read a recipe from a TOML file, or by its name from those that come with Offramp: the files of
-    training/recipes, and the cells of its tables, as in cifar100/vgg13-vgg8/oto.
+    """The recipe in the TOML file `source`, or the one of that name that ships with Offramp.
 
-    Raises RecipeError, in one sentence, if there is none or it is not valid.
+    Shipped are the files of training/recipes, as in `digits-oto`, and the recipes composed from its
+    tables, as in `cifar100/vgg13-vgg8/oto` (training/recipes/table_recipes.py). Raises RecipeError, in
+    one sentence, if there is none or it is not valid.
     """
-    path = Path(source)
-    if path.suffix == ".toml":
+    if Path(source).suffix == ".toml":
         try:
-            text = path.read_text("utf-8")
+            text = Path(source).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"the recipe {source} cannot be read: {error}.") from error
-    else:
-        composed = find_recipe(source)
-        if composed is not None:
-            return composed
-        shipped = shipped_recipes()
-        if source not in shipped:
-            raise RecipeError(
-                f"there is no recipe {source!r}: give a .toml file, one of {', '.join(shipped)}, "
-                "or a cell of a table, as in cifar100/vgg13-vgg8/oto."
-            )
-        text = (files("training") / "recipes" / f"{source}.toml").read_text("utf-8")
+        return _parse(source, text)
+    if source in recipe_file_names():
+        return _parse(source, (FOLDER / f"{source}.toml").read_text("utf-8"))
+    recipe = find_table_recipe(source)
+    if recipe is None:
+        raise RecipeError(
+            f"there is no recipe {source!r}: give a .toml file, one of "
+            f"{', '.join(recipe_file_names())}, or a cell of a table, as in "
+            "cifar100/vgg13-vgg8/oto."
+        )
+    return recipe
+
+
+def _parse(source: str, text: str) -> Recipe:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -45,22 +50,20 @@ def load_recipe(source: str) -> Recipe:
     return validate_recipe(source, content)
 
 
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with Offramp as files."""
-    folder = files("training") / "recipes"
-    return sorted(
-        entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+def recipe_file_names() -> list[str]:
+    """The recipes that ship with Offramp as files."""
+    names = (entry.name for entry in FOLDER.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def recipe_toml(recipe: Recipe) -> str:
-    """`recipe` as TOML with all its values; `load_recipe` gives the same recipe back."""
+def to_toml(recipe: Recipe) -> str:
+    """`recipe` as TOML with all its values; `load_recipe` returns the same recipe."""
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
 def write_recipe(recipe: Recipe, path: Path, comments: Sequence[str] = ()) -> None:
-    """Write `recipe` with all its values to `path`, in one step, below `comments` of one line each."""
+    """Write `recipe` with all its values to `path` in one step, below one-line `comments`."""
     head = "".join(f"# {comment}\n" for comment in comments)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(head + recipe_toml(recipe), "utf-8")
+        part.write_text(head + to_toml(recipe), "utf-8")

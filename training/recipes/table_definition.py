@@ -1,4 +1,4 @@
-"""What a table is: pairs of networks, rows of methods, one protocol, and the published figures."""
+"""Tables of experiments: pairs of networks, rows of methods, one protocol, published accuracies."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from training.recipes.schema import (
     TrainRecipe,
     stages_of,
 )
+
+FOLDER = files("training") / "recipes" / "tables"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -40,11 +42,11 @@ class Pair(_Part):
 class Row(_Part):
     """One method, for every pair of its table.
 
-    `teacher` is the key of the row whose run of the teacher network instructs; without one, the row
-    is a run of a network alone. `frozen` is the key of the row whose run gives the frozen backbone.
-    Rows that are not `listed` are trained where others need them and not shown. `published` has the
-    paper's ensemble (of one exit: that exit's) accuracy for every pair, `published_exits` its exits'
-    by pair, `published_networks` the accuracy by network; all in percent.
+    `teacher` is the key of the row that trains the teacher network; without one, the row trains a
+    network alone. `frozen` is the key of the row that trains the frozen backbone. Rows that are not
+    `listed` are trained where others need them, but not shown. `published` holds the paper's ensemble
+    accuracy (of a single exit: that exit's) for every pair, `published_exits` the exits' by pair,
+    `published_networks` the accuracy by network; all in percent.
     """
 
     key: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -66,7 +68,7 @@ class Row(_Part):
 
 
 class Doubt(_Part):
-    """Published cells, written PAIR/ROW, that may not be what they say, and why."""
+    """Published cells, written PAIR/ROW, that may be wrong, and why."""
 
     cells: tuple[str, ...]
     why: str
@@ -75,8 +77,8 @@ class Doubt(_Part):
 class Table(_Part):
     """Pairs x rows under one protocol.
 
-    `autoaugment` and `frozen` are what differs from `data` for rows with AutoAugment and from `train`
-    for rows on a frozen backbone. `width` is that of every network, their own unless given.
+    `autoaugment` overrides `data` for rows with AutoAugment, `frozen` overrides `train` for rows on a
+    frozen backbone. `width` is that of every network; None for their published ones.
     """
 
     name: str
@@ -94,13 +96,15 @@ class Table(_Part):
     def _is_consistent(self) -> Self:
         keys = {row.key: row for row in self.rows}
         if len(keys) != len(self.rows):
-            raise ValueError("two rows have one key")
+            raise ValueError("two rows have the same key")
         for row in self.rows:
             for other in (row.teacher, row.frozen):
                 if other is not None and (other not in keys or keys[other].teacher is not None):
-                    raise ValueError(f"row {row.key} needs {other}, which is no run of a network")
+                    raise ValueError(
+                        f"row {row.key} needs {other}, which does not train a network alone"
+                    )
             if row.published and len(row.published) != len(self.pairs):
-                raise ValueError(f"row {row.key} has not one published figure per pair")
+                raise ValueError(f"row {row.key} needs one published figure per pair")
         cells = {f"{pair.name}/{row.key}" for pair in self.pairs for row in self.rows}
         for doubt in self.doubts:
             if not cells.issuperset(doubt.cells):
@@ -113,28 +117,28 @@ class Table(_Part):
         return [row for row in self.rows if row.listed]
 
     def row(self, key: str) -> Row | None:
-        """The row of that key, if there is one."""
+        """The row with that key, or None."""
         return next((row for row in self.rows if row.key == key), None)
 
     def pair(self, name: str) -> Pair | None:
-        """The pair of that name, if there is one."""
+        """The pair of that name, or None."""
         return next((pair for pair in self.pairs if pair.name == name), None)
 
     def published(self, pair: Pair, row: Row) -> float | None:
-        """The published accuracy of a cell in percent, if there is one."""
+        """The published accuracy of a cell in percent, or None."""
         if row.published:
             return row.published[self.pairs.index(pair)]
         return row.published_networks.get(pair.student)
 
     def doubts_of(self, pair: Pair, row: Row) -> list[str]:
-        """Why the published figure of a cell may not be what it says."""
+        """Why the published figure of a cell may be wrong."""
         return [doubt.why for doubt in self.doubts if f"{pair.name}/{row.key}" in doubt.cells]
 
 
 def table_names() -> list[str]:
-    """The tables that come with Offramp."""
-    folder = files("training") / "recipes" / "tables"
-    return sorted(e.name[: -len(".toml")] for e in folder.iterdir() if e.name.endswith(".toml"))
+    """The tables that ship with Offramp."""
+    names = (entry.name for entry in FOLDER.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 @cache
@@ -142,5 +146,4 @@ def load_table(name: str) -> Table:
     """The table of that name. Raises RecipeError if there is none."""
     if name not in table_names():
         raise RecipeError(f"there is no table {name!r}; there are {', '.join(table_names())}.")
-    text = (files("training") / "recipes" / "tables" / f"{name}.toml").read_text("utf-8")
-    return Table.model_validate(tomllib.loads(text))
+    return Table.model_validate(tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8")))

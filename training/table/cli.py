@@ -14,59 +14,63 @@ def table(
     name: Annotated[str, typer.Argument(help="cifar100, tiny-imagenet or digits.")],
     rows: Annotated[
         str,
-        typer.Option(help="Which rows, as PAIR/METHOD: patterns as in 'vgg13-vgg8/*,wrn*/oto'."),
+        typer.Option(
+            help="Rows to select, as PAIR/METHOD; patterns as in 'vgg13-vgg8/*,wrn*/oto'."
+        ),
     ] = "*",
     train: Annotated[
-        bool, typer.Option("--train", help="Train or resume the rows, not only show them.")
+        bool, typer.Option("--train", help="Train or resume the selected rows.")
     ] = False,
-    seeds: Annotated[str, typer.Option(help="Seeds to train under, as in 0,1,2.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Seeds to train with, as in 0,1,2.")] = "0",
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Another number of epochs than the table's; kept apart."),
+        typer.Option(
+            min=1, help="Number of epochs instead of the table's; results are kept apart."
+        ),
     ] = None,
     width: Annotated[
         int | None,
-        typer.Option(help="Another width of all networks' first stages; kept apart."),
+        typer.Option(help="Width of all networks' first stages; results are kept apart."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept, one directory each.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option(help="Directory of all runs, one subdirectory each.")
+    ] = Path("runs"),
     data: Annotated[
-        Path, typer.Option(envvar="OFFRAMP_DATA", help="Where data sets are kept.")
+        Path, typer.Option(envvar="OFFRAMP_DATA", help="Directory of data sets.")
     ] = Path("data"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    download: Annotated[bool, typer.Option("--download", help="Fetch missing data.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download missing data.")] = False,
     out: Annotated[
-        Path, typer.Option(help="Where the table's JSON file and picture are kept.")
+        Path, typer.Option(help="Directory of the table's JSON file and picture.")
     ] = Path("benchmarks"),
     write: Annotated[
-        bool, typer.Option("--write", help="Bring JSON and picture up to date without training.")
+        bool, typer.Option("--write", help="Update JSON file and picture without training.")
     ] = False,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write the table between its markers in this Markdown file."),
+        typer.Option(help="Markdown file to write the table into, between its markers."),
     ] = None,
 ) -> None:
-    """Show a table of the paper, published beside measured; with --train, fill it.
+    """Show a table of the paper with published and measured accuracies; with --train, train its rows.
 
-    Leaves with 1 if a run failed; the others are made all the same.
+    Exits with 1 if a run failed; the other runs are trained regardless.
     """
     with needs_extra("train"):
-        from training.table.session import Session
-    from training.recipes.cells import Variant
-    from training.table.rows import parse_seeds
+        from training.table.table_run import TableRun
+    from training.recipes.table_recipes import Variant
+    from training.table.selection import parse_seeds
 
-    session = Session.open(name, rows, Variant(epochs, width), runs, out)
+    table_run = TableRun.open(name, rows, Variant(epochs, width), runs, out)
     failures = {}
     if train:
-        failures = session.train(
+        failures = table_run.train(
             parse_seeds(seeds), data_root=data, device=device, download=download, say=typer.echo
         )
     if train or write:
-        session.write()
+        table_run.write()
     if markdown is not None:
-        session.into_document(markdown)
-    session.show()
+        table_run.write_into_document(markdown)
+    table_run.show()
     for failed, why in failures.items():
         typer.echo(f"failed: {failed}: {why}", err=True)
     if failures:

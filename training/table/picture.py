@@ -1,16 +1,16 @@
-"""The picture of a table: published and measured accuracy, row by row."""
+"""The picture of a filled table: published and measured accuracy, row by row."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from offramp.files import replacing
-from training.table.measure import Filled
+from training.table.filled_table import FilledTable
 from training.table.render import by_pair, heading
 
 
-def draw(filled: Filled, path: Path) -> None:
-    """Draw one panel per pair as a PNG, replacing `path` in one step."""
+def draw(filled: FilledTable, path: Path) -> None:
+    """Draw one panel per pair as the PNG `path`, in one step."""
     from matplotlib.figure import Figure
 
     pairs = list(by_pair(filled.cells))

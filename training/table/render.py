@@ -1,4 +1,4 @@
-"""A table for the terminal and for the documentation."""
+"""A filled table as text for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rich.table import Table as RichTable
 
 from offramp.files import replacing
 from training.errors import RecipeError
-from training.table.measure import Filled, PolicyStats, Spread
+from training.table.filled_table import CellResult, FilledTable, Spread
 
 NONE = "-"
 
 
 def spread(figures: Spread | None) -> str:
-    """As in `76.27 ± 0.21`, or `76.27` for one run, or a dash for none."""
+    """As in `76.27 ± 0.21`, `76.27` for one run, or a dash for none."""
     if figures is None:
         return NONE
     return f"{figures.mean:.2f}" + ("" if figures.std is None else f" ± {figures.std:.2f}")
 
 
 def percent(published: float | None, doubted: bool = False) -> str:
-    """A published figure, with a question mark where it is doubted."""
+    """A published figure, with a question mark if it is doubted."""
     return NONE if published is None else f"{published:.2f}" + (" ?" if doubted else "")
 
 
@@ -32,14 +32,14 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count < 100_000_000 else f"{count / 1e6:.0f} M"
 
 
-def by_pair(cells: Iterable[PolicyStats]) -> Iterator[tuple[str, list[PolicyStats]]]:
+def by_pair(cells: Iterable[CellResult]) -> Iterator[tuple[str, list[CellResult]]]:
     """The cells of each pair."""
     for pair, figures in groupby(cells, key=lambda cell: cell.pair):
         yield pair, list(figures)
 
 
-def heading(filled: Filled) -> str:
-    """Which table under which protocol."""
+def heading(filled: FilledTable) -> str:
+    """The table's name and protocol."""
     changed = (
         f", CHANGED PROTOCOL {filled.changed}: not to be compared with the published figures"
         if filled.changed
@@ -48,14 +48,14 @@ def heading(filled: Filled) -> str:
     return f"{filled.table}, {filled.epochs} epochs{changed}"
 
 
-def columns(cells: Sequence[PolicyStats]) -> list[str]:
+def columns(cells: Sequence[CellResult]) -> list[str]:
     """The headings of a pair's columns."""
     exits = [f"exit {k}" for k in range(1, _stages(cells) + 1)]
     return ["method", "published", "measured", "seeds", *exits, "parameters", "MACs", "remarks"]
 
 
-def line(cell: PolicyStats, stages: int) -> list[str]:
-    """The columns of one cell. Exits have what was measured and, in brackets, what was published."""
+def line(cell: CellResult, stages: int) -> list[str]:
+    """The columns of one cell. Exits show the measured and, in brackets, the published accuracy."""
     measured = dict(zip(cell.exits, cell.measured.exits, strict=True)) if cell.measured else {}
     published = dict(zip(cell.exits, cell.published_exits, strict=False))
     return [
@@ -70,8 +70,8 @@ def line(cell: PolicyStats, stages: int) -> list[str]:
     ]
 
 
-def terminal(filled: Filled) -> Iterator[RichTable | str]:
-    """What to print, one rich table for every pair."""
+def terminal(filled: FilledTable) -> Iterator[RichTable | str]:
+    """The parts to print: one rich table for every pair, and the remarks."""
     yield heading(filled)
     for pair, cells in by_pair(filled.cells):
         stages = _stages(cells)
@@ -81,32 +81,32 @@ def terminal(filled: Filled) -> Iterator[RichTable | str]:
         for cell in cells:
             table.add_row(*line(cell, stages))
         yield table
-        yield from _taught(cells)
+        yield from _teachers(cells)
     yield from _doubts(filled.cells)
 
 
-def markdown(filled: Filled) -> str:
-    """The same as Markdown."""
+def markdown(filled: FilledTable) -> str:
+    """The table as Markdown."""
     parts = [f"*{heading(filled)}.*"]
     for pair, cells in by_pair(filled.cells):
         rows = _without_empty(columns(cells), [line(cell, _stages(cells)) for cell in cells])
         rows.insert(1, ["---"] * len(rows[0]))
         parts.append(f"### {pair}")
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-        parts += [f"{sentence}." for sentence in _taught(cells)]
+        parts += [f"{sentence}." for sentence in _teachers(cells)]
     parts += [f"- {sentence}." for sentence in _doubts(filled.cells)]
     return "\n\n".join(parts).replace(".\n\n- ", ".\n- ") + "\n"
 
 
 def markers(name: str) -> tuple[str, str]:
-    """The lines between which a document has the table `name`."""
+    """The lines before and after the table `name` in a document."""
     return f"<!-- table {name} -->", f"<!-- end of table {name} -->"
 
 
-def into_document(path: Path, filled: Filled) -> None:
+def write_into_document(path: Path, filled: FilledTable) -> None:
     """Write the table between its markers in the Markdown file `path`.
 
-    Raises RecipeError if the file has no such markers.
+    Raises RecipeError if the file has no markers.
     """
     name = "/".join(part for part in (filled.table, filled.changed) if part)
     begin, end = markers(name)
@@ -114,7 +114,7 @@ def into_document(path: Path, filled: Filled) -> None:
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise RecipeError(f"{path} has no place for this table: add the lines {begin} and {end}.")
+        raise RecipeError(f"{path} has no markers for this table: add the lines {begin} and {end}.")
     with replacing(path) as part:
         part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
 
@@ -130,7 +130,7 @@ def _without_empty(names: list[str], rows: list[list[str]]) -> list[list[str]]:
     return [[row[k] for k in kept] for row in (names, *rows)]
 
 
-def _stages(cells: Sequence[PolicyStats]) -> int:
+def _stages(cells: Sequence[CellResult]) -> int:
     return max(cell.exits[-1] for cell in cells)
 
 
@@ -138,7 +138,7 @@ def _exit(measured: Spread | None, published: float | None) -> str:
     return spread(measured) + ("" if published is None else f" ({published:.2f})")
 
 
-def _remarks(cell: PolicyStats) -> Iterator[str]:
+def _remarks(cell: CellResult) -> Iterator[str]:
     for seed, why in cell.failed.items():
         yield f"seed {seed} failed: {why.rstrip('.')}"
     for seed, epochs in cell.stopped.items():
@@ -146,8 +146,8 @@ def _remarks(cell: PolicyStats) -> Iterator[str]:
             yield f"seed {seed} stopped after epoch {epochs}"
 
 
-def _taught(cells: Sequence[PolicyStats]) -> Iterator[str]:
-    """A sentence for every teacher of the cells: what it reached."""
+def _teachers(cells: Sequence[CellResult]) -> Iterator[str]:
+    """A line for every teacher of the cells with its accuracy."""
     for teacher in {cell.teacher.run: cell.teacher for cell in cells if cell.teacher}.values():
         if teacher.test is None:
             yield f"teacher {teacher.run}: not trained"
@@ -156,7 +156,7 @@ def _taught(cells: Sequence[PolicyStats]) -> Iterator[str]:
             yield f"teacher {teacher.run}: exits {exits}, ensemble {teacher.test.ensemble:.2f}"
 
 
-def _doubts(cells: Iterable[PolicyStats]) -> Iterator[str]:
+def _doubts(cells: Iterable[CellResult]) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
     for cell in cells:
         for why in cell.doubts:

@@ -1,7 +1,7 @@
-"""What the runs of a table gave: read from the runs' directories, kept in a JSON file.
+"""Results of a table's runs, read from the runs' directories and from a JSON file.
 
-The file keeps results whose runs are no longer at hand, so that a table can be filled on several
-machines and in several goes. A result counts only for the very recipe it was made with.
+The file also holds results whose run directories are elsewhere, so a table can be filled on several
+machines. A result counts only for exactly the recipe of its run.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from training.checkpoint import CONFIG, CheckpointConfig, ExitAccuracies, resume_state
+from training.checkpoint import CONFIG, ExitAccuracies, read_config, resume_state
 from training.errors import CheckpointError
-from training.recipes.cells import find_recipe
 from training.recipes.schema import Recipe
+from training.recipes.table_recipes import find_table_recipe
 
 
 class RunResult(BaseModel):
-    """One run: finished with test accuracies, or failed with a reason, or neither and stopped after
-    `epochs_done`."""
+    """One run: finished with test accuracies, failed with a reason, or stopped after `epochs_done`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,24 +43,24 @@ class Results:
         self.runs = runs or {}
 
     def add(self, result: RunResult) -> None:
-        """Keep `result` in place of an earlier one."""
+        """Store `result`, replacing an earlier one of the same name."""
         self.runs[result.recipe.name] = result
 
-    def of(self, recipe: Recipe) -> RunResult | None:
-        """What the run of `recipe` gave, if it was run."""
+    def get(self, recipe: Recipe) -> RunResult | None:
+        """The result of `recipe`, or None."""
         result = self.runs.get(recipe.name)
         return result if result is not None and result.recipe == recipe else None
 
     def finished(self, recipe: Recipe) -> bool:
-        """Whether the run of `recipe` was made and came to its end."""
-        result = self.of(recipe)
+        """Whether the run of `recipe` is finished."""
+        result = self.get(recipe)
         return result is not None and result.test is not None
 
     def seeds(self, recipe: Recipe) -> list[RunResult]:
-        """What runs of `recipe` under any seed gave, in the order of the seeds."""
+        """The results of `recipe` under all seeds, sorted by seed."""
         stem = recipe.name.rpartition("/")[0]
-        found = (r for name, r in self.runs.items() if name.rpartition("/")[0] == stem)
-        return sorted(found, key=lambda result: result.recipe.seed)
+        same = (r for name, r in self.runs.items() if name.rpartition("/")[0] == stem)
+        return sorted(same, key=lambda result: result.recipe.seed)
 
 
 class _Stored(BaseModel):
@@ -71,9 +70,9 @@ class _Stored(BaseModel):
 
 
 def read_results(file: Path, runs: Path, table: str, variant: str) -> Results:
-    """The results kept in `file` and those of the run directories below `runs`, which win.
+    """The results in `file`, updated with those of the run directories below `runs`.
 
-    Results of another protocol than `variant` or of another recipe than the table's are left out.
+    Results of another protocol than `variant` or of another recipe than the table's are ignored.
     Raises CheckpointError if the file or a checkpoint cannot be read.
     """
     results = Results()
@@ -82,33 +81,30 @@ def read_results(file: Path, runs: Path, table: str, variant: str) -> Results:
             stored = _Stored.model_validate_json(file.read_text("utf-8"))
         except (OSError, ValidationError) as error:
             raise CheckpointError(f"{file} is not a file of results; move it away.") from error
-        for kept in stored.runs.values():
-            if belongs(kept.recipe, variant):
-                results.add(kept)
+        for stored_result in stored.runs.values():
+            if belongs(stored_result.recipe, variant):
+                results.add(stored_result)
     for name in _run_names(runs, table):
-        found = read_run(runs, name)
-        if found is not None and belongs(found.recipe, variant):
-            earlier = results.of(found.recipe)
-            # Of a run that stopped here, an earlier end is worth more.
-            if found.test is not None or earlier is None or not earlier.ended:
-                results.add(found)
+        result = read_run(runs, name)
+        if result is not None and belongs(result.recipe, variant):
+            earlier = results.get(result.recipe)
+            # An unfinished run does not replace an earlier result that ended.
+            if result.test is not None or earlier is None or not earlier.ended:
+                results.add(result)
     return results
 
 
 def belongs(recipe: Recipe, variant: str) -> bool:
-    """Whether `recipe` is the one its name stands for, under the protocol `variant`."""
-    named = re.search(r"/((?:epochs|width)[^/]*)/seed", recipe.name)
-    return find_recipe(recipe.name) == recipe and (named[1] if named else "") == variant
+    """Whether `recipe` is the table's recipe of its name, under the protocol `variant`."""
+    match = re.search(r"/((?:epochs|width)[^/]*)/seed", recipe.name)
+    return find_table_recipe(recipe.name) == recipe and (match[1] if match else "") == variant
 
 
 def read_run(runs: Path, name: str) -> RunResult | None:
-    """The run in directory `runs`/`name`, finished or stopped; None where there is none."""
+    """The run in directory `runs`/`name`, finished or stopped, or None. Raises CheckpointError."""
     directory = runs / name
     if (directory / CONFIG).is_file():
-        try:
-            config = CheckpointConfig.model_validate_json((directory / CONFIG).read_text("utf-8"))
-        except ValidationError as error:
-            raise CheckpointError(f"{directory / CONFIG} is not a valid checkpoint.") from error
+        config = read_config(directory)
         return RunResult(
             recipe=config.recipe,
             test=config.test,

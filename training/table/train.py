@@ -1,4 +1,4 @@
-"""Trains the chosen cells of a table with all they need, one run after the other."""
+"""Trains the selected cells of a table and their prerequisites, one run after the other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 import torch
 
 from training.errors import BusyError, CheckpointError, DivergedError, RecipeError
-from training.recipes.cells import Cell, Variant, cell_recipe, needs, with_what_it_needs
 from training.recipes.schema import Recipe
 from training.recipes.table_definition import Table
-from training.session import run_recipe
+from training.recipes.table_recipes import (
+    Cell,
+    Variant,
+    cell_recipe,
+    prerequisites,
+    with_prerequisites,
+)
+from training.run import run_recipe
 from training.table.results import Results, RunResult, read_run
 
 
@@ -22,9 +28,9 @@ def plan(
     variant: Variant,
     results: Results,
 ) -> list[Recipe]:
-    """The runs that `cells` still lack under `seeds`, and all that these build on, which comes first."""
-    wanted = [cell_recipe(table, cell, variant, seed) for cell in cells for seed in seeds]
-    return with_what_it_needs(recipe for recipe in wanted if not results.finished(recipe))
+    """The missing runs of `cells` under `seeds`, after their prerequisites."""
+    recipes = [cell_recipe(table, cell, variant, seed) for cell in cells for seed in seeds]
+    return with_prerequisites(recipe for recipe in recipes if not results.finished(recipe))
 
 
 def train_runs(
@@ -38,10 +44,11 @@ def train_runs(
     say: Callable[[str], None],
     after_each: Callable[[], None],
 ) -> dict[str, str]:
-    """Run or resume `recipes` in their order; finished ones are left as they are.
+    """Train or resume `recipes` in their order; finished ones are skipped.
 
-    Adds to `results` and calls `after_each` run that ended. A run that fails is skipped, with those
-    that build on it. Returns why, by name; what every run would meet, missing data say, is raised.
+    After each run its result is added to `results` and `after_each` is called. A failed run does not
+    stop the others, except those that need it. Returns the failed runs and why, by name. Raises errors
+    that every run would meet, such as DataError.
     """
     failures: dict[str, str] = {}
     for position, recipe in enumerate(recipes, 1):
@@ -50,10 +57,10 @@ def train_runs(
             say(f"[{position}/{len(recipes)}] {name} is finished already")
             continue
         say(f"[{position}/{len(recipes)}] {name}")
-        lost = [needed for needed in needs(recipe) if needed in failures]
-        if lost:
-            failures[name] = f"{lost[0]} failed."
-            say(f"{name} is left out: {lost[0]} failed")
+        failed = [needed for needed in prerequisites(recipe) if needed in failures]
+        if failed:
+            failures[name] = f"{failed[0]} failed."
+            say(f"{name} is skipped: {failed[0]} failed")
             continue
         try:
             run_recipe(
@@ -65,9 +72,9 @@ def train_runs(
                 resume=True,
                 say=say,
             )
-        except BusyError as error:  # no end of the run: nothing to keep
+        except BusyError as error:  # another process is training it: there is no result yet
             failures[name] = str(error)
-            say(f"{name} is left out: {error}")
+            say(f"{name} is skipped: {error}")
             continue
         except (CheckpointError, DivergedError, RecipeError, torch.OutOfMemoryError) as error:
             failures[name] = str(error).splitlines()[0]
@@ -82,5 +89,5 @@ def train_runs(
 
 
 def _has_checkpoint(recipe: Recipe, runs: Path) -> bool:
-    here = read_run(runs, recipe.name)
-    return here is not None and here.test is not None and here.recipe == recipe
+    result = read_run(runs, recipe.name)
+    return result is not None and result.test is not None and result.recipe == recipe

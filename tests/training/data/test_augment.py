@@ -1,4 +1,4 @@
-"""Augmentation does what it says, and nothing but the seed decides what it does."""
+"""Augmentations follow their description, and depend on the seed only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def smooth(count: int, side: int) -> torch.Tensor:
-    """Pictures without sharp edges, on which interpolation at any place gives about the same."""
+    """Images without sharp edges, where interpolation anywhere gives about the same value."""
     wave = torch.sin(torch.linspace(0, 3, side))
     pictures = 120 + 100 * wave[:, None] * torch.linspace(-1, 1, side)[None]
     return pictures.to(torch.uint8)[None, ..., None].expand(count, side, side, 3).contiguous()
 
 
-def test_every_crop_is_a_shifted_and_perhaps_mirrored_original() -> None:
+def test_every_crop_is_a_shifted_or_mirrored_original() -> None:
     images = noise(40, 6, 6, 3)
     out = crop_and_flip(images, 2, True, seeded())
     padded = torch.nn.functional.pad(images, (0, 0, 2, 2, 2, 2))
@@ -40,7 +40,7 @@ def test_every_crop_is_a_shifted_and_perhaps_mirrored_original() -> None:
     assert 10 <= mirrored <= 30
 
 
-def test_no_padding_and_no_flip_leave_images_alone() -> None:
+def test_without_padding_and_flip_images_are_unchanged() -> None:
     images = noise(4, 5, 7, 3)
     assert torch.equal(crop_and_flip(images, 0, False, torch.Generator()), images)
 
@@ -62,7 +62,7 @@ def test_rotation_is_that_of_torchvision(degrees: float) -> None:
     assert (found.int() - expected.int()).abs().max() <= 1
 
 
-def test_every_image_is_turned_by_its_own_angle_within_the_limit() -> None:
+def test_every_image_is_rotated_by_its_own_angle_within_the_limit() -> None:
     images = smooth(64, 16)
     recipe = DataRecipe(name="digits", held_out=1, padding=0, flip=False, rotation=20)
     out = augment(images, recipe, seeded(), torch.zeros(3, dtype=torch.uint8)).int()
@@ -74,7 +74,7 @@ def test_every_image_is_turned_by_its_own_angle_within_the_limit() -> None:
     assert 15 < nearest.max() <= 20
 
 
-def test_a_resized_crop_shows_a_part_of_the_asked_for_area_and_shape() -> None:
+def test_a_resized_crop_has_the_configured_area_and_aspect_ratio() -> None:
     side, count = 64, 400
     ramp = torch.arange(side, dtype=torch.uint8) * 3
     down, across = ramp[:, None].expand(side, side), ramp[None].expand(side, side)
@@ -94,13 +94,13 @@ def test_a_resized_crop_shows_a_part_of_the_asked_for_area_and_shape() -> None:
     assert middle.max() > 40
 
 
-def test_a_resized_crop_never_looks_outside_the_image() -> None:
+def test_a_resized_crop_stays_inside_the_image() -> None:
     white = torch.full((200, 33, 33, 3), 255, dtype=torch.uint8)
     out = resized_crop(white, (0.1, 0.9), seeded())
     assert (out[:, 1:-1, 1:-1] == 255).all()
 
 
-def test_cutout_blanks_one_square_that_may_stick_out() -> None:
+def test_cutout_blanks_one_square_that_may_reach_outside() -> None:
     images = torch.full((600, 10, 12, 3), 7, dtype=torch.uint8)
     blank = torch.tensor([1, 2, 3], dtype=torch.uint8)
     out = cutout(images, 4, seeded(), blank)
@@ -113,8 +113,8 @@ def test_cutout_blanks_one_square_that_may_stick_out() -> None:
     assert covered[:, 5, 6].float().mean() == pytest.approx(16 / 120, abs=0.05)
 
 
-def test_the_operations_come_in_their_order() -> None:
-    """Cutout last: its square is not turned, not mirrored and keeps its very colour."""
+def test_the_operations_are_applied_in_order() -> None:
+    """Cutout is last: its square is not rotated or mirrored and keeps its colour."""
     recipe = DataRecipe(
         name="digits",
         held_out=1,

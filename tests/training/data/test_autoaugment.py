@@ -15,7 +15,7 @@ COUNT = 250
 
 
 def pictures() -> torch.Tensor:
-    """Half noise, half of few and smooth values, where equalising and stretching do something else."""
+    """Half noise, half with few and smooth values, which equalising and autocontrast treat differently."""
     images = torch.randint(
         0, 256, (COUNT, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
     )
@@ -24,7 +24,7 @@ def pictures() -> torch.Tensor:
 
 
 def draws(seed: int) -> tuple[list[int], list[list[float]], list[list[int]]]:
-    """What the module documents to draw: a sub-policy, then chance and sign of two operations."""
+    """The draws that the module documents: a sub-policy, then chance and sign of two operations."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(25, (COUNT,), generator=generator)
     chance = torch.rand(2, COUNT, generator=generator)
@@ -39,7 +39,7 @@ def alone(
     chance: list[float],
     positive: list[int],
 ) -> torch.Tensor:
-    """torchvision's own transform of one image [H, W, 3], with its random numbers given."""
+    """torchvision's transform of one image [H, W, 3], with these random numbers."""
 
     def numbers() -> Iterator[float]:
         operations = transform._policies[chosen]
@@ -59,7 +59,7 @@ def alone(
 
 
 @pytest.mark.parametrize("policy", ["cifar10", "imagenet"])
-def test_every_image_gets_what_torchvision_gives_it_alone(policy: str) -> None:
+def test_every_image_equals_torchvisions_result(policy: str) -> None:
     images = pictures()
     found = autoaugment(images, policy, torch.Generator().manual_seed(3))  # type: ignore[arg-type]
     transform = v2.AutoAugment(v2.AutoAugmentPolicy(policy))
@@ -68,7 +68,7 @@ def test_every_image_gets_what_torchvision_gives_it_alone(policy: str) -> None:
         assert torch.equal(found[position], expected), transform._policies[drawn[0]]
 
 
-def test_the_images_given_are_left_as_they_are() -> None:
+def test_the_input_is_not_changed() -> None:
     images = pictures()
     autoaugment(images, "cifar10", torch.Generator())
     assert torch.equal(images, pictures())

@@ -15,12 +15,12 @@ from training.data.batches import DeviceDataset
 from training.data.dataset import Split
 from training.errors import RecipeError
 from training.recipes.schema import DataRecipe, Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 
 CPU = torch.device("cpu")
 
 
-def resident(count: int = 70, side: int = 8) -> DeviceDataset:
+def device_dataset(count: int = 70, side: int = 8) -> DeviceDataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     return DeviceDataset.of(Split(images, np.arange(count)), CPU)
@@ -31,7 +31,7 @@ def recipe(**fields: object) -> DataRecipe:
 
 
 def test_every_sample_comes_at_most_once_and_whole_batches_only() -> None:
-    data = resident(20)
+    data = device_dataset(20)
 
     def epoch(seed: int, number: int) -> list[list[int]]:
         return [b.labels.tolist() for _, b in data.shuffled(6, recipe(), seed, number)]
@@ -44,9 +44,11 @@ def test_every_sample_comes_at_most_once_and_whole_batches_only() -> None:
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(4, True), (2, False), (0, True)])
-def test_plain_batches_are_an_order_and_then_crops_batch_by_batch(padding: int, flip: bool) -> None:
-    """Runs of earlier versions go on with the same data: these draws are not to change."""
-    data = resident()
+def test_plain_batches_draw_an_order_and_then_crops_batch_by_batch(
+    padding: int, flip: bool
+) -> None:
+    """These draws must not change: runs of earlier versions resume with the same data."""
+    data = device_dataset()
     generator = torch.Generator().manual_seed((3 << 20) + 2)
     order = torch.randperm(70, generator=generator)
     count = 0
@@ -67,7 +69,7 @@ def test_plain_batches_are_an_order_and_then_crops_batch_by_batch(padding: int, 
 def test_augmented_batches_follow_from_seed_and_epoch_and_hold_the_images_they_name(
     fields: dict[str, object],
 ) -> None:
-    data, chosen = resident(), recipe(**fields)
+    data, chosen = device_dataset(), recipe(**fields)
     first = list(data.shuffled(16, chosen, 1, 0))
     again = list(data.shuffled(16, chosen, 1, 0))
     other = list(data.shuffled(16, chosen, 1, 1))
@@ -90,7 +92,7 @@ def test_autoaugment_takes_several_batches_at_once_but_not_more_than_fit(
 
     monkeypatch.setattr(batches, "augment", note)
     monkeypatch.setattr(batches, "MAX_CHUNK_IMAGES", 40)
-    data = resident()
+    data = device_dataset()
     for fields in ({}, {"autoaugment": "cifar10"}):
         assert len(list(data.shuffled(16, recipe(**fields), 0, 0))) == 4
     assert sizes == [16, 16, 16, 16, 32, 32]
@@ -101,7 +103,7 @@ def test_autoaugment_takes_several_batches_at_once_but_not_more_than_fit(
 
 
 def test_cutout_blanks_with_the_mean_colour_of_the_split() -> None:
-    data = resident()
+    data = device_dataset()
     mean = data.images.double().mean((0, 1, 2))
     assert data.mean_colour.dtype == torch.uint8
     assert (data.mean_colour.double() - mean).abs().max() <= 0.5
@@ -121,7 +123,7 @@ def photos(directory: Path) -> None:
             image.save(directory / name / f"{number}.png")
 
 
-def test_a_run_trains_on_a_folder_and_teaches_only_on_the_same(tmp_path: Path) -> None:
+def test_a_teacher_trained_on_one_folder_is_refused_for_another(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     photos(tmp_path / "others")
     data = {

@@ -1,4 +1,4 @@
-"""The [data] table of a recipe is whole and makes sense, or is refused."""
+"""An incomplete or contradictory [data] table of a recipe is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def data(**fields: object) -> DataRecipe:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"name": "folder", "side": 64}, "data set folder needs a path"),
         ({"name": "folder", "path": "photos"}, "data set folder needs a side"),
@@ -31,18 +31,18 @@ def data(**fields: object) -> DataRecipe:
         ({"autoaugment": "svhn"}, "autoaugment"),
     ],
 )
-def test_an_impossible_table_is_refused(fields: dict[str, object], says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
+def test_an_impossible_table_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         data(**fields)
 
 
-def test_a_resized_crop_takes_the_place_of_the_padded_one_unless_both_are_asked_for() -> None:
+def test_a_resized_crop_replaces_the_padded_one_unless_both_are_set() -> None:
     assert data().padding == 4
     assert data(scale=[0.5, 1.0]).padding == 0
     assert data(scale=[0.5, 1.0], padding=2).padding == 2
 
 
-def test_a_table_survives_being_written_and_read() -> None:
+def test_a_table_is_read_back_unchanged() -> None:
     for fields in ({"name": "folder", "path": "a/b", "side": 96, "scale": [0.2, 1.0]}, {}):
         table = data(**fields)
         assert DataRecipe.model_validate(table.model_dump(mode="json")) == table

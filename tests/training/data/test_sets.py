@@ -1,4 +1,4 @@
-"""The published sets are read as published or refused, and the held-out split is kept out."""
+"""Published data sets are read as published or refused; the held-out split is separate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.file_server import file_server
 from training.data.cifar import FILE_MD5, FOLDER
 from training.data.dataset import channel_statistics, hold_out
 from training.data.load import load_dataset
@@ -25,7 +26,7 @@ def test_digits_are_rgb_bytes_of_sixteen_pixels() -> None:
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
 
 
-def test_missing_cifar_says_what_to_fetch_and_where_it_goes(tmp_path: Path) -> None:
+def test_the_message_for_missing_cifar_names_archive_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(CIFAR, tmp_path)
     assert "cifar-100-python.tar.gz" in str(caught.value)
@@ -41,19 +42,24 @@ def test_a_damaged_cifar_file_is_refused_before_it_is_unpickled(tmp_path: Path) 
         load_dataset(CIFAR, tmp_path)
 
 
-def test_a_download_that_fails_or_gives_something_else_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = tmp_path / "other.tar.gz"
-    other.write_bytes(b"not the archive")
-    for url, says in ((f"file://{tmp_path}/nothing", "could not be"), (f"file://{other}", "md5")):
-        monkeypatch.setattr("training.data.cifar.URL", url)
-        with pytest.raises(DataError, match=says):
-            load_dataset(CIFAR, tmp_path / "data", download=True)
+def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with file_server() as server:
+        server.bodies["/other.tar.gz"] = b"not the archive"
+        for path, message in (("/none", "was answered with status 404"), ("/other.tar.gz", "md5")):
+            monkeypatch.setattr("training.data.cifar.URL", server.url + path)
+            with pytest.raises(DataError, match=message):
+                load_dataset(CIFAR, tmp_path / "data", download=True)
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_download_does_not_replace_what_is_there(tmp_path: Path) -> None:
+def test_a_data_root_that_cannot_be_made_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DataError, match="cannot be stored in") as caught:
+        load_dataset(CIFAR, tmp_path / "data", download=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_does_not_replace_an_existing_folder(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "mine.txt").write_text("keep me")
     with pytest.raises(DataError, match="move it away"):
@@ -86,7 +92,7 @@ def test_holding_out_a_whole_class_is_refused() -> None:
         hold_out(np.repeat([0, 1], [400, 1]), 300, seed=0)
 
 
-def test_small_classes_give_in_proportion_to_their_size() -> None:
+def test_with_small_classes_the_held_out_numbers_are_proportional_to_the_sizes() -> None:
     labels = np.repeat(np.arange(3), [600, 300, 10])
     kept, held_out = hold_out(labels, 91, seed=0)
     assert np.bincount(labels[held_out]).tolist() == [60, 30, 1]

@@ -1,20 +1,21 @@
-"""Tiny ImageNet is read as published, decoded once, and refused with the name of what is damaged."""
+"""Tiny ImageNet is read as published and decoded once; a damaged file is named."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.file_server import FileServer, file_server
 from training.data import tiny_imagenet
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.data.tiny_imagenet import DECODED, FOLDER
+from training.data.tiny_imagenet import CACHE, FOLDER
 from training.errors import DataError
 from training.recipes.schema import DataRecipe
 
@@ -34,7 +35,7 @@ def save(path: Path, colour: object, mode: str = "RGB") -> None:
 
 
 def publish(root: Path) -> Path:
-    """A tree of the published layout: 3 classes of 4 training and 2 validation images."""
+    """Write the published layout: 3 classes of 4 training and 2 validation images."""
     folder = root / FOLDER
     for wnid in WNIDS:
         level = 20 * sorted(WNIDS).index(wnid)
@@ -73,7 +74,7 @@ def test_it_is_read_as_published_with_validation_as_test(tmp_path: Path) -> None
     assert found.mean == pytest.approx((20 / 255, 0, 100 / 255), abs=0.01)
 
 
-def test_missing_data_says_what_to_fetch_and_where_it_goes(tmp_path: Path) -> None:
+def test_the_message_for_missing_data_names_address_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path)
     assert "http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(caught.value)
@@ -85,17 +86,15 @@ def no_decoding(*_: object) -> np.ndarray:
     raise AssertionError("decoded again")
 
 
-def test_the_second_time_nothing_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_images_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = publish(tmp_path)
     first = load(tmp_path)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
-        DECODED,
+        CACHE,
         "wnids.txt",
         "words.txt",
     ]
-    monkeypatch.setattr(tiny_imagenet, "read_pictures", no_decoding)
+    monkeypatch.setattr(tiny_imagenet, "read_images", no_decoding)
     second = load(tmp_path)
     assert np.array_equal(first.train.images, second.train.images)
     assert np.array_equal(first.test.images, second.test.images)
@@ -134,20 +133,20 @@ def of_another_shape(kept: Path) -> None:
         of_another_shape,
     ],
 )
-def test_kept_pixels_that_are_damaged_or_of_other_images_are_made_anew(
+def test_a_damaged_or_outdated_cache_is_replaced(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     folder = publish(tmp_path)
     load(tmp_path)
-    spoil(folder / DECODED)
-    spoilt = (folder / DECODED).read_bytes()
+    spoil(folder / CACHE)
+    spoilt = (folder / CACHE).read_bytes()
     found = load(tmp_path)
-    assert (folder / DECODED).read_bytes() != spoilt
-    (folder / DECODED).unlink()
+    assert (folder / CACHE).read_bytes() != spoilt
+    (folder / CACHE).unlink()
     assert np.array_equal(load(tmp_path).test.images, found.test.images)
 
 
-def test_pixels_that_cannot_be_kept_are_used_all_the_same(
+def test_images_are_loaded_even_if_the_cache_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = publish(tmp_path)
@@ -170,7 +169,7 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (remove("wnids.txt"), "wnids.txt"),
         (cut("wnids.txt", 0), "wnids.txt is empty"),
@@ -192,40 +191,46 @@ def remove(name: str) -> Callable[[Path], None]:
         (lambda folder: shutil.rmtree(folder / "train"), "train has 0 images of"),
     ],
 )
-def test_what_is_damaged_is_named_in_one_sentence_and_nothing_is_kept(
-    tmp_path: Path, spoil: Callable[[Path], None], says: str
+def test_a_damaged_file_is_named_in_one_sentence_and_nothing_is_cached(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     folder = publish(tmp_path)
     spoil(folder)
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(folder.glob("*decoded*"))
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The published archive, of the tiny tree, and the md5 that goes with it."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server of the published archive, here of the small tree, whose md5 is the expected one."""
     publish(tmp_path / "published")
-    made = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path / "published"))
-    monkeypatch.setattr(tiny_imagenet, "URL", made.as_uri())
-    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", hashlib.md5(made.read_bytes()).hexdigest())
-    return made
+    archive = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path / "published"))
+    content = archive.read_bytes()
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+    with file_server() as server:
+        monkeypatch.setattr(tiny_imagenet, "URL", f"{server.url}/tiny.zip")
+        server.bodies["/tiny.zip"] = content
+        yield server
 
 
-def test_a_download_puts_the_tree_in_its_place_and_nothing_else(
-    tmp_path: Path, archive: Path
-) -> None:
+def test_a_download_leaves_the_images_and_nothing_else(tmp_path: Path, server: FileServer) -> None:
     assert len(load(tmp_path / "data", download=True).train) == 12
     assert [path.name for path in (tmp_path / "data").iterdir()] == [FOLDER]
 
 
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path, archive: Path) -> None:
-    archive.write_bytes(archive.read_bytes()[:-100])
+def test_a_failed_download_leaves_nothing(tmp_path: Path, server: FileServer) -> None:
+    content = server.bodies["/tiny.zip"]
+    server.lengths["/tiny.zip"] = len(content)
+    server.bodies["/tiny.zip"] = content[:-100]
+    with pytest.raises(DataError, match="ended after"):
+        load(tmp_path / "data", download=True)
+    server.lengths.clear()
     with pytest.raises(DataError, match="md5"):
         load(tmp_path / "data", download=True)
-    archive.unlink()
-    with pytest.raises(DataError, match="could not be downloaded"):
+    server.bodies.clear()
+    with pytest.raises(DataError, match="was answered with status 404"):
         load(tmp_path / "data", download=True)
     assert list((tmp_path / "data").iterdir()) == []

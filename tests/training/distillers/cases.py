@@ -1,4 +1,4 @@
-"""Small networks' outputs, written down by hand."""
+"""Outputs of small networks, written by hand."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Numbers = Sequence[float] | Sequence["Numbers"]
 
 
 def shown(*features: Numbers | Tensor) -> Outputs:
-    """Outputs with these stages [N, C, H, W] and logits that play no part."""
+    """Outputs with these stages [N, C, H, W]; the logits are zero."""
     stages = [torch.as_tensor(f, dtype=torch.float32) for f in features]
     return Outputs([torch.zeros(len(stages[0]), 2)], stages)
 
 
 def embedded(*vectors: Sequence[float]) -> Outputs:
-    """Outputs whose embeddings are these vectors, one a sample."""
+    """Outputs whose embeddings are these vectors, one per sample."""
     return shown(torch.tensor(vectors)[:, :, None, None])
 
 
 def distiller(method: str, student: Outputs, teacher: Outputs, **weights: float) -> Distiller:
-    """The comparator for these two, in eval mode: batch norm is the identity, but for 5e-6 of it."""
+    """The distiller for these two, in eval mode: batch norm is the identity up to a factor of 5e-6."""
     objective = DistillerObjective.model_validate({"method": method, **weights})
     setting = Setting(network(), network(), torch.zeros(100, dtype=torch.int64))
     return DISTILLERS[method](objective, student, teacher, setting).eval()
@@ -40,7 +40,7 @@ def batch(samples: int) -> Batch:
 
 
 def term(criterion: Distiller, student: Outputs, teacher: Outputs) -> float:
-    """L_m as a number."""
+    """L_m as a float."""
     return criterion.term(student, teacher, batch(len(student.logits[0]))).item()
 
 

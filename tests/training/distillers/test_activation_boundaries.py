@@ -26,12 +26,12 @@ STUDENT = shown(LOGITS, preactivations=[row(-2, -0.5, 0.5, 2), row(2, -2, 0.5, -
 TEACHER = shown(LOGITS, preactivations=[row(-1, -1, 1, 1), row(-1, 3, 0, 0.1)])
 
 
-def test_the_preparation_charges_every_neuron_within_the_margin_or_on_the_wrong_side() -> None:
+def test_the_preparation_penalises_neurons_within_the_margin_or_on_the_wrong_side() -> None:
     loss = distiller("ab", STUDENT, TEACHER).prepare(STUDENT, TEACHER, batch([0, 1]))
     assert loss.item() == pytest.approx(0.003 * (0.25 + 22.5), rel=1e-6)
 
 
-def test_after_the_preparation_only_the_cross_entropy_is_left() -> None:
+def test_after_the_preparation_the_loss_is_cross_entropy_alone() -> None:
     loss = distiller("ab", STUDENT, TEACHER)(STUDENT, TEACHER, batch([1, 1]))
     # -log softmax: log(1 + e^-1) = 0.313262 and log(1 + e^2) = 2.126928, in the mean 1.220095.
     assert loss.item() == pytest.approx(1.220095, abs=1e-6)

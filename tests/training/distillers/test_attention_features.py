@@ -1,4 +1,4 @@
-"""AFD against numbers worked out by hand."""
+"""AFD against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ D = 128
 
 
 def blind(student: Outputs, teacher: Outputs) -> Distiller:
-    """The comparator whose keys, queries and positions are zero: it attends to all stages alike."""
+    """The distiller with zero keys, queries and positions: it attends to all stages equally."""
     criterion = distiller("afd", student, teacher)
     for layer in [*(key[0] for key in criterion.keys), *criterion.queries]:
         put(layer[0].weight, [[0.0]])
@@ -64,7 +64,7 @@ def test_the_teachers_stages_are_summed_each_with_its_own_attention() -> None:
     assert term(criterion, STUDENT, teacher) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_the_students_map_is_brought_to_the_teachers_size_whichever_is_larger() -> None:
+def test_the_students_map_is_pooled_to_the_teachers_size_whichever_is_larger() -> None:
     # Averages of the squares 1, 5 and 4, 4: the student's map becomes (3, 4).
     wide = shown([[[[1.0, math.sqrt(5), 2.0, 2.0]]]])
     teacher = shown([[[[1.0, 0.0]]]])

@@ -1,4 +1,4 @@
-"""AT against numbers worked out by hand."""
+"""AT against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_attention_maps_are_compared_at_length_one() -> None:
     assert value == pytest.approx((0.4**2 + 0.8**2) / 2, abs=1e-6)
 
 
-def test_stages_are_summed_and_those_only_one_network_has_are_left_out() -> None:
+def test_stages_are_summed_and_those_of_only_one_network_are_ignored() -> None:
     left, right = [[[[1.0, 0.0]]]], [[[[0.0, 1.0]]]]
     student, teacher = shown(THREE_FOUR, left, left), shown(left, right)
     value = term(distiller("at", student, teacher), student, teacher)

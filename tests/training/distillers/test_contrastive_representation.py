@@ -1,4 +1,4 @@
-"""CRD against the same sums written out in numpy, on embeddings of two values."""
+"""CRD against the same sums in numpy, on embeddings of two values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def padded(bank: np.ndarray) -> Tensor:
 
 
 def method() -> ContrastiveRepresentation:
-    """CRD whose linear maps keep the two values they get, with banks filled in."""
+    """CRD whose linear maps are the identity on two values, with filled banks."""
     outputs = [shown(torch.zeros(2, 2), [vectors(rows.tolist())]) for rows in (STUDENT, TEACHER)]
     built = distiller("crd", *outputs, labels=LABELS)
     assert isinstance(built, ContrastiveRepresentation)
@@ -69,13 +69,13 @@ def nce(anchors: np.ndarray, bank: np.ndarray, z: float) -> float:
     return total / 2
 
 
-def test_the_term_tells_partners_from_images_of_other_classes_both_ways() -> None:
+def test_the_term_contrasts_partners_with_images_of_other_classes_both_ways() -> None:
     z_s, z_t = constant(STUDENT, TEACHER_BANK), constant(TEACHER, STUDENT_BANK)
     expected = nce(STUDENT, TEACHER_BANK, z_s) + nce(TEACHER, STUDENT_BANK, z_t)
     assert term(method()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_next_batch_meets_the_moved_banks_and_the_first_batchs_constants() -> None:
+def test_the_next_batch_uses_the_updated_banks_and_the_first_batchs_constants() -> None:
     built = method()
     z_s, z_t = constant(STUDENT, TEACHER_BANK), constant(TEACHER, STUDENT_BANK)
     term(built)
@@ -89,7 +89,7 @@ def test_the_next_batch_meets_the_moved_banks_and_the_first_batchs_constants() -
 
 
 def drawing(negatives: int, labels: Tensor) -> ContrastiveRepresentation:
-    """CRD with a split of these labels and only so many negatives."""
+    """CRD with a split of these labels and this number of negatives."""
     outputs = shown(torch.zeros(2, 2), [torch.zeros(2, 3, 1, 1)])
     built = distiller("crd", outputs, outputs, labels=labels)
     assert isinstance(built, ContrastiveRepresentation)
@@ -112,7 +112,7 @@ def test_negatives_are_never_of_the_images_own_class() -> None:
     assert values[0] == values[1] != values[2]
 
 
-def test_every_batch_draws_anew_and_a_restored_state_draws_the_same() -> None:
+def test_every_batch_draws_other_negatives_and_a_restored_state_the_same() -> None:
     labels = torch.tensor([0, 1] * 20)
     built = drawing(5, labels)
     outputs = shown(torch.zeros(2, 2), [torch.randn(2, 3, 1, 1)])

@@ -1,4 +1,4 @@
-"""CC against numbers worked out by hand."""
+"""CC against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.models.multi_exit import Outputs
 
 
 def with_plain_embeddings(student: Outputs, teacher: Outputs) -> Distiller:
-    """The comparator whose learnt embeddings leave two dimensions as they are."""
+    """The distiller whose learnt embeddings are the identity on two dimensions."""
     criterion = distiller("cc", student, teacher)
     for embed in (criterion.embed_student, criterion.embed_teacher):
         put(embed.weight, [[1.0, 0.0], [0.0, 1.0]])
@@ -26,7 +26,7 @@ def test_neighbours_absolute_errors_are_multiplied_and_summed_over_dimensions() 
     assert value == pytest.approx((1 + 7) / 2, abs=1e-6)
 
 
-def test_samples_embedded_alike_have_no_loss() -> None:
+def test_equal_embeddings_have_no_loss() -> None:
     same = embedded([1.0, 0.0], [1.0, 2.0], [3.0, 1.0])
     assert term(with_plain_embeddings(same, same), same, same) == 0
 

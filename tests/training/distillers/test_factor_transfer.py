@@ -1,4 +1,4 @@
-"""FT with factors given outright.
+"""FT with fixed factors.
 
 The student's two positions hold (1, 1) and (2, 0): mean squares 1 and 2, scaled (1, 2) / sqrt 5. The
 teacher's hold (3, 0) and (0, 0): mean squares 4.5 and 0, scaled (1, 0). So L_m is the mean of
@@ -55,7 +55,7 @@ def test_the_preparation_is_the_mean_squared_error_of_the_reproduction() -> None
     assert method.prepare(None, teacher, batch([0])).item() == pytest.approx(4 / 4)
 
 
-def test_factors_have_half_the_teachers_channels_at_the_same_places() -> None:
+def test_factors_have_half_the_teachers_channels_at_the_same_positions() -> None:
     student, teacher = torch.randn(2, 6, 4, 4), torch.randn(2, 10, 4, 4)
     method = distiller("ft", shown(LOGITS, [student]), shown(LOGITS, [teacher]))
     assert isinstance(method, FactorTransfer)

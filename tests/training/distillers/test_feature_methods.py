@@ -1,4 +1,4 @@
-"""What holds of every comparator that matches features or embeddings."""
+"""Properties of every distiller that matches features or embeddings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.distillers import DISTILLERS
 from training.models.build import build_network
 from training.models.multi_exit import Normalize, Outputs
 from training.recipes.schema import Recipe
-from training.session import run_recipe
+from training.run import run_recipe
 from training.step import Step
 
 WEIGHTS = {
@@ -44,7 +44,7 @@ def random_outputs(stages: tuple[tuple[int, int], ...], samples: int = 6) -> Out
 
 
 def gradients(method: str, student: Outputs, teacher: Outputs) -> list[torch.Tensor]:
-    """Of L_m, by the student's features that it depends on; L_m itself is finite."""
+    """The gradients of L_m by the student's features it depends on; L_m itself must be finite."""
     for features in student.features:
         features.requires_grad_()
     value = distiller(method, student, teacher).train().term(student, teacher, batch(6))
@@ -54,7 +54,7 @@ def gradients(method: str, student: Outputs, teacher: Outputs) -> list[torch.Ten
 
 
 @every_method
-def test_the_weights_are_those_of_the_source_unless_the_recipe_has_others(method: str) -> None:
+def test_the_weights_are_those_of_the_source_unless_the_recipe_sets_others(method: str) -> None:
     outputs = random_outputs(RESNET)
     plain = distiller(method, outputs, outputs)
     assert (plain.gamma, plain.alpha, plain.beta) == WEIGHTS[method]
@@ -73,7 +73,7 @@ def test_the_documentation_gives_the_methods_name_and_weight(method: str) -> Non
 
 
 @pytest.mark.parametrize("method", PARAMETER_FREE)
-def test_the_loss_is_zero_when_student_and_teacher_are_one(method: str) -> None:
+def test_the_loss_is_zero_for_a_student_equal_to_its_teacher(method: str) -> None:
     torch.manual_seed(0)
     same, other = random_outputs(RESNET), random_outputs(RESNET)
     assert term(distiller(method, same, same), same, same) == pytest.approx(0, abs=1e-7)
@@ -93,7 +93,7 @@ def test_the_loss_is_zero_when_student_and_teacher_are_one(method: str) -> None:
         (LARGE, RESNET),
     ],
 )
-def test_networks_of_other_channels_sides_and_stages_are_compared(
+def test_networks_of_different_channels_sides_and_stages_are_compared(
     method: str, ours: tuple[tuple[int, int], ...], theirs: tuple[tuple[int, int], ...]
 ) -> None:
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_networks_of_other_channels_sides_and_stages_are_compared(
 
 
 @every_method
-def test_maps_may_come_in_other_sides_than_the_adapters_were_made_for(method: str) -> None:
+def test_maps_may_have_other_sides_than_the_adapters_were_built_for(method: str) -> None:
     torch.manual_seed(0)
     criterion = distiller(method, random_outputs(RESNET), random_outputs(HALVED_FIRST))
     small = [
@@ -172,7 +172,7 @@ def run(runs: Path, what: Recipe) -> None:
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a teacher, twice as wide as its students, is trained."""
+    """A directory of runs with a trained teacher, twice as wide as its students."""
     runs = tmp_path_factory.mktemp("runs")
     run(runs, recipe("teacher", 8))
     return runs

@@ -1,4 +1,4 @@
-"""FitNet against numbers worked out by hand."""
+"""FitNet against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def test_a_student_that_is_regressed_onto_its_teacher_has_no_loss() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(8, 4), (4, 8)])
-def test_half_or_double_the_side_is_learnt_and_nothing_is_pooled(ours: int, theirs: int) -> None:
+def test_half_and_double_sides_use_a_learnt_convolution_without_pooling(
+    ours: int, theirs: int
+) -> None:
     student, teacher = (shown(IGNORED, torch.rand(1, 2, side, side)) for side in (ours, theirs))
     criterion = distiller("fitnet", student, teacher)
     assert criterion.regressor(student.features[1]).shape == teacher.features[1].shape
 
 
-def test_other_sides_meet_at_the_smaller_one_by_averaging() -> None:
+def test_maps_of_other_sides_are_averaged_down_to_the_smaller_one() -> None:
     student = shown(IGNORED, [[[[1.0, 3.0, 5.0, 7.0]] * 4]])
     teacher = shown(IGNORED, [[[[1.0]]]])
     criterion = distiller("fitnet", student, teacher)

@@ -1,4 +1,4 @@
-"""HSAKD with heads that hand on the features they get, against sums written out in numpy."""
+"""HSAKD with identity heads, against sums in numpy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.errors import RecipeError
 from training.models.multi_exit import Outputs
 
 RNG = np.random.default_rng(0)
-# Two images in four rotations: two classes, and two stages that show 4 x 2 joint logits.
+# Two images in four rotations; two classes, and two stages with 4 x 2 joint logits.
 STUDENT_LOGITS, TEACHER_LOGITS = RNG.normal(size=(2, 8, 2)) * 2
 STUDENT_STAGES, TEACHER_STAGES = RNG.normal(size=(2, 2, 8, 8)) * 2
 LABELS = [1, 0]
@@ -68,7 +68,7 @@ def test_the_preparation_is_cross_entropy_of_class_and_rotation_together() -> No
     assert value == pytest.approx(sum(losses), rel=1e-5)
 
 
-def test_a_head_is_a_fresh_copy_of_the_later_stages_for_four_times_the_classes() -> None:
+def test_a_head_is_a_copy_of_the_later_stages_with_new_weights_and_four_times_the_classes() -> None:
     images = torch.randn(3, 3, 16, 16)
     tiny = network()
     outputs = tiny.observe(images)

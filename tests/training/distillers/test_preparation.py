@@ -1,4 +1,4 @@
-"""Methods with a preparation, a memory or heads of their own, in whole runs on the digits."""
+"""Methods with a preparation, a memory bank or heads, in whole runs on the digits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.runs import Killed
 from training import report
 from training.assemble import build_step, load_teacher
 from training.checkpoint import load_checkpoint
@@ -19,7 +20,7 @@ from training.errors import RecipeError
 from training.loop import Run, train
 from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report
-from training.session import run_recipe
+from training.run import run_recipe
 from training.step import Step
 
 HELD_OUT = 1300  # of 1,397: three steps an epoch
@@ -64,7 +65,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(taught: Path, tmp_path: Path) -> Path:
-    """An empty directory of runs, but for the teacher."""
+    """A directory of runs with the teacher only."""
     (tmp_path / "teacher").symlink_to(taught / "teacher")
     return tmp_path
 
@@ -74,7 +75,7 @@ def state(step: Step) -> dict[str, Tensor]:
 
 
 class Snapshots(Report):
-    """Keeps all tensors of a run's step as they are after each epoch, and reports nothing."""
+    """Stores all tensors of a run's step after each epoch, and reports nothing."""
 
     def __init__(self, step: Step) -> None:
         self.taken = [state(step)]
@@ -97,7 +98,7 @@ class Snapshots(Report):
 
 
 def snapshots(runs: Path, method: str) -> Snapshots:
-    """One epoch of preparation and two of training, watched."""
+    """Snapshots of one epoch of preparation and two of training."""
     what = student(method, preparation=1)
     torch.manual_seed(what.seed)
     dataset = load_dataset(what.data, runs)
@@ -123,7 +124,7 @@ def snapshots(runs: Path, method: str) -> Snapshots:
         ("hsakd", ("criterion.teacher_heads",)),
     ],
 )
-def test_the_preparation_trains_what_it_should_and_the_training_proper_the_rest(
+def test_the_preparation_trains_its_modules_and_the_training_proper_the_others(
     runs: Path, method: str, trained: tuple[str, ...]
 ) -> None:
     watched = snapshots(runs, method)
@@ -133,12 +134,8 @@ def test_the_preparation_trains_what_it_should_and_the_training_proper_the_rest(
     assert watched.changed(1) == watched.changed(2) == rest
 
 
-class Killed(BaseException):
-    """Stands for a kill in the middle of an epoch."""
-
-
 @pytest.mark.parametrize("method", [*PREPARED, "crd", "tskd"])
-def test_a_run_killed_in_the_preparation_and_again_later_resumes_to_the_identical_end(
+def test_a_run_killed_in_the_preparation_and_later_resumes_to_the_identical_result(
     runs: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "draw_curves", lambda *_: None)
@@ -176,7 +173,7 @@ def test_a_run_killed_in_the_preparation_and_again_later_resumes_to_the_identica
     assert len(losses(method)) == epochs
 
 
-def test_the_preparation_goes_through_the_whole_curve_of_learning_rates(
+def test_the_preparation_uses_the_whole_learning_rate_schedule(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []

@@ -1,4 +1,4 @@
-"""PKT against numbers worked out by hand."""
+"""PKT against numbers computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RKD against numbers worked out by hand."""
+"""RKD against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_differences_above_one_count_linearly() -> None:
     assert value == pytest.approx(25 * distance + 50 * angle, abs=1e-4)
 
 
-def test_turning_moving_and_scaling_the_embeddings_changes_nothing() -> None:
+def test_the_loss_is_invariant_to_rotation_translation_and_scale_of_the_embeddings() -> None:
     moved = embedded([5.0, 5.0], [5.0, 5.3], [4.6, 5.0])
     assert term(distiller("rkd", moved, RIGHT), moved, RIGHT) == pytest.approx(0.0, abs=1e-6)

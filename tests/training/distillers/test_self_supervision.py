@@ -54,7 +54,7 @@ def cosines(angles: list[int]) -> np.ndarray:
     return np.cos(np.radians(np.subtract.outer(angles[3:], angles[:3])))
 
 
-def test_the_term_passes_on_turned_images_and_the_better_part_of_the_similarities() -> None:
+def test_the_term_uses_rotated_images_and_the_better_part_of_the_similarities() -> None:
     turned = divergence(TEACHER_LOGITS[3:], STUDENT_LOGITS[3:], 4.0)
     kept = [0, 1, 2, 4, 5, 6, 7, 8]
     similarities = cosines([*UPRIGHT, *TURNED]), cosines(STUDENT_ANGLES)
@@ -72,7 +72,7 @@ def test_the_loss_adds_cross_entropy_and_kd_of_the_upright_images() -> None:
     assert value == pytest.approx(0.1 * ce + 0.9 * kd + term, rel=1e-4)
 
 
-def test_the_preparation_finds_each_turned_images_upright_copy() -> None:
+def test_the_preparation_finds_each_rotated_images_upright_copy() -> None:
     likelihoods = softmax(cosines([*UPRIGHT, *TURNED]))[range(9), [0, 1, 2] * 3]
     value = method().prepare(None, TEACHER, batch(LABELS)).item()
     assert value == pytest.approx(-np.log(likelihoods).mean(), rel=1e-5)

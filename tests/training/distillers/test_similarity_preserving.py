@@ -1,4 +1,4 @@
-"""SP against numbers worked out by hand."""
+"""SP against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.training.distillers.cases import distiller, shown, term
 
 
-def test_the_samples_likenesses_in_the_last_stage_are_compared_row_by_row_at_length_one() -> None:
+def test_the_samples_similarities_in_the_last_stage_are_compared_row_by_row_at_length_one() -> None:
     # The student's two samples are orthogonal: G = (2, 0), (0, 3) becomes (1, 0), (0, 1). The
     # teacher's are alike: every row is (1, 1) / sqrt 2.
     ignored = [[[[4.0]]], [[[5.0]]]]

@@ -1,4 +1,4 @@
-"""TSKD, as far as it can be guessed, on three exits: against the sums written out in numpy."""
+"""TSKD as guessed, on three exits, against the same sums in numpy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_exit_learns_from_labels_and_teacher_and_the_early_ones_from_the_l
     assert value == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_gradient_goes_back_through_the_instructing_exit() -> None:
+def test_the_teaching_exit_gets_no_gradient() -> None:
     teacher = shown(torch.tensor(TEACHER, dtype=torch.float32))
     student = exits()
     distiller("tskd", student, teacher).term(student, teacher, batch(LABELS)).backward()

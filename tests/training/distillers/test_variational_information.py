@@ -1,4 +1,4 @@
-"""VID against numbers worked out by hand."""
+"""VID against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.models.multi_exit import Outputs
 
 
 def predicting(student: Outputs, teacher: Outputs, factor: float) -> Distiller:
-    """The comparator that takes the teacher's first channel for `factor` times the student's."""
+    """The distiller that predicts the teacher's first channel as `factor` times the student's."""
     criterion = distiller("vid", student, teacher)
     for prediction in criterion.predictions:
         first, _, second, _, third = prediction.mean
@@ -33,7 +33,7 @@ def test_the_teachers_features_are_gaussian_around_the_prediction_with_variance_
     assert value == pytest.approx(stage1 + stage2, abs=1e-5)
 
 
-def test_every_channel_of_the_teacher_has_a_variance_of_its_own() -> None:
+def test_every_channel_of_the_teacher_has_its_own_variance() -> None:
     # The second channel, predicted as 0, is wrong by 2; its variance is softplus(ln(e - 1)) = 1.
     student, teacher = shown([[[[1.0]]]]), shown([[[[1.0]], [[2.0]]]])
     criterion = predicting(student, teacher, 1.0)
@@ -43,7 +43,7 @@ def test_every_channel_of_the_teacher_has_a_variance_of_its_own() -> None:
     assert value == pytest.approx((0.5 * math.log(5) + 0.5 * 4 / 1) / 2, abs=1e-4)
 
 
-def test_what_is_predicted_exactly_leaves_the_logarithm_of_the_variance() -> None:
+def test_an_exact_prediction_leaves_the_logarithm_of_the_variance() -> None:
     same = shown([[[[1.0, 2.0]]]])
     value = term(predicting(same, same, 1.0), same, same)
     assert value == pytest.approx(0.5 * math.log(5), abs=1e-5)

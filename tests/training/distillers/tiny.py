@@ -1,4 +1,4 @@
-"""Comparators built on tensors small enough to work out by hand."""
+"""Distillers on tensors small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.recipes.schema import DistillerObjective
 def shown(
     logits: Tensor, features: Sequence[Tensor] = (), preactivations: Sequence[Tensor] = ()
 ) -> Outputs:
-    """What a network with one exit shows of a batch."""
+    """The outputs of a network with one exit for a batch."""
     return Outputs([logits], list(features), list(preactivations))
 
 
@@ -35,7 +35,7 @@ def network() -> MultiExit:
 def distiller(
     method: str, student: Outputs, teacher: Outputs, labels: Tensor | None = None
 ) -> Distiller:
-    """The comparator `method` with its source's weights, for a split with these labels."""
+    """The distiller `method` with its source's weights, for a split with these labels."""
     objective = DistillerObjective.model_validate({"method": method})
     if labels is None:
         labels = torch.tensor([0, 1])
@@ -43,5 +43,5 @@ def distiller(
 
 
 def batch(labels: Sequence[int], index: Sequence[int] | None = None) -> Batch:
-    """A batch of images with these labels, at these places of the split."""
+    """A batch of images with these labels, at these indices of the split."""
     return Batch(torch.tensor(labels), torch.tensor(range(len(labels)) if index is None else index))

@@ -1,4 +1,4 @@
-"""The objectives against numbers worked out by hand.
+"""The objectives against numbers computed by hand.
 
 Student logits (0, ln 3) give p = (1/4, 3/4) at T = 1 and (1, sqrt 3) / (1 + sqrt 3) at T = 2; teacher
 logits (0, 0) give (1/2, 1/2) at any T. Hence, with label 1:

@@ -1,4 +1,4 @@
-"""`offramp picture cam` shows what a run's exits answer and where they look, or says why it cannot."""
+"""`offramp picture cam` draws the maps and predictions of a run's exits, or reports why it cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from tests.commands import call
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import Normalize
-from training.pictures.cam import look, overlay
+from training.pictures.cam import exit_maps, overlay
 
 IMAGES = Path(sklearn.datasets.__file__).parent / "images"
 
@@ -24,7 +24,7 @@ def run(workplace: Path) -> Path:
     return workplace / "runs" / "digits-oto"
 
 
-def test_a_picture_has_a_row_per_image_and_says_each_exits_answer(
+def test_a_picture_has_a_row_per_image_and_prints_each_exits_prediction(
     run: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "cam.png"
@@ -55,19 +55,19 @@ def test_a_class_may_be_named(run: Path, tmp_path: Path) -> None:
     assert own.read_bytes() != named.read_bytes()
 
 
-def test_answers_and_probabilities_are_the_networks(run: Path) -> None:
+def test_predictions_and_probabilities_are_the_networks(run: Path) -> None:
     network, config = load_checkpoint(run)
     normalize = Normalize(config.mean, config.std)
     images = np.random.default_rng(0).integers(0, 256, (3, *config.image_size, 3), np.uint8)
     with torch.no_grad():
         expected = [z.softmax(dim=1) for z in network(normalize(torch.from_numpy(images)))]
-    for view, p in zip(look(network, normalize, images, target=2), expected, strict=True):
-        assert torch.equal(view.answers, p.argmax(dim=1))
-        torch.testing.assert_close(view.confidence, p.max(dim=1).values)
-        torch.testing.assert_close(view.probability, p[:, 2])
+    for exit_, p in zip(exit_maps(network, normalize, images, target=2), expected, strict=True):
+        assert torch.equal(exit_.predictions, p.argmax(dim=1))
+        torch.testing.assert_close(exit_.confidence, p.max(dim=1).values)
+        torch.testing.assert_close(exit_.probability, p[:, 2])
 
 
-def test_colour_comes_from_the_map_alone() -> None:
+def test_only_the_map_is_coloured() -> None:
     image = np.full((4, 4, 3), (200, 40, 40), np.uint8)
     cold = overlay(image, np.zeros((2, 2), np.float32))
     hot = overlay(image, np.ones((2, 2), np.float32))
@@ -77,7 +77,7 @@ def test_colour_comes_from_the_map_alone() -> None:
 
 
 def refusals(run: Path, place: Path) -> dict[str, tuple[object, ...]]:
-    """What a message must say, and the arguments that bring it about."""
+    """Messages, and the arguments that cause them."""
     photo, text, own = IMAGES / "flower.jpg", place / "notes.txt", place / "own.png"
     text.write_text("no image", "utf-8")
     Image.new("RGB", (8, 8)).save(own)
@@ -96,7 +96,7 @@ def refusals(run: Path, place: Path) -> dict[str, tuple[object, ...]]:
     }
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_sentence_and_leaves_nothing(
+def test_an_impossible_picture_is_refused_in_one_sentence_and_writes_nothing(
     run: Path, tmp_path: Path
 ) -> None:
     cases = refusals(run, tmp_path)
@@ -108,7 +108,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence_and_leaves_nothing(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_picture_that_fails_half_way_leaves_the_old_one(
+def test_a_failed_picture_keeps_the_previous_one(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "cam.png"

@@ -1,4 +1,4 @@
-"""Class-activation maps are those of Grad-CAM's equations 1 and 2."""
+"""Class-activation maps follow Grad-CAM's equations 1 and 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.pictures.gradcam import class_activation
 from training.recipes.schema import HeadDesign
 
 FEATURES = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[4.0, 0.0], [0.0, 1.0]]]])
-# What class 1's logit is multiplied from: over positions the means are 1 and -2.
+# The weights of class 1's logit; their means over positions are 1 and -2.
 CLASS_1 = torch.tensor([[[4.0, 0.0], [0.0, 0.0]], [[-2.0, -2.0], [-2.0, -2.0]]])
 CLASS_0 = torch.full((2, 2, 2), -1.0)
 
@@ -36,12 +36,12 @@ def test_a_map_computed_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.0, 2 / 3], [1.0, 2 / 3]]))
 
 
-def test_where_nothing_speaks_for_the_class_the_map_is_zero_not_nan() -> None:
+def test_a_map_without_evidence_for_the_class_is_zero_not_nan() -> None:
     (found,) = class_activation(one_exit(), FEATURES, 1, of(0))
     assert torch.equal(found, torch.zeros(2, 2))
 
 
-def test_each_image_has_the_map_it_has_alone() -> None:
+def test_an_images_map_does_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     network = build_network("resnet10", 4, 5, (1, 2, 3, 4)).eval()
     images = torch.randn(3, 3, 16, 16)
@@ -55,7 +55,7 @@ def test_each_image_has_the_map_it_has_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "exits"), [("resnet10", (2, 4)), ("vgg8", (1, 4)), ("wrn-16-2", (1, 3))]
 )
-def test_every_network_has_maps_of_the_size_its_exits_read(
+def test_maps_have_the_size_of_the_features_their_exit_reads(
     name: str, exits: tuple[int, ...], design: str
 ) -> None:
     network = build_network(name, 4, 5, exits, design).eval()

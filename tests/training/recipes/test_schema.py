@@ -1,4 +1,4 @@
-"""Recipes are read whole or refused in one sentence."""
+"""Recipes are read completely or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.commands import call
 from training.data.cifar import FILE_MD5, FOLDER
 from training.errors import RecipeError
-from training.recipes.files import load_recipe, shipped_recipes
+from training.recipes.files import load_recipe, recipe_file_names
 
 GOOD = """
 name = "mine"
@@ -35,8 +35,8 @@ def written(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_shipped_recipes_are_valid_and_bear_their_files_name(name: str) -> None:
+@pytest.mark.parametrize("name", recipe_file_names())
+def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None:
     assert load_recipe(name).name == name
 
 
@@ -54,7 +54,7 @@ def test_a_recipe_file_is_read(tmp_path: Path) -> None:
         ("wrn-40-2", 32, (1, 2, 3)),
     ],
 )
-def test_a_network_named_alone_is_the_published_one_with_all_exits(
+def test_a_network_is_by_default_the_published_one_with_all_exits(
     tmp_path: Path, name: str, width: int, exits: tuple[int, ...]
 ) -> None:
     text = GOOD.replace('"resnet10"\nwidth = 8', f'"{name}"')
@@ -63,7 +63,7 @@ def test_a_network_named_alone_is_the_published_one_with_all_exits(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (("epochs = 1", "epochs = 1\nepoch = 2"), "train.epoch"),
         (("epochs = 1", "epochs = 0"), "train.epochs"),
@@ -94,20 +94,20 @@ def test_a_network_named_alone_is_the_published_one_with_all_exits(
     ],
 )
 def test_a_mistake_is_named_in_one_sentence(
-    tmp_path: Path, change: tuple[str, str], says: str
+    tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=says) as caught:
+    with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(written(tmp_path, GOOD.replace(*change)))
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_name_lists_what_there_is() -> None:
+def test_the_message_for_an_unknown_name_lists_the_recipes() -> None:
     with pytest.raises(RecipeError, match="digits-oto"):
         load_recipe("nothing-like-it")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["train", "missing.toml"], "cannot be read"),
         (["train", "digits-oto"], "offramp train digits-teacher"),
@@ -115,18 +115,18 @@ def test_an_unknown_name_lists_what_there_is() -> None:
         (["export", "nowhere", "-o", "bundle"], "no finished checkpoint"),
     ],
 )
-def test_the_command_line_says_one_sentence_and_leaves_with_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_the_command_line_prints_one_sentence_and_exits_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = call(*arguments, "--data", "data")
     assert done.refused_in_one_sentence
-    assert says in done.err
+    assert message in done.err
     assert list(tmp_path.iterdir()) == []
 
 
 def cut_short(place: Path) -> list[str]:
-    """CIFAR-100 of which only the first byte of each file has arrived."""
+    """CIFAR-100 with only the first byte of each file."""
     (place / FOLDER).mkdir()
     for name in FILE_MD5:
         (place / FOLDER / name).write_bytes(b"\x80")
@@ -143,21 +143,21 @@ def impossible_pair(place: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("mistake", "says"),
+    ("mistake", "message"),
     [
         (cut_short, "md5"),
         (unknown_key, "train.epoch: Extra inputs are not permitted"),
         (impossible_pair, "teacher digits-teacher has 4 exits and mine 1"),
     ],
 )
-def test_what_cannot_be_trained_is_said_in_one_sentence_and_leaves_nothing(
-    workplace: Path, tmp_path: Path, mistake: Callable[[Path], list[str]], says: str
+def test_an_impossible_training_is_refused_in_one_sentence_and_writes_nothing(
+    workplace: Path, tmp_path: Path, mistake: Callable[[Path], list[str]], message: str
 ) -> None:
     arguments = mistake(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     done = call(*arguments, "--data", tmp_path, "--runs", workplace / "runs")
     assert done.refused_in_one_sentence
-    assert says in done.err
+    assert message in done.err
     assert sorted(tmp_path.rglob("*")) == before
     runs = {path.name for path in (workplace / "runs").iterdir()}
     assert runs == {"digits-teacher", "digits-oto"}

@@ -1,4 +1,4 @@
-"""The tables hold what the paper's tables hold."""
+"""The tables have the rows, pairs and published figures of the paper."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_row_of_the_papers_tables_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar100", "tiny-imagenet"])
-def test_every_control_stands_with_and_without_autoaugment(name: str) -> None:
+def test_every_control_row_exists_with_and_without_autoaugment(name: str) -> None:
     table = load_table(name)
     for key in ("baseline", "multi-exit", "self-distillation", "kd"):
         plain, augmented = table.row(key), table.row(f"{key}-autoaugment")
@@ -60,11 +60,11 @@ def test_every_control_stands_with_and_without_autoaugment(name: str) -> None:
         ("tiny-imagenet", "resnet34-resnet18/oto-joint", None),
     ],
 )
-def test_published_figures_are_the_papers(name: str, cell: str, figure: float | None) -> None:
+def test_published_figures_equal_the_papers(name: str, cell: str, figure: float | None) -> None:
     assert published(load_table(name), cell) == figure
 
 
-def test_published_exits_are_the_papers() -> None:
+def test_published_exits_equal_the_papers() -> None:
     oto = load_table("cifar100").row("oto")
     assert oto is not None
     assert oto.published_exits["resnet50-vgg8"] == (71.20, 69.79, 70.95, 72.98)
@@ -74,7 +74,7 @@ def test_published_exits_are_the_papers() -> None:
     assert tiny.published_exits["resnet34-resnet34"] == (59.52, 63.80, 68.65, 70.38)
 
 
-def test_what_doubts_call_equal_is_equal_and_what_they_call_below_is_below() -> None:
+def test_the_reasons_of_doubts_hold_for_the_published_figures() -> None:
     for name in table_names():
         table = load_table(name)
         for doubt in table.doubts:
@@ -95,25 +95,25 @@ def test_all_methods_of_a_table_share_one_protocol() -> None:
     assert load_table("tiny-imagenet").train == train
 
 
-def test_an_unknown_table_is_refused_with_the_names_of_those_there_are() -> None:
+def test_the_message_for_an_unknown_table_lists_all_tables() -> None:
     with pytest.raises(RecipeError, match="cifar100, digits, tiny-imagenet"):
         load_table("imagenet")
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"doubts": [{"cells": ["a/b"], "why": "c"}]}, "names no cell: a/b"),
         ({"rows": []}, "names no cell"),
     ],
 )
-def test_an_inconsistent_table_is_refused(change: dict[str, object], says: str) -> None:
+def test_an_inconsistent_table_is_refused(change: dict[str, object], message: str) -> None:
     content = load_table("cifar100").model_dump() | change
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         Table.model_validate(content)
 
 
-def test_a_row_taught_by_one_that_has_a_teacher_itself_is_refused() -> None:
+def test_a_row_whose_teacher_has_a_teacher_is_refused() -> None:
     content = load_table("digits").model_dump()
     for row in content["rows"]:
         if row["key"] == "oto":

@@ -22,14 +22,14 @@ from training.checkpoint import (
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, hold_out
 from training.data.load import load_dataset
-from training.distributed import DistContext, choose_device, share_batch_norm
+from training.distributed import DistContext, choose_device, sync_batch_norm
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import accuracies, predict
-from training.files import locked
 from training.loop import Run, train
 from training.models.cost import count_parameters
 from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report
+from training.run_lock import run_lock
 from training.speed import compile_step, use_tensor_cores
 
 
@@ -47,41 +47,39 @@ def run_recipe(
 ) -> CheckpointConfig:
     """Train `recipe` in directory `runs`/NAME and write its checkpoint there.
 
-    A new run starts unless `resume`; with it, a finished run is left as it is. `compiled` passes the
-    step through torch.compile. Of several processes (training/distributed.py) only the first writes,
-    speaks and, when nothing is left that could be refused, calls `on_start`. Raises RecipeError,
-    DataError, CheckpointError, BusyError, WriteError or DivergedError; nothing of an earlier run is
-    overwritten unless it is resumed.
+    With `resume`, an unfinished run goes on and a finished run is returned unchanged; without it, an
+    existing run is refused. `compiled` passes the step through torch.compile. Of several processes
+    (training/distributed.py) only the main one writes and prints; it calls `on_start` after all checks,
+    before training. Raises RecipeError, DataError, CheckpointError, BusyError, WriteError or
+    DivergedError.
     """
     directory = runs / recipe.name
-    processes = DistContext.current()
-    processes.share(recipe.train.batch_size)
+    dist = DistContext.current()
+    dist.share(recipe.train.batch_size)  # raises before any work is done
     target = choose_device(device)
     if (directory / CONFIG).is_file():
         check_resumable(directory, recipe, resume)
-        return _finished(directory, recipe, processes, say)
-    with processes.first_alone():
+        return _read_finished(directory, recipe, dist, say)
+    with dist.main_process_first():
         dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, dataset, runs)
     dataset = use_statistics(recipe, dataset, teacher_config, runs)
 
     torch.manual_seed(recipe.seed)
-    train_split, held_out = _resident_splits(recipe, dataset, target)
+    train_split, held_out = _splits_on_device(recipe, dataset, target)
     step = build_step(recipe, dataset, teacher, runs, train_split.labels)
     step = step.to(target).to(memory_format=torch.channels_last)
-    if processes.count > 1:
-        share_batch_norm(step, target)
+    if dist.world_size > 1:
+        sync_batch_norm(step, target)
     if target.type == "cuda":
         use_tensor_cores()
     if compiled:
         compile_step(step, target)
     directory.mkdir(parents=True, exist_ok=True)
 
-    run = Run(
-        directory, recipe, step, train_split, held_out, target, processes, dataset.fingerprint
-    )
-    if processes.first:
-        with locked(directory):
+    run = Run(directory, recipe, step, train_split, held_out, target, dist, dataset.fingerprint)
+    if dist.is_main:
+        with run_lock(directory):
             first_epoch = _first_epoch(run, resume, dataset)
             on_start()
             say(_headline(run))
@@ -90,24 +88,24 @@ def run_recipe(
             _finish(run, report.history, dataset, teacher_config)
     else:
         train(run, None, _first_epoch(run, resume, dataset))
-    processes.wait()
+    dist.barrier()
     return read_config(directory)
 
 
 def _headline(run: Run) -> str:
-    network, processes = run.step.student, run.processes
-    several = f"{processes.count} x " if processes.count > 1 else ""
+    network, world_size = run.step.student, run.dist.world_size
+    devices = run.device.type if world_size == 1 else f"{world_size} x {run.device.type}"
     return (
         f"{run.recipe.name}: {run.recipe.network.title}, {network.exits} exits, "
         f"{count_parameters(network) / 1e6:.2f} M parameters, "
-        f"{len(run.train)} images on {several}{run.device.type}"
+        f"{len(run.train)} images on {devices}"
     )
 
 
 def _finish(
     run: Run, history: list[EpochMetrics], dataset: Dataset, teacher: CheckpointConfig | None
 ) -> None:
-    """Evaluate on the test split and write the checkpoint in the resume file's place."""
+    """Evaluate on the test split, write the checkpoint and remove the resume file."""
     network, test = run.step.student, DeviceDataset.of(dataset.test, run.device)
     config = CheckpointConfig(
         recipe=run.recipe,
@@ -127,9 +125,9 @@ def _finish(
 
 
 def check_resumable(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
-    """The state of the unfinished run of `recipe` in `directory`, if there is one.
+    """The state of the unfinished run of `recipe` in `directory`, or None.
 
-    Raises CheckpointError if a run is there, finished or not, that `recipe` may not go on with.
+    Raises CheckpointError if `directory` holds a run that `recipe` must not go on with.
     """
     if (directory / CONFIG).is_file():
         if not resume:
@@ -149,19 +147,19 @@ def check_resumable(directory: Path, recipe: Recipe, resume: bool) -> ResumeStat
         )
     if state.recipe != recipe:
         raise CheckpointError(
-            f"{directory} was begun with another recipe; move it away to train anew."
+            f"{directory} was begun with another recipe; move it away to train again."
         )
     return state
 
 
-def _finished(
-    directory: Path, recipe: Recipe, processes: DistContext, say: Callable[[str], None]
+def _read_finished(
+    directory: Path, recipe: Recipe, dist: DistContext, say: Callable[[str], None]
 ) -> CheckpointConfig:
-    """The config of the finished run in `directory`, which is whole."""
+    """The config of the finished run in `directory`, after a check that its weights load."""
     _, config = load_checkpoint(directory)
-    if processes.first:
-        with locked(directory):
-            (directory / RESUME).unlink(missing_ok=True)  # a kill may have come just before
+    if dist.is_main:
+        with run_lock(directory):
+            (directory / RESUME).unlink(missing_ok=True)  # left if the process was killed before
         say(f"{recipe.name}: finished already")
     return config
 
@@ -169,21 +167,22 @@ def _finished(
 def _first_epoch(run: Run, resume: bool, dataset: Dataset) -> int:
     directory = run.directory
     if (directory / CONFIG).is_file():
-        raise CheckpointError(f"another process has just finished the run in {directory}.")
+        raise CheckpointError(f"another process just finished the run in {directory}.")
     state = check_resumable(directory, run.recipe, resume)
     if state is None:
         return 0
     if not dataset.matches(state.fingerprint):
         raise CheckpointError(
-            f"{directory} was begun with other pictures than {dataset.name} holds now; "
-            "move it away to train anew."
+            f"{directory} was begun with other images than {dataset.name} holds now; "
+            "move it away to train again."
         )
     return state.epochs_done
 
 
-def _resident_splits(
+def _splits_on_device(
     recipe: Recipe, dataset: Dataset, device: torch.device
 ) -> tuple[DeviceDataset, DeviceDataset]:
+    """The training and the held-out split. Raises RecipeError if a batch is larger than the first."""
     kept, held_out = hold_out(dataset.train.labels, recipe.data.held_out, recipe.data.held_out_seed)
     if len(kept) < recipe.train.batch_size:
         raise RecipeError(

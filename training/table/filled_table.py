@@ -1,4 +1,4 @@
-"""A table's cells with what was published and what was measured."""
+"""A table filled with published and measured accuracies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic import BaseModel
 
 from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
-from training.data.shapes import SHAPES
+from training.data.dataset_info import DATASET_INFO
 from training.models.cost import network_cost
-from training.recipes.cells import Cell, Variant, cell_recipe, find_recipe
 from training.recipes.table_definition import Table
+from training.recipes.table_recipes import Cell, Variant, cell_recipe, find_table_recipe
 from training.table.results import Results, RunResult
 
 
 class Spread(BaseModel):
-    """Mean of `n` figures and their sample standard deviation, which one figure has not."""
+    """Mean of `n` figures and their sample standard deviation, None for one figure."""
 
     mean: float
     std: float | None
@@ -43,17 +43,19 @@ class Measured(BaseModel):
     ensemble: Spread
 
 
-class Taught(BaseModel):
-    """The run that teaches, and its test accuracies once it is finished."""
+class TeacherResult(BaseModel):
+    """The teacher's run, and its test accuracies once it is finished."""
 
     run: str
     test: ExitAccuracies | None
 
 
-class PolicyStats(BaseModel):
-    """One cell. Accuracies are in percent; `exits` are the stages that have one; `macs` are
-    multiply-accumulates for one image with all exits. `failed` and `stopped` say by seed why a run
-    ended and after how many epochs one stands.
+class CellResult(BaseModel):
+    """One cell of the table.
+
+    Accuracies are in percent; `exits` are the stages with an exit; `macs` are multiply-accumulates for
+    one image with all exits. By seed, `failed` holds why a run failed and `stopped` the finished epochs
+    of an unfinished run.
     """
 
     pair: str
@@ -67,45 +69,45 @@ class PolicyStats(BaseModel):
     measured: Measured | None
     failed: dict[int, str]
     stopped: dict[int, int]
-    teacher: Taught | None
+    teacher: TeacherResult | None
     parameters: int
     macs: int
 
 
-class Filled(BaseModel):
-    """A table under one protocol as far as it is filled; the JSON file under benchmarks/.
+class FilledTable(BaseModel):
+    """A table under one protocol with the results so far; the JSON file under benchmarks/.
 
-    `changed` names what differs from the table's own protocol, as in `epochs24`; figures of changed
-    protocols do not stand beside the others.
+    `changed` names the changes to the table's own protocol, as in `epochs24`; each changed protocol
+    has its own file.
     """
 
     table: str
     source: str | None
     changed: str
     epochs: int
-    cells: tuple[PolicyStats, ...]
+    cells: tuple[CellResult, ...]
     runs: dict[str, RunResult]
 
 
-def fill(table: Table, cells: Sequence[Cell], variant: Variant, results: Results) -> Filled:
-    """`cells` with the published figures and what `results` has for them."""
-    changed = variant.of(table)
-    return Filled(
+def fill(table: Table, cells: Sequence[Cell], variant: Variant, results: Results) -> FilledTable:
+    """`cells` with the published figures and those in `results`."""
+    changes = variant.changes_to(table)
+    return FilledTable(
         table=table.name,
         source=table.source,
-        changed=changed.name,
-        epochs=changed.epochs or table.train.epochs,
-        cells=tuple(_figures(table, cell, variant, results) for cell in cells),
+        changed=changes.name,
+        epochs=changes.epochs or table.train.epochs,
+        cells=tuple(_cell_result(table, cell, variant, results) for cell in cells),
         runs={name: r for name, r in sorted(results.runs.items()) if r.ended},
     )
 
 
-def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> PolicyStats:
+def _cell_result(table: Table, cell: Cell, variant: Variant, results: Results) -> CellResult:
     recipe = cell_recipe(table, cell, variant, 0)
     seeds = results.seeds(recipe)
-    shape = SHAPES[recipe.data.name]
+    shape = DATASET_INFO[recipe.data.name]
     parameters, macs = network_cost(recipe.network, shape.side, shape.classes)
-    return PolicyStats(
+    return CellResult(
         pair=cell.pair.name,
         row=cell.row.key,
         title=cell.row.title,
@@ -117,7 +119,7 @@ def _figures(table: Table, cell: Cell, variant: Variant, results: Results) -> Po
         measured=_measured([result for result in seeds if result.test is not None]),
         failed={r.recipe.seed: r.failed for r in seeds if r.failed is not None},
         stopped={r.recipe.seed: r.epochs_done for r in seeds if not r.ended},
-        teacher=_taught(recipe.teacher.recipe, results) if recipe.teacher else None,
+        teacher=_teacher_result(recipe.teacher.recipe, results) if recipe.teacher else None,
         parameters=parameters,
         macs=macs,
     )
@@ -134,15 +136,15 @@ def _measured(finished: Sequence[RunResult]) -> Measured | None:
     )
 
 
-def _taught(name: str, results: Results) -> Taught:
-    recipe = find_recipe(name)
+def _teacher_result(name: str, results: Results) -> TeacherResult:
+    recipe = find_table_recipe(name)
     assert recipe is not None
-    result = results.of(recipe)
-    return Taught(run=name, test=result.test if result else None)
+    result = results.get(recipe)
+    return TeacherResult(run=name, test=result.test if result else None)
 
 
-def write(filled: Filled, file: Path) -> None:
-    """Write `filled` as JSON, replacing `file` in one step."""
+def write_json(filled: FilledTable, file: Path) -> None:
+    """Write `filled` as JSON to `file` in one step."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part:
         part.write_text(filled.model_dump_json(indent=1) + "\n", "utf-8")

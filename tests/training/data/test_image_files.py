@@ -1,4 +1,4 @@
-"""Training sees a picture as the server will, and names the one it cannot read."""
+"""Training decodes an image exactly as the server does, and names an unreadable one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from exports.bundle.manifest import InputSpec
 from serving.inference.images import decode
-from training.data.pictures import PORTION, read_picture, read_pictures
+from training.data.image_files import CHUNK_IMAGES, read_image, read_images
 from training.errors import DataError
 
 
@@ -50,25 +50,25 @@ def turned(orientation: int) -> Image.Exif:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_picture_has_the_pixels_that_the_server_gives_it(
+def test_an_image_has_the_same_pixels_as_in_the_server(
     tmp_path: Path, name: str, image: Image.Image, options: dict[str, object], side: int
 ) -> None:
     path = tmp_path / name
     image.save(path, **options)
     served = decode(path.read_bytes(), InputSpec(height=side, width=side), 1_000_000)
-    found = read_picture(path, side)
+    found = read_image(path, side)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, served)
 
 
-def test_pictures_are_read_in_order(tmp_path: Path) -> None:
+def test_images_are_read_in_order(tmp_path: Path) -> None:
     paths = []
-    for number in range(PORTION + 3):
+    for number in range(CHUNK_IMAGES + 3):
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", (40, 40), (number, 0, 255 - number)).save(paths[-1])
-    images = read_pictures(paths, 32, "reading")
-    assert images.shape == (PORTION + 3, 32, 32, 3)
-    assert images[:, 5, 5, 0].tolist() == list(range(PORTION + 3))
+    images = read_images(paths, 32, "reading")
+    assert images.shape == (CHUNK_IMAGES + 3, 32, 32, 3)
+    assert images[:, 5, 5, 0].tolist() == list(range(CHUNK_IMAGES + 3))
 
 
 def truncated(path: Path) -> None:
@@ -94,7 +94,7 @@ def claims_to_be_huge(path: Path) -> None:
         ("missing.jpg", lambda path: None),
     ],
 )
-def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(
+def test_an_unreadable_image_is_named_in_one_sentence(
     tmp_path: Path, name: str, spoil: object
 ) -> None:
     good, bad = tmp_path / "good.png", tmp_path / name
@@ -102,6 +102,6 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(
     assert callable(spoil)
     spoil(bad)
     with pytest.raises(DataError) as caught:
-        read_pictures([good, bad, good], 32, "reading")
+        read_images([good, bad, good], 32, "reading")
     assert str(bad) in str(caught.value)
     assert "\n" not in str(caught.value)

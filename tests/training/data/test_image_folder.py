@@ -1,4 +1,4 @@
-"""A folder of pictures per class becomes a data set, or one sentence says why not."""
+"""An image folder becomes a data set, or is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_fifth_of_every_class_is_the_test_split_and_always_the_same(tmp_path: 
     assert np.array_equal(load(tmp_path / "photos").test.images, found.test.images)
 
 
-def test_the_listing_changes_with_what_the_split_is_made_of_and_with_nothing_else(
+def test_the_fingerprint_depends_on_the_files_of_the_split_and_nothing_else(
     tmp_path: Path,
 ) -> None:
     for name in "ab":
@@ -69,7 +69,7 @@ def test_the_listing_changes_with_what_the_split_is_made_of_and_with_nothing_els
     assert before.matches(load(moved).fingerprint)
 
 
-def test_the_listing_tells_pictures_to_train_from_those_to_test(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_which_images_are_tested(tmp_path: Path) -> None:
     for name in "ab":
         for part in ("train", "test"):
             fill(tmp_path / part / name, 6, 1)
@@ -78,14 +78,14 @@ def test_the_listing_tells_pictures_to_train_from_those_to_test(tmp_path: Path) 
     assert not before.matches(load(tmp_path).fingerprint)
 
 
-def test_a_relative_path_begins_at_the_data_root(tmp_path: Path) -> None:
+def test_a_relative_path_is_relative_to_the_data_root(tmp_path: Path) -> None:
     for name in "ab":
         fill(tmp_path / "photos" / name, 5, 9)
     assert load(Path("photos"), tmp_path).classes == ("a", "b")
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
-def test_splits_that_are_there_are_kept(tmp_path: Path, test: str) -> None:
+def test_existing_splits_are_used(tmp_path: Path, test: str) -> None:
     for name, red in (("a", 10), ("b", 20)):
         fill(tmp_path / "train" / name, 6, red)
         fill(tmp_path / test / name, 2, red + 1)
@@ -96,7 +96,7 @@ def test_splits_that_are_there_are_kept(tmp_path: Path, test: str) -> None:
     assert found.mean == pytest.approx((15 / 255, 2.5 / 255, 0.0))
 
 
-def test_of_test_and_val_it_is_test_that_tests(tmp_path: Path) -> None:
+def test_the_folder_test_is_preferred_to_val(tmp_path: Path) -> None:
     for name in "ab":
         fill(tmp_path / "train" / name, 6, 1)
         fill(tmp_path / "test" / name, 2, 2)
@@ -120,7 +120,7 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
     assert len(found.train) + len(found.test) == 15
 
 
-def test_hidden_and_other_files_are_passed_over_and_any_suffix_is_known(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_ignored_and_all_image_suffixes_are_read(tmp_path: Path) -> None:
     for name in "ab":
         for suffix in ("png", "JPG", "jpeg", "webp", "PNG", "JPEG"):
             fill(tmp_path / name / suffix, 1, 1, suffix)
@@ -153,30 +153,30 @@ def empty_test(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda folder: None, "only one class (a)"),
-        (lambda folder: (folder / "b").mkdir(), "class b has too few pictures"),
-        (lambda folder: fill(folder / "b", 4, 1), "4, where it takes 5"),
+        (lambda folder: (folder / "b").mkdir(), "class b has too few images"),
+        (lambda folder: fill(folder / "b", 4, 1), "4 of at least 5"),
         (unreadable, "b/003.png cannot be read"),
         (untested, "class b has a folder"),
-        (empty_test, "class b has no pictures"),
+        (empty_test, "class b has no images"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
-    tmp_path: Path, change: object, says: str
+def test_a_faulty_folder_is_reported_in_one_sentence(
+    tmp_path: Path, change: object, message: str
 ) -> None:
     fill(tmp_path / "a", 5, 1)
     assert callable(change)
     change(tmp_path)
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_folder_and_what_is_no_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no folders of pictures"):
+def test_an_empty_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no folders of images"):
         load(tmp_path)
     for path in (tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(DataError, match="is not a directory"):

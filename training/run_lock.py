@@ -1,4 +1,4 @@
-"""One process at a time writes the files of a run."""
+"""A lock: one process at a time writes the files of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ LOCK = "lock"
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Makes `directory` and keeps every other process out of it for as long as this one lives.
+def run_lock(directory: Path) -> Iterator[None]:
+    """Create `directory` and hold its lock inside the block.
 
-    The kernel gives the lock back when its holder dies, however it dies. Raises BusyError if another
-    process has it.
+    The kernel releases the lock when its holder dies. Raises BusyError if another process holds it.
     """
     path = directory / LOCK
     while True:
@@ -31,7 +30,7 @@ def locked(directory: Path) -> Iterator[None]:
             raise BusyError(f"another process is training in {directory} right now.") from error
         if _is_at(file, path):
             break
-        os.close(file)  # its last holder removed it after it was opened here
+        os.close(file)  # its last holder removed the file after it was opened here
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""One call of `offramp table`: what it knows, trains, shows and leaves."""
+"""One call of `offramp table`: trains, shows and writes a table."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Self
 
 from rich.console import Console
 
-from training.recipes.cells import Cell, Variant, cell_recipe
 from training.recipes.table_definition import Table, load_table
-from training.table import measure, render
+from training.recipes.table_recipes import Cell, Variant, cell_recipe
+from training.table import render
+from training.table.filled_table import FilledTable, fill, write_json
 from training.table.picture import draw
 from training.table.results import Results, read_results
-from training.table.rows import choose
+from training.table.selection import select_cells
 from training.table.train import plan, train_runs
 
 
 @dataclass(frozen=True)
-class Session:
-    """A table under one protocol, the cells that were chosen and the results there are."""
+class TableRun:
+    """A table under one protocol, the selected cells and the results so far."""
 
     table: Table
     cells: list[Cell]
@@ -31,13 +32,16 @@ class Session:
 
     @classmethod
     def open(cls, name: str, patterns: str, variant: Variant, runs: Path, out: Path) -> Self:
-        """Raises RecipeError for an unknown table or row or an impossible width, CheckpointError for
-        results that cannot be read."""
+        """Select the cells that match `patterns` and read their results.
+
+        Raises RecipeError for an unknown table or row or an impossible width, CheckpointError for
+        results that cannot be read.
+        """
         table = load_table(name)
-        cells = choose(table, patterns)
-        variant = variant.of(table)
+        cells = select_cells(table, patterns)
+        variant = variant.changes_to(table)
         for cell in cells:
-            cell_recipe(table, cell, variant, 0)
+            cell_recipe(table, cell, variant, 0)  # raises if the width is impossible
         file = results_file(out, name, variant.name)
         return cls(table, cells, variant, runs, out, read_results(file, runs, name, variant.name))
 
@@ -50,7 +54,7 @@ class Session:
         download: bool,
         say: Callable[[str], None],
     ) -> dict[str, str]:
-        """Train what the chosen cells lack. Returns why runs failed, by name."""
+        """Train the missing runs of the selected cells. Returns the failed runs and why, by name."""
         recipes = plan(self.table, self.cells, seeds, self.variant, self.results)
         say(f"{len(recipes)} runs for {len(self.cells)} rows")
         return train_runs(
@@ -64,21 +68,21 @@ class Session:
             after_each=self._write_json,
         )
 
-    def filled(self) -> measure.Filled:
-        """The whole table, whatever was chosen."""
-        return self._fill(choose(self.table, "*"))
+    def filled(self) -> FilledTable:
+        """The whole table, not only the selected cells."""
+        return self._fill(select_cells(self.table, "*"))
 
     def write(self) -> None:
-        """Write the JSON file and the picture, of the whole table whatever was chosen."""
+        """Write the JSON file and the picture of the whole table."""
         self._write_json()
         draw(self.filled(), self._file.with_suffix(".png"))
 
-    def into_document(self, path: Path) -> None:
+    def write_into_document(self, path: Path) -> None:
         """Write the whole table into a Markdown file."""
-        render.into_document(path, self.filled())
+        render.write_into_document(path, self.filled())
 
     def show(self) -> None:
-        """Print the chosen cells."""
+        """Print the selected cells."""
         console = Console()
         for part in render.terminal(self._fill(self.cells)):
             console.print(part, highlight=False, markup=False)
@@ -88,12 +92,12 @@ class Session:
         return results_file(self.out, self.table.name, self.variant.name)
 
     def _write_json(self) -> None:
-        measure.write(self.filled(), self._file)
+        write_json(self.filled(), self._file)
 
-    def _fill(self, cells: Sequence[Cell]) -> measure.Filled:
-        return measure.fill(self.table, cells, self.variant, self.results)
+    def _fill(self, cells: Sequence[Cell]) -> FilledTable:
+        return fill(self.table, cells, self.variant, self.results)
 
 
-def results_file(out: Path, table: str, changed: str) -> Path:
-    """Where the results of a table under one protocol are kept, as in out/table-cifar100.json."""
-    return out / f"table-{'-'.join(part for part in (table, changed) if part)}.json"
+def results_file(out: Path, table: str, variant: str) -> Path:
+    """The file of a table's results under one protocol, as in out/table-cifar100.json."""
+    return out / f"table-{'-'.join(part for part in (table, variant) if part)}.json"

@@ -1,35 +1,35 @@
-"""A place in a table determines a recipe, and a recipe's name the place."""
+"""A name like cifar100/vgg13-vgg8/oto determines a recipe."""
 
 from __future__ import annotations
 
 import pytest
 
 from training.errors import RecipeError
-from training.recipes.cells import (
-    Cell,
-    Variant,
-    all_recipes,
-    cell_recipe,
-    find_recipe,
-    needs,
-    with_what_it_needs,
-)
 from training.recipes.files import load_recipe
 from training.recipes.table_definition import load_table
-from training.table.rows import choose, parse_seeds
+from training.recipes.table_recipes import (
+    Cell,
+    Variant,
+    cell_recipe,
+    find_table_recipe,
+    prerequisites,
+    table_recipe_names,
+    with_prerequisites,
+)
+from training.table.selection import parse_seeds, select_cells
 
 
-@pytest.mark.parametrize("name", all_recipes())
-def test_every_name_gives_the_recipe_of_that_name_and_so_do_the_runs_it_needs(name: str) -> None:
+@pytest.mark.parametrize("name", table_recipe_names())
+def test_every_name_and_its_prerequisites_can_be_loaded(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    for needed in needs(recipe):
+    for needed in prerequisites(recipe):
         theirs, ours = load_recipe(needed).data, recipe.data
         assert (theirs.name, theirs.held_out) == (ours.name, ours.held_out)
 
 
 def test_the_tables_have_every_method_for_every_pair() -> None:
-    names = all_recipes()
+    names = table_recipe_names()
     assert len(names) == len(set(names))
     for table in map(load_table, ("cifar100", "tiny-imagenet")):
         for pair in table.pairs:
@@ -37,12 +37,12 @@ def test_the_tables_have_every_method_for_every_pair() -> None:
                 assert cell_recipe(table, Cell(pair, row), Variant(), 0).name in names
 
 
-def test_seed_zero_is_meant_where_none_is_given() -> None:
+def test_without_a_seed_seed_zero_is_used() -> None:
     assert load_recipe("cifar100/vgg13-vgg8/oto") == load_recipe("cifar100/vgg13-vgg8/oto/seed0")
     assert load_recipe("cifar100/vgg13-vgg8/oto/seed2").seed == 2
 
 
-def test_a_network_alone_is_one_run_for_all_pairs_that_have_it() -> None:
+def test_a_network_alone_is_one_run_for_all_its_pairs() -> None:
     names = {
         load_recipe(f"cifar100/{pair}/baseline").name
         for pair in ("resnet152-resnet18", "resnet50-resnet18")
@@ -61,7 +61,7 @@ def test_otos_teacher_has_heads_on_the_frozen_single_exit_that_teaches_mskd() ->
     assert (heads.network.exits, heads.train.epochs) == ((1, 2, 3, 4), 100)
 
 
-def test_the_two_readings_of_the_star_differ_from_oto_in_one_thing_each() -> None:
+def test_the_two_readings_of_the_star_differ_from_oto_in_one_value_each() -> None:
     oto, augmented, joint = (
         load_recipe(f"cifar100/vgg13-vgg8/{row}") for row in ("oto", "oto-autoaugment", "oto-joint")
     )
@@ -83,10 +83,10 @@ def test_wide_residual_networks_have_three_exits() -> None:
     assert recipe.network.exits == (1, 2, 3)
 
 
-def test_runs_come_after_those_they_need_and_once() -> None:
+def test_prerequisites_come_first_and_once() -> None:
     table = load_table("cifar100")
-    cells = choose(table, "vgg13-vgg8/oto,vgg13-vgg8/mskd,resnet50-vgg8/baseline")
-    names = [r.name for r in with_what_it_needs(cell_recipe(table, c, Variant(), 0) for c in cells)]
+    cells = select_cells(table, "vgg13-vgg8/oto,vgg13-vgg8/mskd,resnet50-vgg8/baseline")
+    names = [r.name for r in with_prerequisites(cell_recipe(table, c, Variant(), 0) for c in cells)]
     assert names == [
         "cifar100/vgg8/baseline/seed0",
         "cifar100/vgg13/baseline/seed0",
@@ -96,7 +96,7 @@ def test_runs_come_after_those_they_need_and_once() -> None:
     ]
 
 
-def test_fewer_epochs_bring_the_milestones_forward_and_stand_in_every_name() -> None:
+def test_fewer_epochs_scale_the_milestones_and_appear_in_every_name() -> None:
     recipe = load_recipe("cifar100/vgg13-vgg8/oto/epochs24/seed1")
     assert (recipe.train.epochs, recipe.train.milestones) == (24, (15, 18, 21))
     assert recipe.teacher is not None
@@ -112,12 +112,12 @@ def test_fewer_epochs_shorten_a_methods_preparation_too() -> None:
     assert getattr(objective, "preparation", None) == 6
 
 
-def test_milestones_that_fall_together_or_past_the_end_are_dropped() -> None:
+def test_equal_milestones_and_those_past_the_end_are_dropped() -> None:
     assert load_recipe("cifar100/vgg8/baseline/epochs2").train.milestones == (1,)
     assert load_recipe("cifar100/vgg8/baseline/epochs1").train.milestones == ()
 
 
-def test_another_width_holds_for_teacher_and_student() -> None:
+def test_another_width_applies_to_teacher_and_student() -> None:
     recipe = load_recipe("cifar100/vgg13-vgg8/kd/epochs24-width16")
     assert recipe.network.width == 16
     assert recipe.teacher is not None
@@ -138,8 +138,8 @@ def test_another_width_holds_for_teacher_and_student() -> None:
         "imagenet/vgg13-vgg8/oto",
     ],
 )
-def test_no_other_name_is_a_recipes(name: str) -> None:
-    assert find_recipe(name) is None
+def test_other_names_are_refused(name: str) -> None:
+    assert find_table_recipe(name) is None
     with pytest.raises(RecipeError, match="as in cifar100/vgg13-vgg8/oto"):
         load_recipe(name)
 
@@ -150,27 +150,27 @@ def test_an_impossible_width_is_refused_in_one_sentence() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_patterns_choose_rows_in_the_tables_order() -> None:
+def test_patterns_select_rows_in_the_tables_order() -> None:
     table = load_table("cifar100")
-    chosen = [cell.name for cell in choose(table, "wrn*/oto, vgg13-vgg8/?skd")]
+    chosen = [cell.name for cell in select_cells(table, "wrn*/oto, vgg13-vgg8/?skd")]
     assert chosen == [
         "vgg13-vgg8/sskd",
         "vgg13-vgg8/tskd",
         "vgg13-vgg8/mskd",
         "wrn-40-2-wrn-16-2/oto",
     ]
-    assert len(choose(table, "*")) == 7 * 26
-    assert len(choose(table, "vgg13-vgg8")) == 26
+    assert len(select_cells(table, "*")) == 7 * 26
+    assert len(select_cells(table, "vgg13-vgg8")) == 26
 
 
-def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is() -> None:
+def test_a_pattern_that_matches_nothing_is_refused_with_the_possible_names() -> None:
     with pytest.raises(RecipeError, match=r"matches 'vgg13-vgg8/heads'.*resnet50-vgg8.*oto") as e:
-        choose(load_table("cifar100"), "vgg13-vgg8/oto,vgg13-vgg8/heads")
+        select_cells(load_table("cifar100"), "vgg13-vgg8/oto,vgg13-vgg8/heads")
     assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("text", ["", "0,", "a", "-1", "0.5"])
-def test_seeds_that_are_none_are_refused(text: str) -> None:
+def test_invalid_seeds_are_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="--seeds takes whole numbers"):
         parse_seeds(text)
 

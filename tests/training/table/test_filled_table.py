@@ -1,0 +1,130 @@
+"""A table shows published and measured accuracies, and keeps them in a JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from offramp.errors import WriteError
+from tests.training.table.tables import SHORT, cell_result, open_table, write_finished_run
+from training.errors import CheckpointError, RecipeError
+from training.recipes.files import load_recipe
+from training.recipes.table_recipes import Variant
+from training.table.filled_table import Spread
+from training.table.render import markdown, markers, write_into_document
+from training.table.table_run import TableRun
+
+
+def test_mean_and_sample_deviation_are_over_the_finished_seeds(tmp_path: Path) -> None:
+    for seed, ensemble in enumerate((80.0, 81.0, 85.0)):
+        recipe = load_recipe(f"digits/resnet18-resnet10/mskd/seed{seed}")
+        write_finished_run(tmp_path / "runs", recipe, (70.0, 71.0, 72.0 + seed, 73.0), ensemble)
+    measured = cell_result(tmp_path, "mskd").measured
+    assert measured is not None
+    assert measured.seeds == (0, 1, 2)
+    assert measured.ensemble == Spread(mean=82.0, std=2.646, n=3)
+    assert measured.exits[0] == Spread(mean=70.0, std=0.0, n=3)
+    assert measured.exits[2] == Spread(mean=73.0, std=1.0, n=3)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert Spread.over([71.5]) == Spread(mean=71.5, std=None, n=1)
+
+
+def test_untrained_rows_show_a_dash_and_trained_rows_their_figures(tmp_path: Path) -> None:
+    recipe = load_recipe("digits/resnet10/baseline")
+    write_finished_run(tmp_path / "runs", recipe, (91.25,), 91.25)
+    text = markdown(open_table(tmp_path).filled())
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    cells = [cell.strip() for cell in lines["single exit (baseline)"].strip("|").split("|")]
+    assert cells[1:8] == ["-", "91.25", "1", "-", "-", "-", "91.25"]
+    cells = [cell.strip() for cell in lines["OtO (oto)"].strip("|").split("|")]
+    assert cells[1:8] == ["-"] * 7
+
+
+def test_the_teachers_accuracy_is_shown(tmp_path: Path) -> None:
+    recipe = load_recipe("digits/resnet18/baseline")
+    write_finished_run(tmp_path / "runs", recipe, (94.5,), 94.5)
+    text = markdown(open_table(tmp_path, "*/kd").filled())
+    assert "teacher digits/resnet18/baseline/seed0: exits 94.50, ensemble 94.50." in text
+    assert "teacher digits/resnet18/heads/seed0: not trained." in text
+
+
+def test_published_figures_are_shown_with_their_exits_and_doubts(tmp_path: Path) -> None:
+    table_run = TableRun.open("cifar100", "*", Variant(), tmp_path / "runs", tmp_path / "out")
+    text = markdown(table_run.filled())
+    row = next(line for line in text.splitlines() if line.startswith("| OtO (oto) | 76.27"))
+    assert "- (71.17) | - (70.59) | - (71.10) | - (72.65)" in row
+    assert "| CRD (crd) | 74.58 ? |" in text
+    assert "- ? resnet50-resnet18/kd, resnet50-resnet18/sskd: both are 79.72." in text
+
+
+def test_a_run_of_another_recipe_under_the_same_name_does_not_count(tmp_path: Path) -> None:
+    recipe = load_recipe("digits/resnet10/baseline")
+    other = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"learning_rate": 1.0})}
+    )
+    write_finished_run(tmp_path / "runs", other, (91.25,), 91.25)
+    assert cell_result(tmp_path, "baseline").measured is None
+
+
+def test_a_changed_protocol_is_kept_apart_and_marked(tmp_path: Path) -> None:
+    recipe = load_recipe(f"digits/resnet10/baseline/{SHORT.name}")
+    write_finished_run(tmp_path / "runs", recipe, (60.0,), 60.0)
+    assert cell_result(tmp_path, "baseline").measured is None
+    changed = SHORT
+    table_run = open_table(tmp_path, variant=changed)
+    table_run.write()
+    written = json.loads((tmp_path / "out" / f"table-digits-{SHORT.name}.json").read_text())
+    assert (written["changed"], written["epochs"]) == (SHORT.name, 2)
+    assert written["cells"][0]["measured"]["ensemble"]["mean"] == 60.0
+    assert f"CHANGED PROTOCOL {SHORT.name}" in markdown(table_run.filled())
+
+
+def test_the_json_file_keeps_results_whose_runs_are_elsewhere(tmp_path: Path) -> None:
+    recipe = load_recipe("digits/resnet10/baseline")
+    write_finished_run(tmp_path / "elsewhere", recipe, (91.25,), 91.25)
+    TableRun.open("digits", "*", Variant(), tmp_path / "elsewhere", tmp_path / "out").write()
+    measured = cell_result(tmp_path, "baseline").measured
+    assert measured is not None
+    assert measured.ensemble.mean == 91.25
+    assert (tmp_path / "out" / "table-digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_damaged_file_of_results_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "table-digits.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not a file of results"):
+        open_table(tmp_path)
+
+
+def test_a_full_disk_keeps_the_previous_json_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_table(tmp_path).write()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("pathlib.Path.write_text", "matplotlib.figure.Figure.savefig"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(WriteError, match="No space left") as caught:
+                open_table(tmp_path).write()
+        assert caught.value.exit_code == 2
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_the_table_is_written_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
+    page, (begin, end) = tmp_path / "page.md", markers("digits")
+    page.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n")
+    filled = open_table(tmp_path).filled()
+    write_into_document(page, filled)
+    write_into_document(page, filled)
+    assert page.read_text() == f"Before.\n{begin}\n{markdown(filled)}{end}\nAfter.\n"
+    page.write_text("No place.\n")
+    with pytest.raises(RecipeError, match="no markers for this table"):
+        write_into_document(page, filled)

@@ -124,10 +124,10 @@ class OurLoop:
             parts.setdefault(part, []).append(now(run.device) - began)
             return result
 
-        teach = step._teach
+        teach = step._run_teacher
         with self._tuned():
             step.train()
-            step._teach = lambda inputs: clocked("teacher", teach, inputs)  # type: ignore[method-assign]
+            step._run_teacher = lambda inputs: clocked("teacher", teach, inputs)  # type: ignore[method-assign]
             batches = run.train.shuffled(run.recipe.train.batch_size, run.recipe.data, 0, 0)
             for _ in range(len(run.train) // run.recipe.train.batch_size):
                 images, batch = clocked("data", next, batches)

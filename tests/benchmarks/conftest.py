@@ -1,3 +1,3 @@
-from tests.serving.conftest import bundle, bundle_path, engine
+from tests.serving.conftest import bundle, bundle_path, engine, images
 
-__all__ = ["bundle", "bundle_path", "engine"]
+__all__ = ["bundle", "bundle_path", "engine", "images"]

@@ -1,4 +1,4 @@
-"""What work costs on this host: stages by batch size, measured; decoding by file size, learned."""
+"""Seconds of work on this host: stages by batch size, measured at load; decoding by file size, observed."""
 
 from __future__ import annotations
 
@@ -14,91 +14,90 @@ from serving.inference.engine import Engine
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 MAX_BATCH = BATCH_SIZES[-1]
-# Until `measure` has run, and for sizes that nothing was measured for: no better guess is needed.
+# Seconds of an image and stage before `measure` has run.
 UNMEASURED_S = 1e-3
-# A batch in work keeps a core from everything more urgent for as long as it takes.
+# More urgent work waits until a running batch has ended.
 MAX_BATCH_S = 0.05
-# What a batch costs besides its stage: being taken and settled, and waiting for the interpreter, which
-# other threads want too. docs/scheduling.md tells what it was measured with.
-HANDOVER_S = 2e-4
-# What a larger batch must save an image, against the cheapest size, before its images wait for it.
-MIN_SAVING = 0.05
-REPEATS = 3
-# A first guess of decoding, replaced by what is seen: seconds a file and seconds a byte.
+# Overhead of a batch: queue operations and waiting for the GIL. docs/scheduling.md has the measurement.
+BATCH_OVERHEAD_S = 2e-4
+# A batch size is good enough if its cost per image is within this share of the cheapest.
+COST_TOLERANCE = 0.05
+MEASUREMENTS = 3
+# First estimate of decoding, replaced by observations: seconds per file and per byte.
 DECODE_FILE_S = 5e-5
 DECODE_BYTE_S = 2e-8
 LEARNING_RATE = 0.1
 
 
 class CostTable:
-    """Seconds that stage k takes for a batch of n, and the batch size worth waiting for."""
+    """Seconds that stage k takes for a batch of n, and the best batch size."""
 
     def __init__(self, measured: Sequence[dict[int, float]]) -> None:
-        """`measured[k - 1]` maps batch sizes, 1 among them, to the seconds stage k took.
+        """`measured[k - 1]` maps batch sizes, including 1, to the seconds stage k took.
 
-        Sizes between are interpolated; larger ones are taken to cost what the largest measured one
-        costs an image.
+        Sizes in between are interpolated. Larger ones cost the same per image as the largest measured
+        one.
         """
-        self._seconds = tuple(_filled(stage) for stage in measured)
-        self._best = tuple(_worth_it(seconds) for seconds in self._seconds)
+        self._seconds = tuple(_interpolate(stage) for stage in measured)
+        self._best = tuple(_best_batch(seconds) for seconds in self._seconds)
 
     @classmethod
     def unmeasured(cls, exits: int) -> Self:
-        """A table for an engine that was never measured: every image costs the same."""
+        """A table for an engine that was not measured: every image costs the same."""
         return cls([{1: UNMEASURED_S}] * exits)
 
     def seconds(self, stage: int, batch: int) -> float:
-        """What stage `stage` takes for `batch` images, from 1 to MAX_BATCH."""
+        """Seconds of stage `stage` for `batch` images, from 1 to MAX_BATCH."""
         return self._seconds[stage - 1][batch]
 
-    def best(self, stage: int) -> int:
-        """The smallest batch whose cost an image is within MIN_SAVING of the cheapest's."""
+    def best_batch(self, stage: int) -> int:
+        """The smallest batch whose cost per image is within COST_TOLERANCE of the cheapest."""
         return self._best[stage - 1]
 
-    def each(self, stage: int) -> float:
-        """What an image costs in a batch of the best size."""
+    def seconds_per_image(self, stage: int) -> float:
+        """Seconds of stage `stage` per image in a batch of the best size."""
         best = self._best[stage - 1]
         return self._seconds[stage - 1][best] / best
 
 
 def measure(engine: Engine) -> CostTable:
-    """Time every stage of `engine`, the decision after it included, on batches of each of BATCH_SIZES, and
-    add HANDOVER_S.
+    """Time every stage of `engine` and the decision after it on batches of each of BATCH_SIZES, and add
+    BATCH_OVERHEAD_S.
 
-    Stops growing where a batch takes longer than MAX_BATCH_S, so that it ends within seconds for
-    any network. The best of a few runs counts: other work on the host only ever adds time.
+    Larger batches are skipped once one takes longer than MAX_BATCH_S, so that this ends within seconds
+    for any network. The fastest of MEASUREMENTS runs counts: other work on the host only adds time.
     """
     spec = engine.manifest.input
     inputs: Any = np.zeros((MAX_BATCH, spec.height, spec.width, 3), dtype=np.uint8)
     policy = Policy(thresholds=(2.0,) * (engine.exits - 1), max_exit=engine.exits)
     table = []
     for stage in range(1, engine.exits + 1):
-        found: dict[int, float] = {}
+        measured: dict[int, float] = {}
         for size in BATCH_SIZES:
-            took = min(_time(engine, stage, policy, inputs, size) for _ in range(REPEATS))
-            found[size] = HANDOVER_S + took
-            if took > MAX_BATCH_S:
+            seconds = min(_time(engine, stage, policy, inputs, size) for _ in range(MEASUREMENTS))
+            measured[size] = BATCH_OVERHEAD_S + seconds
+            if seconds > MAX_BATCH_S:
                 break
-        table.append(found)
+        table.append(measured)
         if stage < engine.exits:
-            inputs = _inputs_of_next(engine, stage, inputs)
+            inputs = _next_inputs(engine, stage, inputs)
     return CostTable(table)
 
 
 class DecodeCosts:
-    """Seconds that decoding a file takes, by the order of magnitude of its bytes."""
+    """Seconds that decoding a file takes, by the number of bits of its size in bytes."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
 
-    def guess(self, size: int) -> float:
-        """What decoding a file of `size` bytes will take."""
+    def estimate(self, size: int) -> float:
+        """Expected seconds of decoding a file of `size` bytes."""
         return self._seconds.get(size.bit_length(), DECODE_FILE_S + DECODE_BYTE_S * size)
 
-    def saw(self, size: int, seconds: float) -> None:
-        """Learn that decoding a file of `size` bytes took `seconds`."""
-        guess = self.guess(size)
-        self._seconds[size.bit_length()] = guess + LEARNING_RATE * (seconds - guess)
+    def observe(self, size: int, seconds: float) -> None:
+        """Update the estimate with a file of `size` bytes that took `seconds`."""
+        estimate = self.estimate(size)
+        self._seconds[size.bit_length()] = estimate + LEARNING_RATE * (seconds - estimate)
 
 
 def _time(engine: Engine, stage: int, policy: Policy, inputs: Any, size: int) -> float:
@@ -110,27 +109,27 @@ def _time(engine: Engine, stage: int, policy: Policy, inputs: Any, size: int) ->
     return time.perf_counter() - started
 
 
-def _inputs_of_next(engine: Engine, stage: int, inputs: Any) -> Any:
-    """MAX_BATCH rows for the stage after, from one: what they hold makes no difference in time."""
-    one = engine.compute(stage, engine.take(inputs, np.arange(1)))
-    return engine.take(one.features, np.zeros(MAX_BATCH, dtype=np.int64))
+def _next_inputs(engine: Engine, stage: int, inputs: Any) -> Any:
+    """MAX_BATCH rows for the next stage, copies of one: values make no difference in time."""
+    output = engine.compute(stage, engine.take(inputs, np.arange(1)))
+    return engine.take(output.features, np.zeros(MAX_BATCH, dtype=np.int64))
 
 
-def _filled(measured: dict[int, float]) -> list[float]:
-    """Seconds by batch size, from 0 (which costs nothing) to MAX_BATCH."""
+def _interpolate(measured: dict[int, float]) -> list[float]:
+    """Seconds by batch size, from 0 to MAX_BATCH."""
     sizes = sorted(measured)
-    # More images never take less time; where it seems so, the machine was busy with something else.
+    # More images never take less time; if measured so, other work disturbed the measurement.
     seconds = np.maximum.accumulate([measured[size] for size in sizes])
     largest = sizes[-1]
     if largest < MAX_BATCH:
         sizes.append(MAX_BATCH)
         seconds = np.append(seconds, seconds[-1] / largest * MAX_BATCH)
-    filled: NDArray[np.float64] = np.interp(range(MAX_BATCH + 1), [0, *sizes], [0.0, *seconds])
-    return [float(value) for value in filled]
+    values: NDArray[np.float64] = np.interp(range(MAX_BATCH + 1), [0, *sizes], [0.0, *seconds])
+    return [float(value) for value in values]
 
 
-def _worth_it(seconds: list[float]) -> int:
+def _best_batch(seconds: list[float]) -> int:
     sizes = [size for size in BATCH_SIZES if size == 1 or seconds[size] <= MAX_BATCH_S]
-    each = {size: seconds[size] / size for size in sizes}
-    limit = min(each.values()) * (1 + MIN_SAVING)
-    return next(size for size in sizes if each[size] <= limit)
+    per_image = {size: seconds[size] / size for size in sizes}
+    limit = min(per_image.values()) * (1 + COST_TOLERANCE)
+    return next(size for size in sizes if per_image[size] <= limit)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from exports.bundle.policy import Policy
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import CostTable, measure
-from serving.scheduling.samples import Block, Job, Sample, SampleEvent
+from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.telemetry.metrics import Metrics
 
@@ -87,7 +87,7 @@ class Dispatcher:
     @property
     def pending(self) -> int:
         """Images accepted and not done with."""
-        return self._scheduler.alive
+        return self._scheduler.in_flight
 
     def open(self, engine: Engine) -> CostTable:
         """Warm `engine` up and measure what its stages cost; takes seconds, in any thread."""
@@ -250,8 +250,8 @@ def _deliver(events: list[SampleEvent]) -> None:
 def _notify(request: _Request, one: SampleEvent, prediction: Prediction) -> None:
     sample = one.sample
     if request.on_exit is not None:
-        request.on_exit(ExitReached(sample.number, prediction, one.left))
-    if not one.left:
+        request.on_exit(ExitReached(sample.number, prediction, one.answered))
+    if not one.answered:
         return
     request.answers[sample.number] = prediction
     if len(request.answers) == len(request.samples):

@@ -1,19 +1,19 @@
-"""A batch in a worker: decoding files, or running a stage and judging who leaves."""
+"""Running a batch in a worker: decoding files, or a stage and the decision which samples leave."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from offramp.images import Pixels
 from serving.errors import InvalidImageError
-from serving.inference.engine import Prediction
+from serving.inference.engine import Engine, Prediction
 from serving.inference.images import decode
-from serving.scheduling.queues import ModelQueues
-from serving.scheduling.samples import Block, Sample, gather
+from serving.scheduling.queues import Block, ModelQueues, Sample
 from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("offramp.serving")
@@ -21,18 +21,18 @@ log = logging.getLogger("offramp.serving")
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Samples of one engine that run stage `stage` together, 0 for decoding; taken at `taken`."""
+    """Samples of one engine that run stage `stage` together, 0 for decoding, since `started_at`."""
 
     queues: ModelQueues
     stage: int
     samples: list[Sample]
-    taken: float
+    started_at: float
 
 
 @dataclass(eq=False, slots=True)
 class Outcome:
-    """What a batch came to: what the samples carry on, which of them leave, the predictions that
-    someone wants, and errors by row."""
+    """The result of a batch, by row: what the samples carry on, which of them leave, the predictions
+    that are needed, and errors."""
 
     block: Block | None
     leaves: list[bool]
@@ -41,9 +41,9 @@ class Outcome:
 
 
 def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
-    """Decode the batch, or run its stage: all that takes time. Touches nothing that other threads do."""
+    """Decode the batch or run its stage: all the slow work. Changes no state shared with other threads."""
     try:
-        metrics.waited(batch.queues.engine.manifest.name, batch.stage, _waits(batch))
+        metrics.waited(batch.queues.engine.manifest.name, batch.stage, _record_waits(batch))
         return _decode(batch, max_pixels, metrics) if batch.stage == 0 else _run_stage(batch)
     except Exception as error:
         log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
@@ -52,37 +52,46 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
         return Outcome(None, [False] * count, [None] * count, errors)
 
 
+def gather(engine: Engine, samples: Sequence[Sample]) -> Block:
+    """One block with the rows of `samples`, in their order. A whole block is returned without a copy."""
+    parts = [_select(engine, block, rows) for block, rows in _group_by_block(samples)]
+    if len(parts) == 1:
+        return parts[0]
+    logits = [np.concatenate(values) for values in zip(*(p.logits for p in parts), strict=True)]
+    return Block(len(samples), engine.join([part.inputs for part in parts]), logits)
+
+
 def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     engine = batch.queues.engine
     pixels: list[Pixels] = []
     errors: dict[int, Exception] = {}
     for row, sample in enumerate(batch.samples):
         started = time.perf_counter()
-        # Its request may have ended since it was taken.
-        if sample.over or sample.file is None:
+        # Its request may have ended since the batch was taken.
+        if sample.finished or sample.file is None:
             continue
         try:
             image = decode(sample.file, engine.manifest.input, max_pixels)
             sample.row = len(pixels)
             pixels.append(image)
         except InvalidImageError as error:
-            errors[row] = _numbered(error, sample)
+            errors[row] = _with_number(error, sample)
         except Exception as error:
             log.exception("decoding a file of %d bytes failed", sample.size)
             errors[row] = error.with_traceback(None)
         sample.decoding = time.perf_counter() - started
     block = Block(len(pixels), np.stack(pixels), []) if pixels else None
-    took = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
-    metrics.decoded(engine.manifest.name, took)
+    seconds = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
+    metrics.decoded(engine.manifest.name, seconds)
     count = len(batch.samples)
     return Outcome(block, [False] * count, [None] * count, errors)
 
 
 def _run_stage(batch: Batch) -> Outcome:
     engine, stage, samples = batch.queues.engine, batch.stage, batch.samples
-    given = gather(engine, samples)
-    output = engine.run_stage(stage, given.inputs)
-    logits = [*given.logits, output.logits]
+    block = gather(engine, samples)
+    output = engine.run_stage(stage, block.inputs)
+    logits = [*block.logits, output.logits]
     requested_rows = [
         row
         for row, sample in enumerate(samples)
@@ -93,15 +102,38 @@ def _run_stage(batch: Batch) -> Outcome:
     return Outcome(Block(len(samples), output.features, logits), leaves, predictions, {})
 
 
-def _waits(batch: Batch) -> list[float]:
-    waits = [batch.taken - sample.since for sample in batch.samples]
+def _record_waits(batch: Batch) -> list[float]:
+    waits = [batch.started_at - sample.enqueued_at for sample in batch.samples]
     for sample, wait in zip(batch.samples, waits, strict=True):
         sample.waited += wait
     return waits
 
 
-def _numbered(error: InvalidImageError, sample: Sample) -> InvalidImageError:
-    """A new error, without the traceback, which leads to the file and in a circle."""
+def _with_number(error: InvalidImageError, sample: Sample) -> InvalidImageError:
+    """A new error that names the image. The old one's traceback would keep the file in a reference
+    cycle."""
     count = len(sample.job.samples)
-    which = f"Image {sample.number + 1} of {count}: " if count > 1 else ""
-    return InvalidImageError(f"{which}{error}")
+    prefix = f"Image {sample.number + 1} of {count}: " if count > 1 else ""
+    return InvalidImageError(f"{prefix}{error}")
+
+
+def _group_by_block(samples: Sequence[Sample]) -> Iterator[tuple[Block, list[int]]]:
+    """Runs of neighbouring samples with the same block, as the block and its rows."""
+    block, rows = samples[0].block, [samples[0].row]
+    assert block is not None
+    for sample in samples[1:]:
+        if sample.block is block:
+            rows.append(sample.row)
+            continue
+        yield block, rows
+        assert sample.block is not None
+        block, rows = sample.block, [sample.row]
+    yield block, rows
+
+
+def _select(engine: Engine, block: Block, rows: list[int]) -> Block:
+    if len(rows) == block.rows and rows == list(range(block.rows)):
+        return block
+    indices = np.asarray(rows, dtype=np.int64)
+    logits = [values[indices] for values in block.logits]
+    return Block(len(rows), engine.take(block.inputs, indices), logits)

@@ -1,53 +1,53 @@
-"""How deep samples will go, and what that will cost, from where samples of their policy left so far."""
+"""How deep samples will go and how many seconds that takes, from where samples of their policy left so
+far."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
+from offramp.lru import LruDict
 from serving.scheduling.costs import CostTable
 
-# Samples it takes to move a share most of the way to a new value: quick enough for a change of
-# traffic, slow enough for a batch not to matter.
+# Samples that move a share most of the way to a new value: few enough to follow a change of traffic,
+# too many for one batch to matter.
 MEMORY_SAMPLES = 200
-# Requests may carry a threshold of their own; the statistics of this many policies are kept.
+# Requests may set a threshold of their own; statistics are kept for this many policies.
 MAX_POLICIES = 64
 
 
 class Forecast:
-    """Expected cost of samples under one policy. Not for several threads at once."""
+    """Expected seconds of samples under one policy. Not thread-safe."""
 
     def __init__(self, policy: Policy, costs: CostTable, shares: tuple[float, ...]) -> None:
-        """`shares` of samples that left at each exit stand until others are seen."""
+        """`shares` is the expected share of samples that leave at each exit, until some are observed."""
         self._costs = costs
         self._fixed = policy.mode != "early_exit"
         self._depth = policy.max_exit
-        self._leaving = _first_guess(policy, shares)
+        self._leaving = _initial_shares(policy, shares)
         self._remaining: list[float] = []
-        self._add_up()
+        self._recompute()
 
     def remaining(self, stage: int) -> float:
-        """Seconds of stages that a sample waiting for stage `stage` has before it, on average."""
+        """Expected seconds of stages ahead of a sample that waits for stage `stage`."""
         return self._remaining[stage]
 
-    def saw(self, stage: int, reached: int, left: int) -> None:
-        """Learn that `left` of `reached` samples left at exit `stage`."""
+    def observe(self, stage: int, reached: int, left: int) -> None:
+        """Update the forecast: `left` of `reached` samples left at exit `stage`."""
         if self._fixed or stage >= self._depth:
             return
         weight = reached / (reached + MEMORY_SAMPLES)
         self._leaving[stage] += weight * (left / reached - self._leaving[stage])
-        self._add_up()
+        self._recompute()
 
-    def _add_up(self) -> None:
-        below = 0.0
-        found = [0.0] * (self._depth + 1)
+    def _recompute(self) -> None:
+        deeper = 0.0
+        remaining = [0.0] * (self._depth + 1)
         for stage in range(self._depth, 0, -1):
-            below = self._costs.each(stage) + (1 - self._leaving[stage]) * below
-            found[stage] = below
-        # Stage 0 is decoding, whose cost depends on the file: it is added by the sample.
-        found[0] = below
-        self._remaining = found
+            deeper = self._costs.seconds_per_image(stage) + (1 - self._leaving[stage]) * deeper
+            remaining[stage] = deeper
+        # Stage 0, decoding, depends on the file: the caller adds it.
+        remaining[0] = deeper
+        self._remaining = remaining
 
 
 class Forecasts:
@@ -56,24 +56,21 @@ class Forecasts:
     def __init__(self, manifest: Manifest, costs: CostTable) -> None:
         self._costs = costs
         self._shares = manifest.provenance.test_default.exit_shares
-        self._kept: OrderedDict[Policy, Forecast] = OrderedDict()
+        self._by_policy: LruDict[Policy, Forecast] = LruDict(MAX_POLICIES)
 
-    def of(self, policy: Policy, to_the_end: bool = False) -> Forecast:
+    def of(self, policy: Policy, run_all_exits: bool = False) -> Forecast:
         """The forecast for samples under `policy`, or for samples that run every stage anyway."""
-        if to_the_end:
+        if run_all_exits:
             policy = Policy(mode="exit", thresholds=policy.thresholds, max_exit=policy.exits)
-        found = self._kept.get(policy)
-        if found is None:
-            found = self._kept[policy] = Forecast(policy, self._costs, self._shares)
-            if len(self._kept) > MAX_POLICIES:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(policy)
-        return found
+        forecast = self._by_policy.get(policy)
+        if forecast is None:
+            forecast = Forecast(policy, self._costs, self._shares)
+            self._by_policy.put(policy, forecast)
+        return forecast
 
 
-def _first_guess(policy: Policy, shares: tuple[float, ...]) -> list[float]:
-    """The share of those who reach exit k that leave there, at index k; index 0 is unused."""
+def _initial_shares(policy: Policy, shares: tuple[float, ...]) -> list[float]:
+    """At index k, the share of the samples that reach exit k and leave there; index 0 is unused."""
     leaving = [0.0]
     reached = 1.0
     for exit_, threshold in enumerate(policy.thresholds, 1):

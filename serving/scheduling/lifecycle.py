@@ -1,4 +1,4 @@
-"""What becomes of samples: they go deeper, leave, are given up, run out of time or fail."""
+"""State changes of samples: admitted, queued for the next stage, answered, failed, expired, dropped."""
 
 from __future__ import annotations
 
@@ -9,70 +9,70 @@ from serving.errors import DeadlineExceededError
 from serving.inference.engine import Prediction
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.forecast import Forecast
-from serving.scheduling.samples import Block, Job, Sample, SampleEvent
+from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.selection import BatchSelector
 from serving.telemetry.metrics import Metrics
 
 
 class SampleTracker:
-    """The samples that are on their way. Belongs to the scheduler's lock.
+    """The unfinished samples. Guarded by the scheduler's lock.
 
-    `alive` is how many there are, `bytes` what those hold that wait for the first time.
+    `in_flight` is their number, `bytes` the size of those that still wait in their first queue.
     """
 
-    def __init__(self, order: BatchSelector, metrics: Metrics) -> None:
-        self.alive = 0
+    def __init__(self, selector: BatchSelector, metrics: Metrics) -> None:
+        self.in_flight = 0
         self.bytes = 0
-        self._selector = order
+        self._selector = selector
         self._metrics = metrics
-        self._outbox: list[SampleEvent] = []
+        self._events: list[SampleEvent] = []
 
     def admit(self, job: Job, size: int, now: float) -> None:
-        """Queue the samples of `job`, of `size` bytes together, whose line and forecast are set."""
+        """Queue the samples of `job`, of `size` bytes in total; its queues and forecast are set."""
         self.bytes += size
-        self.alive += len(job.samples)
-        job.queues.alive += len(job.samples)
+        self.in_flight += len(job.samples)
+        job.queues.in_flight += len(job.samples)
         for sample in job.samples:
             sample.expected = job.forecast.remaining(sample.stage)
             if sample.file is not None:
-                sample.expected += self._selector.decoding.guess(sample.size)
+                sample.expected += self._selector.decode_costs.estimate(sample.size)
             sample.held = sample.size
             job.queues.backlog[job.low_priority] += sample.expected
             self._enqueue(sample, now)
 
-    def settle(self, batch: Batch, outcome: Outcome, now: float) -> None:
-        """Send off those who leave, queue those who stay."""
+    def complete_batch(self, batch: Batch, outcome: Outcome, now: float) -> None:
+        """Answer the samples that leave, and queue the others for the next stage."""
         queues, stage, samples = batch.queues, batch.stage, batch.samples
         for row, error in outcome.errors.items():
             self._fail(samples[row], error)
         if stage == 0:
             for sample in samples:
                 if sample.decoding:
-                    self._selector.decoding.saw(sample.size, sample.decoding)
+                    self._selector.decode_costs.observe(sample.size, sample.decoding)
                 sample.file = None
-                if not sample.over:
-                    self._go_on(sample, outcome.block, sample.row, now)
+                if not sample.finished:
+                    self._enqueue_next_stage(sample, outcome.block, sample.row, now)
             return
-        elapsed = now - batch.taken
-        queues.saw(stage, len(samples), elapsed)
-        self._learn(batch, outcome.leaves)
+        elapsed = now - batch.started_at
+        queues.observe(stage, len(samples), elapsed)
+        self._update_forecasts(batch, outcome.leaves)
         for row, sample in enumerate(samples):
             sample.computing += elapsed
-            if sample.over:
+            if sample.finished:
                 sample.block = None
                 continue
-            found = outcome.predictions[row]
-            if sample.left:
-                self._pass(sample, found, outcome.block, row, now)
+            prediction = outcome.predictions[row]
+            if sample.answered:
+                self._pass_exit(sample, prediction, outcome.block, row, now)
             elif outcome.leaves[row]:
-                self._leave(sample, found, outcome.block, row, now)
+                self._answer(sample, prediction, outcome.block, row, now)
             else:
-                self._stay(sample, found, outcome.block, row, now)
+                self._continue(sample, prediction, outcome.block, row, now)
 
-    def run_out(self, sample: Sample) -> None:
-        """End `sample` because its deadline leaves no time to go deeper."""
-        if sample.left:
-            self._outbox.append(SampleEvent(sample, last=True))
+    def expire(self, sample: Sample) -> None:
+        """End `sample`, whose deadline leaves no time to go deeper, with its best prediction so far."""
+        if sample.answered:
+            self._events.append(SampleEvent(sample, last=True))
             self._finish(sample)
             return
         self._metrics.expired(sample.job.engine.manifest.name)
@@ -82,14 +82,14 @@ class SampleTracker:
                 DeadlineExceededError("The deadline came before the first exit was reached."),
             )
         else:
-            cut = replace(sample.best, reason="deadline")
-            self._outbox.append(SampleEvent(sample, cut, left=True, last=True))
+            prediction = replace(sample.best, reason="deadline")
+            self._events.append(SampleEvent(sample, prediction, answered=True, last=True))
             self._finish(sample)
 
-    def end(self, samples: Iterable[Sample]) -> None:
-        """Give up those of `samples` that are not over."""
+    def drop(self, samples: Iterable[Sample]) -> None:
+        """End those of `samples` that are not finished, without an event."""
         for sample in samples:
-            if not sample.over:
+            if not sample.finished:
                 self._finish(sample)
 
     def dequeue(self, sample: Sample) -> None:
@@ -101,48 +101,65 @@ class SampleTracker:
             sample.held = 0
 
     def collect(self) -> list[SampleEvent]:
-        """What became of samples since this was last asked: a list of the caller's own."""
-        events, self._outbox = self._outbox, []
+        """The events since the last call, in order."""
+        events, self._events = self._events, []
         return events
 
-    def _leave(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    def _answer(
+        self,
+        sample: Sample,
+        prediction: Prediction | None,
+        block: Block | None,
+        row: int,
+        now: float,
     ) -> None:
-        sample.left = True
+        sample.answered = True
         last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
-        self._outbox.append(SampleEvent(sample, found, left=True, last=last))
+        self._events.append(SampleEvent(sample, prediction, answered=True, last=last))
         if last:
             self._finish(sample)
         else:
-            self._go_on(sample, block, row, now)
+            self._enqueue_next_stage(sample, block, row, now)
 
-    def _pass(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    def _pass_exit(
+        self,
+        sample: Sample,
+        prediction: Prediction | None,
+        block: Block | None,
+        row: int,
+        now: float,
     ) -> None:
-        """Its answer stands already; only its request's curiosity goes on."""
+        """Report an exit after the answer, for a request that runs all exits."""
         last = sample.stage == sample.job.engine.exits
-        self._outbox.append(SampleEvent(sample, found, last=last))
+        self._events.append(SampleEvent(sample, prediction, last=last))
         if last:
             self._finish(sample)
         else:
-            self._go_on(sample, block, row, now)
+            self._enqueue_next_stage(sample, block, row, now)
 
-    def _stay(
-        self, sample: Sample, found: Prediction | None, block: Block | None, row: int, now: float
+    def _continue(
+        self,
+        sample: Sample,
+        prediction: Prediction | None,
+        block: Block | None,
+        row: int,
+        now: float,
     ) -> None:
         job = sample.job
-        sample.best = found
+        sample.best = prediction
         if (
             job.deadline is not None
             and now + job.queues.seconds(sample.stage + 1, 1) > job.deadline
         ):
-            self.run_out(sample)
+            self.expire(sample)
             return
         if job.report_all_exits:
-            self._outbox.append(SampleEvent(sample, found))
-        self._go_on(sample, block, row, now)
+            self._events.append(SampleEvent(sample, prediction))
+        self._enqueue_next_stage(sample, block, row, now)
 
-    def _go_on(self, sample: Sample, block: Block | None, row: int, now: float) -> None:
+    def _enqueue_next_stage(
+        self, sample: Sample, block: Block | None, row: int, now: float
+    ) -> None:
         sample.stage += 1
         sample.block, sample.row = block, row
         expected = sample.job.forecast.remaining(sample.stage)
@@ -151,42 +168,42 @@ class SampleTracker:
         self._enqueue(sample, now)
 
     def _fail(self, sample: Sample, error: Exception) -> None:
-        if not sample.over:
-            self._outbox.append(SampleEvent(sample, last=True, error=error))
-            self.end(sample.job.samples)
+        if not sample.finished:
+            self._events.append(SampleEvent(sample, last=True, error=error))
+            self.drop(sample.job.samples)
 
     def _finish(self, sample: Sample) -> None:
-        """Nothing more happens to `sample`; if a worker has it just now, the result is ignored."""
+        """Nothing more happens to `sample`. If a worker is running it, the result is ignored."""
         if sample.queue is not None:
             self.dequeue(sample)
-            # Not while a worker reads them.
+            # Only here: a worker that runs the sample still reads them.
             sample.file = sample.block = None
-        sample.over = True
-        self.alive -= 1
+        sample.finished = True
+        self.in_flight -= 1
         queues = sample.job.queues
         queues.backlog[sample.job.low_priority] -= sample.expected
-        queues.alive -= 1
-        if queues.alive == 0:
-            # Rounding must not add up over the days.
+        queues.in_flight -= 1
+        if queues.in_flight == 0:
+            # Rounding errors must not add up.
             queues.backlog = [0.0, 0.0]
-            if queues.passing:
-                self._selector.forget(queues)
-                for notify in queues.when_empty:
+            if queues.retiring:
+                self._selector.remove(queues)
+                for notify in queues.on_empty:
                     notify()
 
-    def _learn(self, batch: Batch, leaves: list[bool]) -> None:
-        """Tell the forecasts who left; samples with a deadline too, since their policy decided."""
+    def _update_forecasts(self, batch: Batch, leaves: list[bool]) -> None:
+        """Count who left by policy; samples with a deadline count too, since their policy decided."""
         counts: dict[Forecast, list[int]] = {}
-        for sample, left in zip(batch.samples, leaves, strict=True):
+        for sample, leaving in zip(batch.samples, leaves, strict=True):
             count = counts.setdefault(sample.job.forecast, [0, 0])
             count[0] += 1
-            count[1] += left
-        for forecast, (reached, leaving) in counts.items():
-            forecast.saw(batch.stage, reached, leaving)
+            count[1] += leaving
+        for forecast, (reached, left) in counts.items():
+            forecast.observe(batch.stage, reached, left)
 
     def _enqueue(self, sample: Sample, now: float) -> None:
-        sample.since = now
+        sample.enqueued_at = now
         job = sample.job
         job.queues.queue(sample.stage, job.low_priority).add(sample)
         if job.deadline is not None and not job.low_priority:
-            self._selector.watch(sample, job.deadline, self.alive)
+            self._selector.add_deadline(sample, job.deadline, self.in_flight)

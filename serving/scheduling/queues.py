@@ -1,27 +1,102 @@
-"""The queues of one engine, one per stage and class, and what it knows of its own speed."""
+"""Requests, their samples, and the queues that the samples of one engine wait in."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from serving.inference.engine import Engine
+from exports.bundle.policy import Floats, Policy
+from serving.inference.engine import Engine, Prediction
+from serving.inference.runners import Tensor
 from serving.scheduling.costs import CostTable
-from serving.scheduling.forecast import Forecasts
+from serving.scheduling.forecast import Forecast, Forecasts
 
-if TYPE_CHECKING:
-    from serving.scheduling.samples import Sample
-
-# How much of what a batch took is believed at once, and how far from the table that may lead.
+# How much of a batch's measured time is believed at once, and the limits of the correction.
 LEARNING_RATE = 0.05
 MAX_SLOWDOWN = 20.0
 MIN_SLOWDOWN = 0.5
 
 
+@dataclass(eq=False, slots=True)
+class Block:
+    """What the `rows` samples of one batch carry: the input of the next stage, and the logits
+    [rows, classes] of every exit so far."""
+
+    rows: int
+    inputs: Tensor
+    logits: list[Floats]
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request's images, and how to treat them.
+
+    `deadline` is a `time.perf_counter()` value. With `report_all_exits` there is an event at every
+    exit; with `run_all_exits` a sample runs the exits after its answer as well. The scheduler sets
+    `queues` and `forecast`.
+    """
+
+    engine: Engine
+    policy: Policy
+    deadline: float | None = None
+    low_priority: bool = False
+    report_all_exits: bool = False
+    run_all_exits: bool = False
+    samples: list[Sample] = field(default_factory=list)
+    queues: ModelQueues = field(init=False)
+    forecast: Forecast = field(init=False)
+
+
+@dataclass(eq=False, slots=True)
+class Sample:
+    """One image of a request: number `number`, from 0, of `size` bytes.
+
+    - `stage` is the next stage to run, 0 for decoding `file`.
+    - `queue` is where it waits since `enqueued_at`; None while a worker runs it.
+    - `expected` is the seconds of work still ahead.
+    - `held` is its size in bytes until it is taken out of its first queue, then 0.
+    - `best` is its deepest prediction so far, kept only if a deadline may need it.
+    - `answered` is set with its answer, `finished` once nothing more happens to it.
+    - `waited`, `decoding` and `computing` are seconds.
+    """
+
+    job: Job
+    number: int
+    size: int
+    file: bytes | None = None
+    block: Block | None = None
+    row: int = 0
+    stage: int = 0
+    queue: Queue | None = None
+    enqueued_at: float = 0.0
+    expected: float = 0.0
+    held: int = 0
+    best: Prediction | None = None
+    answered: bool = False
+    finished: bool = False
+    waited: float = 0.0
+    decoding: float = 0.0
+    computing: float = 0.0
+
+
+class SampleEvent(NamedTuple):
+    """What happened to `sample`: it reached an exit, was answered there, finished (`last`), or failed
+    with `error`, which ends its whole request."""
+
+    sample: Sample
+    prediction: Prediction | None = None
+    answered: bool = False
+    last: bool = False
+    error: Exception | None = None
+
+
 class Queue:
-    """First in, first out; but any sample may go at any time, at no cost. `waiting` is in order, to be
-    looked at only."""
+    """Samples in order of arrival, any of which can be removed in constant time.
+
+    `waiting` is in order; change it through the methods only.
+    """
 
     def __init__(self, owner: ModelQueues, stage: int, low_priority: bool) -> None:
         self.owner = owner
@@ -36,43 +111,46 @@ class Queue:
         self.owner.waiting[self.low_priority] += 1
 
     def remove(self, sample: Sample) -> None:
-        """Take `sample` out, wherever it stands."""
+        """Remove `sample`, wherever it is in the queue."""
         del self.waiting[sample]
         sample.queue = None
         self.owner.waiting[self.low_priority] -= 1
 
     def head(self) -> Sample:
-        """The one that has waited longest; there must be one."""
+        """The sample that has waited longest; the queue must not be empty."""
         return next(iter(self.waiting))
 
 
 class ModelQueues:
-    """One engine's state in the scheduler, under its lock. `backlog` is the seconds of work that all
-    its samples still have before them, `waiting` how many of them wait, each by class: normal and low;
-    `alive` is how many there are."""
+    """The scheduler's state for one engine: a queue per stage and priority. Guarded by the
+    scheduler's lock.
 
-    def __init__(self, engine: Engine, costs: CostTable, *, passing: bool = False) -> None:
-        """`passing` is for an engine that is not open (any more): it goes with its last sample."""
+    `backlog` is the seconds of work ahead of all its samples, `waiting` the number of waiting ones,
+    each as [normal, low]; `in_flight` is the number of unfinished samples.
+    """
+
+    def __init__(self, engine: Engine, costs: CostTable, *, retiring: bool = False) -> None:
+        """`retiring` is for an engine that is not open: its queues go with its last sample."""
         self.engine = engine
         self.costs = costs
         self.forecasts = Forecasts(engine.manifest, costs)
-        self.passing = passing
+        self.retiring = retiring
         self.backlog = [0.0, 0.0]
         self.waiting = [0, 0]
-        self.alive = 0
-        self.when_empty: list[Callable[[], None]] = []
+        self.in_flight = 0
+        self.on_empty: list[Callable[[], None]] = []
         self._slowdown = 1.0
-        # Running means of what batches took, and of what they should have taken by the table.
-        self._taken = self._due = costs.seconds(1, 1)
-        # Deepest stage first, the order in which they are looked through.
+        # Running means of what batches took, and of what the table predicted for them.
+        self._measured = self._predicted = costs.seconds(1, 1)
+        # Deepest stage first, the order in which they are searched.
         self._queues: tuple[tuple[Queue, ...], ...] = tuple(
             tuple(Queue(self, stage, low_priority) for stage in range(engine.exits, -1, -1))
             for low_priority in (False, True)
         )
 
-    def end(self) -> None:
-        """Let go of the queues, which hold on to this: an engine's memory should not have to wait for
-        Python's collector of cycles."""
+    def release(self) -> None:
+        """Break the reference cycle with the queues, so that the engine is freed without the garbage
+        collector."""
         self._queues = ()
 
     def queue(self, stage: int, low_priority: bool) -> Queue:
@@ -80,7 +158,7 @@ class ModelQueues:
         return self._queues[low_priority][self.engine.exits - stage]
 
     def deepest(self, low_priority: bool) -> Queue | None:
-        """The deepest queue of a class that is not empty."""
+        """The deepest queue of a priority that is not empty."""
         if self.waiting[low_priority]:
             for queue in self._queues[low_priority]:
                 if queue.waiting:
@@ -88,21 +166,22 @@ class ModelQueues:
         return None
 
     def depth(self, stage: int) -> int:
-        """How many samples wait for `stage`, of both classes."""
+        """How many samples wait for `stage`, of both priorities."""
         return sum(len(self.queue(stage, low_priority).waiting) for low_priority in (False, True))
 
     def seconds(self, stage: int, batch: int) -> float:
-        """What a batch will take: the table's figure, corrected by how the host does at present."""
+        """Expected seconds of a batch: the table's figure, corrected by recent measurements."""
         return self.costs.seconds(stage, batch) * self._slowdown
 
     def wait(self, low_priority: bool) -> float:
-        """Seconds of work before a new sample; low ones wait for all, normal ones for their kind."""
+        """Seconds of work ahead of a new sample. Low priority waits for all work, normal for its own."""
         return (self.backlog[0] + (self.backlog[1] if low_priority else 0.0)) * self._slowdown
 
-    def saw(self, stage: int, batch: int, seconds: float) -> None:
-        """Learn that a batch took `seconds`, waiting for the interpreter and a core included."""
-        # Of the means, not the mean of ratios: a batch of microseconds that waited for the interpreter
-        # would count as much as all the work it waited for.
-        self._taken += LEARNING_RATE * (seconds - self._taken)
-        self._due += LEARNING_RATE * (self.costs.seconds(stage, batch) - self._due)
-        self._slowdown = min(max(self._taken / self._due, MIN_SLOWDOWN), MAX_SLOWDOWN)
+    def observe(self, stage: int, batch: int, seconds: float) -> None:
+        """Update the correction with a batch that took `seconds`, including waits for the GIL and a
+        core."""
+        # The ratio of the means, not the mean of the ratios: otherwise a batch of microseconds that
+        # waited for the GIL would count as much as the work it waited for.
+        self._measured += LEARNING_RATE * (seconds - self._measured)
+        self._predicted += LEARNING_RATE * (self.costs.seconds(stage, batch) - self._predicted)
+        self._slowdown = min(max(self._measured / self._predicted, MIN_SLOWDOWN), MAX_SLOWDOWN)

@@ -1,8 +1,8 @@
-"""Which samples run next. One object owns all queues under one lock; workers come and take.
+"""The scheduler: all queues under one lock, and the worker threads that take batches from them.
 
-A worker takes a batch, runs it without the lock, then puts those who stay into the next stage's queue
-and takes its next batch in one step, so a sample needs no hand-over to go deeper. docs/scheduling.md
-tells the rules.
+A worker takes a batch and runs it without the lock. Then, in one step, it puts the samples that continue
+into the next stage's queue and takes its next batch, so that a sample needs no hand-over to go deeper.
+docs/scheduling.md has the rules.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from serving.inference.engine import Engine
 from serving.scheduling.costs import CostTable
 from serving.scheduling.execution import Batch, Outcome, run
 from serving.scheduling.lifecycle import SampleTracker
-from serving.scheduling.queues import ModelQueues, Queue
-from serving.scheduling.samples import Job, Sample, SampleEvent
+from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEvent
 from serving.scheduling.selection import BatchSelector
 from serving.telemetry.metrics import Metrics
 
-# Small files are decoded together, so that they enter stage 1 as a batch; this is how long the first
-# of them may wait for the others.
+# Small files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first
+# of them waits for the others.
 MAX_DECODE_BATCH_S = 5e-3
 
 
 class Scheduler:
-    """Queues, workers and the rules between them. Any thread may call any method."""
+    """Queues and workers. Any thread may call any method."""
 
     def __init__(
         self,
@@ -41,10 +40,10 @@ class Scheduler:
         metrics: Metrics,
         report: Callable[[list[SampleEvent]], None],
     ) -> None:
-        """`max_wait` is the longest predicted wait in seconds, `max_bytes` bounds the waiting images.
+        """`max_wait` is the longest predicted wait in seconds, `max_bytes` the limit of the waiting images.
 
-        `report` gets what became of samples, in the order in which it became of them: under the lock, or
-        one worker would overtake another. It must not block, nor call back.
+        `report` receives the events of samples in order. It is called under the lock, which keeps the
+        order between workers, so it must neither block nor call back.
         """
         self._workers = workers
         self._max_wait = max_wait
@@ -65,15 +64,13 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    # For the door
-
     @property
-    def alive(self) -> int:
-        """Accepted samples that are not over."""
-        return self._tracker.alive
+    def in_flight(self) -> int:
+        """Accepted samples that are not finished."""
+        return self._tracker.in_flight
 
     def open(self, engine: Engine, costs: CostTable) -> None:
-        """Expect samples for `engine`."""
+        """Accept samples for `engine`."""
         with self._lock:
             self._costs[engine] = costs
             self._selector.model_queues[engine] = ModelQueues(engine, costs)
@@ -81,17 +78,17 @@ class Scheduler:
         for stage in range(engine.exits + 1):
             self._metrics.watch_queue(name, stage, partial(self._depth, name, stage))
 
-    def retire(self, engine: Engine, when_empty: Callable[[], None]) -> None:
-        """Forget `engine` once none of its samples is left, and say so."""
+    def retire(self, engine: Engine, on_empty: Callable[[], None]) -> None:
+        """Remove `engine` once none of its samples is left, then call `on_empty`."""
         with self._lock:
             queues = self._selector.model_queues.get(engine)
-            if queues is not None and queues.alive:
-                queues.passing = True
-                queues.when_empty.append(when_empty)
+            if queues is not None and queues.in_flight:
+                queues.retiring = True
+                queues.on_empty.append(on_empty)
                 return
             if queues is not None:
-                self._selector.forget(queues)
-        when_empty()
+                self._selector.remove(queues)
+        on_empty()
 
     def check(self, low_priority: bool) -> None:
         """Raise OverCapacityError if a request would have to wait for too long."""
@@ -99,8 +96,8 @@ class Scheduler:
             self._check(low_priority, 0)
 
     def submit(self, job: Job) -> None:
-        """Queue a job's samples; raises OverCapacityError if there is no room for them, DrainingError
-        after `close`."""
+        """Queue a job's samples. Raises OverCapacityError if the wait or the bytes would be too many,
+        DrainingError after `close`."""
         size = sum(sample.size for sample in job.samples)
         now = time.perf_counter()
         with self._lock:
@@ -113,27 +110,25 @@ class Scheduler:
             self._wake(1)
 
     def drop(self, job: Job) -> None:
-        """Forget what is left of a job that nobody waits for."""
+        """End what is left of a job whose client has gone."""
         with self._lock:
-            self._tracker.end(job.samples)
+            self._tracker.drop(job.samples)
 
     def expire(self, job: Job) -> None:
-        """The job's deadline has come: end its samples with what they have."""
+        """End the samples of a job whose deadline has come, with what they have."""
         with self._lock:
             for sample in job.samples:
-                if not sample.over:
-                    self._tracker.run_out(sample)
+                if not sample.finished:
+                    self._tracker.expire(sample)
             self._notify()
 
     def close(self) -> None:
-        """Finish what is accepted and end the workers."""
+        """Finish the accepted samples and end the workers."""
         with self._lock:
             self._closing = True
             self._wake(self._workers)
         for thread in self._threads:
             thread.join()
-
-    # Workers
 
     def _run_worker(self) -> None:
         batch: Batch | None = None
@@ -144,20 +139,20 @@ class Scheduler:
             with self._lock:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
-                    self._tracker.settle(batch, outcome, now)
-                    self._selector.free += 1
+                    self._tracker.complete_batch(batch, outcome, now)
+                    self._selector.free_workers += 1
                 batch, outcome = self._take(now), None
                 self._notify()
                 if batch is None:
-                    if self._closing and self._tracker.alive == 0:
-                        # While a sample is alive somebody is awake, and comes here in the end.
+                    if self._closing and self._tracker.in_flight == 0:
+                        # While samples are in flight some worker is awake, and it ends up here.
                         self._wake(self._workers)
                         return
                     self._sleep(parked)
                     continue
             outcome = run(batch, self._max_pixels, self._metrics)
 
-    # Everything below holds the lock
+    # All methods below are called with the lock held, except `_depth`.
 
     def _notify(self) -> None:
         events = self._tracker.collect()
@@ -165,13 +160,14 @@ class Scheduler:
             self._report(events)
 
     def _queues_of(self, engine: Engine) -> ModelQueues:
-        """The line of `engine`. A request may still hold one that was retired meanwhile, or was never
-        opened; such a line goes with its last sample."""
-        found = self._selector.model_queues.get(engine)
-        if found is None:
+        """The queues of `engine`. A request may hold an engine that was retired meanwhile, or never
+        opened; its queues are removed with its last sample."""
+        queues = self._selector.model_queues.get(engine)
+        if queues is None:
             costs = self._costs.get(engine) or CostTable.unmeasured(engine.exits)
-            found = self._selector.model_queues[engine] = ModelQueues(engine, costs, passing=True)
-        return found
+            queues = ModelQueues(engine, costs, retiring=True)
+            self._selector.model_queues[engine] = queues
+        return queues
 
     def _check(self, low_priority: bool, size: int) -> None:
         wait = (
@@ -187,8 +183,8 @@ class Scheduler:
             raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
 
     def _take(self, now: float) -> Batch | None:
-        """The next batch for the worker that asks, None if nothing waits."""
-        if not self._tracker.alive:
+        """The next batch, None if nothing waits."""
+        if not self._tracker.in_flight:
             return None
         while (chosen := self._selector.choose(now)) is not None:
             queue, urgent = chosen
@@ -198,7 +194,7 @@ class Scheduler:
                 else self._take_rows(queue, urgent, now)
             )
             if samples:
-                self._selector.free -= 1
+                self._selector.free_workers -= 1
                 if self._idle_workers and any(
                     any(queues.waiting) for queues in self._selector.model_queues.values()
                 ):
@@ -207,14 +203,14 @@ class Scheduler:
         return None
 
     def _take_files(self, queue: Queue) -> list[Sample]:
-        """Small files until they make a batch for stage 1, or one large one."""
-        limit = self._selector.share(queue)
+        """Small files until they make a batch for stage 1, or one large file."""
+        limit = self._selector.batch_size(queue)
         samples: list[Sample] = []
-        spent = 0.0
+        seconds = 0.0
         while queue.waiting and len(samples) < limit:
             sample = queue.head()
-            spent += self._selector.decoding.guess(sample.size)
-            if samples and spent > MAX_DECODE_BATCH_S:
+            seconds += self._selector.decode_costs.estimate(sample.size)
+            if samples and seconds > MAX_DECODE_BATCH_S:
                 break
             self._tracker.dequeue(sample)
             samples.append(sample)
@@ -222,14 +218,14 @@ class Scheduler:
 
     def _take_rows(self, queue: Queue, urgent: Sample | None, now: float) -> list[Sample]:
         """A batch in the queue's order, the urgent sample first; no larger than its deadlines allow."""
-        limit = self._selector.share(queue)
+        limit = self._selector.batch_size(queue)
         samples: list[Sample] = []
         earliest = float("inf")
         while queue.waiting and len(samples) < limit:
             sample = urgent if urgent is not None and urgent.queue is queue else queue.head()
             deadline = sample.job.deadline
-            if deadline is not None and self._too_late(sample, deadline, now):
-                self._tracker.run_out(sample)
+            if deadline is not None and self._is_late(sample, deadline, now):
+                self._tracker.expire(sample)
                 continue
             if deadline is not None:
                 earliest = min(earliest, deadline)
@@ -239,14 +235,14 @@ class Scheduler:
             samples.append(sample)
         return samples
 
-    def _too_late(self, sample: Sample, deadline: float, now: float) -> bool:
+    def _is_late(self, sample: Sample, deadline: float, now: float) -> bool:
         if sample.best is None:
-            # Without any answer it is worth trying until the end.
+            # Without any prediction yet, the stage is worth trying until the deadline.
             return now >= deadline
         return now + sample.job.queues.seconds(sample.stage, 1) > deadline
 
     def _sleep(self, parked: threading.Lock) -> None:
-        """Wait until woken; `parked` is the worker's own lock, which is locked."""
+        """Release the lock until woken; `parked` is the worker's own lock, which it holds."""
         self._idle_workers.append(parked)
         self._lock.release()
         parked.acquire()
@@ -254,7 +250,7 @@ class Scheduler:
 
     def _wake(self, workers: int) -> None:
         for _ in range(min(workers, len(self._idle_workers))):
-            # Last in, first out, unlike a Condition: its caches are warm still.
+            # Last in, first out, unlike a Condition: the caches of that worker are still warm.
             self._idle_workers.pop().release()
 
     def _depth(self, name: str, stage: int) -> int:

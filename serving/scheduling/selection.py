@@ -1,4 +1,4 @@
-"""The rules of the scheduler: which queue is next, and how much of it one worker takes."""
+"""The rules of the scheduler: which queue is next, and how many of its samples one worker takes."""
 
 from __future__ import annotations
 
@@ -7,103 +7,105 @@ import itertools
 
 from serving.inference.engine import Engine
 from serving.scheduling.costs import MAX_BATCH, DecodeCosts
-from serving.scheduling.queues import ModelQueues, Queue
-from serving.scheduling.samples import Sample
+from serving.scheduling.queues import ModelQueues, Queue, Sample
 
 # Waking another worker takes about this long; less work than that is not worth sharing.
 WAKE_S = 1e-4
-# While both wait, one batch in this many is of low samples.
+# While samples of both priorities wait, one batch in this many has low priority.
 LOW_PRIORITY_TURN = 16
 
 
 class BatchSelector:
-    """Every line, in the order in which its samples should run. Belongs to the scheduler's lock.
+    """The queues of all models, and the order in which their samples run. Guarded by the scheduler's
+    lock.
 
-    `free` is how many workers have no batch, the one that asks included; `decoding` is what files cost.
+    `free_workers` is the number of workers without a batch, including the one that asks for one.
     """
 
     def __init__(self, workers: int) -> None:
         self.model_queues: dict[Engine, ModelQueues] = {}
-        self.decoding = DecodeCosts()
-        self.free = workers
-        # Waiting samples with a deadline, the most urgent first; entries may be out of date.
-        self._dated: list[tuple[float, int, Sample, int]] = []
+        self.decode_costs = DecodeCosts()
+        self.free_workers = workers
+        # Waiting samples with a deadline, the most urgent first. An entry whose sample has moved to
+        # another stage or finished is stale.
+        self._deadlines: list[tuple[float, int, Sample, int]] = []
         self._entry = itertools.count()
-        self._turn = 0
+        self._batches_since_low = 0
 
-    def forget(self, queues: ModelQueues) -> None:
-        """`queues` is done with."""
+    def remove(self, queues: ModelQueues) -> None:
+        """Remove `queues`, which are empty for good."""
         self.model_queues.pop(queues.engine, None)
-        queues.end()
-        # They would keep the engine.
-        self._keep_waiting()
+        queues.release()
+        # Stale entries would keep the engine in memory.
+        self._prune_deadlines()
 
-    def watch(self, sample: Sample, deadline: float, alive: int) -> None:
-        """`sample` waits and has a deadline; `alive` is how many samples there are at all."""
-        if len(self._dated) > 2 * alive + MAX_BATCH:
-            self._keep_waiting()
-        heapq.heappush(self._dated, (deadline, next(self._entry), sample, sample.stage))
+    def add_deadline(self, sample: Sample, deadline: float, in_flight: int) -> None:
+        """Note the deadline of a waiting sample; `in_flight` is the number of unfinished samples."""
+        if len(self._deadlines) > 2 * in_flight + MAX_BATCH:
+            self._prune_deadlines()
+        heapq.heappush(self._deadlines, (deadline, next(self._entry), sample, sample.stage))
 
     def choose(self, now: float) -> tuple[Queue, Sample | None] | None:
-        """The queue to take from, and the sample in it that must come first, if one must."""
-        usual = self._usual()
+        """The queue to take from, and the sample of it that must come first, if any."""
+        usual = self._deepest_queue()
         if usual is None:
             return None
         urgent = self._most_urgent()
         if urgent is not None and urgent.queue is not None:
             deadline = urgent.job.deadline
-            needs = self.seconds(urgent.queue, 1)
-            blocked = self.seconds(usual, self.share(usual))
-            if deadline is not None and deadline - now < needs + blocked:
+            required = self.seconds(urgent.queue, 1)
+            blocked = self.seconds(usual, self.batch_size(usual))
+            if deadline is not None and deadline - now < required + blocked:
                 return urgent.queue, urgent
         return usual, None
 
-    def _usual(self) -> Queue | None:
-        """The deepest queue, of the class whose turn it is; the one waiting longest among equals."""
+    def batch_size(self, queue: Queue) -> int:
+        """How many samples of `queue` one worker should take: the best batch, less what is worth leaving
+        to other free workers."""
+        queues, waiting = queue.owner, len(queue.waiting)
+        share = -(-waiting // max(1, self.free_workers))
+        if queue.stage == 0:
+            return min(queues.costs.best_batch(1), share)
+        best = min(queues.costs.best_batch(queue.stage), waiting)
+        if (
+            share < best
+            and queues.seconds(queue.stage, best) - queues.seconds(queue.stage, share) > WAKE_S
+        ):
+            return share
+        return best
+
+    def seconds(self, queue: Queue, batch: int) -> float:
+        """Expected seconds of the next stage for `batch` samples of `queue`; for files, decoding and
+        stage 1."""
+        if queue.stage == 0:
+            return self.decode_costs.estimate(queue.head().size) + queue.owner.seconds(1, batch)
+        return queue.owner.seconds(queue.stage, batch)
+
+    def _deepest_queue(self) -> Queue | None:
+        """The deepest queue of the priority whose turn it is; among equals, the one whose head has waited
+        longest."""
         model_queues = self.model_queues.values()
         normals = [queue for queues in model_queues if (queue := queues.deepest(False)) is not None]
         lows = [queue for queues in model_queues if (queue := queues.deepest(True)) is not None]
         if lows and normals:
-            self._turn += 1
-        if lows and (not normals or self._turn >= LOW_PRIORITY_TURN):
-            self._turn = 0
+            self._batches_since_low += 1
+        if lows and (not normals or self._batches_since_low >= LOW_PRIORITY_TURN):
+            self._batches_since_low = 0
             candidates = lows
         else:
             candidates = normals
         if len(candidates) <= 1:
             return candidates[0] if candidates else None
-        return max(candidates, key=lambda queue: (queue.stage, -queue.head().since))
+        return max(candidates, key=lambda queue: (queue.stage, -queue.head().enqueued_at))
 
-    def _keep_waiting(self) -> None:
-        """Forget the entries of samples that no longer wait."""
-        self._dated = [entry for entry in self._dated if entry[2].queue is not None]
-        heapq.heapify(self._dated)
+    def _prune_deadlines(self) -> None:
+        self._deadlines = [entry for entry in self._deadlines if entry[2].queue is not None]
+        heapq.heapify(self._deadlines)
 
     def _most_urgent(self) -> Sample | None:
-        while self._dated:
-            _, _, sample, stage = self._dated[0]
+        while self._deadlines:
+            _, _, sample, stage = self._deadlines[0]
             if sample.queue is not None and sample.stage == stage:
                 return sample
-            heapq.heappop(self._dated)
+            heapq.heappop(self._deadlines)
         return None
-
-    def share(self, queue: Queue) -> int:
-        """How many samples of `queue` one worker should take: what pays, less what others could do."""
-        queues, waiting = queue.owner, len(queue.waiting)
-        if queue.stage == 0:
-            best = min(queues.costs.best(1), waiting)
-            return min(best, -(-waiting // max(1, self.free)))
-        best = min(queues.costs.best(queue.stage), waiting)
-        part = -(-waiting // max(1, self.free))
-        if (
-            part < best
-            and queues.seconds(queue.stage, best) - queues.seconds(queue.stage, part) > WAKE_S
-        ):
-            return part
-        return best
-
-    def seconds(self, queue: Queue, batch: int) -> float:
-        """What the next stage takes for `batch` samples of `queue`; of files, until stage 1 is done."""
-        if queue.stage == 0:
-            return self.decoding.guess(queue.head().size) + queue.owner.seconds(1, batch)
-        return queue.owner.seconds(queue.stage, batch)

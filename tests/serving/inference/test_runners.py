@@ -15,7 +15,8 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
 from serving.inference.engine import Engine
 from serving.inference.runners import DeviceRunner, HostRunner, take_graph
-from serving.scheduling.samples import Block, Job, Sample, gather
+from serving.scheduling.execution import gather
+from serving.scheduling.queues import Block, Job, Sample
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
 
 FULL = Policy(thresholds=(2.0, 2.0), max_exit=EXITS)

@@ -25,7 +25,7 @@ from serving.errors import DeadlineExceededError, InvalidImageError, OverCapacit
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import MAX_BATCH, CostTable
 from serving.scheduling.dispatcher import BatchResult, Dispatcher, ExitReached
-from serving.scheduling.samples import Job, SampleEvent
+from serving.scheduling.queues import Job, SampleEvent
 from serving.telemetry.metrics import Metrics
 from tests.serving.tiny_bundle import EXITS
 
@@ -763,7 +763,7 @@ def test_opening_measures_and_warms(bundle: Bundle) -> None:
     for stage in range(1, EXITS + 1):
         seconds = [queues.costs.seconds(stage, size) for size in range(MAX_BATCH + 1)]
         assert seconds == sorted(seconds)
-        assert 1 <= queues.costs.best(stage) <= MAX_BATCH
+        assert 1 <= queues.costs.best_batch(stage) <= MAX_BATCH
 
     async def scenario() -> None:
         assert isinstance(await work.classify_pixels(engine, named(1), FULL), BatchResult)

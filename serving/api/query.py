@@ -14,7 +14,7 @@ from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.dispatcher import Priority
+from serving.scheduling.options import Priority
 from serving.service import Service
 
 # Programs repeat their wishes, and making a policy anew takes its time.

@@ -11,7 +11,7 @@ from exports.bundle.policy import Policy
 from serving.errors import InvalidRequestError
 from serving.inference.engine import Prediction, Reason
 from serving.models.registry import LoadedModel
-from serving.scheduling.dispatcher import BatchResult, ExitReached
+from serving.scheduling.options import BatchResult, ExitReached
 
 DEFAULT_TOP_K = 5
 DIGITS = 6

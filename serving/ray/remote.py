@@ -1,10 +1,11 @@
-"""An engine whose stages run in other deployments, and the scheduler's door that outlives their loss."""
+"""Stages that run in other deployments, and a dispatcher that survives the loss of their replicas."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
 
 from exports.bundle.errors import BundleError
-from exports.bundle.policy import Floats, Policy
+from exports.bundle.policy import Floats
 from exports.bundle.reader import Bundle
 from serving.inference.engine import Engine
 from serving.inference.runners import Rows, Tensor
@@ -21,49 +22,51 @@ from serving.ray.errors import StageLostError, StageSilentError
 from serving.ray.features import is_array, join, take, whole
 from serving.ray.policy_store import key_of
 from serving.ray.stage import Answer, Call
-from serving.scheduling.dispatcher import BatchResult, Dispatcher, ExitReached, OnAnswer, OnExit
+from serving.scheduling.dispatcher import Dispatcher
+from serving.scheduling.options import BatchResult, ExitReached, RequestOptions
 
 log = logging.getLogger("offramp.serving")
-# How often a request begins anew, and how long it waits before that, in seconds: Ray notices a dead
+# Attempts at a request, and the pause after the first one, which doubles with each: Ray notices a dead
 # replica within about a second.
 MAX_ATTEMPTS = 5
 RETRY_PAUSE_S = 0.1
-# Longest that a stage may take for a call, with those before it and the start of a replica where there
-# is none, in seconds. A machine that vanishes says nothing, and Ray may take as long to notice; without
-# an end to it, a worker of the ingress would wait for ever.
+# Limit of one call of a stage, including the calls before it and the start of a replica if there is none.
+# A machine that vanishes closes no connection, and Ray takes about as long to notice it.
 STAGE_TIMEOUT_S = 30.0
 
 
 class RemoteRunner:
-    """A bundle's stages by their deployments' handles. Blocks the thread that calls it, not Python."""
+    """A bundle's stages, called through the handles of their deployments. Blocks the calling thread and
+    releases the GIL."""
 
     def __init__(self, bundle: Bundle, source: str, handles: Sequence[Any]) -> None:
-        """`source` is what stages find the bundle by. Raises BundleError if they have fewer deployments."""
+        """`source` is how stages find the bundle. Raises BundleError if it has more stages than there are
+        deployments."""
         if len(bundle.stages) > len(handles):
             raise BundleError(
                 f"{bundle.path} has {len(bundle.stages)} stages, but the application was built for "
-                f"{len(handles)}; deploy it anew."
+                f"{len(handles)}; deploy it again."
             )
         self._handles = handles
         self._source = source
         self._bundle = key_of(bundle.manifest).bundle
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        """See Runner.run; raises StageLostError if a replica took what it had with it, StageSilentError
-        if it is not heard of within STAGE_TIMEOUT_S."""
-        answer = self.ask(stage, inputs, STAGE_TIMEOUT_S)
+        """See Runner.run. Raises StageLostError if a replica ended with the features, StageSilentError
+        if there is no answer within STAGE_TIMEOUT_S."""
+        answer = self.call(stage, inputs, STAGE_TIMEOUT_S)
         return answer.features, answer.logits
 
-    def ask(self, stage: int, inputs: Tensor, within: float | None = None) -> Answer:
-        """Have a replica of `stage` run it; waits `within` seconds, or as long as it takes."""
+    def call(self, stage: int, inputs: Tensor, timeout_s: float | None = None) -> Answer:
+        """Run `stage` in one of its replicas; waits `timeout_s`, or as long as it takes."""
         features = whole(inputs, len(inputs)) if is_array(inputs) else inputs
         call = Call(self._bundle, self._source, features)
         response = self._handles[stage - 1].run.remote(call)
         try:
-            answer = response.result(timeout_s=within)
+            answer = response.result(timeout_s=timeout_s)
         except TimeoutError as error:
             response.cancel()
-            raise StageSilentError(stage, within or 0) from error
+            raise StageSilentError(stage, timeout_s or 0) from error
         except RayActorError as error:
             raise StageLostError(stage) from error
         except RayTaskError as error:
@@ -82,83 +85,70 @@ class RemoteRunner:
 
 
 def remote_sessions(bundle: Bundle, source: str, handles: Sequence[Any]) -> Sessions:
-    """What an engine of `bundle` runs on; asks the first stage what it computes on."""
+    """Remote stages for an engine of `bundle`; the first stage is called once for its provider."""
     runner = RemoteRunner(bundle, source, handles)
     spec = bundle.manifest.input
     blank = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
-    return Sessions(runner, runner.ask(1, blank).provider)
+    return Sessions(runner, runner.call(1, blank).provider)
 
 
 class RetryingDispatcher(Dispatcher):
-    """Begins a request anew when a stage's replica was lost with what it had of it.
+    """Starts a request again when a stage's replica was lost with the request's features.
 
-    A replica that is stopped in good order takes its features with it, too.
+    A replica that stops in good order loses its features, too.
     """
 
     async def classify(
-        self,
-        engine: Engine,
-        files: Sequence[bytes],
-        policy: Policy,
-        *,
-        on_exit: OnExit | None = None,
-        on_answer: OnAnswer | None = None,
-        **options: Any,
+        self, engine: Engine, files: Sequence[bytes], options: RequestOptions
     ) -> BatchResult:
         """See Dispatcher.classify; raises StageLostError after MAX_ATTEMPTS."""
         classify = super().classify
-        return await _again(
-            lambda e, a: classify(engine, files, policy, on_exit=e, on_answer=a, **options),
-            on_exit,
-            on_answer,
-        )
+        return await _retry(lambda attempt: classify(engine, files, attempt), options)
 
     async def classify_pixels(
-        self,
-        engine: Engine,
-        images: NDArray[np.uint8],
-        policy: Policy,
-        *,
-        on_exit: OnExit | None = None,
-        on_answer: OnAnswer | None = None,
-        **options: Any,
+        self, engine: Engine, images: NDArray[np.uint8], options: RequestOptions
     ) -> BatchResult:
         """See Dispatcher.classify_pixels; raises StageLostError after MAX_ATTEMPTS."""
         classify = super().classify_pixels
-        return await _again(
-            lambda e, a: classify(engine, images, policy, on_exit=e, on_answer=a, **options),
-            on_exit,
-            on_answer,
-        )
+        return await _retry(lambda attempt: classify(engine, images, attempt), options)
 
 
-async def _again(
-    attempt: Callable[[OnExit | None, OnAnswer | None], Awaitable[BatchResult]],
-    on_exit: OnExit | None,
-    on_answer: OnAnswer | None,
+async def _retry(
+    classify: Callable[[RequestOptions], Awaitable[BatchResult]], options: RequestOptions
 ) -> BatchResult:
-    """`attempt` until no stage is lost; whoever listens hears everything once."""
-    seen: set[tuple[int, int]] = set()
+    """Call `classify` until no stage is lost. Each exit and the answer are reported once."""
+    once = _report_once(options)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            return await classify(once)
+        except StageLostError as error:
+            if attempt == MAX_ATTEMPTS:
+                raise
+            log.warning("a request starts again: %s", error)
+            await asyncio.sleep(RETRY_PAUSE_S * 2 ** (attempt - 1))
+    raise AssertionError("unreachable")
+
+
+def _report_once(options: RequestOptions) -> RequestOptions:
+    """`options` whose callbacks ignore what an earlier attempt has reported."""
+    on_exit, on_answer = options.on_exit, options.on_answer
+    reported: set[tuple[int, int]] = set()
     answered = False
 
-    def exit_(found: ExitReached) -> None:
-        at = (found.image, found.prediction.exit)
-        if on_exit is not None and at not in seen:
-            seen.add(at)
-            on_exit(found)
+    def report_exit(event: ExitReached) -> None:
+        key = (event.image, event.prediction.exit)
+        if on_exit is not None and key not in reported:
+            reported.add(key)
+            on_exit(event)
 
-    def answer(result: BatchResult) -> None:
+    def report_answer(result: BatchResult) -> None:
         nonlocal answered
         if on_answer is not None and not answered:
             answered = True
             on_answer(result)
 
-    for number in range(1, MAX_ATTEMPTS + 1):
-        try:
-            return await attempt(None if on_exit is None else exit_, on_answer and answer)
-        except StageLostError as error:
-            if number == MAX_ATTEMPTS:
-                raise
-            log.warning("a request begins anew: %s", error)
-            await asyncio.sleep(RETRY_PAUSE_S * 2 ** (number - 1))
-    raise AssertionError("unreachable")
+    return replace(
+        options,
+        on_exit=None if on_exit is None else report_exit,
+        on_answer=None if on_answer is None else report_answer,
+    )

@@ -1,63 +1,39 @@
-"""The door to the scheduler: an event loop's requests go in, their predictions come out."""
+"""The scheduler's interface for asyncio: submit a request's images, await their predictions."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle.policy import Policy
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import CostTable, measure
+from serving.scheduling.options import BatchResult, ExitReached, Priority, RequestOptions
 from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.telemetry.metrics import Metrics
 
-Priority = Literal["normal", "low"]
-# What remains to be done when a deadline comes: writing the answer. At most this share of the time.
+# The deadline's timer fires this early, to leave time for writing the answer; at most this share of the
+# time that is left.
 ANSWER_S = 1e-3
 ANSWER_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class BatchResult:
-    """A request's predictions, one per image, and where the time went of the image that was answered
-    last, in seconds."""
-
-    predictions: list[Prediction]
-    queue: float
-    decode: float
-    compute: float
-
-
-@dataclass(frozen=True)
-class ExitReached:
-    """Image `image` of a request, from 0, reached an exit; `left` if that is its answer."""
-
-    image: int
-    prediction: Prediction
-    left: bool
-
-
-OnExit = Callable[[ExitReached], None]
-OnAnswer = Callable[[BatchResult], None]
-
-
 @dataclass(eq=False, slots=True)
 class _Request(Job):
-    """A job with someone waiting for it on `loop`; only that loop touches what is declared here.
-    `future` is None once nobody waits any more."""
+    """A job whose caller waits on `loop`. The fields declared here belong to that loop.
 
+    `running` is the number of samples that are not finished. `future` is None once the caller is gone.
+    """
+
+    options: RequestOptions = field(kw_only=True)
     loop: asyncio.AbstractEventLoop = field(kw_only=True)
     future: asyncio.Future[BatchResult] | None = field(kw_only=True)
-    on_exit: OnExit | None = None
-    on_answer: OnAnswer | None = None
     answers: dict[int, Prediction] = field(default_factory=dict)
     running: int = 0
     result: BatchResult | None = None
@@ -86,18 +62,18 @@ class Dispatcher:
 
     @property
     def pending(self) -> int:
-        """Images accepted and not done with."""
+        """Accepted images that are not finished."""
         return self._scheduler.in_flight
 
     def open(self, engine: Engine) -> CostTable:
-        """Warm `engine` up and measure what its stages cost; takes seconds, in any thread."""
+        """Warm `engine` up and measure its stages. Takes seconds; any thread may call it."""
         engine.warm_up()
         costs = measure(engine)
         self._scheduler.open(engine, costs)
         return costs
 
     async def retire(self, engine: Engine) -> None:
-        """Wait until none of the engine's samples is left, then forget it."""
+        """Wait until the engine's last sample is finished, then remove the engine."""
         loop = asyncio.get_running_loop()
         empty = asyncio.Event()
 
@@ -108,7 +84,7 @@ class Dispatcher:
         await empty.wait()
 
     def close(self) -> None:
-        """Finish what is accepted and end the threads."""
+        """Finish the accepted images and end the threads."""
         self._scheduler.close()
 
     def check(self, priority: Priority = "normal") -> None:
@@ -116,52 +92,29 @@ class Dispatcher:
         self._scheduler.check(priority == "low")
 
     async def classify(
-        self,
-        engine: Engine,
-        files: Sequence[bytes],
-        policy: Policy,
-        *,
-        deadline: float | None = None,
-        priority: Priority = "normal",
-        on_exit: OnExit | None = None,
-        on_answer: OnAnswer | None = None,
-        run_all_exits: bool = False,
+        self, engine: Engine, files: Sequence[bytes], options: RequestOptions
     ) -> BatchResult:
-        """Decode `files` and classify them, each leaving by itself.
-
-        `deadline` is a `time.perf_counter()` value: what has reached an exit by then is answered from
-        the deepest one so far. `on_exit` is called on the event loop, once per image and exit reached,
-        `on_answer` when the answer stands; with `run_all_exits` the exits behind it follow, and only then
-        does this return. Cancelling it drops what is not computed yet.
+        """Decode `files` and classify them. Cancelling this drops what is not computed yet.
 
         Raises OverCapacityError at once if the wait would be too long, InvalidImageError if a file
-        cannot be decoded, DeadlineExceededError if one had not reached the first exit in time,
-        PolicyError if `policy` is for another number of exits.
+        cannot be decoded, DeadlineExceededError if an image did not reach the first exit in time,
+        PolicyError if the policy is for another number of exits.
         """
-        request = _request(engine, policy, deadline, priority, on_exit, on_answer, run_all_exits)
+        request = _request(engine, options)
         request.samples = [
             Sample(request, number, len(file), file=file) for number, file in enumerate(files)
         ]
         return await self._finish(request)
 
     async def classify_pixels(
-        self,
-        engine: Engine,
-        images: NDArray[np.uint8],
-        policy: Policy,
-        *,
-        deadline: float | None = None,
-        priority: Priority = "normal",
-        on_exit: OnExit | None = None,
-        on_answer: OnAnswer | None = None,
-        run_all_exits: bool = False,
+        self, engine: Engine, images: NDArray[np.uint8], options: RequestOptions
     ) -> BatchResult:
-        """`classify` for images uint8 [N, height, width, 3] of the size that the engine takes.
+        """`classify` for images uint8 [N, height, width, 3] of the engine's input size.
 
         Raises ValueError if they are of another shape or type, and what `classify` raises.
         """
         engine.check(images, ())
-        request = _request(engine, policy, deadline, priority, on_exit, on_answer, run_all_exits)
+        request = _request(engine, options)
         block = Block(len(images), images, [])
         size = images.nbytes // max(1, len(images))
         request.samples = [
@@ -179,10 +132,10 @@ class Dispatcher:
             self._scheduler.submit(request)
             request.running = len(request.samples)
             if request.deadline is not None:
-                left = request.deadline - time.perf_counter()
-                early = min(ANSWER_S, ANSWER_SHARE * max(left, 0.0))
+                remaining = request.deadline - time.perf_counter()
+                early = min(ANSWER_S, ANSWER_SHARE * max(remaining, 0.0))
                 timer = request.loop.call_later(
-                    max(left - early, 0.0), self._scheduler.expire, request
+                    max(remaining - early, 0.0), self._scheduler.expire, request
                 )
             return await request.future
         finally:
@@ -190,78 +143,69 @@ class Dispatcher:
                 timer.cancel()
             if request.running:
                 self._scheduler.drop(request)
-            # Samples know their request, and an error knows, by its traceback, who waited for it: none
-            # of the files should have to wait for the collector of cycles.
+            # Break the reference cycles through samples and through an error's traceback, so that the
+            # files are freed without the garbage collector.
             request.samples, request.future = [], None
 
 
-def _request(
-    engine: Engine,
-    policy: Policy,
-    deadline: float | None,
-    priority: Priority,
-    on_exit: OnExit | None,
-    on_answer: OnAnswer | None,
-    run_all_exits: bool,
-) -> _Request:
-    engine.check_policy(policy)
+def _request(engine: Engine, options: RequestOptions) -> _Request:
+    engine.check_policy(options.policy)
     loop = asyncio.get_running_loop()
     return _Request(
         engine,
-        policy,
-        deadline,
-        low_priority=priority == "low",
-        report_all_exits=on_exit is not None,
-        run_all_exits=run_all_exits,
+        options.policy,
+        options.deadline,
+        low_priority=options.priority == "low",
+        report_all_exits=options.on_exit is not None,
+        run_all_exits=options.run_all_exits,
+        options=options,
         loop=loop,
         future=loop.create_future(),
-        on_exit=on_exit,
-        on_answer=on_answer,
     )
 
 
+def _request_of(event: SampleEvent) -> _Request:
+    job = event.sample.job
+    assert isinstance(job, _Request)
+    return job
+
+
 def _post(events: list[SampleEvent]) -> None:
-    """Bring what became of samples to the loops that wait for them; one call each."""
-    loops = {_of(one).loop for one in events}
+    """Pass events to the loops that wait for them, with one call per loop."""
+    loops = {_request_of(event).loop for event in events}
     for loop in loops:
-        own = events if len(loops) == 1 else [one for one in events if _of(one).loop is loop]
-        # A loop that is closed has nobody left who waits.
+        own = events if len(loops) == 1 else [e for e in events if _request_of(e).loop is loop]
+        # A closed loop has no callers left.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_deliver, own)
 
 
 def _deliver(events: list[SampleEvent]) -> None:
-    for one in events:
-        request = _of(one)
-        # Given up meanwhile, or failed by another of its images.
+    for event in events:
+        request = _request_of(event)
+        # Cancelled meanwhile, or failed by another of its images.
         if request.future is None or request.future.done():
             continue
-        if one.error is not None:
+        if event.error is not None:
             request.running = 0
-            request.future.set_exception(one.error)
+            request.future.set_exception(event.error)
             continue
-        if one.prediction is not None:
-            _notify(request, one, one.prediction)
-        request.running -= one.last
+        if event.prediction is not None:
+            _notify(request, event, event.prediction)
+        request.running -= event.last
         if request.running == 0 and request.result is not None:
             request.future.set_result(request.result)
 
 
-def _notify(request: _Request, one: SampleEvent, prediction: Prediction) -> None:
-    sample = one.sample
-    if request.on_exit is not None:
-        request.on_exit(ExitReached(sample.number, prediction, one.answered))
-    if not one.answered:
+def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> None:
+    sample, options = event.sample, request.options
+    if options.on_exit is not None:
+        options.on_exit(ExitReached(sample.number, prediction, event.answered))
+    if not event.answered:
         return
     request.answers[sample.number] = prediction
     if len(request.answers) == len(request.samples):
         predictions = [request.answers[number] for number in range(len(request.samples))]
         request.result = BatchResult(predictions, sample.waited, sample.decoding, sample.computing)
-        if request.on_answer is not None:
-            request.on_answer(request.result)
-
-
-def _of(one: SampleEvent) -> _Request:
-    request = one.sample.job
-    assert isinstance(request, _Request)
-    return request
+        if options.on_answer is not None:
+            options.on_answer(request.result)

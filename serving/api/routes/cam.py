@@ -13,6 +13,7 @@ from serving.api.image_bodies import read_images
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer
 from serving.errors import InvalidRequestError, NotFoundError
+from serving.scheduling.options import RequestOptions
 from serving.service import ServiceOf
 
 PATH = "/v1/classify/maps"
@@ -85,7 +86,9 @@ async def classify_maps(
         raise InvalidRequestError(f"Maps are of one image at a time, not of {len(files)}.")
     async with CancelOnDisconnect(request):
         if index is None:
-            done = await service.dispatcher.classify(model.engine, files, model.policy)
+            done = await service.dispatcher.classify(
+                model.engine, files, RequestOptions(model.policy)
+            )
             index = done.predictions[0].index
         chosen = index
         drawn = await service.turns.take(lambda: maps.draw(files[0], chosen, settings.max_pixels))

@@ -16,6 +16,7 @@ from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, resolve
 from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
 from serving.http.banner import sample
+from serving.scheduling.options import RequestOptions
 from serving.service import of_request
 
 PATH = "/v1/classify"
@@ -84,9 +85,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
         result = await service.dispatcher.classify(
             model.engine,
             files,
-            resolved.policy,
-            deadline=resolved.deadline,
-            priority=resolved.priority,
+            RequestOptions(resolved.policy, resolved.deadline, resolved.priority),
         )
     total = time.perf_counter() - started
     service.metrics.answered(model.name, result.predictions, total)

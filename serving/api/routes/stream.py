@@ -23,7 +23,7 @@ from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer, compose, describe_exit, timing
 from serving.errors import InternalError, ServingError
-from serving.scheduling.dispatcher import BatchResult, ExitReached
+from serving.scheduling.options import BatchResult, ExitReached, RequestOptions
 from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
@@ -62,12 +62,14 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
         service.dispatcher.classify(
             resolved.model.engine,
             files,
-            resolved.policy,
-            deadline=resolved.deadline,
-            priority=resolved.priority,
-            on_exit=feed.exit,
-            on_answer=feed.answer,
-            run_all_exits=query.run_all_exits,
+            RequestOptions(
+                resolved.policy,
+                resolved.deadline,
+                resolved.priority,
+                on_exit=feed.exit,
+                on_answer=feed.answer,
+                run_all_exits=query.run_all_exits,
+            ),
         )
     )
     task.add_done_callback(feed.end)

@@ -24,7 +24,7 @@ from serving.api.v2.schemas import InferenceRequest, inline_schema
 from serving.errors import InvalidRequestError
 from serving.http.banner import sample
 from serving.models.registry import LoadedModel
-from serving.scheduling.dispatcher import Priority
+from serving.scheduling.options import Priority, RequestOptions
 from serving.service import Service, ServiceOf
 
 router = APIRouter()
@@ -149,15 +149,12 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
     # The protocol's levels go on downwards from 1; 0 stands for the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
+    options = RequestOptions(policy, deadline, priority)
     async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):
-            result = await service.dispatcher.classify(
-                model.engine, wanted.images, policy, deadline=deadline, priority=priority
-            )
+            result = await service.dispatcher.classify(model.engine, wanted.images, options)
         else:
-            result = await service.dispatcher.classify_pixels(
-                model.engine, wanted.images, policy, deadline=deadline, priority=priority
-            )
+            result = await service.dispatcher.classify_pixels(model.engine, wanted.images, options)
     content, headers = write_response(wanted, manifest, result.predictions)
     total = time.perf_counter() - started
     service.metrics.answered(model.name, result.predictions, total)

@@ -27,7 +27,7 @@ from serving.service import Service
 from serving.settings import Settings
 from tests.serving.api.test_app import as_json
 from tests.serving.live import live
-from tests.serving.scheduling.test_scheduler import Stage
+from tests.serving.scheduling.harness import Stage
 from tests.serving.tiny_bundle import EXITS
 
 STREAM = "/v1/classify/stream"

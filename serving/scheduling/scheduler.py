@@ -57,6 +57,8 @@ class Scheduler:
         self._tracker = SampleTracker(self._selector, metrics)
         self._idle_workers: list[threading.Lock] = []
         self._closing = False
+        # Predicted waits in seconds of a new sample, as (normal, low): see `_publish`.
+        self._waits = (0.0, 0.0)
         self._threads = [
             threading.Thread(target=self._run_worker, name=f"offramp-work-{number}", daemon=True)
             for number in range(workers)
@@ -74,6 +76,7 @@ class Scheduler:
         with self._lock:
             self._costs[engine] = costs
             self._selector.model_queues[engine] = ModelQueues(engine, costs)
+            self._publish()
         name = engine.manifest.name
         for stage in range(engine.exits + 1):
             self._metrics.watch_queue(name, stage, partial(self._depth, name, stage))
@@ -90,10 +93,20 @@ class Scheduler:
                 self._selector.remove(queues)
         on_empty()
 
-    def check(self, low_priority: bool) -> None:
-        """Raise OverCapacityError if a request would have to wait for too long."""
-        with self._lock:
-            self._check(low_priority, 0)
+    def check(self, low_priority: bool, size: int = 0) -> None:
+        """Raise OverCapacityError if a request of `size` bytes would have to wait for too long.
+
+        Without the lock this is a hint from the last published state; `submit` decides with the lock.
+        """
+        wait = self._waits[low_priority]
+        if wait > self._max_wait:
+            raise OverCapacityError(
+                f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
+                wait - self._max_wait,
+            )
+        waiting = self._tracker.bytes
+        if waiting and waiting + size > self._max_bytes:
+            raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
 
     def submit(self, job: Job) -> None:
         """Queue a job's samples. Raises OverCapacityError if the wait or the bytes would be too many,
@@ -103,16 +116,18 @@ class Scheduler:
         with self._lock:
             if self._closing:
                 raise DrainingError("The server is shutting down.")
-            self._check(job.low_priority, size)
+            self.check(job.low_priority, size)
             job.queues = queues = self._queues_of(job.engine)
             job.forecast = queues.forecasts.of(job.policy, job.run_all_exits)
             self._tracker.admit(job, size, now)
+            self._publish()
             self._wake(1)
 
     def drop(self, job: Job) -> None:
         """End what is left of a job whose client has gone."""
         with self._lock:
             self._tracker.drop(job.samples)
+            self._publish()
 
     def expire(self, job: Job) -> None:
         """End the samples of a job whose deadline has come, with what they have."""
@@ -120,7 +135,7 @@ class Scheduler:
             for sample in job.samples:
                 if not sample.finished:
                     self._tracker.expire(sample)
-            self._notify()
+            self._publish()
 
     def close(self) -> None:
         """Finish the accepted samples and end the workers."""
@@ -142,7 +157,7 @@ class Scheduler:
                     self._tracker.complete_batch(batch, outcome, now)
                     self._selector.free_workers += 1
                 batch, outcome = self._take(now), None
-                self._notify()
+                self._publish()
                 if batch is None:
                     if self._closing and self._tracker.in_flight == 0:
                         # While samples are in flight some worker is awake, and it ends up here.
@@ -154,10 +169,17 @@ class Scheduler:
 
     # All methods below are called with the lock held, except `_depth`.
 
-    def _notify(self) -> None:
+    def _publish(self) -> None:
+        """Report events, and publish the predicted waits: called after each change, before the lock is
+        released, so that the waits are exact for whoever holds the lock."""
         events = self._tracker.collect()
         if events:
             self._report(events)
+        normal = low = 0.0
+        for queues in self._selector.model_queues.values():
+            normal += queues.wait(False)
+            low += queues.wait(True)
+        self._waits = (normal / self._workers, low / self._workers)
 
     def _queues_of(self, engine: Engine) -> ModelQueues:
         """The queues of `engine`. A request may hold an engine that was retired meanwhile, or never
@@ -168,19 +190,6 @@ class Scheduler:
             queues = ModelQueues(engine, costs, retiring=True)
             self._selector.model_queues[engine] = queues
         return queues
-
-    def _check(self, low_priority: bool, size: int) -> None:
-        wait = (
-            sum(queues.wait(low_priority) for queues in self._selector.model_queues.values())
-            / self._workers
-        )
-        if wait > self._max_wait:
-            raise OverCapacityError(
-                f"The server is busy: a new image would wait for {1000 * wait:.0f} ms.",
-                wait - self._max_wait,
-            )
-        if self._tracker.bytes and self._tracker.bytes + size > self._max_bytes:
-            raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
 
     def _take(self, now: float) -> Batch | None:
         """The next batch, None if nothing waits."""

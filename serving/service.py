@@ -11,7 +11,7 @@ from offramp.errors import OfframpError
 from serving.api.auth import AdminKey
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
-from serving.models.manager import ModelManager
+from serving.models.manager import ManagerFactory, ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -24,7 +24,13 @@ Phase = Literal["starting", "ready", "draining"]
 class Service:
     """Settings, models, workers and metrics of one app, and the phase of its life."""
 
-    def __init__(self, settings: Settings, *, dispatcher: type[Dispatcher] = Dispatcher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        dispatcher: type[Dispatcher] = Dispatcher,
+        manager: ManagerFactory = ModelManager,
+    ) -> None:
         """Raises SettingsError if the key or the repository is not what `settings` says."""
         self.settings = settings
         self.admin_key = AdminKey(settings)
@@ -41,7 +47,7 @@ class Service:
         self.turns = CamQueue()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
-        self.manager = ModelManager(
+        self.manager = manager(
             settings, self.models, self.repository, self.dispatcher, self.metrics
         )
 

@@ -225,7 +225,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
             ExitAnswer(k, entry.test.single, entry.test.running, entry.macs, entry.params)
             for k, entry in enumerate(manifest.exits, 1)
         ],
-        maps=model.maps is not None,
+        maps=model.cam is not None,
         policy=model.policy,
         policy_revision=model.revision,
     )

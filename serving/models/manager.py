@@ -1,9 +1,10 @@
-"""Changing what is served while it is served: load, swap, unload, and policies."""
+"""Loading, swapping and unloading models, and changing their policies, while requests are served."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
@@ -32,12 +33,16 @@ from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("offramp.models")
 
+ManagerFactory = Callable[
+    [Settings, ModelRegistry, Repository, Dispatcher, Metrics], "ModelManager"
+]
+
 
 class ModelManager:
-    """One change at a time; each is either whole or has changed nothing.
+    """Makes one change at a time, either completely or not at all.
 
-    A bundle is verified and warmed in a thread beside what is served. Then one assignment moves the
-    traffic: requests that have begun keep the model they began with, later ones get the new one.
+    A bundle is verified and warmed up in a thread while others are served. Then one assignment switches
+    the traffic: requests that have started keep their model, later ones get the new one.
     """
 
     def __init__(
@@ -53,21 +58,21 @@ class ModelManager:
         self._repository = repository
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self.sessions: OpenSessions | None = None
+        self._open_sessions: OpenSessions | None = None
         self._lock = asyncio.Lock()
-        # One thread: what a load leaves of its allocator's pool is there for the next one.
+        # One thread, so that the next load reuses the memory in the allocator's pool of that thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     def load_first(self, path: Path) -> None:
-        """Load the bundle in `path` before there is traffic, in the caller's thread.
+        """Load the bundle in `path` in the caller's thread, before the first request.
 
-        Raises what `open_engine` raises, and BundleError if another bundle has its name.
+        Raises what `open_engine` raises, and BundleError if another bundle has the same name.
         """
         model = self._open(path)
         if model.name in self._models:
             raise BundleError(f"{path}: another bundle is called {model.name} already.")
-        self._place(self._ready(model))
+        self._publish(self._schedule(model))
 
     async def load(self, name: str) -> LoadedModel:
         """Load the bundle called `name`; raises NotFoundError or BadBundleError."""
@@ -82,12 +87,12 @@ class ModelManager:
                 raise BadBundleError(str(error)) from error
 
     async def load_path(self, path: Path) -> LoadedModel:
-        """Load the bundle in `path`, whatever its name; raises what is wrong with it."""
+        """Load the bundle in `path`, whatever its name; raises what `open_engine` raises."""
         async with self._lock:
             return await self._load(path, None)
 
     async def unload(self, name: str, only: Path | None = None) -> None:
-        """Serve `name` no longer, if it comes from `only`; raises NotFoundError."""
+        """Stop serving `name`; with `only`, if its bundle is in that path. Raises NotFoundError."""
         async with self._lock:
             if name not in self._models:
                 raise NotFoundError("There is no model of this name; /v1/models lists them.")
@@ -99,11 +104,11 @@ class ModelManager:
     async def set_policy(
         self, name: str, policy: Policy, *, if_match: str | None = None, persist: bool = False
     ) -> LoadedModel:
-        """Put `policy` in force for requests to come; with `persist` it is written first.
+        """Apply `policy` to later requests; with `persist` it is written to the bundle first.
 
-        Raises RevisionConflictError if `if_match`, as the HTTP header, names another revision,
-        InvalidRequestError if the policy does not fit, NotPersistedError if it cannot be written; the
-        one in force stays then.
+        Raises RevisionConflictError if `if_match`, as in the HTTP header, names another revision,
+        InvalidRequestError if the policy does not fit, NotPersistedError if it cannot be written. In these
+        cases the current policy stays in force.
         """
         async with self._lock:
             model = self._models.get(name)
@@ -111,20 +116,20 @@ class ModelManager:
             await check_policy(policy, model)
             stored = model.stored
             if persist:
-                await asyncio.to_thread(write, model.path, model.engine.manifest, policy)
+                await asyncio.to_thread(persist_policy, model.path, model.engine.manifest, policy)
                 stored = policy
-            return self._place(replace(model, policy=policy, stored=stored))
+            return self._publish(replace(model, policy=policy, stored=stored))
 
     async def reread_policy(self, model: LoadedModel) -> None:
-        """Put the policy in the bundle of `model` in force, unless it was known; raises BundleError."""
+        """Apply the policy in the bundle of `model` if it has changed there; raises BundleError."""
         async with self._lock:
-            now = self._models.get(model.name)
-            if now.engine is not model.engine:
+            current = self._models.get(model.name)
+            if current.engine is not model.engine:
                 return
-            stored = await asyncio.to_thread(read_policy, now.path, now.engine.manifest)
-            if now.stored != stored:
-                check_fits(stored, now)
-                self._place(replace(now, policy=stored, stored=stored))
+            stored = await asyncio.to_thread(read_policy, current.path, current.engine.manifest)
+            if current.stored != stored:
+                check_fits(stored, current)
+                self._publish(replace(current, policy=stored, stored=stored))
 
     def _open(self, path: Path) -> LoadedModel:
         return open_engine(
@@ -133,11 +138,11 @@ class ModelManager:
             provider=self._settings.provider,
             pool=self._settings.pool,
             metrics=self._metrics,
-            sessions=self.sessions,
+            sessions=self._open_sessions,
         )
 
-    def _ready(self, model: LoadedModel) -> LoadedModel:
-        """Have the scheduler expect samples for `model`, and keep it until it is retired."""
+    def _schedule(self, model: LoadedModel) -> LoadedModel:
+        """Have the dispatcher accept images for `model`, until it is retired."""
         costs = self._dispatcher.open(model.engine)
         stages = range(1, len(model.engine.manifest.exits) + 1)
         exit_ms = accumulate(1000 * costs.seconds(stage, 1) for stage in stages)
@@ -147,19 +152,19 @@ class ModelManager:
         loop = asyncio.get_running_loop()
         model = await loop.run_in_executor(self._thread, self._open, path)
         if name is not None and model.name != name:
-            raise BundleError(f"{path} is called {model.name} by now, not {name}.")
-        model = await loop.run_in_executor(self._thread, self._ready, model)
+            raise BundleError(f"{path} is now called {model.name}, not {name}.")
+        model = await loop.run_in_executor(self._thread, self._schedule, model)
         old = self._models.get(model.name) if model.name in self._models else None
-        placed = self._place(model)
+        published = self._publish(model)
         self._repository.forget(path)
         if old is not None:
             self._retire(old.engine)
         for other in list(self._models):
-            # What lay there before is gone.
-            if other.path == placed.path and other.name != placed.name:
+            # The bundle that was in this path before is gone.
+            if other.path == published.path and other.name != published.name:
                 self._remove(other)
         log.info("loaded: %s %s from %s", model.name, model.engine.manifest.version, path)
-        return placed
+        return published
 
     def _remove(self, model: LoadedModel) -> None:
         self._models.remove(model.name)
@@ -167,40 +172,41 @@ class ModelManager:
         self._retire(model.engine)
         log.info("unloaded: %s %s", model.name, model.engine.manifest.version)
 
-    def _place(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
+    def _publish(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
+        """Serve `model`, or its new policy, to later requests."""
         if model.name in self._models:
             old = self._models.get(model.name)
             self._metrics.unloaded(old.engine.manifest, old.engine.provider)
-        placed = self._models.put(model, revision)
+        published = self._models.put(model, revision)
         self._metrics.loaded(model.engine.manifest, model.engine.provider)
-        self._metrics.policy(placed.name, placed.policy, placed.revision)
-        return placed
+        self._metrics.policy(published.name, published.policy, published.revision)
+        return published
 
     def _retire(self, engine: Engine) -> None:
-        task = asyncio.create_task(self._drain(engine))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task = asyncio.create_task(self._free_when_unused(engine))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
-    async def _drain(self, engine: Engine) -> None:
-        """Let `engine` finish what it has begun, and give its memory back."""
+    async def _free_when_unused(self, engine: Engine) -> None:
+        """Wait for the last images of `engine`, then return its memory to the system."""
         await self._dispatcher.retire(engine)
         del engine
         await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
 
 
 def check_revision(if_match: str | None, revision: int) -> None:
-    """Raises RevisionConflictError unless `if_match` is None, `*` or lists the ETag of `revision`."""
+    """Raise RevisionConflictError unless `if_match` is None, `*` or lists the ETag of `revision`."""
     if if_match is None:
         return
-    wanted = {part.strip() for part in if_match.split(",")}
-    if not wanted & {"*", f'"{revision}"'}:
+    etags = {part.strip() for part in if_match.split(",")}
+    if not etags & {"*", f'"{revision}"'}:
         raise RevisionConflictError(
-            f'The policy is at revision {revision} by now; read it again, then send If-Match: "{revision}".'
+            f'The policy is now at revision {revision}; read it again, then send If-Match: "{revision}".'
         )
 
 
 def check_fits(policy: Policy, model: LoadedModel) -> None:
-    """Raises InvalidRequestError if `policy` is for another number of exits than `model` has."""
+    """Raise InvalidRequestError if `policy` is for another number of exits than `model` has."""
     exits = len(model.engine.manifest.exits)
     if policy.exits != exits:
         raise InvalidRequestError(
@@ -210,25 +216,25 @@ def check_fits(policy: Policy, model: LoadedModel) -> None:
 
 
 async def check_policy(policy: Policy, model: LoadedModel) -> None:
-    """Raises InvalidRequestError if `policy` does not fit `model`, or its certificate does not hold,
-    BadBundleError if that cannot be told since the bundle has changed."""
+    """Raise InvalidRequestError if `policy` does not fit `model` or its certificate does not hold,
+    BadBundleError if the bundle has changed, so that the certificate cannot be checked."""
     check_fits(policy, model)
     if policy.certificate is None:
         return
     try:
-        refuted = await asyncio.to_thread(model.calibration.contradicts_certificate, policy)
+        contradicted = await asyncio.to_thread(model.calibration.contradicts_certificate, policy)
     except BundleError as error:
         raise BadBundleError(str(error)) from error
-    if refuted:
+    if contradicted:
         raise InvalidRequestError(
             "The certificate does not follow from the bundle's calibration table; "
             "send the policy without it."
         )
 
 
-def write(path: Path, manifest: Manifest, policy: Policy) -> None:
-    """Write `policy` into the bundle in `path`; raises NotPersistedError if it cannot be written, or the
-    bundle is not the one with `manifest` any more."""
+def persist_policy(path: Path, manifest: Manifest, policy: Policy) -> None:
+    """Write `policy` into the bundle in `path`. Raises NotPersistedError if it cannot be written, or if
+    the bundle no longer has `manifest`."""
     try:
         if read_manifest(path) != manifest:
             raise NotPersistedError(

@@ -22,16 +22,19 @@ OpenSessions = Callable[[Bundle], Sessions]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A warm engine with the policy in force. `path` is where its bundle lies, `stored` the policy
-    that is written there; `maps` is None if the bundle offers none; `revision` counts this name's policies,
-    from 1, over swaps too."""
+    """A warm engine and the policy in force.
+
+    `path` is the directory of its bundle, `stored` the policy that is written there. `cam` is None if the
+    bundle has no graph for class-activation maps. `revision` counts the policies of this name from 1,
+    across swaps.
+    """
 
     engine: Engine
     policy: Policy
     path: Path
     stored: Policy
     calibration: PolicyPreview
-    maps: CamGraph | None
+    cam: CamGraph | None
     revision: int = 1
 
     @property
@@ -43,7 +46,7 @@ class LoadedModel:
 class ModelRegistry:
     """Models in the order they were loaded; the first one is the default.
 
-    Belongs to the event loop. Every change is one assignment: a request sees all of it or nothing.
+    Used on the event loop only. Every change is one assignment: a request sees all of it or nothing.
     """
 
     def __init__(self) -> None:
@@ -51,7 +54,8 @@ class ModelRegistry:
         self._revisions: dict[str, int] = {}
 
     def get(self, name: str | None) -> LoadedModel:
-        """The model called `name`, or the default one; raises NotFoundError, or NotReadyError if none is."""
+        """The model called `name`, or the default one. Raises NotFoundError, or NotReadyError if no model is
+        loaded."""
         if not self._by_name:
             raise NotReadyError("No model is loaded.")
         if name is None:
@@ -62,16 +66,16 @@ class ModelRegistry:
             raise NotFoundError("There is no model of this name; /v1/models lists them.") from None
 
     def put(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
-        """Let `model`, or its new policy, take the place of what had its name; returns it with its
-        revision: `revision`, or a new one even if the name was unloaded in between."""
+        """Add `model`, or replace the one of its name. Returns it with its revision: `revision`, or the next
+        one of this name, which counts on even if the name was unloaded in between."""
         revision = revision or self._revisions.get(model.name, 0) + 1
         self._revisions[model.name] = revision
-        placed = replace(model, revision=revision)
-        self._by_name = {**self._by_name, model.name: placed}
-        return placed
+        added = replace(model, revision=revision)
+        self._by_name = {**self._by_name, model.name: added}
+        return added
 
     def remove(self, name: str) -> None:
-        """Forget the model called `name`; if it was the default, the next one is."""
+        """Remove the model called `name`; if it was the default, the next one becomes it."""
         self._by_name = {key: model for key, model in self._by_name.items() if key != name}
 
     def __contains__(self, name: str) -> bool:
@@ -93,10 +97,10 @@ def open_engine(
     metrics: Metrics | None = None,
     sessions: OpenSessions | None = None,
 ) -> LoadedModel:
-    """Load the bundle `source`, as `resolve_bundle` takes it, and warm it up, watched by `metrics`.
+    """Load the bundle `source`, as `resolve_bundle` takes it, and warm it up. `metrics` observes its stages.
 
-    `sessions` opens them in place of `open_sessions`, with what that needs of the other parameters.
-    Raises BundleError, SettingsError or MissingExtraError, in one sentence.
+    `sessions` replaces `open_sessions`. Raises BundleError, SettingsError or MissingExtraError, in one
+    sentence.
     """
     path = resolve_bundle(source)
     bundle = load_bundle(path)
@@ -108,12 +112,12 @@ def open_engine(
     engine.warm_up()
     calibration = PolicyPreview(path, bundle.manifest)
     entry = bundle.manifest.maps
-    maps = None if entry is None else CamGraph(path, bundle.manifest, entry)
-    return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, maps)
+    cam = None if entry is None else CamGraph(path, bundle.manifest, entry)
+    return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, cam)
 
 
 def default_bundle() -> Path:
-    """Where the bundle that comes with the package lies."""
+    """The directory of the bundle that ships with the package."""
     from exports.embedded import embedded
 
     return embedded()

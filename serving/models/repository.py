@@ -1,4 +1,4 @@
-"""Where bundles lie that can be loaded, and which of them have which name. No path comes from a client."""
+"""The bundles that can be loaded, by name. Clients cannot pass a path."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger("offramp.models")
 
 
 class Repository:
-    """The bundles named at the start, and those in a directory that may change at any time.
+    """The bundles given at the start, and those in a directory whose content may change at any time.
 
-    A bundle of the directory is a subdirectory with a manifest whose name has no dot in front.
+    Bundles of the directory are its subdirectories with a manifest, except those that start with a dot.
     """
 
     def __init__(self, bundles: Sequence[str | Path], directory: Path | None) -> None:
@@ -31,13 +31,13 @@ class Repository:
         self._reasons: dict[Path, str] = {}
 
     def available(self) -> list[Path]:
-        """The bundles in the directory now, in the order of their directories' names."""
+        """The bundles in the directory now, sorted by the name of their subdirectory."""
         if self.directory is None or not self.directory.is_dir():
             return []
         return sorted(path for path in self.directory.iterdir() if self._is_bundle(path))
 
     def names(self) -> dict[Path, str]:
-        """What every bundle that can be loaded is called; one with a broken manifest, as its directory."""
+        """The name of every bundle that can be loaded; with a broken manifest, that of its subdirectory."""
         return {path: _name(path) for path in (*self.bundles, *self.available())}
 
     def find(self, name: str) -> Path:
@@ -50,13 +50,13 @@ class Repository:
         return found[0]
 
     def refused(self, path: Path, reason: str) -> None:
-        """Log why the bundle in `path` is not loaded, unless that was said already."""
+        """Log why the bundle in `path` is not loaded, unless the same reason was logged before."""
         if self._reasons.get(path) != reason:
             self._reasons[path] = reason
             log.warning("not loaded: %s", reason)
 
     def forget(self, path: Path) -> None:
-        """The bundle in `path` is loaded, or gone: what is wrong with it later is news."""
+        """The bundle in `path` was loaded or removed: log a later reason even if it is the same."""
         self._reasons.pop(path, None)
 
     def _is_bundle(self, path: Path) -> bool:
@@ -65,7 +65,7 @@ class Repository:
         try:
             return (path / MANIFEST).exists()
         except OSError as error:
-            # A volume's lost+found, for one.
+            # For example lost+found in the root of a volume.
             self.refused(path, f"{path} cannot be read: {error.strerror}.")
             return False
 

@@ -1,4 +1,4 @@
-"""Changes that hold for every replica of the application."""
+"""Models and policies that are the same on every replica of the application."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from serving.models.registry import LoadedModel
 from serving.ray.arguments import ModelConfig
 from serving.ray.errors import ManagedByConfigError, PolicyStoreUnavailableError
 from serving.ray.policy_deployment import FOLLOW_TIMEOUT_S
-from serving.ray.policy_store import VersionedPolicy, key_of
+from serving.ray.policy_store import Key, VersionedPolicy, key_of
 from serving.ray.remote import remote_sessions
 
 log = logging.getLogger("offramp.models")
-# Before the board is asked again after it could not be, in seconds.
+# Pause before the policy store is called again after it was unavailable.
 RETRY_PAUSE_S = 1.0
-# Longest that it may take to answer, in seconds: no call may be lost for ever.
+# Limit of one call of the policy store.
 POLICY_STORE_TIMEOUT_S = FOLLOW_TIMEOUT_S + 10.0
 
 
 class SharedModelManager(ModelManager):
-    """Changes of one replica, agreed on with all others through the board of policies.
+    """The models of one replica, with policies that all replicas share through the policy store.
 
-    Bundles come from the application's configuration alone. A policy is in force here once the board
-    has it, and on the other replicas as soon as their open question to the board is answered: after
-    the time of one call in the cluster, or RETRY_PAUSE_S more if the board is just being restarted.
+    Models come from the application's configuration only. A policy is in force here once the policy
+    store has it, and on the other replicas as soon as their pending `follow` call returns: after the time
+    of one call in the cluster, or RETRY_PAUSE_S later if the policy store is being restarted.
     """
 
-    def __init__(self, *state: Any, policy_store: Any, stages: Sequence[Any]) -> None:
-        """`state` is what Changes takes, `policy_store` the handle of Policies, `stages` those of the stages,
-        none if they run here."""
-        super().__init__(*state)
+    def __init__(self, *arguments: Any, policy_store: Any, stages: Sequence[Any]) -> None:
+        """`arguments` are those of ModelManager. `policy_store` is the handle of PolicyStoreDeployment,
+        `stages` are those of the stages, empty if they run in this process."""
+        super().__init__(*arguments)
         self._sources: dict[Path, str] = {}
         if stages:
-            self.sessions = lambda bundle: remote_sessions(
+            self._open_sessions = lambda bundle: remote_sessions(
                 bundle, self._sources[bundle.path], stages
             )
         self._policy_store = policy_store
         self._declared: dict[str, Policy] = {}
-        self._following: asyncio.Task[None] | None = None
+        self._follow_task: asyncio.Task[None] | None = None
 
     @property
     def following(self) -> bool:
-        """Whether changes made through other replicas arrive."""
-        return self._following is not None and not self._following.done()
+        """Whether this replica receives policy changes made through others."""
+        return self._follow_task is not None and not self._follow_task.done()
 
     async def configure(self, config: ModelConfig) -> None:
-        """Serve what `config` says and nothing else; what is served already stays as it is.
+        """Serve the models of `config` and no others. Those already served are kept as they are.
 
-        Raises BundleError, or SettingsError for a policy that fits no bundle; what was loaded until
-        then is served.
+        Raises BundleError, or SettingsError for a policy whose model is not configured. Models that were
+        loaded before the error are served.
         """
         async with self._lock:
             served: set[str] = set()
@@ -75,14 +75,14 @@ class SharedModelManager(ModelManager):
             if unknown:
                 raise SettingsError(f"There is a policy for {min(unknown)}, but no such bundle.")
             self._declared = dict(config.policies)
-            await self._follow_anew()
+            await self._restart_following()
 
     async def stop(self) -> None:
-        """Follow the board no longer."""
-        if self._following is not None:
-            self._following.cancel()
+        """Stop following the policy store."""
+        if self._follow_task is not None:
+            self._follow_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+                await self._follow_task
 
     async def load(self, name: str) -> LoadedModel:
         """Raises ManagedByConfigError."""
@@ -95,12 +95,12 @@ class SharedModelManager(ModelManager):
     async def set_policy(
         self, name: str, policy: Policy, *, if_match: str | None = None, persist: bool = False
     ) -> LoadedModel:
-        """See ModelManager.set_policy; raises PolicyStoreUnavailableError, too. A persisted policy is
+        """See ModelManager.set_policy; also raises PolicyStoreUnavailableError. With `persist` the policy is
         written on the machine of the policy store."""
         async with self._lock:
             model = self._models.get(name)
             await check_policy(policy, model)
-            versioned: VersionedPolicy | ServingError = await _asked(
+            versioned: VersionedPolicy | ServingError = await _call(
                 self._policy_store.put.remote(
                     model.engine.manifest, policy, if_match, model.path if persist else None
                 )
@@ -108,11 +108,12 @@ class SharedModelManager(ModelManager):
             if isinstance(versioned, ServingError):
                 raise versioned
             stored = policy if persist else model.stored
-            return self._place(
+            return self._publish(
                 replace(model, policy=versioned.policy, stored=stored), versioned.revision
             )
 
     async def _serve(self, source: str, config: ModelConfig, served: set[str]) -> str:
+        """Serve the bundle `source`; returns its name. Raises BundleError if it is one of `served`."""
         path = (await asyncio.to_thread(resolve_bundle, source)).absolute()
         self._sources[path] = source
         manifest = await asyncio.to_thread(read_manifest, path)
@@ -131,8 +132,8 @@ class SharedModelManager(ModelManager):
             await check_policy(declared, model)
         versioned = await self._join(model, declared, None)
         if old is None or old.engine is not model.engine:
-            model = await loop.run_in_executor(self._thread, self._ready, model)
-        self._place(replace(model, policy=versioned.policy), versioned.revision)
+            model = await loop.run_in_executor(self._thread, self._schedule, model)
+        self._publish(replace(model, policy=versioned.policy), versioned.revision)
         if old is not None and old.engine is not model.engine:
             self._retire(old.engine)
         return name
@@ -140,32 +141,34 @@ class SharedModelManager(ModelManager):
     async def _join(
         self, model: LoadedModel, declared: Policy | None, known: VersionedPolicy | None
     ) -> VersionedPolicy:
+        """See PolicyStore.join."""
         key = key_of(model.engine.manifest)
-        versioned: VersionedPolicy = await _asked(
+        versioned: VersionedPolicy = await _call(
             self._policy_store.join.remote(key, model.stored, declared, known)
         )
         return versioned
 
-    async def _follow_anew(self) -> None:
+    async def _restart_following(self) -> None:
         await self.stop()
-        self._following = asyncio.create_task(self._follow())
+        self._follow_task = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        """Adopt what the board has that is newer, for ever."""
+        """Apply newer policies of the policy store until cancelled."""
         keys = {key_of(model.engine.manifest): model.name for model in self._models}
         while True:
-            known = {key: self._models.get(name).revision for key, name in keys.items()}
+            revisions = {key: self._models.get(name).revision for key, name in keys.items()}
             try:
-                updates = await _asked(self._policy_store.follow.remote(known))
+                updates = await _call(self._policy_store.follow.remote(revisions))
                 async with self._lock:
-                    await self._adopt(updates, keys)
+                    await self._apply(updates, keys)
             except PolicyStoreUnavailableError as error:
-                log.warning("the board of policies cannot be asked: %r", error.__cause__)
+                log.warning("the policy store is unavailable: %r", error.__cause__)
                 await asyncio.sleep(RETRY_PAUSE_S)
 
-    async def _adopt(
-        self, updates: dict[Any, VersionedPolicy] | None, keys: dict[Any, str]
+    async def _apply(
+        self, updates: dict[Key, VersionedPolicy] | None, keys: dict[Key, str]
     ) -> None:
+        """Apply `updates`; None if the policy store has lost its state, so that all models join again."""
         for key, name in keys.items():
             if name not in self._models:
                 continue
@@ -178,13 +181,13 @@ class SharedModelManager(ModelManager):
             else:
                 versioned = updates.get(key)
             if versioned is not None and versioned.revision > model.revision:
-                self._place(replace(model, policy=versioned.policy), versioned.revision)
+                self._publish(replace(model, policy=versioned.policy), versioned.revision)
                 log.info("policy of %s: revision %d", name, versioned.revision)
 
 
-async def _asked(response: Awaitable[Any]) -> Any:
-    """The policy store's answer. Raises PolicyStoreUnavailableError if it is gone or does not answer
-    within POLICY_STORE_TIMEOUT_S."""
+async def _call(response: Awaitable[Any]) -> Any:
+    """The result of a call of the policy store. Raises PolicyStoreUnavailableError if it has ended or does
+    not answer within POLICY_STORE_TIMEOUT_S."""
     try:
         async with asyncio.timeout(POLICY_STORE_TIMEOUT_S):
             return await response

@@ -1,4 +1,4 @@
-"""The deployment that keeps the policies in force."""
+"""The deployment of the policy store."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
-from serving.models.manager import write
+from serving.models.manager import persist_policy
 from serving.ray.policy_store import Key, PolicyStore, VersionedPolicy, key_of
 
-# A follower asks again after this long, in seconds, in case an answer got lost.
+# `follow` returns after this time even without a change, in case an answer is lost.
 FOLLOW_TIMEOUT_S = 20.0
 
 
 class PolicyStoreDeployment:
-    """One replica only: what it decides one after the other is what makes If-Match hold everywhere."""
+    """Runs as a single replica: one order of changes makes If-Match hold on all replicas of the ingress."""
 
     def __init__(self) -> None:
         self._policy_store = PolicyStore()
@@ -26,7 +26,7 @@ class PolicyStoreDeployment:
     async def join(
         self, key: Key, stored: Policy, declared: Policy | None, known: VersionedPolicy | None
     ) -> VersionedPolicy:
-        """See Board.join."""
+        """See PolicyStore.join."""
         async with self._lock:
             before = self._policy_store.get(key)
             versioned = self._policy_store.join(key, stored, declared, known)
@@ -37,17 +37,17 @@ class PolicyStoreDeployment:
     async def put(
         self, manifest: Manifest, policy: Policy, if_match: str | None, into: Path | None
     ) -> VersionedPolicy | ServingError:
-        """Put `policy` in force, and before that write it into the bundle `into`, if one is given.
+        """Put `policy` in force; with `into`, write it into that bundle first.
 
-        Gives RevisionConflictError or NotPersistedError, and has changed nothing then. Raising them
-        would log what is no fault.
+        Returns RevisionConflictError or NotPersistedError if nothing was changed: Ray would log a raised
+        error as a fault.
         """
         key = key_of(manifest)
         async with self._lock:
             try:
                 self._policy_store.check(key, if_match)
                 if into is not None:
-                    await asyncio.to_thread(write, into, manifest, policy)
+                    await asyncio.to_thread(persist_policy, into, manifest, policy)
             except ServingError as error:
                 return error
             versioned = self._policy_store.put(key, policy)
@@ -55,8 +55,8 @@ class PolicyStoreDeployment:
             return versioned
 
     async def follow(self, known: dict[Key, int]) -> dict[Key, VersionedPolicy] | None:
-        """What differs from the revisions `known`, as soon as something does; nothing after FOLLOW_TIMEOUT_S,
-        None if the caller has to join again."""
+        """Wait until a policy is newer than its revision in `known`, and return the newer ones. Returns
+        nothing after FOLLOW_TIMEOUT_S, and None if the caller must join again."""
         async with self._changed:
             try:
                 async with asyncio.timeout(FOLLOW_TIMEOUT_S):

@@ -73,7 +73,7 @@ async def classify_maps(
 ) -> MapsAnswer:
     """Where every exit finds evidence for a class in one image: class-activation maps."""
     model = service.models.get(query.model)
-    maps, labels = model.maps, model.engine.manifest.labels
+    maps, labels = model.cam, model.engine.manifest.labels
     if maps is None:
         raise NotFoundError("This model's bundle offers no maps.")
     index = None if query.wanted is None else _index(query.wanted, labels)

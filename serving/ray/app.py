@@ -1,4 +1,4 @@
-"""The Ray Serve application: `serving.ray.app:build` in a file for `serve deploy`."""
+"""The Ray Serve application; files for `serve deploy` name it `serving.ray.app:build`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from serving.ray.replica import Replica
 from serving.ray.stage import Stage
 from serving.settings import Settings
 
-# A replica refuses by itself what would wait for too long, with 429; Ray's proxy would let it queue.
+# High enough that a replica refuses requests that would wait too long, with 429, before Ray's proxy
+# queues them.
 MAX_ONGOING_REQUESTS = 1024
-# Calls that wait in a stage's replica make its next batch.
+# Calls that wait in a stage's replica form its next batch.
 MAX_STAGE_CALLS = 64
-# One for each replica that follows, and those that change something.
+# The policy store has one call open for each replica that follows it, besides changes.
 MAX_FOLLOWERS = 10_000
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application that `args`, as Arguments, asks for; raises SettingsError or BundleError."""
+    """The application for `args`, see Arguments; raises SettingsError or BundleError."""
     arguments = read_arguments(args)
-    settings = arguments.serving()
+    settings = arguments.read_settings()
     config = {
         "bundles": list(arguments.bundles),
         "policies": {
@@ -46,28 +47,28 @@ def build(args: dict[str, Any]) -> Any:
             name=f"stage{number}",
             user_config=config,
             max_ongoing_requests=MAX_STAGE_CALLS,
-            **_scaled(arguments.stage(number), settings),
+            **_scaling_options(arguments.stage(number), settings),
         )
         .bind(number, settings)
-        for number in range(1, _stages(arguments) + 1)
+        for number in range(1, _stage_count(arguments) + 1)
     ]
     ingress = serve.deployment(serve.ingress()(Replica)).options(
         name="offramp",
         user_config=config,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        **_scaled(arguments.replicas, settings),
+        **_scaling_options(arguments.replicas, settings),
     )
     return ingress.bind(settings, policy_store.bind(), *stages)
 
 
-def _stages(arguments: Arguments) -> int:
-    """How many stages have a deployment of their own."""
+def _stage_count(arguments: Arguments) -> int:
+    """The number of stages with their own deployment."""
     if arguments.form == "replicas":
         return 0
     return max(len(read_manifest(resolve_bundle(bundle)).exits) for bundle in arguments.bundles)
 
 
-def _scaled(scaling: Scaling, settings: Settings) -> dict[str, Any]:
+def _scaling_options(scaling: Scaling, settings: Settings) -> dict[str, Any]:
     return {
         "autoscaling_config": {
             name: getattr(scaling, name)
@@ -81,7 +82,7 @@ def _scaled(scaling: Scaling, settings: Settings) -> dict[str, Any]:
         },
         "max_replicas_per_node": scaling.max_replicas_per_node,
         "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
-        # Ray would write a line per request; see the setting access_log.
+        # Ray would write a line per request; the setting access_log does that.
         "logging_config": {"enable_access_log": False},
         "graceful_shutdown_timeout_s": settings.grace_seconds,
         "graceful_shutdown_wait_loop_s": 0.2,

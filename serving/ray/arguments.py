@@ -1,4 +1,4 @@
-"""What the application is built from: `args` in a file for `serve deploy`, flags of `offramp serve --ray`."""
+"""The application's arguments: `args` in a file for `serve deploy`, or flags of `offramp serve --ray`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
 
 Form = Literal["replicas", "stages"]
-# The stages form's workers wait for stages most of the time. Fewer of them make larger batches, of which a
-# call costs as much as of small ones; as many as a network of four has stages keep each of them busy.
+# In the form stages, workers wait for calls most of the time. Fewer workers make larger batches, and a call
+# costs about the same for any size; four keep each stage of a network of four busy.
 STAGES_WORKERS = 4
-# As `resolve_bundle` takes them, and as every machine finds them.
+# As `resolve_bundle` takes them; every machine must find them.
 Bundles = Annotated[tuple[str, ...], Field(min_length=1)]
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,54 +26,55 @@ class _Model(BaseModel):
 
 
 class Scaling(_Model):
-    """How many replicas a deployment has, and what each of them takes of its machine."""
+    """How many replicas a deployment has, and the resources of each."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 4
-    # Ongoing requests a replica is meant to have; more replicas come above it.
+    # Ongoing requests per replica; above it, replicas are added.
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
     upscale_delay_s: Annotated[float, Field(ge=0)] = 5
     downscale_delay_s: Annotated[float, Field(ge=0)] = 60
     num_cpus: Annotated[float, Field(ge=0)] = 1
-    # A fraction lets replicas share a GPU; set the provider to cuda then.
+    # With a fraction, replicas share a GPU; set the provider to cuda.
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    # With 1 and two replicas, the loss of a machine leaves one; Ray may put both on the same otherwise.
+    # With 1 and two replicas, one survives the loss of a machine; otherwise Ray may put both on the same.
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 class Arguments(_Model):
-    """`form` is replicas, the whole engine in each, or stages, each in a deployment of its own."""
+    """`form` is `replicas`, each with the whole engine, or `stages`, each in its own deployment."""
 
     form: Form = "replicas"
     bundles: Bundles = (EMBEDDED_NAME,)
     policies: dict[str, Policy] = Field(
-        {}, description="Policies by model, in place of those in the bundles."
+        {}, description="Policies by model, instead of those in the bundles."
     )
     settings: dict[str, Any] = Field({}, description="Settings of `offramp serve`, by name.")
     replicas: Scaling = Field(
-        Scaling(), description="Scaling of the form replicas, and of the other form's ingress."
+        Scaling(),
+        description="Scaling of the form replicas, and of the ingress in the form stages.",
     )
     stages: tuple[Scaling, ...] = Field(
         (Scaling(target_ongoing_requests=2),),
-        description="Scaling of the stages, the first one first; the last entry holds for the rest.",
+        description="Scaling of the stages, in order; the last entry applies to the rest.",
     )
 
-    def serving(self) -> Settings:
+    def read_settings(self) -> Settings:
         """The settings of every replica; raises SettingsError.
 
-        Ray's proxies do the listening, and a replica cannot know where. So it takes them to be open
-        to the network, and asks for the key of admin routes, unless it is told another `host`.
+        Ray's proxies listen, and a replica cannot find out where. Unless `host` is set, it assumes that
+        they are open to the network, so that admin routes need a key.
         """
         settings = read_settings(**self.settings)
-        own: dict[str, Any] = {"host": "0.0.0.0"}
+        defaults: dict[str, Any] = {"host": "0.0.0.0"}
         if self.form == "stages":
-            own["workers"] = STAGES_WORKERS
-        missing = own.keys() - settings.model_fields_set
-        settings = settings.model_copy(update={name: own[name] for name in missing})
+            defaults["workers"] = STAGES_WORKERS
+        missing = defaults.keys() - settings.model_fields_set
+        settings = settings.model_copy(update={name: defaults[name] for name in missing})
         if settings.bundles or settings.repository is not None or settings.watch:
             raise SettingsError(
-                "On Ray, bundles are given to the application, not in its settings: bundles, "
-                "repository and watch have no place there."
+                "On Ray, bundles are an argument of the application: its settings must not contain "
+                "bundles, repository or watch."
             )
         return settings
 
@@ -82,27 +83,27 @@ class Arguments(_Model):
         return self.stages[min(number, len(self.stages)) - 1]
 
 
-def read_arguments(given: object) -> Arguments:
-    """`given`, checked; raises SettingsError."""
-    return _read(Arguments, given, "args")
+def read_arguments(args: object) -> Arguments:
+    """`args`, validated; raises SettingsError."""
+    return _validate(Arguments, args, "args")
 
 
 class ModelConfig(_Model):
-    """What replicas serve: `user_config` of the ingress, which can change while they serve."""
+    """The models that replicas serve: `user_config` of the ingress, which can change while they run."""
 
     bundles: Bundles = (EMBEDDED_NAME,)
     policies: dict[str, Policy] = {}
 
 
-def read_model_config(given: object) -> ModelConfig:
-    """`given`, checked; raises SettingsError."""
-    return _read(ModelConfig, given, "user_config")
+def read_model_config(user_config: object) -> ModelConfig:
+    """`user_config`, validated; raises SettingsError."""
+    return _validate(ModelConfig, user_config, "user_config")
 
 
-def _read(kind: type[M], given: object, called: str) -> M:
+def _validate(model: type[M], value: object, name: str) -> M:
     try:
-        return kind.model_validate(given)
+        return model.model_validate(value)
     except ValidationError as error:
         problem = first_problem(error)
-        where = ".".join((called, *problem.place))
+        where = ".".join((name, *problem.place))
         raise SettingsError(f"{where} is not valid: {problem.reason}.") from error

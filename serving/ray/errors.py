@@ -1,4 +1,4 @@
-"""What can go wrong with a request on Ray only."""
+"""Errors of requests that occur on Ray only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from serving.errors import ServingError
 
 
 class StageLostError(ServingError):
-    """A stage's replica ended with samples that nobody else has."""
+    """A stage's replica ended, and with it the features of samples."""
 
     status = 503
     code = "stage_lost"
@@ -17,7 +17,7 @@ class StageLostError(ServingError):
 
 
 class StageSilentError(ServingError):
-    """A stage gave no answer, and nobody said that its replica is gone."""
+    """A stage did not answer in time, and Ray has not reported its replica as lost."""
 
     status = 503
     code = "stage_silent"
@@ -28,7 +28,7 @@ class StageSilentError(ServingError):
 
 
 class PolicyStoreUnavailableError(ServingError):
-    """The board of policies gave no answer; whether it has made the change is not known."""
+    """The policy store did not answer; the change may or may not have been made."""
 
     status = 503
     code = "policy_store_unavailable"
@@ -41,7 +41,7 @@ class PolicyStoreUnavailableError(ServingError):
 
 
 class ManagedByConfigError(ServingError):
-    """One replica alone cannot load or unload a model."""
+    """Models cannot be loaded or unloaded on one replica only."""
 
     status = 409
     code = "managed_by_config"

@@ -1,4 +1,4 @@
-"""Our metrics through Ray's exporter: every sample as a gauge of the same name, which Ray prefixes."""
+"""Export of the metrics through Ray: every sample as a gauge of the same name, which Ray prefixes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from ray.serve.metrics import Gauge
 
-# Ray's own reports go out every ten seconds.
+# Ray reports its own metrics every ten seconds.
 EXPORT_INTERVAL_S = 5.0
 
 
 class Exporter:
-    """Passes `registry` on. Ray has no way to take over a counter's or a histogram's state, only to
-    count the same things a second time; a gauge takes any value, and PromQL does not ask for types."""
+    """Copies the samples of `registry` to gauges of Ray.
+
+    Ray's counters and histograms cannot be set to a value, only count again. A gauge can be set, and PromQL
+    ignores the type.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._gauges: dict[str, Any] = {}
 
     def push(self) -> None:
-        """Pass every sample on once."""
+        """Copy every sample once."""
         for family in self._registry.collect():
             for sample in family.samples:
-                # When a child was made, which is of no use where processes come and go.
+                # Creation times are of no use where processes come and go.
                 if sample.name.endswith("_created"):
                     continue
                 gauge = self._gauges.get(sample.name)
@@ -38,14 +41,14 @@ class Exporter:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Push in a thread of its own until the block ends, and once then."""
+        """Push periodically in a thread until the block ends, and once at the end."""
         stop = threading.Event()
 
-        def push_on() -> None:
+        def push_periodically() -> None:
             while not stop.wait(EXPORT_INTERVAL_S):
                 self.push()
 
-        thread = threading.Thread(target=push_on, name="offramp-metrics", daemon=True)
+        thread = threading.Thread(target=push_periodically, name="offramp-metrics", daemon=True)
         thread.start()
         try:
             yield

@@ -1,4 +1,4 @@
-"""`offramp serve --ray`: the application on a cluster of its own, or on the one in RAY_ADDRESS."""
+"""`offramp serve --ray`: the application on a new cluster, or on the one in RAY_ADDRESS."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from serving.ray.arguments import Form
 from serving.settings import Settings, available_cores
 
 APP = "offramp"
-# For a cluster on this machine alone. Features between stages are all that lies there.
+# For a new cluster on this machine. Only features between stages are kept there.
 OBJECT_STORE_BYTES = 256 << 20
-# Logical cores: with one for each replica that the default scaling may start, none waits for a place.
+# Logical cores: one for each replica that the default scaling may start.
 LOGICAL_CPUS = 32
-# Ray's proxy ends what a lost replica leaves unanswered after so many seconds; far above any wait that
-# a server accepts.
+# Ray's proxy ends requests that a lost replica leaves unanswered. Far above any wait that a replica
+# accepts.
 REQUEST_TIMEOUT_S = 60
 
 
 def run(settings: Settings, form: Form) -> None:
-    """Serve until SIGTERM or SIGINT; raises SettingsError, BundleError, or what Ray says."""
-    # Workers have other working directories.
+    """Serve until SIGTERM or SIGINT; raises SettingsError, BundleError, or an error of Ray."""
+    # Workers run in other working directories.
     bundles = [os.path.abspath(b) if os.path.exists(b) else b for b in settings.bundles]
     own = settings.model_dump(exclude_unset=True, exclude={"bundles", "port"})
     if settings.api_key is not None:
@@ -43,9 +43,9 @@ def run(settings: Settings, form: Form) -> None:
     port = settings.port or free_port(settings.host)
     try:
         connect()
-        # After Ray, which would end the process by its own rules.
-        signal.signal(signal.SIGTERM, _leave)
-        signal.signal(signal.SIGINT, _leave)
+        # After Ray has installed its own handlers, which would end the process at once.
+        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGINT, _exit)
         serve.start(
             http_options={
                 "host": settings.host,
@@ -61,14 +61,14 @@ def run(settings: Settings, form: Form) -> None:
         while True:
             signal.pause()
     finally:
-        # A second SIGINT does not wait for what was accepted.
+        # A second SIGINT does not wait for accepted requests.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         end()
 
 
 def end() -> None:
-    """End what this process has started, and nothing else on a cluster that was there before."""
+    """End what this process has started; on an existing cluster, only the application."""
     if os.environ.get("RAY_ADDRESS"):
         serve.delete(APP)
     else:
@@ -76,7 +76,7 @@ def end() -> None:
     ray.shutdown()
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     raise SystemExit(0)
 
 
@@ -87,7 +87,7 @@ def connect() -> None:
     if address:
         ray.init(address, **options)
         return
-    # Nobody is told about this cluster.
+    # No usage statistics of this cluster.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         "local",
@@ -107,7 +107,7 @@ def _exporters() -> str:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now; Ray cannot be given 0."""
+    """A port that is free now; Ray does not accept 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         port: int = listener.getsockname()[1]

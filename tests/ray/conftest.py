@@ -1,4 +1,4 @@
-"""A cluster of one machine with Ray Serve on it, and applications on that, over real HTTP."""
+"""A cluster of one machine that runs Ray Serve, and applications on it, over real HTTP."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Cluster:
         return httpx.Client(base_url=self.url, timeout=60)
 
     def deploy_file(self, content: dict[str, Any]) -> None:
-        """What `serve deploy` does with a file of `content`, but for its HTTP options, and without the
-        dashboard that this is a client of."""
+        """Deploy a file of `content` as `serve deploy` does, but without its HTTP options, and directly
+        instead of through the dashboard."""
         client = serve.context._get_global_client()
         plain = {key: content[key] for key in ("applications",)}
         client.deploy_apps(ServeDeploySchema.model_validate(plain), _blocking=True)
@@ -91,13 +91,13 @@ def files(images: NDArray[np.uint8]) -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def expected(bundle: Path, images: NDArray[np.uint8]) -> list[Prediction]:
-    """What the engine answers without any server."""
+    """The predictions of the engine without a server."""
     found = load_bundle(bundle)
     return Engine(found).classify(images, found.policy)
 
 
 def check(found: dict[str, Any], wanted: Prediction) -> None:
-    """Hold an answer over HTTP to the engine's."""
+    """Assert that an answer over HTTP equals the prediction of the engine."""
     (answer,) = found["predictions"]
     assert (answer["index"], answer["exit"]) == (wanted.index, wanted.exit)
     assert answer["confidence"] == pytest.approx(wanted.confidence, abs=1e-4)
@@ -120,9 +120,10 @@ def wait_for(condition: Callable[[], object], within: float = 60) -> None:
 async def load(
     url: str, files: list[bytes], requests: int, at_once: int, on: Callable[[int], None]
 ) -> tuple[dict[int, dict[str, Any]], int]:
-    """Classify `requests` images, `at_once` at a time, and again what failed for the server's sake.
+    """Classify `requests` images, `at_once` at a time, and retry those that failed on the server.
 
-    Returns the answers by number, and how many tries failed. `on(number)` is called before each.
+    Returns the answers by number, and the number of failed attempts. `on(number)` is called before each
+    request.
     """
     answers: dict[int, dict[str, Any]] = {}
     failed = 0
@@ -148,7 +149,7 @@ async def load(
                 failed += 1
                 await asyncio.sleep(0.2 * 2**attempt)
 
-    # What a lost replica leaves unanswered is tried again, too.
+    # Requests that a lost replica leaves unanswered time out and are retried, too.
     async with httpx.AsyncClient(base_url=url, timeout=15) as http:
         await asyncio.gather(*(client(http) for _ in range(at_once)))
     return answers, failed

@@ -1,6 +1,6 @@
-"""Two machines for Ray: network namespaces of this one, joined by a bridge that this one is on, too.
+"""Two machines for Ray: network namespaces of this machine, joined by a bridge that it is on, too.
 
-They share the file system and the memory, and nothing else: no loopback, no port, no process.
+They share the file system and the memory, but no loopback, port or process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[2]
 NETWORK = "10.177.53"
 GCS = 6379
 HTTP = 8000
-# Logical cores of the head and of the other one: what asks for more than the latter runs on the head.
+# Logical cores of the head and of the other one: replicas that need more than the latter run on the head.
 CORES = (16, 12)
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray lets nobody join a cluster without its token.
+    # Nodes can join a cluster only with its token.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "a-token-for-tests-alone-0123456789",
 }
@@ -41,18 +41,18 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Machine:
-    """A namespace of the network, with its address in it."""
+    """A network namespace, and its address."""
 
     name: str
     address: str
 
     @property
     def url(self) -> str:
-        """Where its proxy answers."""
+        """The URL of its proxy."""
         return f"http://{self.address}:{HTTP}"
 
     def run(self, command: str, *arguments: str | Path) -> str:
-        """Run one of Ray's commands there to its good end; gives what it printed."""
+        """Run one of Ray's commands there, and return its output; it must succeed."""
         tool = Path(sys.executable).with_name(command)
         done = subprocess.run(
             ["ip", "netns", "exec", self.name, tool, *arguments],
@@ -71,25 +71,25 @@ class Machine:
         self.run("ray", "start", f"--node-ip-address={self.address}", *options, *arguments)
 
     def replicas(self) -> list[str]:
-        """The deployments of the replicas that run there, a name for each replica; without the board of
-        policies, which runs anywhere."""
-        found = []
+        """The deployment name of each replica that runs there, without the policy store, which may run
+        anywhere."""
+        deployments = []
         for process in self._processes():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 title = Path(f"/proc/{process}/cmdline").read_text().split("\0")[0]
                 if title.startswith("ray::ServeReplica:"):
-                    found.append(title.split(":")[4].split(".")[0].strip())
-        return sorted(name for name in found if name != "policies")
+                    deployments.append(title.split(":")[4].split(".")[0].strip())
+        return sorted(name for name in deployments if name != "policies")
 
     def ready(self) -> bool:
-        """Whether the proxy there has a replica to ask that is ready."""
+        """Whether the proxy there reaches a replica that is ready."""
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 
     def kill(self) -> None:
-        """End all that runs there, as if the power was cut; its network still answers for it."""
+        """Kill all processes there, as if the power was cut; its network still closes connections."""
         while processes := self._processes():
             for process in processes:
                 with contextlib.suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Machine:
             time.sleep(0.1)
 
     def vanish(self) -> None:
-        """Pull its plug out of the network: nobody is told, and what it is asked gets no answer."""
+        """Disconnect it from the network: connections stay open, and requests get no answer."""
         _ip("-netns", self.name, "link", "set", "eth0", "down")
 
     def _processes(self) -> list[int]:
@@ -106,10 +106,10 @@ class Machine:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[tuple[Machine, Machine]]:
-    """Ray on two machines, the first of which is the head."""
+    """Ray on two machines; the first is the head."""
     require("iproute2", "ip")
     bridge = f"offramp{os.getpid()}"[:13]
-    # Sockets lie below it, and their names cannot be long.
+    # Sockets are created below it, and their paths must be short.
     session = Path("/tmp") / bridge
     head, other = (Machine(f"{bridge}-{n}", f"{NETWORK}.{n}") for n in (1, 2))
     with contextlib.ExitStack() as undo:
@@ -122,7 +122,7 @@ def cluster() -> Iterator[tuple[Machine, Machine]]:
             _ip("netns", "add", machine.name)
             undo.callback(_ip, "netns", "delete", machine.name)
             undo.callback(machine.kill)
-            _plug(machine, bridge)
+            _connect(machine, bridge)
             undo.callback(_ip, "link", "delete", machine.name)
         options = ("--head", f"--port={GCS}", "--include-dashboard=false", f"--temp-dir={session}")
         head.start(CORES[0], *options)
@@ -133,8 +133,8 @@ def cluster() -> Iterator[tuple[Machine, Machine]]:
 def deploy(
     machines: tuple[Machine, Machine], example: str, place: Path, args: dict[str, Any]
 ) -> None:
-    """Have the cluster serve what the file `example` of examples/ray says, but for `args`, until each
-    machine's proxy answers."""
+    """Serve the file `example` of examples/ray, changed by `args`, and wait until each machine's proxy
+    answers."""
     head = machines[0]
     content = yaml.safe_load((ROOT / "examples" / "ray" / example).read_text("utf-8"))
     (application,) = content["applications"]
@@ -148,8 +148,8 @@ def deploy(
     wait_for(lambda: all(machine.ready() for machine in machines), within=120)
 
 
-def _plug(machine: Machine, bridge: str) -> None:
-    """Lay a cable from the machine's only network card to the bridge."""
+def _connect(machine: Machine, bridge: str) -> None:
+    """Connect the machine to the bridge, as its only network interface."""
     peer = ("peer", "name", "eth0", "netns", machine.name)
     _ip("link", "add", machine.name, "type", "veth", *peer)
     _ip("link", "set", machine.name, "master", bridge, "up")

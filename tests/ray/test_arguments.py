@@ -1,4 +1,4 @@
-"""What the application may be built from, and what is refused before anything starts."""
+"""Arguments of the application, and which are refused before anything starts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from serving.ray.arguments import read_arguments
 from tests.commands import call
 
 
-def test_replicas_take_themselves_to_be_open_to_the_network() -> None:
-    assert read_arguments({}).serving().host == "0.0.0.0"
-    told = read_arguments({"settings": {"host": "127.0.0.1", "threads": 2}}).serving()
-    assert (told.host, told.threads) == ("127.0.0.1", 2)
+def test_replicas_assume_that_they_are_open_to_the_network() -> None:
+    assert read_arguments({}).read_settings().host == "0.0.0.0"
+    settings = read_arguments({"settings": {"host": "127.0.0.1", "threads": 2}}).read_settings()
+    assert (settings.host, settings.threads) == ("127.0.0.1", 2)
 
 
-def test_the_last_stages_share_the_last_scaling() -> None:
+def test_the_last_scaling_applies_to_all_further_stages() -> None:
     stages = [{"max_replicas": 8}, {"num_gpus": 0.25}]
     arguments = read_arguments({"form": "stages", "stages": stages})
     assert arguments.stage(1).max_replicas == 8
@@ -38,12 +38,12 @@ def test_the_last_stages_share_the_last_scaling() -> None:
         ({"form": "stages", "bundles": ["/does/not/exist"]}, "/does/not/exist"),
     ],
 )
-def test_nonsense_is_refused_in_one_sentence(args: dict[str, object], named: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(args: dict[str, object], named: str) -> None:
     with pytest.raises(OfframpError, match=r"\.$") as caught:
         build(args)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_refuses_a_bundle_that_is_none(tmp_path: Path) -> None:
+def test_the_command_refuses_a_directory_that_is_not_a_bundle(tmp_path: Path) -> None:
     assert call("serve", "--ray", "--form", "stages", tmp_path).refused_in_one_sentence

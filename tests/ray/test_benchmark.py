@@ -1,4 +1,4 @@
-"""The benchmark of Ray Serve runs, and its docs have room for the figures; the figures are not kept."""
+"""The benchmark of Ray Serve runs, and the docs have a place for its figures; these are not kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.deploy
 def test_both_forms_are_measured_against_one_process(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "ray.json"
-    # A process of its own: Ray can be started once in each.
+    # In a process of its own: Ray can be started only once per process.
     command = [sys.executable, "-m", "benchmarks.ray", "--seconds", "2"]
     command += ["--bundle", str(bundle), "--json", str(file)]
     done = subprocess.run(
@@ -31,12 +31,12 @@ def test_both_forms_are_measured_against_one_process(bundle: Path, tmp_path: Pat
         assert row["failed"] == 0
         assert row["p50_ms"] > 0
         assert row["cpu_ms"] > 0
-    # Where there is only one of each, clients may lose their patience before it is replaced.
-    spared = [row for row in others if row["layout"].startswith("stages")][1:]
-    assert all(row["killed_failed"] == 0 for row in spared)
+    # With one replica of each stage, clients may time out before it is replaced.
+    replicated = [row for row in others if row["layout"].startswith("stages")][1:]
+    assert all(row["killed_failed"] == 0 for row in replicated)
     assert "answers per core" in done.stdout
 
 
-def test_the_docs_have_room_for_the_figures() -> None:
+def test_the_docs_have_a_place_for_the_figures() -> None:
     text = (ROOT / "docs" / "ray.md").read_text("utf-8")
     assert END in text.split("<!-- benchmark: ray -->\n")[1]

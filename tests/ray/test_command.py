@@ -17,7 +17,7 @@ pytestmark = pytest.mark.deploy
 
 
 @pytest.mark.parametrize("form", ["replicas", "stages"])
-def test_it_serves_until_it_is_told_to_end(
+def test_it_serves_until_it_is_terminated(
     bundle: Path, files: list[bytes], expected: list[Prediction], tmp_path: Path, form: str
 ) -> None:
     command = [sys.executable, "-m", "offramp.cli", "serve", "--ray", "--form", form]

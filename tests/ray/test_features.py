@@ -13,21 +13,21 @@ from serving.ray.features import Features, count, gather, is_array, join, take, 
 
 
 class Reference:
-    """Stands for what Ray keeps."""
+    """Stands for a reference to Ray's shared memory."""
 
     def __init__(self, array: NDArray[np.float32]) -> None:
         self.array = array
 
 
 def resolved(features: Features) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = gather(
+    array: NDArray[np.float32] = gather(
         features,
         [
             piece.source if is_array(piece.source) else piece.source.array  # type: ignore[attr-defined]
             for piece in features
         ],
     )
-    return found
+    return array
 
 
 def blocks(sizes: Sequence[int], by_value: Sequence[bool]) -> tuple[Features, NDArray[np.float32]]:
@@ -51,7 +51,7 @@ def test_joining_keeps_the_order(shapes: list[tuple[int, bool]]) -> None:
 
 
 @given(SHAPES, st.data())
-def test_taking_rows_is_what_it_is_of_an_array(
+def test_taking_rows_equals_indexing_an_array(
     shapes: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     features, array = blocks(*zip(*shapes, strict=True))
@@ -63,7 +63,7 @@ def test_taking_rows_is_what_it_is_of_an_array(
         np.testing.assert_array_equal(resolved(features), array)
 
 
-def test_rows_of_a_reference_are_chosen_where_they_are_needed() -> None:
+def test_taking_rows_of_a_reference_keeps_the_reference() -> None:
     reference = Reference(np.arange(4, dtype=np.float32))
     (piece,) = take(whole(reference, 4), np.asarray([3, 1]))
     assert piece.source is reference

@@ -1,4 +1,4 @@
-"""A cluster of two machines: both serve, and what is left goes on when one is gone."""
+"""A cluster of two machines: both serve, and one continues when the other is lost."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.deploy
 ONE = {"min_replicas": 1, "max_replicas": 1}
 TWO = {"min_replicas": 2, "max_replicas": 2, "max_replicas_per_node": 1}
 PNG = {"Content-Type": "image/png"}
-# What else a request may take, in seconds.
-SLACK = 10
+# Time that a request may take besides the stage timeout.
+SLACK_S = 10
 
 
 @pytest.fixture
@@ -73,14 +73,14 @@ def test_stages_of_one_request_run_on_both_machines(
     bundle = load_bundle(random_bundle(tmp_path / "large").path)
     shape = bundle.manifest.exits[0].feature_shape
     assert shape is not None
-    # They stay in the memory of the machine that made them, until another one fetches them.
+    # Large enough to stay in the memory of the machine that made them until another one fetches them.
     assert 4 * np.prod(shape) > MAX_INLINE_BYTES
     spec = bundle.manifest.input
     images: NDArray[np.uint8] = np.random.default_rng(3).integers(
         0, 256, (8, spec.height, spec.width, 3), dtype=np.uint8
     )
     wanted = Engine(bundle).classify(images, bundle.policy.override(mode="ensemble"))
-    # With the ingress on one machine, there is room on it for one of the two halves of the stages.
+    # With the ingress on one machine, that machine has cores for only some of the stages.
     stages = [{**ONE, "num_cpus": 6}] * 4
     args = {
         "settings": SETTINGS,
@@ -105,7 +105,7 @@ def test_stages_of_one_request_run_on_both_machines(
 
 
 @pytest.mark.parametrize("how", [Machine.kill, Machine.vanish], ids=["killed", "vanished"])
-def test_stages_go_on_when_a_machine_is_gone(
+def test_stages_continue_when_a_machine_is_lost(
     machines: tuple[Machine, Machine],
     bundle: Path,
     files: list[bytes],
@@ -118,24 +118,24 @@ def test_stages_go_on_when_a_machine_is_gone(
     deploy(machines, "stages.yaml", tmp_path, {**args, "replicas": ingress, "stages": [TWO]})
     stages = [f"stage{k}" for k in range(1, EXITS + 1)]
     wait_for(lambda: other.replicas() == stages)
-    statuses, longest = asyncio.run(asked_while(head, files, lambda: how(other)))
+    statuses, longest = asyncio.run(request_during(head, files, lambda: how(other)))
     assert set(statuses) <= {200, 503}
     assert statuses[200] > 100
-    # Nobody waits for ever, and at most the calls that were under way are refused.
-    assert longest < STAGE_TIMEOUT_S + SLACK
+    # Every request ends, and at most the calls in progress fail.
+    assert longest < STAGE_TIMEOUT_S + SLACK_S
     assert statuses[503] <= 16
     assert head.replicas() == ["offramp", *stages]
     assert httpx.post(f"{head.url}/v1/classify", content=files[0], headers=PNG).status_code == 200
 
 
-async def asked_while(
+async def request_during(
     machine: Machine, files: list[bytes], change: Callable[[], None]
 ) -> tuple[Counter[int], float]:
     """The statuses of requests, eight at a time, and the seconds of the slowest, from before `change` until
-    well after the last one has been answered that it may have cost."""
+    well after the last request that it may have affected."""
     statuses: Counter[int] = Counter()
     longest = 0.0
-    end = time.monotonic() + STAGE_TIMEOUT_S + 2 * SLACK
+    end = time.monotonic() + STAGE_TIMEOUT_S + 2 * SLACK_S
 
     async def client(http: httpx.AsyncClient) -> None:
         nonlocal longest

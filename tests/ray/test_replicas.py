@@ -1,4 +1,4 @@
-"""The form of whole replicas, on a real cluster over real HTTP."""
+"""The form replicas, on a real cluster over real HTTP."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def http(cluster: Cluster, bundle: Path) -> Iterator[httpx.Client]:
 
 
 def revisions(http: httpx.Client, count: int = PROBES) -> Counter[int]:
-    """The revisions that `count` requests to whichever replica saw."""
+    """The revisions in the answers to `count` requests, each to any replica."""
     return Counter(
         http.get("/v1/models/tiny/policy", headers={"Connection": "close"}).json()["revision"]
         for _ in range(count)
     )
 
 
-def test_answers_are_the_offline_engines(
+def test_answers_equal_those_of_the_engine(
     http: httpx.Client, files: list[bytes], expected: list[Prediction]
 ) -> None:
     for file, wanted in zip(files, expected, strict=True):
@@ -51,7 +51,7 @@ def test_answers_are_the_offline_engines(
         check(reply.json(), wanted)
 
 
-def test_probes_and_streams_are_there_too(http: httpx.Client, files: list[bytes]) -> None:
+def test_probes_and_streams_work(http: httpx.Client, files: list[bytes]) -> None:
     assert http.get("/readyz").text == "ok\n"
     assert http.get("/-/healthz").text == "success"
     text = http.post("/v1/classify/stream", content=files[-1], headers=PNG).text
@@ -59,7 +59,7 @@ def test_probes_and_streams_are_there_too(http: httpx.Client, files: list[bytes]
     assert text.endswith("event: done\ndata: {}\n\n")
 
 
-def test_a_policy_put_anywhere_reaches_every_replica(http: httpx.Client) -> None:
+def test_a_policy_put_to_one_replica_reaches_every_replica(http: httpx.Client) -> None:
     before = http.get("/v1/models/tiny/policy")
     policy = {**before.json()["policy"], "thresholds": [0.9, 0.9]}
     put = http.put(
@@ -78,7 +78,7 @@ def test_a_policy_put_anywhere_reaches_every_replica(http: httpx.Client) -> None
     assert set(revisions(http)) == {revision}
 
 
-def test_one_of_many_racing_changes_wins_each_revision(
+def test_of_concurrent_changes_to_one_revision_exactly_one_succeeds(
     cluster: Cluster, http: httpx.Client
 ) -> None:
     etag = http.get("/v1/models/tiny/policy").headers["ETag"]
@@ -96,7 +96,7 @@ def test_one_of_many_racing_changes_wins_each_revision(
     assert found == {200: 1, 412: 11}
 
 
-def test_a_replica_that_comes_later_has_the_policy_in_force(http: httpx.Client) -> None:
+def test_a_replica_that_starts_later_has_the_policy_in_force(http: httpx.Client) -> None:
     revision = http.get("/v1/models/tiny/policy").json()["revision"]
     assert revision > 1
     victim = replicas("offramp")[0]
@@ -105,7 +105,7 @@ def test_a_replica_that_comes_later_has_the_policy_in_force(http: httpx.Client) 
     wait_for(lambda: set(revisions(http)) == {revision})
 
 
-def test_policies_survive_the_loss_of_the_board(http: httpx.Client) -> None:
+def test_policies_survive_the_loss_of_the_policy_store(http: httpx.Client) -> None:
     before = http.get("/v1/models/tiny/policy").json()
     (victim,) = replicas("policies")
     ray.kill(ray.get_actor(victim, namespace="serve"))
@@ -121,7 +121,7 @@ def test_policies_survive_the_loss_of_the_board(http: httpx.Client) -> None:
     wait_for(lambda: set(revisions(http)) == {after}, within=30)
 
 
-def test_a_board_that_does_not_answer_ends_a_change_and_does_not_hold_it(
+def test_a_change_fails_if_the_policy_store_does_not_answer(
     http: httpx.Client,
 ) -> None:
     before = http.get("/v1/models/tiny/policy").json()
@@ -132,20 +132,20 @@ def test_a_board_that_does_not_answer_ends_a_change_and_does_not_hold_it(
         refused = http.put("/v1/models/tiny/policy", json=before["policy"])
     finally:
         os.kill(process, signal.SIGCONT)
-    assert (refused.status_code, refused.json()["code"]) == (503, "board_silent")
+    assert (refused.status_code, refused.json()["code"]) == (503, "policy_store_unavailable")
     assert refused.headers["Retry-After"]
 
     wait_for(lambda: http.put("/v1/models/tiny/policy", json=before["policy"]).is_success)
-    # The same for all, whether or not the change that was given up was made.
+    # All replicas agree, whether or not the failed change was made.
     wait_for(lambda: len(found := set(revisions(http))) == 1 and min(found) > before["revision"])
 
 
-def test_one_replica_alone_loads_nothing(http: httpx.Client) -> None:
-    assert http.put("/v1/models/tiny").json()["code"] == "arranged_elsewhere"
+def test_a_single_replica_loads_and_unloads_no_model(http: httpx.Client) -> None:
+    assert http.put("/v1/models/tiny").json()["code"] == "managed_by_config"
     assert http.delete("/v1/models/tiny").status_code == 409
 
 
-def test_a_killed_replica_costs_a_retry_and_no_request(
+def test_requests_of_a_killed_replica_succeed_when_retried(
     cluster: Cluster, http: httpx.Client, files: list[bytes]
 ) -> None:
     policy = Policy(thresholds=(0.6, 0.5), max_exit=3).model_dump(mode="json")
@@ -157,14 +157,14 @@ def test_a_killed_replica_costs_a_retry_and_no_request(
 
     answers, failed = asyncio.run(load(cluster.url, files, 400, 8, kill))
     assert len(answers) == 400
-    # At most what was under way at the moment, and again if it met the dead one.
+    # At most the requests in progress, and their retries that reached the dead replica.
     assert failed <= 32
 
 
-def test_metrics_come_out_of_rays_exporter(
+def test_metrics_are_exported_by_ray(
     cluster: Cluster, http: httpx.Client, files: list[bytes]
 ) -> None:
-    # Enough for every replica to get some.
+    # Enough requests for every replica to get some.
     for file in files:
         http.post("/v1/classify", content=file, headers=PNG)
     own = set(re.findall(r"^(offramp_\w+)\{", http.get("/metrics").text, re.MULTILINE))
@@ -196,14 +196,14 @@ def renewed(path: Path, threshold: float) -> Path:
 async def under_load(
     cluster: Cluster, files: list[bytes], change: Callable[[], object]
 ) -> tuple[int, int]:
-    """How many of 400 requests were answered, and how many tries failed, while `change` was made."""
+    """The number of answers to 400 requests, and of failed attempts, while `change` runs."""
     changing = asyncio.create_task(asyncio.to_thread(change))
     answers, failed = await load(cluster.url, files, 400, 4, lambda _: None)
     await changing
     return len(answers), failed
 
 
-def test_another_application_rolls_out_without_a_lost_request(
+def test_a_changed_application_rolls_out_without_a_lost_request(
     cluster: Cluster, http: httpx.Client, files: list[bytes], tmp_path: Path
 ) -> None:
     bundle = renewed(tmp_path / "renewed", 0.2)
@@ -244,5 +244,5 @@ def test_the_example_file_is_deployed_and_changed_in_place(
             return all(m["version"] == "2" and m["policy"]["max_exit"] == 2 for m in found)
 
         wait_for(changed)
-    # The processes are the same; they have changed what they serve.
+    # The same processes serve the new bundle.
     assert set(replicas(APP)) == before

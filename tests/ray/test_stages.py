@@ -1,4 +1,4 @@
-"""The form of a deployment per stage, on a real cluster over real HTTP."""
+"""The form stages, on a real cluster over real HTTP."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def http(cluster: Cluster, bundle: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_every_stage_is_a_deployment(http: httpx.Client) -> None:
+def test_every_stage_has_its_own_deployment(http: httpx.Client) -> None:
     assert [len(replicas(f"stage{k}")) for k in range(1, EXITS + 1)] == [2] * EXITS
     assert http.get("/v1/models/tiny").json()["provider"] == "CPUExecutionProvider"
 
 
-def test_answers_are_the_offline_engines(
+def test_answers_equal_those_of_the_engine(
     http: httpx.Client, files: list[bytes], expected: list[Prediction]
 ) -> None:
     assert len({wanted.exit for wanted in expected}) == EXITS
@@ -49,7 +49,7 @@ def test_answers_are_the_offline_engines(
         check(http.post("/v1/classify", content=file, headers=PNG).json(), wanted)
 
 
-def test_answers_of_many_at_once_go_to_whom_they_belong(
+def test_concurrent_requests_get_their_own_answers(
     cluster: Cluster, http: httpx.Client, files: list[bytes], expected: list[Prediction]
 ) -> None:
     answers, failed = asyncio.run(load(cluster.url, files, 400, 32, lambda _: None))
@@ -58,9 +58,7 @@ def test_answers_of_many_at_once_go_to_whom_they_belong(
         check(answer, expected[number % len(files)])
 
 
-def test_a_request_that_wishes_another_depth_gets_it(
-    http: httpx.Client, files: list[bytes]
-) -> None:
+def test_a_request_can_choose_its_depth(http: httpx.Client, files: list[bytes]) -> None:
     for depth in range(1, EXITS + 1):
         url = f"/v1/classify?mode=exit&max_exit={depth}"
         (found,) = http.post(url, content=files[0], headers=PNG).json()["predictions"]
@@ -77,7 +75,7 @@ def test_a_policy_is_decided_by_the_ingress(http: httpx.Client, files: list[byte
 
 
 @pytest.mark.parametrize("stage", [1, EXITS])
-def test_a_killed_stage_costs_no_request_anything(
+def test_no_request_fails_when_a_stage_is_killed(
     cluster: Cluster, http: httpx.Client, files: list[bytes], expected: list[Prediction], stage: int
 ) -> None:
     def kill(number: int) -> None:
@@ -91,12 +89,12 @@ def test_a_killed_stage_costs_no_request_anything(
         check(answer, expected[number % len(files)])
 
 
-def test_a_stream_tells_every_exit_once(http: httpx.Client, files: list[bytes]) -> None:
+def test_a_stream_reports_every_exit_once(http: httpx.Client, files: list[bytes]) -> None:
     reply = http.post("/v1/classify/stream?mode=ensemble", content=files[0], headers=PNG)
     assert reply.text.count("event: exit\n") == EXITS
 
 
-def test_another_bundle_rolls_out_without_a_lost_request(
+def test_a_changed_bundle_rolls_out_without_a_lost_request(
     cluster: Cluster, http: httpx.Client, files: list[bytes], tmp_path: Path
 ) -> None:
     renewed = write_tiny_bundle(tmp_path / "renewed")
@@ -115,7 +113,7 @@ def test_another_bundle_rolls_out_without_a_lost_request(
     wait_for(lambda: http.get("/v1/models/tiny").json()["version"] == "2")
 
 
-def test_features_that_ray_keeps_in_shared_memory_change_no_answer(
+def test_answers_are_the_same_with_features_in_shared_memory(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     bundle = load_bundle(random_bundle(tmp_path / "large").path)
@@ -140,7 +138,7 @@ def test_features_that_ray_keeps_in_shared_memory_change_no_answer(
             check({"predictions": [found]}, one)
 
 
-def test_features_of_eight_bits_go_from_stage_to_stage(
+def test_answers_are_the_same_with_features_of_eight_bits(
     cluster: Cluster, files: list[bytes], images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     bundle = load_bundle(write_tiny_bundle(tmp_path / "int8", kind="uint8"))

@@ -1,4 +1,4 @@
-"""Memory that was freed, and the system that should have it."""
+"""Returning freed memory to the system, and fewer garbage collections."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import ctypes
 import gc
 import sys
 
-# glibc's name for the size from which on a block is a mapping of its own.
+# glibc's parameter for the size from which a block gets a mapping of its own.
 M_MMAP_THRESHOLD = -3
-# Bodies and photos are larger, what stages hand on is mostly smaller.
+# Request bodies and decoded photos are larger, features mostly smaller.
 LARGE_BLOCK_BYTES = 1 << 20
-# Objects made and not freed before the collector looks for cycles; Python's own 700 are some ten requests.
+# Allocations before a garbage collection. Python's default of 700 is about ten requests.
 GC_THRESHOLD = 20_000
 
 
 def fix_mmap_threshold() -> None:
-    """Have the allocator give back every large block when it is freed; to be called before threads start.
+    """Have the allocator return every large block when it is freed. Call this before threads start.
 
-    glibc raises its threshold, 128 KiB at first, up to 32 MiB with every large block that is freed, and
-    keeps those below it in pools, one for each of several threads, which photos then tear to pieces: a
-    server's memory grows for hours. A fixed threshold ends that.
+    By default, glibc raises this threshold from 128 KiB up to 32 MiB as large blocks are freed, and keeps
+    blocks below it in pools per thread. Photos fragment those pools, and the server's memory grows for
+    hours.
     """
     _glibc("mallopt", M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def freeze_gc() -> None:
-    """Have the collector of cycles leave alone what there is now, which stays until the end, and come by
-    less often: a request leaves no cycles behind.
+    """Exclude all current objects from garbage collection, and collect less often.
 
-    A collection looks at every object, and most of them are libraries'.
+    A collection visits every object, most of them from libraries, and requests leave no reference cycles.
     """
     gc.collect()
     gc.freeze()
@@ -37,16 +36,16 @@ def freeze_gc() -> None:
 
 
 def release_memory() -> None:
-    """Free what nobody uses any more, and have the allocator return its free pages to the system.
+    """Collect garbage and return free pages to the system; for after a model was swapped.
 
-    A swap frees much at once. Takes milliseconds.
+    Takes milliseconds.
     """
     gc.collect()
     _glibc("malloc_trim", 0)
 
 
 def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc's; where the C library is another one, nothing happens."""
+    """Call a function of glibc; does nothing with another C library."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from exports.bundle.manifest import Manifest
-from serving.inference.sessions import CPU, gpu_present
+from serving.inference.providers import CPU, gpu_present
 from serving.models.registry import LoadedModel
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -1,4 +1,4 @@
-"""Class-activation maps on request: a graph of its own, which costs nothing until somebody asks."""
+"""Class-activation maps, from a separate graph that is opened with the first request."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from serving.errors import BadBundleError, OverCapacityError
 from serving.inference.images import decode
 from serving.inference.sessions import open_graph
 
-# Requests that are drawn or wait for it; each holds a picture.
+# Requests that are drawn or wait; each holds an image file in memory.
 MAX_CAM_REQUESTS = 8
 
 Result = TypeVar("Result")
 
 
 class CamGraph:
-    """The maps of the bundle in `path`. Its graph is read, verified and opened when the first is drawn."""
+    """The maps of the bundle in `path`. The graph is read, verified and opened with the first map."""
 
     def __init__(self, path: Path, manifest: Manifest, entry: GraphEntry) -> None:
         self._path, self._manifest, self._entry = path, manifest, entry
 
     def draw(self, file: bytes, index: int, max_pixels: int) -> list[Floats]:
-        """What speaks for class `index` in the image `file`, for every exit: float32 [h, w], from 0 for
-        nothing to 1 for its peak.
+        """The evidence for class `index` in the image `file`, for every exit: float32 [h, w], from 0 for none
+        to 1 for the peak.
 
-        One at a time, in any thread. Raises InvalidImageError, and BadBundleError if the graph is not
-        what the manifest says by now.
+        Not thread-safe. Raises InvalidImageError, and BadBundleError if the graph no longer matches the
+        manifest.
         """
         pixels = decode(file, self._manifest.input, max_pixels)
         names = [map_output(k) for k in range(1, len(self._manifest.exits) + 1)]
-        found = self._session.run(names, {stage_input(1): pixels[None]})
-        return [_relative(maps[0, index]) for maps in found]
+        outputs = self._session.run(names, {stage_input(1): pixels[None]})
+        return [_normalize(maps[0, index]) for maps in outputs]
 
     @cached_property
     def _session(self) -> Any:
@@ -54,28 +54,28 @@ class CamGraph:
 
 
 class CamQueue:
-    """One thread that draws maps, one request after the other, so that classifying keeps the rest."""
+    """One thread that draws maps, one request after the other: classification keeps the other cores."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-maps")
-        self._room = threading.BoundedSemaphore(MAX_CAM_REQUESTS)
+        self._slots = threading.BoundedSemaphore(MAX_CAM_REQUESTS)
 
     async def take(self, draw: Callable[[], Result]) -> Result:
-        """Call `draw` in the thread; raises OverCapacityError at once if too many wait."""
-        if not self._room.acquire(blocking=False):
+        """Call `draw` in the thread. Raises OverCapacityError at once if too many requests wait."""
+        if not self._slots.acquire(blocking=False):
             raise OverCapacityError("As many maps as allowed are waiting to be drawn.", 1)
         drawing = self._thread.submit(draw)
-        # Also when the client goes: what has begun still takes its time.
-        drawing.add_done_callback(lambda _: self._room.release())
+        # Not when the client goes: a call that has started still occupies the thread.
+        drawing.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(drawing)
 
     def close(self) -> None:
-        """Finish what was accepted and end the thread."""
+        """Finish the accepted calls and end the thread."""
         self._thread.shutdown()
 
 
-def _relative(values: Floats) -> Floats:
-    """Evidence against the class counts as none."""
+def _normalize(values: Floats) -> Floats:
+    """`values` with negative evidence as 0, scaled to a peak of 1."""
     positive = np.maximum(values, 0)
     peak = positive.max()
     return positive / peak if peak > 0 else positive

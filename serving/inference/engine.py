@@ -1,4 +1,4 @@
-"""Running a batch through the stages, letting each sample out where its policy says. No HTTP."""
+"""Running a batch through the stages; each sample leaves where its policy decides."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from serving.inference.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
 
 Observer = Callable[[int, int, float], None]
-# Why a sample left: sure enough, at the deepest exit its policy allows, or for lack of time.
+# Why a sample left: its policy was satisfied, it was at the deepest exit allowed, or its deadline came.
 Reason = Literal["confident", "max_exit", "deadline"]
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What stage k gives for n samples: features [n, C, H, W] where the provider computes, of the
-    manifest's `feature_type`, None after the last stage, and logits float32 [n, classes] of exit k."""
+    """The output of stage k for n samples: features [n, C, H, W] of the manifest's `feature_type`, on the
+    provider's device, None after the last stage; and logits float32 [n, classes] of exit k."""
 
     features: Tensor | None
     logits: Floats
@@ -34,8 +34,8 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One sample's answer: probabilities float32 [classes], the best class's index, the confidence
-    that the policy measured, the exit it left at, from 1, and why there."""
+    """The answer for one sample: probabilities float32 [classes], the index of the best class, the policy's
+    confidence, the exit where it left, from 1, and why."""
 
     probabilities: Floats
     index: int
@@ -44,16 +44,16 @@ class Prediction:
     reason: Reason
 
 
-# Who of n samples leaves, and the predictions of those who do or whose prediction was asked for.
+# For each of n samples: whether it leaves, and its prediction if it leaves or if that was requested.
 Judgement = tuple[list[bool], list[Prediction | None]]
 
 
 def ignore(stage: int, batch: int, seconds: float) -> None:
-    """The observer of an engine that nobody watches."""
+    """An observer that does nothing."""
 
 
 class Engine:
-    """A bundle's stages, ready to run. Holds nothing that changes: any thread may call it."""
+    """The stages of a bundle, ready to run. It is immutable: any thread may call it."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Engine:
         on_stage: Observer = ignore,
         sessions: Sessions | None = None,
     ) -> None:
-        """`threads` is onnxruntime's, per stage, from `pool`; `on_stage(stage, batch size, seconds)`
-        is called after each stage, in the thread that ran it. `sessions` may be open already. Raises
-        what `open_sessions` raises.
+        """`threads` is the number of onnxruntime's threads per stage, from `pool`. `on_stage(stage, batch
+        size, seconds)` is called after each stage, in the thread that ran it. `sessions` replaces those of
+        `open_sessions`. Raises what `open_sessions` raises.
         """
         sessions = sessions or open_sessions(bundle, threads, provider, pool)
         self.manifest: Manifest = bundle.manifest
@@ -80,15 +80,15 @@ class Engine:
         self._on_stage = on_stage
 
     def run_stage(self, stage: int, inputs: Tensor) -> StageOutput:
-        """Run stage `stage` (1-based) on images uint8 [n, H, W, 3], for stage 1, or on the features
-        [n, C, H, W] that the stage before gave."""
+        """Run stage `stage`, from 1, on images uint8 [n, H, W, 3] for stage 1, else on the features
+        [n, C, H, W] of the previous stage."""
         started = time.perf_counter()
         output = self.compute(stage, inputs)
         self._on_stage(stage, len(output.logits), time.perf_counter() - started)
         return output
 
     def compute(self, stage: int, inputs: Tensor) -> StageOutput:
-        """`run_stage`, unobserved."""
+        """`run_stage` without calling the observer."""
         return StageOutput(*self._runner.run(stage, inputs))
 
     def judge(
@@ -98,8 +98,8 @@ class Engine:
         logits: Sequence[Floats],
         requested_rows: Container[int] = (),
     ) -> Judgement:
-        """Judge n samples at exit `stage`, each by its own policy, from `stage` arrays of logits
-        [n, classes]. Rows in `requested_rows` get a prediction though they stay."""
+        """Decide which of n samples leave at exit `stage`, each by its own policy, from `stage` arrays of
+        logits [n, classes]. Rows in `requested_rows` get a prediction even if they stay."""
         first = policies[0]
         if all(policy is first for policy in policies):
             return _judge(
@@ -112,25 +112,25 @@ class Engine:
         predictions: list[Prediction | None] = [None] * len(policies)
         for policy, rows in groups.items():
             decision = Decision(policy, stage, [values[rows] for values in logits], self._scaling)
-            asked = [at for at, row in enumerate(rows) if row in requested_rows]
-            own = _judge(decision, policy, stage, asked)
-            for row, left, found in zip(rows, *own, strict=True):
-                leaves[row], predictions[row] = left, found
+            requested = [at for at, row in enumerate(rows) if row in requested_rows]
+            judgement = _judge(decision, policy, stage, requested)
+            for row, leaving, prediction in zip(rows, *judgement, strict=True):
+                leaves[row], predictions[row] = leaving, prediction
         return leaves, predictions
 
     def classify(
         self, images: NDArray[np.uint8], policy: Policy | Sequence[Policy]
     ) -> list[Prediction]:
-        """Classify images uint8 [N, height, width, 3] under one policy, or under one each.
+        """Classify images uint8 [N, height, width, 3] under one policy, or under one for each.
 
-        Samples leave separately; the rest goes on as a smaller batch. Raises PolicyError if a
-        policy is for another number of exits, ValueError if shapes or counts do not fit.
+        Samples leave separately; the others continue as a smaller batch. Raises PolicyError if a policy is
+        for another number of exits, ValueError if shapes or counts do not match.
         """
         policies = [policy] * len(images) if isinstance(policy, Policy) else list(policy)
         if len(policies) != len(images):
             raise ValueError(f"there are {len(images)} images, but {len(policies)} policies")
         self.check(images, set(policies))
-        found: list[Prediction | None] = [None] * len(images)
+        answers: list[Prediction | None] = [None] * len(images)
         waiting = np.arange(len(images))
         inputs: Tensor = images
         logits: list[Floats] = []
@@ -140,26 +140,26 @@ class Engine:
             output = self.run_stage(stage, inputs)
             logits.append(output.logits)
             leaves, predictions = self.judge([policies[i] for i in waiting], stage, logits)
-            for index, answer in zip(waiting.tolist(), predictions, strict=True):
-                found[index] = answer
+            for index, prediction in zip(waiting.tolist(), predictions, strict=True):
+                answers[index] = prediction
             stays = np.flatnonzero(np.logical_not(leaves))
             if output.features is not None and len(stays) > 0:
                 whole = len(stays) == len(waiting)
                 inputs = output.features if whole else self.take(output.features, stays)
                 logits = logits if whole else [values[stays] for values in logits]
             waiting = waiting[stays]
-        return [answer for answer in found if answer is not None]
+        return [answer for answer in answers if answer is not None]
 
     def warm_up(self) -> None:
-        """Run every stage once on one sample, so that no request pays for first-run work."""
+        """Run every stage once on one sample, so that no request waits for first-run work."""
         spec = self.manifest.input
         inputs: Tensor = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
         for stage in range(1, self.exits + 1):
             inputs = self.compute(stage, inputs).features
 
     def check(self, images: NDArray[np.uint8], policies: Iterable[Policy]) -> None:
-        """Raise ValueError if `images` are not what stage 1 takes, PolicyError if one of `policies`
-        is for another number of exits."""
+        """Raise ValueError if `images` do not have the input's shape and type, PolicyError if one of
+        `policies` is for another number of exits."""
         spec = self.manifest.input
         if images.dtype != np.uint8 or images.shape[1:] != (spec.height, spec.width, 3):
             raise ValueError(
@@ -182,14 +182,14 @@ def _judge(
 ) -> Judgement:
     leaves: list[bool] = decision.leaves.tolist()
     predictions = [
-        _prediction(decision, row, stage, policy) if left or row in requested_rows else None
-        for row, left in enumerate(leaves)
+        _prediction(decision, row, stage, policy) if leaving or row in requested_rows else None
+        for row, leaving in enumerate(leaves)
     ]
     return leaves, predictions
 
 
 def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
-    """What row `row` of `decision` would answer at exit `stage`, as if it left there by `policy`."""
+    """The prediction for row `row` of `decision` if it leaves at exit `stage` under `policy`."""
     probabilities = decision.probabilities[row]
     return Prediction(
         probabilities,

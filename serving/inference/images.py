@@ -1,4 +1,4 @@
-"""From a file's bytes to the pixels that stage 1 takes."""
+"""Decoding an image file to the input of stage 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a stage's session: on numpy arrays, or with the features kept on the device between stages."""
+"""Running the sessions of stages: on numpy arrays, or with features that stay on the device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from exports.bundle.manifest import FeatureType
 from exports.bundle.policy import Floats
 from exports.bundle.reader import stage_input, stage_outputs
 
-# What goes from stage to stage, [n, ...]: an array, or an OrtValue on the device.
+# The input of a stage, [n, ...]: an array, or an OrtValue on the device.
 Tensor = Any
 Rows = NDArray[np.int64]
 
-# An ONNX graph of one node, Gather(data float32 [n, c, h, w], rows int64 [m]) -> taken: onnxruntime
-# alone has no way to pick rows of a tensor on the device. test_runners.py rebuilds it.
+# An ONNX graph of one node, Gather(data float32 [n, c, h, w], rows int64 [m]) -> taken, because onnxruntime
+# has no function that takes rows of a tensor on the device. test_runners.py builds the same graph.
 _TAKE = base64.b64decode(
     "CAgSADqOAQooCgRkYXRhCgRyb3dzEgV0YWtlbiIGR2F0aGVyKgsKBGF4aXMYAKABAhIEdGFrZVoiCgRkYXRhEhoKGAgB"
     "EhQKAxIBbgoDEgFjCgMSAWgKAxIBd1oTCgRyb3dzEgsKCQgHEgUKAxIBbWIjCgV0YWtlbhIaChgIARIUCgMSAW0KAxIB"
@@ -26,9 +26,9 @@ _TAKE = base64.b64decode(
 )
 
 
-# ONNX's numbers of the types that features have, and onnxruntime's names.
-_NUMBERS: dict[FeatureType, int] = {"float32": 1, "uint8": 2, "int8": 3}
-KINDS: dict[FeatureType, str] = {
+# The types of features: ONNX's numbers and onnxruntime's names.
+_ONNX_TYPES: dict[FeatureType, int] = {"float32": 1, "uint8": 2, "int8": 3}
+TENSOR_TYPES: dict[FeatureType, str] = {
     "float32": "tensor(float)",
     "uint8": "tensor(uint8)",
     "int8": "tensor(int8)",
@@ -37,15 +37,15 @@ KINDS: dict[FeatureType, str] = {
 
 def take_graph(kind: FeatureType) -> bytes:
     """The ONNX graph Gather(data [n, c, h, w], rows int64 [m]) -> taken [m, c, h, w] for data of `kind`."""
-    # A tensor's type as protobuf has it: its length, then the number of the type of its elements.
-    return _TAKE.replace(b"\x0a\x18\x08\x01", b"\x0a\x18\x08" + bytes([_NUMBERS[kind]]))
+    # A tensor type in protobuf: its length, then the number of the element type.
+    return _TAKE.replace(b"\x0a\x18\x08\x01", b"\x0a\x18\x08" + bytes([_ONNX_TYPES[kind]]))
 
 
 class Runner(Protocol):
-    """A bundle's stages as functions of tensors. Any thread may call it."""
+    """The stages of a bundle as functions of tensors. Any thread may call it."""
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        """Features of stage `stage`, None after the last, and the logits of its exit, in memory."""
+        """Features of stage `stage`, None after the last, and the logits of its exit as an array."""
 
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:
         """The rows `rows` of `tensor`."""
@@ -55,7 +55,7 @@ class Runner(Protocol):
 
 
 class HostRunner:
-    """numpy in, numpy out: what suits a CPU."""
+    """numpy in, numpy out: for the CPU."""
 
     def __init__(self, sessions: Sequence[Any]) -> None:
         self._sessions = sessions
@@ -72,19 +72,19 @@ class HostRunner:
 
 
 class DeviceRunner:
-    """Features stay where the device left them; images go there, and only logits come back.
+    """Features stay on the device; images are copied there, and only logits are copied back.
 
-    Rows of one batch are picked on the device. Batches that merge meet in the host's memory, which is
-    rare: those who stay usually go on together.
+    Rows of one batch are taken on the device. Batches are joined in the host's memory, which is rare:
+    samples that continue usually continue together.
     """
 
     def __init__(
         self, sessions: Sequence[Any], take: Mapping[FeatureType, Any], device: str, ort: Any
     ) -> None:
-        """`take` has a session of `take_graph` for every type of features; `device` is onnxruntime's
-        name of the device, cuda or cpu."""
+        """`take` has a session of `take_graph` for each type of features; `device` is onnxruntime's name,
+        cuda or cpu."""
         self._sessions = sessions
-        self._take = {KINDS[kind]: session for kind, session in take.items()}
+        self._take = {TENSOR_TYPES[kind]: session for kind, session in take.items()}
         self._device = device
         self._ort = ort
 
@@ -114,8 +114,8 @@ class DeviceRunner:
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         if isinstance(tensors[0], np.ndarray):
             return np.concatenate(tensors)
-        together = np.concatenate([tensor.numpy() for tensor in tensors])
-        return self._ort.OrtValue.ortvalue_from_numpy(together, self._device)
+        joined = np.concatenate([tensor.numpy() for tensor in tensors])
+        return self._ort.OrtValue.ortvalue_from_numpy(joined, self._device)
 
     def _bind(self, binding: Any, name: str, tensor: Tensor) -> None:
         if isinstance(tensor, np.ndarray):

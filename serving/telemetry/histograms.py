@@ -1,6 +1,6 @@
-"""Histograms that cost the hot path an append: what was observed is added up in bulk, at the latest when
-the metrics are read. The client library's own takes two locks and a search for every observation, some
-twenty times a request.
+"""Histograms whose observations cost one list append; they are counted in bulk, at the latest when the
+metrics are read. The client library's own take two locks and a search for each of the about twenty
+observations of a request.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-# Observations added up at once: few enough to stay in the cache, many enough to pay.
-BULK = 2048
+# Observations counted at once: few enough to stay in the CPU's cache.
+BULK_SIZE = 2048
 
 
 class Series:
-    """The observations under one set of labels. Any thread may add some."""
+    """The observations under one set of labels. Any thread may call it."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """`bounds` are the buckets' upper ones, rising; the last bucket, without end, is added."""
+        """`bounds` are the upper bounds of the buckets, ascending; the bucket up to infinity is added."""
         self._bounds = np.asarray(bounds, dtype=np.float64)
         self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
         self._sum = 0.0
@@ -32,13 +32,13 @@ class Series:
     def observe(self, value: float) -> None:
         """Add one observation."""
         self._new.append(value)
-        if len(self._new) >= BULK:
+        if len(self._new) >= BULK_SIZE:
             self.totals()
 
     def totals(self) -> tuple[list[int], float]:
-        """How many observations lie at or below each bound and in all, and the sum of them all."""
+        """The number of observations at or below each bound and in total, and the sum of all."""
         with self._lock:
-            # One list for ever, of which only the front is taken: others append meanwhile.
+            # Only the front of the list is removed, since other threads append meanwhile.
             count = len(self._new)
             values = np.asarray(self._new[:count], dtype=np.float64)
             del self._new[:count]
@@ -61,15 +61,15 @@ class Histogram(Collector):
     ) -> None:
         self._name, self._text, self._labels = name, text, labels
         self._bounds = bounds
-        self._ends = [_written(bound) for bound in (*bounds, float("inf"))]
+        self._ends = [_format_bound(bound) for bound in (*bounds, float("inf"))]
         self._series: dict[tuple[object, ...], Series] = {}
         registry.register(self)
 
     def series(self, *labels: object) -> Series:
-        """Where to put what is observed under these values of the labels."""
-        found = self._series.get(labels)
-        # Two threads may both come here first; only one's series stays.
-        return found or self._series.setdefault(labels, Series(self._bounds))
+        """The series with these values of the labels."""
+        series = self._series.get(labels)
+        # Two threads may create it at the same time; `setdefault` keeps one.
+        return series or self._series.setdefault(labels, Series(self._bounds))
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """The histogram without its observations."""
@@ -85,6 +85,6 @@ class Histogram(Collector):
         yield family
 
 
-def _written(bound: float) -> str:
-    written: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
-    return written
+def _format_bound(bound: float) -> str:
+    text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
+    return text

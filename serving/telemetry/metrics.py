@@ -1,4 +1,4 @@
-"""What the server counts and measures, in a registry of its own. Times are in seconds."""
+"""The metrics of the server, in their own registry. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exports.bundle.policy import Policy
 from serving.inference.engine import Observer, Prediction
 from serving.telemetry.histograms import Histogram
 
-# From a part of a millisecond, a small stage or a wait on an idle server, to seconds.
+# From microseconds, for a small stage or a wait on an idle server, to seconds.
 SECONDS = (
     *(2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -32,7 +32,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Metrics:
     """The metrics of one app. `exit` and `stage` count from 1; stage 0 is decoding.
 
-    Any thread may call any method. Counters are looked up once per label, since the client's own
+    Any thread may call any method. Counters are looked up once per set of labels, since the client's own
     lookup costs more than counting.
     """
 
@@ -92,7 +92,7 @@ class Metrics:
         self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
 
     def unloaded(self, manifest: Manifest, provider: str) -> None:
-        """A model is gone, with its policy; what was counted of it stays."""
+        """A model and its policy are no longer served; its counters stay."""
         self._info.remove(manifest.name, manifest.version, manifest.precision, provider)
         self._revision.remove(manifest.name)
         for exit_ in range(1, len(manifest.exits)):
@@ -105,19 +105,19 @@ class Metrics:
         self._revision.labels(model).set(revision)
 
     def watch_queue(self, model: str, stage: int, depth: Callable[[], float]) -> None:
-        """`depth` says how many images of `model` wait for `stage`, whenever it is asked."""
-        # A counter that has never moved should show its 0 all the same.
+        """Report `depth()` as the number of images of `model` that wait for `stage`."""
+        # So that the counter is exposed as 0 from the start.
         self._child(self._expired, model)
         self._depth.labels(model, str(stage)).set_function(depth)
 
     def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
-        """Images waited for `stage`, each for so long."""
+        """Images waited for `stage`, for `seconds` each."""
         series = self._queue.series(model, stage)
         for value in seconds:
             series.observe(value)
 
     def decoded(self, model: str, seconds: Iterable[float]) -> None:
-        """Images were decoded, each in so long."""
+        """Images were decoded, in `seconds` each."""
         series = self._decode.series(model)
         for value in seconds:
             series.observe(value)
@@ -127,7 +127,7 @@ class Metrics:
         self._child(self._expired, model).inc()
 
     def stage_observer(self, model: str) -> Observer:
-        """What an engine calls after each stage."""
+        """The observer of an engine, called after each stage."""
 
         def observe(stage: int, batch: int, seconds: float) -> None:
             self._stage.series(model, stage).observe(seconds)
@@ -136,7 +136,7 @@ class Metrics:
         return observe
 
     def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
-        """A request was answered, `seconds` after it came."""
+        """A request was answered, `seconds` after its arrival."""
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
             self._confidence.series(model, prediction.exit).observe(prediction.confidence)
@@ -145,15 +145,15 @@ class Metrics:
         self._child(self._requests, model, "ok").inc()
 
     def failed(self, model: str, code: str) -> None:
-        """A request to classify got an error; `model` is empty if it named none that exists."""
+        """A request to classify failed with the error `code`; `model` is empty if there is no such model."""
         self._child(self._requests, model, code).inc()
 
     def rejected(self, code: str) -> None:
-        """A request to any address got an error of the client's, or of lacking capacity."""
+        """A request to any path was refused: an error of the client, or no capacity."""
         self._child(self._rejected, code).inc()
 
     def render(self) -> bytes:
-        """The exposition, as `CONTENT_TYPE`."""
+        """The metrics in the exposition format `CONTENT_TYPE`."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, label: str) -> Counter:

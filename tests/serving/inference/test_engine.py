@@ -168,13 +168,13 @@ def test_cuda_without_a_driver_is_refused_before_anything_is_tried(
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr("serving.inference.sessions.DRIVER", "libnone.so.1")
+    monkeypatch.setattr("serving.inference.providers.DRIVER", "libnone.so.1")
     with pytest.raises(SettingsError, match=r"no NVIDIA driver here \(libnone\.so\.1\)"):
         Engine(bundle, provider="cuda")
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(bundle: Bundle, monkeypatch: object) -> None:
-    monkeypatch.setattr("serving.inference.sessions.gpu_present", lambda: False)
+    monkeypatch.setattr("serving.inference.providers.gpu_present", lambda: False)
     assert Engine(bundle, provider="auto").provider == "CPUExecutionProvider"
 
 

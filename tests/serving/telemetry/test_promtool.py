@@ -1,4 +1,4 @@
-"""What Prometheus's own checker says of /metrics."""
+"""The checker of Prometheus accepts /metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
 from tests.serving.conftest import Client
 
 
-def test_the_metrics_are_as_prometheus_wants_them(client: Client, pngs: list[bytes]) -> None:
+def test_promtool_accepts_the_metrics(client: Client, pngs: list[bytes]) -> None:
     client.post(CLASSIFY, **as_json(pngs[:4]))
     client.post(CLASSIFY, **as_raw(b"text"))
     client.get("/nowhere")

@@ -36,7 +36,7 @@ def test_samples_of_one_batch_leave_at_different_exits(engine: Engine, images: I
 @pytest.mark.parametrize("combine", ["single", "running"])
 @pytest.mark.parametrize("measure", ["max_prob", "margin", "entropy"])
 @pytest.mark.parametrize("mode", ["early_exit", "ensemble", "exit"])
-def test_a_batch_is_answered_as_its_samples_one_by_one_and_as_simulated(
+def test_a_batch_gets_the_same_answers_as_single_samples_and_the_simulation(
     engine: Engine, bundle: Bundle, images: Images, mode: str, measure: str, combine: str
 ) -> None:
     policy = EARLY.model_copy(update={"mode": mode, "measure": measure, "combine": combine})
@@ -51,12 +51,12 @@ def test_a_batch_is_answered_as_its_samples_one_by_one_and_as_simulated(
         )
 
 
-def test_threshold_0_leaves_at_exit_1(engine: Engine, images: Images) -> None:
+def test_with_threshold_0_all_leave_at_exit_1(engine: Engine, images: Images) -> None:
     policy = EARLY.override(threshold=0)
     assert {p.exit for p in engine.classify(images, policy)} == {1}
 
 
-def test_a_threshold_above_1_goes_to_full_depth(engine: Engine, images: Images) -> None:
+def test_with_a_threshold_above_1_all_go_to_full_depth(engine: Engine, images: Images) -> None:
     policy = EARLY.override(threshold=1.01)
     assert {p.exit for p in engine.classify(images, policy)} == {EXITS}
 
@@ -70,14 +70,14 @@ def test_nothing_goes_deeper_than_max_exit(bundle: Bundle, images: Images, mode:
     assert ran == [1, 2]
 
 
-def test_one_batch_may_mix_policies(engine: Engine, images: Images) -> None:
-    resolved = [
+def test_samples_of_one_batch_may_have_different_policies(engine: Engine, images: Images) -> None:
+    kinds = [
         EARLY,
         EARLY.override(threshold=0),
         EARLY.override(mode="ensemble"),
         EARLY.override(mode="exit", max_exit=2),
     ]
-    policies = [resolved[i % len(resolved)] for i in range(len(images))]
+    policies = [kinds[i % len(kinds)] for i in range(len(images))]
     mixed = engine.classify(images, policies)
     for image, policy, prediction in zip(images, policies, mixed, strict=True):
         alone = engine.classify(image[None], policy)[0]
@@ -93,7 +93,7 @@ def test_probabilities_are_one_per_class_and_sum_to_one(engine: Engine, images: 
         assert prediction.index == prediction.probabilities.argmax()
 
 
-def test_later_stages_run_only_on_those_who_stayed(bundle: Bundle, images: Images) -> None:
+def test_later_stages_run_only_on_samples_that_stayed(bundle: Bundle, images: Images) -> None:
     batches: list[tuple[int, int]] = []
     engine = Engine(bundle, on_stage=lambda stage, batch, seconds: batches.append((stage, batch)))
     exits = [p.exit for p in engine.classify(images, EARLY)]
@@ -101,10 +101,10 @@ def test_later_stages_run_only_on_those_who_stayed(bundle: Bundle, images: Image
     assert batches == list(zip((1, 2, 3), deeper, strict=True))
 
 
-def test_warming_up_runs_every_stage_unobserved(bundle: Bundle) -> None:
-    seen: list[int] = []
-    Engine(bundle, on_stage=lambda stage, batch, seconds: seen.append(stage)).warm_up()
-    assert seen == []
+def test_warming_up_is_not_observed(bundle: Bundle) -> None:
+    observed: list[int] = []
+    Engine(bundle, on_stage=lambda stage, batch, seconds: observed.append(stage)).warm_up()
+    assert observed == []
 
 
 def test_no_images_have_no_predictions(engine: Engine, images: Images) -> None:
@@ -138,7 +138,7 @@ def test_a_policy_for_another_network_is_refused(engine: Engine, images: Images)
         (3, stage_bytes(3, classes=4), r"stage3.onnx gives outputs of the shapes \[\(2, 4\)\]"),
     ],
 )
-def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
+def test_a_graph_that_does_not_match_the_manifest_is_refused(
     tmp_path: Path, stage: int, content: bytes, reason: str
 ) -> None:
     broken = write_tiny_bundle(tmp_path / "broken", stages={stage: content})
@@ -146,7 +146,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
         Engine(load_bundle(broken))
 
 
-def test_a_manifest_from_before_features_had_a_type_means_float32(tmp_path: Path) -> None:
+def test_a_manifest_without_feature_types_means_float32(tmp_path: Path) -> None:
     old = write_tiny_bundle(tmp_path / "old")
     manifest = (old / "manifest.json").read_text()
     (old / "manifest.json").write_text(manifest.replace('"feature_type":"float32",', ""))
@@ -154,7 +154,7 @@ def test_a_manifest_from_before_features_had_a_type_means_float32(tmp_path: Path
     Engine(load_bundle(old))
 
 
-def test_cuda_is_insisted_on_when_asked_for(bundle: Bundle, monkeypatch: object) -> None:
+def test_cuda_is_an_error_if_onnxruntime_has_no_cuda(bundle: Bundle, monkeypatch: object) -> None:
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -162,9 +162,7 @@ def test_cuda_is_insisted_on_when_asked_for(bundle: Bundle, monkeypatch: object)
         Engine(bundle, provider="cuda")
 
 
-def test_cuda_without_a_driver_is_refused_before_anything_is_tried(
-    bundle: Bundle, monkeypatch: object
-) -> None:
+def test_cuda_is_an_error_if_there_is_no_driver(bundle: Bundle, monkeypatch: object) -> None:
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
@@ -173,12 +171,12 @@ def test_cuda_without_a_driver_is_refused_before_anything_is_tried(
         Engine(bundle, provider="cuda")
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(bundle: Bundle, monkeypatch: object) -> None:
+def test_auto_uses_the_cpu_if_there_is_no_gpu(bundle: Bundle, monkeypatch: object) -> None:
     monkeypatch.setattr("serving.inference.providers.gpu_present", lambda: False)
     assert Engine(bundle, provider="auto").provider == "CPUExecutionProvider"
 
 
-def test_a_pool_for_all_stages_opens_without_a_word(bundle_path: Path) -> None:
+def test_a_shared_pool_opens_without_warnings(bundle_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from exports.bundle.reader import load_bundle; "
         "from serving.inference.engine import Engine; "

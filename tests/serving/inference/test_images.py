@@ -36,14 +36,14 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
-def test_an_image_of_the_inputs_size_is_passed_bit_exact(kind: str, options: dict) -> None:
+def test_an_image_of_the_input_size_is_unchanged(kind: str, options: dict) -> None:
     image = noise(16, 16)
     found = decode(encode(image, kind, **options), SPEC, LIMIT)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.asarray(image))
 
 
-def test_a_jpeg_of_the_inputs_size_is_passed_as_decoded() -> None:
+def test_a_jpeg_of_the_input_size_is_only_decoded() -> None:
     content = encode(noise(16, 16), "JPEG")
     expected = np.asarray(Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(decode(content, SPEC, LIMIT), expected)
@@ -65,7 +65,7 @@ def test_a_jpeg_of_the_inputs_size_is_passed_as_decoded() -> None:
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
 )
-def test_every_colour_mode_becomes_what_people_see(
+def test_every_colour_mode_becomes_the_visible_colours(
     image: Image.Image, kind: str, expected: tuple[int, int, int]
 ) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -75,8 +75,8 @@ def test_every_colour_mode_becomes_what_people_see(
 
 
 def png_of(bits: int, colour: int, row: bytes, clear: bytes = b"") -> bytes:
-    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write; `clear` is what
-    is transparent in it, if anything is."""
+    """A PNG of 16 x 16 pixels whose rows are `row`, of a kind that Pillow does not write; `clear` is its tRNS
+    chunk, the transparent colour."""
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0)
     idat = b"IDAT" + zlib.compress((b"\0" + row) * 16)
     trns = (b"tRNS" + clear,) if clear else ()
@@ -97,7 +97,7 @@ def png_of(bits: int, colour: int, row: bytes, clear: bytes = b"") -> bytes:
     ],
     ids=["rgb", "rgba", "clear rgba", "grey and alpha", "clear grey"],
 )
-def test_sixteen_bits_a_channel_are_scaled(
+def test_channels_of_sixteen_bits_are_scaled(
     bits: int, colour: int, pixel: bytes, expected: tuple[int, int, int]
 ) -> None:
     found = decode(png_of(bits, colour, pixel * 16), SPEC, LIMIT)
@@ -105,14 +105,14 @@ def test_sixteen_bits_a_channel_are_scaled(
 
 
 @pytest.mark.parametrize(("bits", "row"), [(1, b"\xff" * 2), (2, b"\xff" * 4), (4, b"\xff" * 8)])
-def test_less_than_eight_bits_a_pixel_are_scaled(bits: int, row: bytes) -> None:
+def test_pixels_of_less_than_eight_bits_are_scaled(bits: int, row: bytes) -> None:
     assert (decode(png_of(bits, 0, row), SPEC, LIMIT) == 255).all()
     assert (decode(png_of(bits, 0, b"\0" * len(row)), SPEC, LIMIT) == 0).all()
 
 
 @pytest.mark.parametrize("adobe", [True, False])
-def test_cmyk_is_read_as_browsers_do(adobe: bool) -> None:
-    # Photoshop stores the absence of ink and says so in an APP14 segment; everybody does the same.
+def test_cmyk_is_read_as_in_browsers(adobe: bool) -> None:
+    # Photoshop stores inverted values, marked by an APP14 segment; all other software does the same.
     content = encode(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
     at = content.index(b"Adobe") - 4
     assert content[at : at + 2] == b"\xff\xee"
@@ -122,21 +122,21 @@ def test_cmyk_is_read_as_browsers_do(adobe: bool) -> None:
     np.testing.assert_allclose(found, np.broadcast_to((255, 0, 0), found.shape), atol=3)
 
 
-def test_a_palette_with_half_transparency_is_laid_on_white() -> None:
+def test_a_half_transparent_palette_is_composed_on_white() -> None:
     image = flat("P", 0)
     image.putpalette([0, 0, 0])
     content = encode(image, transparency=bytes([51]))
     assert (decode(content, SPEC, LIMIT) == 204).all()
 
 
-def test_a_transparent_grey_is_laid_on_white() -> None:
+def test_a_transparent_grey_is_composed_on_white() -> None:
     assert (decode(encode(flat("L", 7), transparency=7), SPEC, LIMIT) == 255).all()
 
 
 @pytest.mark.parametrize(
     ("mode", "colour", "transparent"), [("RGB", (7, 8, 9), (7, 8, 9)), ("I;16", 700, 700)]
 )
-def test_a_transparent_colour_is_laid_on_white(
+def test_a_transparent_colour_is_composed_on_white(
     mode: str, colour: object, transparent: object
 ) -> None:
     content = encode(flat(mode, colour), transparency=transparent)
@@ -151,7 +151,7 @@ def test_a_transparent_colour_is_laid_on_white(
         (16, 2, b"\x12\x34\x23\x45\x34\x56" * 16, b"\x12\x34\x23\x45\x34\x56"),
     ],
 )
-def test_what_is_transparent_is_told_in_the_files_own_bits(
+def test_the_transparent_colour_has_the_bit_depth_of_the_file(
     bits: int, colour: int, pixels: bytes, clear: bytes
 ) -> None:
     assert (decode(png_of(bits, colour, pixels, clear), SPEC, LIMIT) == 255).all()
@@ -160,22 +160,22 @@ def test_what_is_transparent_is_told_in_the_files_own_bits(
         assert (decode(png_of(bits, colour, pixels, other), SPEC, LIMIT) < 255).all()
 
 
-def test_tags_that_do_not_matter_do_not_keep_a_picture_from_being_turned() -> None:
+def test_malformed_other_tags_do_not_prevent_the_orientation() -> None:
     tags = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0) + struct.pack("<HHI", 0x128, 2, 2) + b"2\0\0\0"
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
     image = noise(16, 24)
     content = encode(image, "WEBP", lossless=True, exif=exif)
-    turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
-    np.testing.assert_array_equal(decode(content, InputSpec(height=24, width=16), LIMIT), turned)
+    rotated = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+    np.testing.assert_array_equal(decode(content, InputSpec(height=24, width=16), LIMIT), rotated)
 
 
-def test_a_transparent_webp_is_laid_on_white() -> None:
+def test_a_transparent_webp_is_composed_on_white() -> None:
     content = encode(flat("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True)
     assert (decode(content, SPEC, LIMIT) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
-def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str) -> None:
     first, second = flat("RGB", (10, 20, 30)), flat("RGB", (200, 0, 0))
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encode(first, kind, save_all=True, append_images=[second], **options)
@@ -183,7 +183,7 @@ def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
     np.testing.assert_array_equal(found, np.asarray(first))
 
 
-def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+def test_a_transparent_palette_colour_is_composed_on_white() -> None:
     image = flat("P", 0)
     image.putpalette([10, 20, 30])
     content = encode(image, transparency=0)
@@ -192,7 +192,7 @@ def test_a_transparent_palette_colour_is_laid_on_white() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_cameras_orientation_is_applied(kind: str, orientation: int) -> None:
+def test_the_orientation_of_the_camera_is_applied(kind: str, orientation: int) -> None:
     upright = Image.new("RGB", (160, 160), "white")
     upright.paste("black", (0, 0, 80, 80))
     undo = {
@@ -216,7 +216,7 @@ def test_the_cameras_orientation_is_applied(kind: str, orientation: int) -> None
     assert not dark[:, 9:].any()
 
 
-def test_a_turned_jpeg_is_cropped_in_the_upright_frame() -> None:
+def test_a_rotated_jpeg_is_cropped_after_rotation() -> None:
     stored = Image.new("RGB", (300, 100), "white")
     stored.paste("black", (100, 0, 200, 100))
     exif = Image.Exif()
@@ -226,7 +226,7 @@ def test_a_turned_jpeg_is_cropped_in_the_upright_frame() -> None:
     assert (found < 16).all()
 
 
-def test_center_crop_keeps_the_middle_and_the_aspect() -> None:
+def test_center_crop_keeps_the_middle_and_the_aspect_ratio() -> None:
     image = Image.new("RGB", (300, 100), "white")
     image.paste("black", (100, 0, 200, 100))
     found = decode(encode(image), SPEC, LIMIT)
@@ -234,7 +234,7 @@ def test_center_crop_keeps_the_middle_and_the_aspect() -> None:
     assert (found < 64).all()
 
 
-def test_stretch_shows_the_whole_picture() -> None:
+def test_stretch_keeps_the_whole_image() -> None:
     image = Image.new("RGB", (300, 100), "white")
     image.paste("black", (150, 0, 300, 100))
     found = decode(encode(image), InputSpec(height=16, width=16, resize="stretch"), LIMIT)
@@ -242,7 +242,7 @@ def test_stretch_shows_the_whole_picture() -> None:
     assert (found[:, 9:] == 0).all()
 
 
-def test_a_scaled_jpeg_decode_looks_like_a_full_one() -> None:
+def test_a_jpeg_decoded_at_reduced_size_looks_like_a_full_one() -> None:
     smooth = noise(9, 12).resize((640, 480), Image.Resampling.BICUBIC)
     by_jpeg = decode(encode(smooth, "JPEG", quality=95), SPEC, LIMIT).astype(int)
     by_png = decode(encode(smooth), SPEC, LIMIT).astype(int)
@@ -250,7 +250,7 @@ def test_a_scaled_jpeg_decode_looks_like_a_full_one() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5), (17, 16)])
-def test_any_shape_becomes_the_inputs(size: tuple[int, int]) -> None:
+def test_an_image_of_any_size_gets_the_input_size(size: tuple[int, int]) -> None:
     assert decode(encode(noise(*size)), SPEC, LIMIT).shape == (16, 16, 3)
 
 
@@ -276,7 +276,7 @@ def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
     ],
     ids=["text", "svg", "zeros", "jpeg magic", "webp magic", "gif", "tiff", "bmp"],
 )
-def test_what_is_not_jpeg_png_or_webp_is_refused(content: bytes) -> None:
+def test_other_formats_than_jpeg_png_and_webp_are_refused(content: bytes) -> None:
     with pytest.raises(InvalidImageError):
         decode(content, SPEC, LIMIT)
 
@@ -287,18 +287,18 @@ def test_an_empty_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(1001, 1000), (60_000, 60_000)])
-def test_too_many_pixels_are_refused_from_the_header(size: tuple[int, int]) -> None:
+def test_too_many_pixels_are_refused_by_the_header(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidImageError, match="pixels"):
         decode(png_header(*size), SPEC, LIMIT)
 
 
 @pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
-def test_a_side_of_too_many_pixels_is_refused(size: tuple[int, int]) -> None:
+def test_a_side_that_is_too_long_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidImageError, match="65535"):
         decode(encode(Image.new("L", size)), SPEC, LIMIT)
 
 
-def test_a_turned_16_bit_image_is_scaled_and_upright() -> None:
+def test_a_rotated_16_bit_image_is_scaled_and_upright() -> None:
     rows = np.repeat(np.array([0xFFFF, 0x4000], dtype=np.uint16), 8)
     stored = Image.fromarray(np.tile(rows[:, None], (1, 16)))
     exif = Image.Exif()
@@ -308,7 +308,7 @@ def test_a_turned_16_bit_image_is_scaled_and_upright() -> None:
     assert (found[8:] == 0xFF).all()
 
 
-def test_flipped_bytes_never_raise_anything_but_an_invalid_image() -> None:
+def test_damaged_files_raise_only_invalid_image_errors() -> None:
     rng = np.random.default_rng(3)
     for kind in ("JPEG", "PNG", "WEBP"):
         content = np.frombuffer(encode(noise(32, 32), kind), dtype=np.uint8)

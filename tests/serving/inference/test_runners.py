@@ -37,7 +37,7 @@ def engine(bundle: Bundle) -> Engine:
 
 @pytest.fixture
 def device_engine(bundle: Bundle) -> Engine:
-    """An engine on the path that a GPU takes, with the CPU as the device."""
+    """An engine with the runner for GPUs, and the CPU as its device."""
     sessions = [ort.InferenceSession(content) for content in bundle.stages]
     engine = Engine(bundle)
     takes: dict[FeatureType, Any] = {
@@ -52,29 +52,29 @@ def device_engine(bundle: Bundle) -> Engine:
     ("kind", "number"),
     [("float32", TensorProto.FLOAT), ("uint8", TensorProto.UINT8), ("int8", TensorProto.INT8)],
 )
-def test_the_graph_that_takes_rows_is_what_it_says(kind: FeatureType, number: int) -> None:
-    given = [
+def test_the_embedded_graph_is_a_gather_of_rows(kind: FeatureType, number: int) -> None:
+    inputs = [
         helper.make_tensor_value_info("data", number, ["n", "c", "h", "w"]),
         helper.make_tensor_value_info("rows", TensorProto.INT64, ["m"]),
     ]
     taken = helper.make_tensor_value_info("taken", number, ["m", "c", "h", "w"])
     node = helper.make_node("Gather", ["data", "rows"], ["taken"], axis=0)
-    graph = helper.make_graph([node], "take", given, [taken])
+    graph = helper.make_graph([node], "take", inputs, [taken])
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=""
     )
     assert onnx.load_from_string(take_graph(kind)) == model
 
 
-def test_on_the_device_the_answers_are_the_same(
+def test_answers_on_the_device_are_the_same(
     engine: Engine, device_engine: Engine, images: Images
 ) -> None:
     for policy in (FULL, EARLY):
         expected = engine.classify(images, policy)
         found = device_engine.classify(images, policy)
         assert [p.exit for p in found] == [p.exit for p in expected]
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        for prediction, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(prediction.probabilities, wanted.probabilities, atol=1e-6)
 
 
 def test_features_stay_on_the_device(bundle: Bundle, device_engine: Engine, images: Images) -> None:
@@ -89,32 +89,32 @@ def test_features_stay_on_the_device(bundle: Bundle, device_engine: Engine, imag
 
 
 @pytest.fixture(params=["host", "device"])
-def either(request: pytest.FixtureRequest, engine: Engine, device_engine: Engine) -> Engine:
+def any_engine(request: pytest.FixtureRequest, engine: Engine, device_engine: Engine) -> Engine:
     return engine if request.param == "host" else device_engine
 
 
-def numbers(tensor: Any) -> NDArray[Any]:
+def to_array(tensor: Any) -> NDArray[Any]:
     return tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
 
 
 @pytest.mark.parametrize(
     "places",
     [[(0, 0), (0, 1), (0, 2)], [(0, 2), (0, 0)], [(0, 1), (1, 0), (1, 2), (0, 0)]],
-    ids=["a whole batch", "a part of one", "parts of two"],
+    ids=["a whole batch", "part of a batch", "parts of two"],
 )
-def test_samples_are_gathered_with_all_they_carry(
-    either: Engine, images: Images, places: list[tuple[int, int]]
+def test_samples_are_gathered_with_their_features_and_logits(
+    any_engine: Engine, images: Images, places: list[tuple[int, int]]
 ) -> None:
     blocks = []
     for start in (0, 3):
-        output = either.run_stage(1, images[start : start + 3])
+        output = any_engine.run_stage(1, images[start : start + 3])
         blocks.append(Block(3, output.features, [output.logits]))
-    job = Job(either, FULL)
+    job = Job(any_engine, FULL)
     samples = [Sample(job, 0, 0, block=blocks[b], row=row, stage=2) for b, row in places]
-    block = gather(either, samples)
+    block = gather(any_engine, samples)
     assert block.rows == len(places)
     for i, (b, row) in enumerate(places):
-        np.testing.assert_array_equal(numbers(block.inputs)[i], numbers(blocks[b].inputs)[row])
+        np.testing.assert_array_equal(to_array(block.inputs)[i], to_array(blocks[b].inputs)[row])
         np.testing.assert_array_equal(block.logits[0][i], blocks[b].logits[0][row])
 
 
@@ -124,7 +124,7 @@ def test_a_whole_batch_is_not_copied(engine: Engine, images: Images) -> None:
     assert gather(engine, samples) is block
 
 
-def test_the_host_runner_gives_arrays(bundle: Bundle, images: Images) -> None:
+def test_the_host_runner_returns_arrays(bundle: Bundle, images: Images) -> None:
     runner = HostRunner([ort.InferenceSession(content) for content in bundle.stages])
     features, logits = runner.run(1, images[:2])
     assert isinstance(features, np.ndarray)

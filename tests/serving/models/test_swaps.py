@@ -1,4 +1,4 @@
-"""Changing the bundle and the policy of a real server under load: nobody notices."""
+"""Changing the bundle and the policy of a real server under load: no request fails, no answer is wrong."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.serving.load import load
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 SWAPS = 20
-# A busy machine may be slow; that is not what is tested here.
-PATIENT = {"workers": 2, "max_queue_ms": 60_000}
+# A long queue: a busy machine may be slow, and that is not tested here.
+LONG_QUEUE = {"workers": 2, "max_queue_ms": 60_000}
 VERSIONS = ("1", "2", "3")
 POLICIES = {
     "1": Policy(thresholds=(0.6, 0.5), max_exit=3),
@@ -32,9 +32,9 @@ POLICIES = {
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundles of one name with different weights and policies."""
-    place = tmp_path_factory.mktemp("versions")
+    directory = tmp_path_factory.mktemp("versions")
     return {
-        v: write_tiny_bundle(place / v, version=v, seed=int(v), policy=POLICIES[v])
+        v: write_tiny_bundle(directory / v, version=v, seed=int(v), policy=POLICIES[v])
         for v in VERSIONS
     }
 
@@ -43,17 +43,17 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def expected(
     versions: dict[str, Path], images: NDArray[np.uint8]
 ) -> dict[str, list[tuple[int, int]]]:
-    """By version, the class and exit of every image, from the engine alone."""
-    found = {}
+    """The class and exit of every image by version, from the engine without a server."""
+    expected = {}
     for version, path in versions.items():
         engine = Engine(load_bundle(path))
         predictions = engine.classify(images, POLICIES[version])
-        found[version] = [(p.index, p.exit) for p in predictions]
-    return found
+        expected[version] = [(p.index, p.exit) for p in predictions]
+    return expected
 
 
-def put(path: Path, source: Path) -> None:
-    """Put a copy of the bundle `source` in the place of `path`, whole, by renaming."""
+def replace_by_copy(path: Path, source: Path) -> None:
+    """Replace `path` by a copy of the bundle `source`, by renaming."""
     new, old = path.with_name(".new"), path.with_name(".old")
     shutil.copytree(source, new)
     if path.exists():
@@ -62,59 +62,60 @@ def put(path: Path, source: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def test_twenty_swaps_under_load_fail_nothing(
+def test_no_request_fails_during_twenty_swaps(
     tmp_path: Path,
     versions: dict[str, Path],
     expected: dict[str, list[tuple[int, int]]],
     pngs: list[bytes],
 ) -> None:
-    available = tmp_path / "shelf"
-    available.mkdir()
-    put(available / "tiny", versions["1"])
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    replace_by_copy(repository / "tiny", versions["1"])
     seen: set[str] = set()
 
-    def right(number: int, answer: Any) -> bool:
+    def is_right(number: int, answer: Any) -> bool:
         (prediction,) = answer["predictions"]
         seen.add(answer["version"])
-        wanted = expected[answer["version"]][number]
-        return (prediction["index"], prediction["exit"]) == wanted
+        return (prediction["index"], prediction["exit"]) == expected[answer["version"]][number]
 
     with (
-        started(SERVE, tmp_path, {"repository": available, **PATIENT}) as server,
-        load(server.address, pngs, right, connections=8) as clients,
+        started(SERVE, tmp_path, {"repository": repository, **LONG_QUEUE}) as server,
+        load(server.address, pngs, is_right, connections=8) as clients,
         httpx.Client(base_url=server.url, timeout=60) as admin,
     ):
         clients.wait_for(50)
         for swap in range(SWAPS):
             version = VERSIONS[(swap + 1) % len(VERSIONS)]
-            put(available / "tiny", versions[version])
+            replace_by_copy(repository / "tiny", versions[version])
             answer = admin.put("/v1/models/tiny")
             assert answer.status_code == 200, answer.text
             assert answer.json()["version"] == version
             clients.wait_for(5)
-        # A bundle that is no good is refused, and nobody notices that either.
-        (available / "tiny" / "stage1.onnx").write_bytes(b"no graph")
+        # A bad bundle is refused, and requests do not notice.
+        (repository / "tiny" / "stage1.onnx").write_bytes(b"no graph")
         assert admin.put("/v1/models/tiny").json()["code"] == "bad_bundle"
         clients.wait_for(20)
     assert clients.wrong == []
     assert seen == set(VERSIONS)
 
 
-def test_policies_change_under_load_and_every_answer_is_of_one_of_them(
+def test_every_answer_is_right_for_one_of_the_policies_while_they_change(
     tmp_path: Path, versions: dict[str, Path], images: NDArray[np.uint8], pngs: list[bytes]
 ) -> None:
     engine = Engine(load_bundle(versions["1"]))
-    wanted = [
+    expected = [
         [(p.index, p.exit) for p in engine.classify(images, policy)] for policy in POLICIES.values()
     ]
 
-    def right(number: int, answer: Any) -> bool:
+    def is_right(number: int, answer: Any) -> bool:
         (prediction,) = answer["predictions"]
-        return (prediction["index"], prediction["exit"]) in [own[number] for own in wanted]
+        return (prediction["index"], prediction["exit"]) in [
+            answers[number] for answers in expected
+        ]
 
     with (
-        started([*SERVE, str(versions["1"])], tmp_path, PATIENT) as server,
-        load(server.address, pngs, right, connections=8) as clients,
+        started([*SERVE, str(versions["1"])], tmp_path, LONG_QUEUE) as server,
+        load(server.address, pngs, is_right, connections=8) as clients,
         httpx.Client(base_url=server.url, timeout=60) as admin,
     ):
         for change in range(60):

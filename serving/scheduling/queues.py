@@ -173,9 +173,11 @@ class ModelQueues:
         """Expected seconds of a batch: the table's figure, corrected by recent measurements."""
         return self.costs.seconds(stage, batch) * self._slowdown
 
-    def wait(self, low_priority: bool) -> float:
-        """Seconds of work ahead of a new sample. Low priority waits for all work, normal for its own."""
-        return (self.backlog[0] + (self.backlog[1] if low_priority else 0.0)) * self._slowdown
+    def waits(self) -> tuple[float, float]:
+        """Seconds of work ahead of a new sample of normal and of low priority: normal waits for its own
+        work, low for all."""
+        normal, low = self.backlog
+        return normal * self._slowdown, (normal + low) * self._slowdown
 
     def observe(self, stage: int, batch: int, seconds: float) -> None:
         """Update the correction with a batch that took `seconds`, including waits for the GIL and a

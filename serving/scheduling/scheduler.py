@@ -171,14 +171,15 @@ class Scheduler:
 
     def _publish(self) -> None:
         """Report events, and publish the predicted waits: called after each change, before the lock is
-        released, so that the waits are exact for whoever holds the lock."""
+        released, so that the waits are exact under the lock."""
         events = self._tracker.collect()
         if events:
             self._report(events)
         normal = low = 0.0
         for queues in self._selector.model_queues.values():
-            normal += queues.wait(False)
-            low += queues.wait(True)
+            waits = queues.waits()
+            normal += waits[0]
+            low += waits[1]
         self._waits = (normal / self._workers, low / self._workers)
 
     def _queues_of(self, engine: Engine) -> ModelQueues:

@@ -32,8 +32,8 @@ from tests.serving.scheduling.harness import (
 
 def predicted_waits(scheduler: Scheduler) -> list[float]:
     """The waits of normal and low priority from the queues themselves; the lock is held."""
-    queues = scheduler._selector.model_queues.values()
-    return [sum(q.wait(low) for q in queues) / scheduler._workers for low in (False, True)]
+    waits = [queues.waits() for queues in scheduler._selector.model_queues.values()]
+    return [sum(own[low] for own in waits) / scheduler._workers for low in (False, True)]
 
 
 def test_an_idle_server_refuses_nothing_even_with_no_wait_allowed(bundle: Bundle) -> None:

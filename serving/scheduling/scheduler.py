@@ -170,17 +170,18 @@ class Scheduler:
     # All methods below are called with the lock held, except `_depth`.
 
     def _publish(self) -> None:
-        """Report events, and publish the predicted waits: called after each change, before the lock is
-        released, so that the waits are exact under the lock."""
-        events = self._tracker.collect()
-        if events:
-            self._report(events)
+        """Publish the predicted waits, then report events. Called after each change, before the lock is
+        released, so that the waits are exact under the lock, and a client that was answered is not refused
+        because of its own work."""
         normal = low = 0.0
         for queues in self._selector.model_queues.values():
             waits = queues.waits()
             normal += waits[0]
             low += waits[1]
         self._waits = (normal / self._workers, low / self._workers)
+        events = self._tracker.collect()
+        if events:
+            self._report(events)
 
     def _queues_of(self, engine: Engine) -> ModelQueues:
         """The queues of `engine`. A request may hold an engine that was retired meanwhile, or never

@@ -14,6 +14,7 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle
 from serving.errors import OverCapacityError
 from serving.scheduling.options import RequestOptions
+from serving.scheduling.queues import SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.settings import Settings
 from tests.serving.live import live
@@ -65,6 +66,26 @@ def test_the_check_follows_the_load_and_accepts_again_after_it(bundle: Bundle) -
                 setup.dispatcher.check()
 
         run_scenario(scenario)
+
+
+def test_an_answer_is_reported_after_the_waits_without_its_work(bundle: Bundle) -> None:
+    with dispatching(bundle, costs=even_costs(0.1), max_queue_ms=0) as setup:
+        scheduler = setup.dispatcher._scheduler
+        report, waits = scheduler._report, []
+
+        def report_and_check(events: list[SampleEvent]) -> None:
+            if events[-1].last:
+                waits.append(scheduler._waits)
+            report(events)
+
+        scheduler._report = report_and_check
+
+        async def scenario() -> None:
+            for _ in range(5):
+                await setup.classify(numbered(1), FULL)
+
+        run_scenario(scenario)
+        assert waits == [(0.0, 0.0)] * 5
 
 
 @pytest.mark.parametrize("finish", ["cancel", "expire"])

@@ -18,7 +18,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_json_comes_back(value: object) -> None:
+def test_json_round_trips(value: object) -> None:
     assert parse_json(orjson.dumps(value)) == value
 
 

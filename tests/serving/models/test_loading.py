@@ -21,8 +21,8 @@ import pytest
 
 from exports.bundle.policy import Policy
 from serving.settings import Settings
-from tests.serving.api.test_app import CLASSIFY, as_raw, assert_error, metrics
 from tests.serving.conftest import Client, running
+from tests.serving.requests import CLASSIFY, as_raw, assert_error, metrics
 from tests.serving.tiny_bundle import CHANNELS, EXITS, stage_bytes, write_tiny_bundle
 
 

@@ -1,4 +1,4 @@
-"""Who may change the server."""
+"""The key of admin routes, and what is allowed without one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_json_round_trips(value: object) -> None:
 
 
 def seconds_to_parse(body: bytes, length: int) -> float:
-    """CPU time of this thread alone, without the collector's walks over what other tests left."""
+    """CPU time of this thread, without garbage collections of other tests' objects."""
     gc.disable()
     started = time.thread_time()
     assert len(parse_json(body)) == length

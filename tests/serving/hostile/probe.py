@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Watch:
-    """A running server: where it is, and which process."""
+    """A running server: a client of it, and its process id."""
 
     http: httpx.Client
     pid: int

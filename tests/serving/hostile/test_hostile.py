@@ -34,7 +34,7 @@ def watch(server: Server, http: httpx.Client, pngs: list[bytes]) -> Iterator[Wat
 
 
 def _serving(server: Server) -> int:
-    """`env` becomes the server, so its process is the server's."""
+    """The id of the server's process: `env` replaces itself with the server."""
     return server.process.pid
 
 

@@ -19,7 +19,7 @@ from tests.serving.http.raw import (
     whole_answer,
 )
 
-# What is held to seconds needs the machine.
+# Tests that measure seconds run alone.
 pytestmark = pytest.mark.serial
 
 

@@ -1,4 +1,4 @@
-"""Clients that disconnect: their work is dropped and counted, and nothing of them is kept."""
+"""Clients that disconnect: their work is dropped and counted, and their memory is freed."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_connection_that_was_reset_is_freed(server: tuple[int, Service]) -> No
 
 @pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])
 def test_a_bad_image_goes_with_its_answer(server: tuple[int, Service], path: str) -> None:
-    """Not only when Python collects cycles, which it seldom does here: that would keep all their bytes."""
+    """Without garbage collection, which the server seldom runs: until then the bytes would be kept."""
     port, _ = server
 
     def kept() -> int:

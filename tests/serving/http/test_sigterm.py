@@ -18,7 +18,7 @@ from tests.serving.http.raw import (
 )
 from tests.serving.load import load
 
-# What is held to seconds needs the machine.
+# Tests that measure seconds run alone.
 pytestmark = pytest.mark.serial
 
 
@@ -33,7 +33,7 @@ def test_sigterm_under_load_loses_no_request(
         httpx.Client(base_url=server.url) as prober,
     ):
         clients.wait_for(200)
-        # Accepted, and half of it still on its way.
+        # Accepted, and half of its body not sent yet.
         uploading.sendall(post(pngs[0][:50], len(pngs[0])))
         time.sleep(0.2)
         before = clients.answered
@@ -43,7 +43,7 @@ def test_sigterm_under_load_loses_no_request(
             assert time.monotonic() < end
         assert probe.json()["code"] == "draining"
         assert probe.headers["Connection"] == "close"
-        # Still taken, since a balancer may not have looked yet, but not for long.
+        # Connections are accepted for `drain_seconds`: a balancer may not have noticed yet.
         with socket.create_connection(server.address) as late:
             late.sendall(post(pngs[1]))
             answer = read_all(late)

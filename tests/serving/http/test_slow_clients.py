@@ -24,7 +24,7 @@ from tests.serving.http.raw import (
 )
 from tests.serving.load import load
 
-# What is held to seconds needs the machine.
+# Tests that measure seconds run alone.
 pytestmark = pytest.mark.serial
 
 
@@ -203,5 +203,5 @@ def test_refusals_of_connections_are_counted_and_not_logged(server: Server) -> N
     shown = httpx.get(f"{server.url}/metrics").text
     assert 'offramp_rejected_total{reason="invalid_request"}' in shown
     assert 'offramp_rejected_total{reason="request_timeout"}' in shown
-    # Only what `serve` says at its start.
+    # Only the banner.
     assert len(server.printed) == 4, "".join(server.printed)

@@ -1,4 +1,4 @@
-"""Reading, trying and changing the policy while serving."""
+"""Reading, previewing and changing the policy while serving."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_policy_is_not_written_into_another_bundle(served: Client, bundle_dir:
 
 
 def outcome(bundle_dir: Path, policy: Policy) -> tuple[float, float]:
-    """Accuracy in percent and mean MACs of `policy`, reckoned apart from the server."""
+    """Accuracy in percent and mean MACs of `policy`, computed without the server."""
     manifest = read_manifest(bundle_dir)
     table = load_table(bundle_dir, manifest)
     found = simulate(policy, table.logits, manifest.scaling)

@@ -1,4 +1,4 @@
-"""The server, driven by NVIDIA's own client of the protocol."""
+"""The server with NVIDIA's client of the protocol."""
 
 from __future__ import annotations
 

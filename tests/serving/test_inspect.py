@@ -1,4 +1,4 @@
-"""`offramp inspect` and `offramp pack`, and packed bundles where a directory would do."""
+"""`offramp inspect` and `offramp pack`, and packed bundles in place of directories."""
 
 from __future__ import annotations
 

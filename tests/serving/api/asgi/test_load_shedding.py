@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from benchmarks.harness.wire import Connection, request
-from serving.api.middleware import RequestContext
+from serving.api.asgi.middleware import RequestContext
 from serving.service import Service
 from serving.settings import Settings
 from tests.serving.live import live

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from benchmarks import torture
+from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
 from benchmarks.harness.server import pictures, serving
 from benchmarks.harness.wire import Connection, request
@@ -521,7 +522,7 @@ def test_the_load_generator_tells_what_came_back(
     port, _ = server
     pack(pngs, tmp_path / "images.npz")
     for options in (["--rate", "100"], ["--closed", "2"]):
-        found = torture.load(port, tmp_path / "images.npz", 0.5, *options)
+        found = load(port, tmp_path / "images.npz", 0.5, *options)
         assert set(found["statuses"]) == {"200"}
         assert len(found["latencies"]) == len(found["answers"]) == found["offered"]
         assert all(latency > 0 for latency in found["latencies"])

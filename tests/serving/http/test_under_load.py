@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import torture
+from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
 from benchmarks.harness.server import pictures, serving
 from benchmarks.harness.wire import Connection, request
@@ -122,7 +123,7 @@ def test_the_load_generator_reports_the_answers(
     port, _ = server
     pack(pngs, tmp_path / "images.npz")
     for options in (["--rate", "100"], ["--closed", "2"]):
-        found = torture.load(port, tmp_path / "images.npz", 0.5, *options)
+        found = load(port, tmp_path / "images.npz", 0.5, *options)
         assert set(found["statuses"]) == {"200"}
         assert len(found["latencies"]) == len(found["answers"]) == found["offered"]
         assert all(latency > 0 for latency in found["latencies"])

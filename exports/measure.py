@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from exports.bundle.manifest import Accuracy
 from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table, stored
-from exports.bundle.runner import StageRunner
 from exports.source import Data
+from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_scaling
 

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import load_bundle, load_table
-from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
+from exports.stage_runner import StageRunner
 from offramp import __version__
 from offramp.extras import needs_extra
 from training.data.dataset import Split, hold_out

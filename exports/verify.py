@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
-from exports.bundle.runner import StageRunner
+from exports.stage_runner import StageRunner
 from training.models.multi_exit import MultiExit, Normalize
 
 TOLERANCE = 1e-3

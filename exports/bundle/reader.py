@@ -25,8 +25,7 @@ from exports.bundle.safe_files import (
     parse_json,
     read_plain,
 )
-from exports.bundle.safe_npz import Expected, read_arrays
-from exports.bundle.safe_zip import DAMAGE
+from exports.bundle.safe_zip import DAMAGE, ArraySpec, read_arrays
 from offramp.validation import first_problem
 
 
@@ -113,13 +112,13 @@ def load_table(path: Path, manifest: Manifest) -> Table:
     entry = manifest.calibration
     content = _read_verified(path, entry.file, entry.sha256)
     exits, classes = len(manifest.exits), len(manifest.labels)
-    expected = {
-        "logits": Expected((exits, entry.samples, classes), "f"),
-        "labels": Expected((entry.samples,), "iu"),
+    specs = {
+        "logits": ArraySpec((exits, entry.samples, classes), "f"),
+        "labels": ArraySpec((entry.samples,), "iu"),
     }
     file = path / entry.file
     try:
-        arrays = read_arrays(content, expected)
+        arrays = read_arrays(content, specs)
     except DAMAGE as error:
         reason = one_line(str(error))
         raise BundleError(f"{file} is not a calibration table: {reason}.") from error

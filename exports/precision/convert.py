@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Conversion, Precision
-from exports.bundle.runner import StageRunner
 from exports.measure import Measured, measure
 from exports.precision.boundaries import connected
 from exports.precision.quantize import Prepared, Scheme, halve, prepare_all, quantize, saturates
 from exports.precision.sensitivity import MAX_LOST_POINTS, Trial, keep_sensitive, none_kept
 from exports.source import Data
+from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 
 Target = Literal["auto", "u8s8", "s8s8"]

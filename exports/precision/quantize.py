@@ -26,10 +26,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exports.bundle.reader import stage_input
-from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.upsample import PRODUCT
 from exports.precision.boundaries import unrounded
+from exports.stage_runner import StageRunner
 
 Scheme = Literal["u8s8", "s8s8"]
 ACTIVATIONS = {"u8s8": QuantType.QUInt8, "s8s8": QuantType.QInt8}

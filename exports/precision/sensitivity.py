@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.policy import Floats, running_ensemble
-from exports.bundle.runner import StageRunner
 from exports.precision.boundaries import connected
 from exports.precision.quantize import Prepared, Scheme, quantize
+from exports.stage_runner import StageRunner
 from exports.tuning.scaling import fit_weights
 from training.data.dataset import Split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from exports.bundle.reader import load_bundle
-from exports.bundle.runner import StageRunner
+from exports.stage_runner import StageRunner
 
 
 def exit_milliseconds(bundle: Path) -> tuple[float, ...]:

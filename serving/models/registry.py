@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import resolve_bundle
+from exports.bundle.resolve import embedded, resolve_bundle
 from exports.tuning.preview import PolicyPreview
 from serving.errors import NotFoundError, NotReadyError
 from serving.inference.cam import CamGraph
@@ -114,6 +114,4 @@ def open_engine(
 
 def default_bundle() -> Path:
     """Where the bundle that comes with the package lies."""
-    from exports.embedded import embedded
-
     return embedded()

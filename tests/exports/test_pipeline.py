@@ -11,10 +11,10 @@ import torch
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_bundle, load_table
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.graphs.stages import StageGraph, export_stages
 from exports.pipeline import export_bundle
+from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.reader import load_bundle, sha256
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.commands import call
 from tests.exports.card.test_card import CERTIFICATE
 from tests.servers import started

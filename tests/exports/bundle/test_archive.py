@@ -189,7 +189,7 @@ def test_an_encrypted_zip_is_refused(packed: bytes, tmp_path: Path) -> None:
 def test_a_zip_bomb_is_stopped_while_it_inflates(
     packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "CHUNK", 1 << 16)
+    monkeypatch.setattr(archive, "CHUNK_BYTES", 1 << 16)
     bomb = rewritten(packed, lambda zip_: zip_.writestr("exit1.onnx", bytes(1 << 26)))
     room = archive.RATIO_ALLOWANCE_BYTES + archive.MAX_RATIO * len(bomb)
     assert room < 1 << 25

@@ -12,7 +12,7 @@ import pytest
 
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle, load_table, read_manifest, sha256, write_table
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 
 
 @pytest.fixture

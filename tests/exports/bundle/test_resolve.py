@@ -21,8 +21,7 @@ from exports.bundle.archive import pack_bundle
 from exports.bundle.cache import refuse_cached
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import resolve_bundle
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded, resolve_bundle
 
 Handler = http.server.BaseHTTPRequestHandler
 

@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
 from exports.bundle.reader import Bundle, load_bundle, read_graph
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.graphs.cam import maps_graph
+from exports.stage_runner import StageRunner
 from tests.commands import call
 from tests.exports.precision.test_precision import FP32
 from tests.serving.tiny_bundle import EXITS, stage_bytes, write_tiny_bundle

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Combine, Measure, Mode, Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import EXITS, SIZE, stage_bytes, write_tiny_bundle
 from training.data.load import load_dataset

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.reader import load_bundle
-from exports.bundle.runner import StageRunner
 from exports.graphs.upsample import MAX_SIDE, MODES, PRODUCT, resizes_as_products
 from exports.precision.quantize import prepare, quantize
+from exports.stage_runner import StageRunner
 
 FP32 = Path(__file__).parents[3] / "benchmarks" / "bundles" / "cifar100-oto-fp32"
 CHANNELS = 3

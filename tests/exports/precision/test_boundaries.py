@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import exit_graph
 from exports.precision.boundaries import connected, feature_type
 from exports.precision.quantize import Prepared, Scheme, prepare_all, quantize
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.commands import call
 from training.data.load import load_dataset

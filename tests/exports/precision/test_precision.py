@@ -17,12 +17,12 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Accuracy, Conversion
 from exports.bundle.policy import Scaling
 from exports.bundle.reader import Bundle, Table, load_bundle
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.measure import Measured
 from exports.precision.convert import Converted, check_loss
 from exports.precision.quantize import prepare, quantize, saturates
 from exports.precision.sensitivity import Loss, Trial, keep_sensitive
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.commands import BatchResult, call
 from tests.serving.tiny_bundle import write_tiny_bundle

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.bundle.reader import load_table, read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.tuning.reliability import failure_auroc, qualities, reliability
 
 

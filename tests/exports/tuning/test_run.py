@@ -15,7 +15,7 @@ from PIL import Image
 
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.tuning.select import Data, confirmed
 from tests.commands import call
 from tests.serving.tiny_bundle import write_tiny_bundle

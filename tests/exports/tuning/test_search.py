@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling, simulate
 from exports.bundle.reader import Table, load_table, read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.tuning.search import NEVER, PolicyEvaluator, frontier, full_depth
 from tests.exports.bundle.test_policy import CLASSES, EXITS, policies, scalings, tables
 

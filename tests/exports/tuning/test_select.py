@@ -12,7 +12,7 @@ from scipy.stats import binom
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import Table, load_table, read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier, full_depth
 from exports.tuning.select import (

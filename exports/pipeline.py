@@ -23,7 +23,7 @@ from exports.bundle.manifest import (
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import load_bundle, sha256, write_table
 from exports.card.model_card import model_card
-from exports.graphs.cam import maps_graph
+from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.measure import Measured, measure
@@ -150,7 +150,7 @@ def _graphs(
         entry = GraphEntry(kind="routed", exit=None, file="routed.onnx", sha256=sha256(content))
         found.append((entry, content))
     if "maps" in kinds:
-        content = maps_graph(stages)
+        content = cam_graph(stages)
         entry = GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(content))
         found.append((entry, content))
     return found

@@ -180,7 +180,7 @@ class Manifest(_Table):
         return (*stages, self.calibration.file, *(graph.file for graph in self.graphs))
 
     @property
-    def maps(self) -> GraphEntry | None:
+    def cam(self) -> GraphEntry | None:
         """The graph of class-activation maps, if the bundle offers them."""
         return next((graph for graph in self.graphs if graph.kind == "maps"), None)
 

@@ -156,7 +156,7 @@ def stage_outputs(stage: int, exits: int) -> tuple[str, ...]:
     return ("logits",) if stage == exits else (f"features{stage}", "logits")
 
 
-def map_output(exit_: int) -> str:
+def cam_output(exit_: int) -> str:
     """The name of exit `exit_`'s output in the graph of class-activation maps: `maps1` …"""
     return f"maps{exit_}"
 

@@ -107,7 +107,7 @@ def open_engine(
     )
     engine.warm_up()
     calibration = PolicyPreview(path, bundle.manifest)
-    entry = bundle.manifest.maps
+    entry = bundle.manifest.cam
     maps = None if entry is None else CamGraph(path, bundle.manifest, entry)
     return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, maps)
 

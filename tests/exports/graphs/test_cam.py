@@ -15,7 +15,7 @@ from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 from exports.bundle.resolve import embedded
-from exports.graphs.cam import maps_graph
+from exports.graphs.cam import cam_graph
 from exports.stage_runner import StageRunner
 from tests.commands import call
 from tests.exports.precision.test_precision import FP32
@@ -28,7 +28,7 @@ def images_for(bundle: Bundle) -> NDArray[np.uint8]:
     return rng.integers(0, 256, (12, spec.height, spec.width, 3), np.uint8)
 
 
-def maps_of(graph: bytes, images: NDArray[np.uint8]) -> list[Floats]:
+def cams_of(graph: bytes, images: NDArray[np.uint8]) -> list[Floats]:
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     assert [one.name for one in session.get_inputs()] == ["image"]
     names = [one.name for one in session.get_outputs()]
@@ -54,9 +54,9 @@ def differences(bundle: Bundle, graph: bytes) -> list[float]:
     images = images_for(bundle)
     logits = StageRunner(bundle.stages).logits(images)
     found = []
-    maps = maps_of(graph, images)
-    assert len(maps) == len(bundle.stages)
-    for own, stage, expected in zip(maps, bundle.stages, logits, strict=True):
+    cams = cams_of(graph, images)
+    assert len(cams) == len(bundle.stages)
+    for own, stage, expected in zip(cams, bundle.stages, logits, strict=True):
         assert own.dtype == np.float32
         assert own.shape[:2] == expected.shape
         again = own.mean(axis=(2, 3)) + bias_of(stage)
@@ -66,17 +66,17 @@ def differences(bundle: Bundle, graph: bytes) -> list[float]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("maps") / "tiny"))
+    return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("cam") / "tiny"))
 
 
 def test_their_mean_and_the_bias_are_the_logits(tiny: Bundle) -> None:
     """In a graph of another make: global pooling, Flatten, and a product without bias."""
-    assert max(differences(tiny, maps_graph(tiny.stages))) < 1e-5
+    assert max(differences(tiny, cam_graph(tiny.stages))) < 1e-5
 
 
 def test_the_embedded_network_in_float32_keeps_to_the_identity() -> None:
     bundle = load_bundle(FP32)
-    assert max(differences(bundle, maps_graph(bundle.stages))) < 1e-5
+    assert max(differences(bundle, cam_graph(bundle.stages))) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_exported_bundle_keeps_to_it_as_far_as_its_precision(
     done = call("export", digits_bundle, "-o", tmp_path / "b", *options)
     assert done.code == 0, done.err
     bundle = load_bundle(tmp_path / "b")
-    entry = bundle.manifest.maps
+    entry = bundle.manifest.cam
     assert entry is not None
     assert (entry.kind, entry.exit, entry.file) == ("maps", None, "maps.onnx")
     assert max(differences(bundle, read_graph(bundle.path, entry))) < most
@@ -100,10 +100,10 @@ def test_an_exported_bundle_keeps_to_it_as_far_as_its_precision(
 
 def test_the_embedded_bundle_offers_small_maps() -> None:
     bundle = load_bundle(embedded())
-    entry = bundle.manifest.maps
+    entry = bundle.manifest.cam
     assert entry is not None
     content = read_graph(bundle.path, entry)
-    assert content == maps_graph(bundle.stages)
+    assert content == cam_graph(bundle.stages)
     assert len(content) < 4e6
     assert max(differences(bundle, content)) < 3e-2
 
@@ -115,8 +115,8 @@ def test_the_axes_of_the_pooling_may_be_an_attribute(tiny: Bundle) -> None:
     mean = helper.make_node("ReduceMean", pool.input, pool.output, axes=[-1, -2], keepdims=1)
     model.graph.node[index].CopyFrom(mean)
     stages = (*tiny.stages[:-1], model.SerializeToString())
-    expected = maps_of(maps_graph(tiny.stages), images_for(tiny))
-    for own, other in zip(maps_of(maps_graph(stages), images_for(tiny)), expected, strict=True):
+    expected = cams_of(cam_graph(tiny.stages), images_for(tiny))
+    for own, other in zip(cams_of(cam_graph(stages), images_for(tiny)), expected, strict=True):
         np.testing.assert_array_equal(own, other)
 
 
@@ -129,4 +129,4 @@ def test_a_head_of_another_shape_offers_none(tiny: Bundle, kind: str, replacemen
     next(node for node in model.graph.node if node.op_type == kind).op_type = replacement
     stages = (tiny.stages[0], model.SerializeToString(), tiny.stages[2])
     with pytest.raises(ExportError, match=r"^this network offers no maps: exit 2 does not .*\.$"):
-        maps_graph(stages)
+        cam_graph(stages)

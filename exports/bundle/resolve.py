@@ -1,4 +1,4 @@
-"""Where a bundle lies: a directory, a packed file, an https address with its sha256, or `embedded`."""
+"""Finds a bundle: a directory, a packed file, an https address with its sha256, or `embedded`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def embedded() -> Path:
 
 
 def resolve_bundle(source: str | os.PathLike[str]) -> Path:
-    """The directory of the bundle `source`, which `load_bundle` then verifies.
+    """The directory of the bundle `source`, for `load_bundle` to verify.
 
-    A directory is taken as it is; `embedded` is the one that comes with Offramp. A packed file is
-    unpacked into the cache, and so is `https://…#sha256=<64 hex digits>`, after its hash was checked;
-    what the cache holds already is not fetched again. Raises BundleError, in one sentence.
+    A directory is returned as it is. `embedded` is the bundle that ships with Offramp. A packed file is
+    unpacked into the cache, as is `https://…#sha256=<64 hex digits>` after its hash was checked; a
+    bundle in the cache is not fetched again. Raises BundleError, in one sentence.
     """
     text = os.fspath(source)
     if "://" in text:
@@ -54,9 +54,9 @@ def _from_file(path: Path) -> Path:
             return entry
         file.seek(0)
         with tempfile.TemporaryFile(dir=open_cache()) as copy:
-            # Someone may be writing to the file; the copy is what is hashed and unpacked.
-            digest = _store(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
-            return _unpacked(digest, copy, str(path))
+            # The file may be changing, so a copy is hashed and unpacked.
+            digest = _copy(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
+            return _unpack(digest, copy, str(path))
 
 
 def _from_url(url: str) -> Path:
@@ -69,26 +69,24 @@ def _from_url(url: str) -> Path:
         raise BundleError(f"{shown} cannot be used: bundles are fetched over https only.")
     if parts.username is not None or parts.password is not None:
         raise BundleError("A bundle's address cannot hold a user's name or password.")
-    asked = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
-    if not asked:
+    fragment = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
+    if not fragment:
         raise BundleError(
-            f"{shown} needs #sha256= and 64 hex digits behind it; `offramp pack` prints them."
+            f"{shown} needs #sha256= and 64 hex digits after it; `offramp pack` prints them."
         )
-    expected = asked[1].lower()
+    expected = fragment[1].lower()
     entry = cached(expected)
     if entry:
         return entry
     with tempfile.TemporaryFile(dir=open_cache()) as copy:
-        digest = _store(_watched(download(url, MAX_PACKED_BYTES), shown), copy)
+        digest = _copy(_with_progress(download(url, MAX_PACKED_BYTES), shown), copy)
         if digest != expected:
-            raise BundleError(
-                f"{shown} is not the file that was asked for: its sha256 is {digest}."
-            )
-        return _unpacked(digest, copy, shown)
+            raise BundleError(f"{shown} is not the expected file: its sha256 is {digest}.")
+        return _unpack(digest, copy, shown)
 
 
-def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
-    """Write `chunks` to `copy`, which has no name and is gone with the process; returns the sha256."""
+def _copy(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
+    """Write `chunks` to `copy`; returns their sha256."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -96,12 +94,12 @@ def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _unpacked(digest: str, file: IO[bytes], shown: str) -> Path:
+def _unpack(digest: str, file: IO[bytes], shown: str) -> Path:
     return add(digest, lambda target: unpack_bundle(file, target, shown))
 
 
-def _watched(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
-    """`chunks`, with what has arrived shown on a terminal while it does."""
+def _with_progress(chunks: Iterator[bytes], shown: str) -> Iterator[bytes]:
+    """`chunks`, with a progress bar if stderr is a terminal."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn

@@ -26,11 +26,13 @@ class Measurement:
     def accuracies(self, table: Table) -> tuple[Accuracy, ...]:
         """The accuracy of every exit on `table`, which is `held_out` or `test`."""
         return tuple(
-            Accuracy(single=_percent(own, table), running=_percent(ensemble, table))
-            for own, ensemble in (
-                (logits, running_ensemble(list(table.logits), k, self.scaling.weights))
-                for k, logits in enumerate(table.logits, 1)
+            Accuracy(
+                single=_percent(logits, table),
+                running=_percent(
+                    running_ensemble(list(table.logits), k, self.scaling.weights), table
+                ),
             )
+            for k, logits in enumerate(table.logits, 1)
         )
 
 

@@ -103,7 +103,7 @@ def unpack_bundle(file: IO[bytes], target: Path, shown: str) -> None:
 
 
 def _check_names(entries: list[zipfile.ZipInfo], shown: str) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for entry in entries:
         name = entry.filename
         kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -116,8 +116,8 @@ def _check_names(entries: list[zipfile.ZipInfo], shown: str) -> None:
         if kind not in (0, stat.S_IFREG):
             raise BundleError(f"{shown} holds {name}, which is not a plain file.")
         # Some file systems ignore case.
-        if name.casefold() in seen:
+        if name.casefold() in names:
             raise BundleError(f"{shown} holds {name} twice.")
-        seen.add(name.casefold())
-    if MANIFEST not in seen:
+        names.add(name.casefold())
+    if MANIFEST not in names:
         raise BundleError(f"{shown} is not a packed bundle: it has no {MANIFEST}.")

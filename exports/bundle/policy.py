@@ -204,9 +204,8 @@ def combination(policy: Policy) -> Combine:
 
 def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: Scaling) -> Floats:
     """The temperature-scaled logits [n, C] at exit `exit_`, its own or the running ensemble's."""
-    own = logits[exit_ - 1]
     if combine == "single":
-        return own / np.float32(scaling.temperatures[exit_ - 1])
+        return logits[exit_ - 1] / np.float32(scaling.temperatures[exit_ - 1])
     mean = running_ensemble(logits, exit_, scaling.weights)
     return mean / np.float32(scaling.running_temperatures[exit_ - 1])
 

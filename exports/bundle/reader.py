@@ -101,7 +101,9 @@ def read_graph(path: Path, entry: ExitEntry | GraphEntry) -> bytes:
     file = path / entry.file
     try:
         if has_external_data(content):
-            raise BundleError(f"{file} keeps weights in another file; a bundle's graphs are whole.")
+            raise BundleError(
+                f"{file} keeps weights in another file, which a bundle does not allow."
+            )
     except MalformedGraphError as error:
         raise BundleError(f"{file} is not an ONNX graph: {error}.") from error
     return content

@@ -131,6 +131,6 @@ def _strip(graph: GraphProto) -> None:
 
 def opset(model: ModelProto) -> int:
     """The version of the ONNX operator set that the model uses."""
-    own = ("", "ai.onnx")
-    version: int = next(e.version for e in model.opset_import if e.domain in own)
+    onnx_domains = ("", "ai.onnx")
+    version: int = next(e.version for e in model.opset_import if e.domain in onnx_domains)
     return version

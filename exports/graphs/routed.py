@@ -155,8 +155,8 @@ class _Router:
     def split(self, k: int) -> None:
         """Separate the samples that leave at exit k from those that go on to stage k + 1."""
         at, after = f"exit{k}", f"exit{k + 1}"
-        own = self.int64(f"{at}.index", k - 1)
-        self.op("Gather", ["thresholds", own], f"{at}.threshold")
+        index = self.int64(f"{at}.index", k - 1)
+        self.op("Gather", ["thresholds", index], f"{at}.threshold")
         self.op("GreaterOrEqual", [f"{at}.confidence", f"{at}.threshold"], f"{at}.leaves")
         self.op("Not", [f"{at}.leaves"], f"{at}.stays")
         for name in ("rows", "probabilities", "confidence"):

@@ -81,7 +81,7 @@ def draw_exits(data: BundleTable) -> Figure:
         grid[0, 0], agreement(np.stack([z.argmax(axis=-1) for z in (*singles, ensembles[-1])]))
     )
     _draw_accuracies(grid[0, 1], correct.mean(axis=1), running.mean(axis=1))
-    _draw_gains(grid[1, 0], [gain(running[-1], own) for own in correct])
+    _draw_gains(grid[1, 0], [gain(running[-1], exit_correct) for exit_correct in correct])
     _draw_first_correct(grid[1, 1], correct)
     return figure
 
@@ -118,14 +118,14 @@ def _draw_accuracies(axes: Any, singles: Shares, running: Shares) -> None:
 
 def _draw_gains(axes: Any, gains: list[Gain]) -> None:
     exits = np.arange(1, len(gains) + 1)
-    won = np.array([100 * each.won for each in gains])
-    lost = np.array([100 * each.lost for each in gains])
+    won = np.array([100 * change.won for change in gains])
+    lost = np.array([100 * change.lost for change in gains])
     axes.bar(exits, won, 0.6, color=BLUE, label="wrong at the exit, correct in the ensemble")
     axes.bar(exits, -lost, 0.6, color=ORANGE, label="correct at the exit, wrong in the ensemble")
     axes.axhline(0, color=INK, linewidth=0.8)
     top = max(won.max(), lost.max(), 0.1)
-    for k, each, height in zip(exits, gains, won, strict=True):
-        net = f"{100 * each.net:+.1f}".replace("-", "\N{MINUS SIGN}")
+    for k, change, height in zip(exits, gains, won, strict=True):
+        net = f"{100 * change.net:+.1f}".replace("-", "\N{MINUS SIGN}")
         axes.text(k, height + 0.03 * top, net, ha="center", color=INK)
     axes.set_ylim(-lost.max() - 0.1 * top, won.max() + 0.5 * top)
     axes.set_xticks(exits)

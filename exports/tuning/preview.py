@@ -106,7 +106,9 @@ class PolicyPreview:
             split=self._manifest.calibration.split,
             macs=self._macs,
             ms=self._exit_ms,
-            exit_accuracy=[_percent(own.mean()) for own in self._evaluator.correct["single"]],
+            exit_accuracy=[
+                _percent(correct.mean()) for correct in self._evaluator.correct["single"]
+            ],
             ensemble_accuracy=_percent(self._evaluator.ensemble_correct.mean()),
             full_depth_accuracy=self._full_depth,
             measure=measure,

@@ -50,9 +50,9 @@ def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
     rows, exits = np.arange(len(labels)), len(values)
 
     def loss_and_probabilities(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mixed = np.tensordot(w, values, 1)
-        mixed -= mixed.max(axis=1, keepdims=True)
-        log_p = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+        mean = np.tensordot(w, values, 1)
+        mean -= mean.max(axis=1, keepdims=True)
+        log_p = mean - np.log(np.exp(mean).sum(axis=1, keepdims=True))
         return float(-log_p[rows, labels].mean()), np.exp(log_p)
 
     weights = np.full(exits, 1.0 / exits)
@@ -82,7 +82,7 @@ def fit_scaling(table: Table) -> Scaling:
     weights = fit_weights(table.logits, table.labels)
     ensembles = [running_ensemble(list(table.logits), k, weights) for k in range(1, exits + 1)]
     return Scaling(
-        temperatures=tuple(fit_temperature(own, table.labels) for own in table.logits),
+        temperatures=tuple(fit_temperature(logits, table.labels) for logits in table.logits),
         running_temperatures=tuple(fit_temperature(mean, table.labels) for mean in ensembles),
         weights=weights,
     )

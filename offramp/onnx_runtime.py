@@ -1,4 +1,4 @@
-"""onnxruntime, loaded late and kept quiet."""
+"""onnxruntime, imported on first use and with only errors logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_onnxruntime() -> Any:
 
 
 def session_options() -> Any:
-    """Options of a session that logs errors alone. Raises MissingExtraError without onnxruntime."""
+    """Options of a session that logs only errors. Raises MissingExtraError without onnxruntime."""
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     return options

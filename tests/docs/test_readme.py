@@ -16,7 +16,7 @@ import pytest
 import sklearn.datasets
 
 from exports.bundle.reader import read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.commands import call
 from tests.conftest import README, readme_commands
 from tests.docs import settings_table

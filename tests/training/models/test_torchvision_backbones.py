@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exports.bundle.runner import StageRunner
 from exports.graphs.stages import export_stages
+from exports.stage_runner import StageRunner
 from exports.verify import verify
 from training.errors import RecipeError
 from training.models.build import build_network

@@ -14,7 +14,7 @@ import pytest
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import load_bundle, load_table, read_manifest
 from exports.tuning.scaling import full_depth_accuracy
-from exports.tuning.select import Data
+from exports.tuning.select import TuningData
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.requests import as_raw, assert_error, metrics
@@ -95,7 +95,9 @@ def test_an_invalid_policy_is_refused_in_a_sentence(
 
 def test_a_certificate_that_the_table_refutes_is_refused(served: Client, bundle_dir: Path) -> None:
     manifest = read_manifest(bundle_dir)
-    data = Data.of(load_table(bundle_dir, manifest), manifest.scaling, manifest.calibration.sha256)
+    data = TuningData.from_table(
+        load_table(bundle_dir, manifest), manifest.scaling, manifest.calibration.sha256
+    )
     invented = {
         "method": "exact-trinomial",
         "permitted_drop": 0.5,

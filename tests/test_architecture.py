@@ -14,7 +14,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("offramp", "training", "exports")
+PACKAGES = ("offramp", "training", "exports", "serving")
 FOLDERS = ("offramp", "training", "exports", "serving", "benchmarks", "tests")
 MAX_FILES_PER_FOLDER = 15
 # One file per distillation method, each with its formula.
@@ -26,6 +26,7 @@ RETIRED_NAMES = (
     "Door",
     "JoiningTransport",
     "LONGEST",
+    "PATIENCE",
     "PatientWork",
     "Presence",
     "REMEMBERED",
@@ -33,6 +34,9 @@ RETIRED_NAMES = (
     "Standing",
     "Turns",
     "Wishes",
+    "arranged_elsewhere",
+    "board_silent",
+    "comparators",
     "rehearse",
     "room_for",
     "sleepers",

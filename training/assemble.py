@@ -12,7 +12,7 @@ from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
 from training.data.dataset import Dataset
 from training.distillers import DISTILLERS
 from training.errors import RecipeError
-from training.models.build import build_network
+from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit, Normalize, Outputs
 from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
@@ -77,8 +77,7 @@ def build_step(
     `labels` are those of the training split, int64 [samples]. Raises RecipeError if the start or the
     teacher does not fit.
     """
-    shape = recipe.network
-    student = build_network(shape.name, shape.width, len(dataset.classes), shape.exits, shape.heads)
+    student = network_from_recipe(recipe.network, len(dataset.classes))
     if recipe.start is not None:
         given = _start_from_weights if recipe.start.weights else _start_from_run
         given(student, recipe, runs)

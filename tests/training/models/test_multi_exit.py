@@ -10,7 +10,7 @@ import torch
 from training.models.build import build_network
 from training.models.cost import count_parameters
 from training.models.multi_exit import MultiExit
-from training.recipes.schema import CifarNetwork, stages_of
+from training.recipes.network import CifarNetwork, stages_of
 
 
 def scalar_network() -> MultiExit:

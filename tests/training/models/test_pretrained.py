@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from training.session import run_recipe
+from training.run import run_recipe
 
 from offramp.errors import MissingExtraError
 from training.checkpoint import load_checkpoint

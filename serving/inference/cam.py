@@ -17,7 +17,7 @@ from exports.bundle.manifest import GraphEntry, Manifest
 from exports.bundle.policy import Floats
 from exports.bundle.reader import cam_output, read_graph, stage_input
 from serving.errors import BadBundleError, OverCapacityError
-from serving.inference.images import decode
+from serving.inference.engine import decode
 from serving.inference.sessions import open_graph
 
 # Requests that are drawn or wait; each holds an image file in memory.

@@ -24,7 +24,7 @@ from exports.precision.quantize import prepare, quantize, saturates
 from exports.precision.sensitivity import Loss, StageQuantizer, keep_sensitive
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
-from tests.commands import BatchResult, call
+from tests.commands import CommandResult, call
 from tests.exports.bundles import FP32
 from tests.serving.tiny_bundle import write_tiny_bundle
 from training.data.dataset import Split
@@ -145,7 +145,7 @@ def test_invalid_options_are_refused(
     assert_refused(call("export", digits_bundle, "-o", tmp_path / "b", *options), says)
 
 
-def assert_refused(result: BatchResult, says: str) -> None:
+def assert_refused(result: CommandResult, says: str) -> None:
     assert result.refused_in_one_sentence, result
     assert says in result.err
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from training.run import run_recipe
 
 from offramp.errors import MissingExtraError
 from training.checkpoint import load_checkpoint
@@ -16,6 +15,7 @@ from training.errors import RecipeError
 from training.models.efficientnet_lite import SPECS, Spec, lite_backbone
 from training.models.pretrained import load_pretrained, pixel_statistics, read_weights
 from training.recipes.schema import Recipe
+from training.run import run_recipe
 
 LITE0, LITE2 = SPECS
 

@@ -22,7 +22,7 @@ def network_from_recipe(network: NetworkRecipe, classes: int) -> MultiExit:
         backbone = general_resnet(
             network.channels, network.blocks or (), network.exits_after or (), network.stem
         )
-    return _with_heads(backbone, classes, network.exits, network.heads)
+    return _with_heads(backbone, classes, network.exits, network.heads, network.side)
 
 
 def build_network(
@@ -51,9 +51,11 @@ def build_backbone(name: str, width: int | None) -> Backbone:
     return torchvision_backbone(name)
 
 
-def _with_heads(backbone: Backbone, classes: int, exits: Sequence[int], heads: str) -> MultiExit:
+def _with_heads(
+    backbone: Backbone, classes: int, exits: Sequence[int], heads: str, side: int | None = None
+) -> MultiExit:
     built = build_heads(heads, backbone, classes)
-    network = MultiExit(backbone.stages, [built[k - 1] for k in exits], exits)
+    network = MultiExit(backbone.stages, [built[k - 1] for k in exits], exits, side)
     network.apply(_init)
     return network
 

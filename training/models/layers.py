@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 
 class Depthwise(nn.Conv2d):
@@ -47,3 +47,14 @@ class SamePad(nn.Module):
         outputs = -(-side // self.stride)
         zeros = max((outputs - 1) * self.stride + self.kernel - side, 0)
         return zeros // 2, zeros - zeros // 2
+
+
+class Resize(nn.Module):
+    """Bilinear resizing to a square: [N, C, H, W] -> [N, C, side, side]."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)

@@ -71,7 +71,8 @@ class NetworkRecipe(RecipePart):
     group, each group but the first at half the side of the one before. `exits_after` are the blocks,
     counted from 1 through the whole network, after which a stage ends (each group's last unless given),
     so that an exit may follow any block. `stem` is "cifar" (3x3, the side is kept; the default) or
-    "imagenet" (7x7 and a max-pool, a quarter of the side).
+    "imagenet" (7x7 and a max-pool, a quarter of the side). With `side` the network resizes images to that
+    many pixels first, so that small images can use a backbone made for larger ones.
     """
 
     name: Literal["resnet"] | CifarNetwork | LiteNetwork | TorchvisionNetwork
@@ -84,6 +85,7 @@ class NetworkRecipe(RecipePart):
     stem: Literal["cifar", "imagenet"] | None = Field(
         default_factory=lambda values: "cifar" if values.get("name") == RESNET else None
     )
+    side: Annotated[int, Field(ge=32, le=320)] | None = None
     exits: tuple[int, ...] = Field(default_factory=_all_exits)
     heads: HeadDesign = "sepconv"
 
@@ -137,5 +139,7 @@ class NetworkRecipe(RecipePart):
         """The backbone in a few words."""
         if self.channels is not None and self.blocks is not None:
             channels, blocks = ("-".join(map(str, part)) for part in (self.channels, self.blocks))
-            return f"{self.name} of channels {channels} and blocks {blocks}"
-        return self.name if self.width is None else f"{self.name} of width {self.width}"
+            shape = f" of channels {channels} and blocks {blocks}"
+        else:
+            shape = "" if self.width is None else f" of width {self.width}"
+        return f"{self.name}{shape}" + ("" if self.side is None else f" at {self.side} pixels")

@@ -42,7 +42,8 @@ class DataRecipe(RecipePart):
     brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
     area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
-    square blanked out.
+    square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
+    other colours (training/data/degrade.py).
     """
 
     name: DataName
@@ -58,6 +59,7 @@ class DataRecipe(RecipePart):
     autoaugment: Literal["cifar10", "imagenet"] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    degrade: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

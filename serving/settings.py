@@ -27,116 +27,111 @@ def available_cores() -> int:
 
 
 class Settings(BaseSettings):
-    """The server's settings; each description justifies the default."""
+    """The server's settings; a description says what one does, and why its default if that is not obvious."""
 
     model_config = SettingsConfigDict(env_prefix="OFFRAMP_", extra="forbid", frozen=True)
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on; loopback, so that exposing is a decision."
+        "127.0.0.1", description="Address to listen on; beyond loopback, admin routes need a key."
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8000, description="Port to listen on, 0 for any free one; the one uvicorn users expect."
+        8000, description="Port to listen on, 0 for any free one; uvicorn's default."
     )
     bundles: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Bundles: directories, packed files, or https addresses with a sha256; "
-        "separated like PATH in the environment, or by spaces if an address is among them; "
-        "none: the bundle that comes with the package, so that a first start needs nothing.",
+        description="Bundles: directories, packed files or https addresses with a sha256; separated "
+        "like PATH, or by spaces if an address is among them.",
     )
     threads: Annotated[int, Field(ge=1)] = Field(
         1,
-        description="onnxruntime threads within one stage; one, because small stages gain more "
-        "from several requests side by side than from sharing one request out.",
+        description="onnxruntime threads within one stage; one, because small stages gain more from "
+        "several requests at once.",
     )
     pool: Pool = Field(
         "own",
-        description="Where a stage's threads come from, if there are several: a pool of its own that "
-        "sleeps when idle, one that spins while the stage runs, or one shared by all stages; own, "
-        "because it takes no core from anything else.",
+        description="Threads of a stage, if there are several: `own` (which sleep when idle), "
+        "`spinning`, or `shared` by all stages.",
     )
     workers: Annotated[int, Field(ge=1)] = Field(
         default_factory=available_cores,
-        description="Threads that decode and compute; one per core, because each keeps one busy.",
+        description="Threads that decode and compute; each keeps a core busy.",
     )
     provider: Provider = Field(
-        "cpu", description="Where stages run; cpu, because every machine has one."
+        "cpu", description="Where stages run: `cpu`, `cuda` or `auto`; every machine has a CPU."
     )
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         10 * MIB, description="Largest request body, in bytes; a phone's photo fits."
     )
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_LIMIT)] = Field(
         50_000_000,
-        description="Most pixels of one image, from its header; a phone's photo fits, "
-        "and a decoded one stays under 200 MB.",
+        description="Most pixels of one image, from its header; a decoded phone's photo takes under "
+        "200 MB.",
     )
     max_images: Annotated[int, Field(ge=1)] = Field(
-        64, description="Most images of one request; more would hold a worker for too long."
+        64, description="Most images of one request; more would occupy a worker for too long."
     )
     max_queue_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         500.0,
-        description="Longest predicted wait of an accepted request, in milliseconds; past half a second "
-        "another server, or a later try, answers sooner, so the answer is 429.",
+        description="Longest predicted wait of an accepted request, in milliseconds; beyond it the "
+        "answer is 429.",
     )
     max_queue_bytes: Annotated[int, Field(ge=1)] = Field(
         256 * MIB,
-        description="Most bytes of images waiting, in case they are few but large; "
-        "it fits the smallest containers.",
+        description="Most bytes of images waiting; fits the smallest containers.",
     )
     grace_seconds: Annotated[int, Field(ge=0)] = Field(
-        30, description="How long accepted requests may take after SIGTERM; what Kubernetes waits."
+        30,
+        description="How long accepted requests may take after SIGTERM; Kubernetes waits as long.",
     )
 
     # Operations: loading while serving, keys, connections, logs and traces.
     repository: Path | None = Field(
         None,
-        description="A directory of bundles to serve and to load from while serving; none, because "
-        "most servers keep the bundles they start with.",
+        description="A directory of bundles to serve, and to load from while serving.",
     )
     watch: bool = Field(
         False,
-        description="Whether a bundle that appears in the repository, changes or goes is loaded, "
-        "swapped or unloaded by itself; off, so that a change is a decision.",
+        description="Whether bundles that appear, change or disappear in the repository are loaded, "
+        "swapped or unloaded.",
     )
     api_key: SecretStr | None = Field(
         None,
-        description="The key of admin routes, at least 16 characters; none: they answer on loopback "
-        "only, so that a first try needs no key.",
+        description="The key of admin routes, at least 16 characters; without one they answer on "
+        "loopback only.",
     )
-    api_key_file: Path | None = Field(
-        None, description="A file with that key, as secrets are mounted; read at the start."
-    )
+    api_key_file: Path | None = Field(None, description="A file with that key, read at the start.")
     header_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         10,
-        description="How long a request's head may take to come; long for some hundred bytes on any link.",
+        description="How long a request's head may take to arrive.",
     )
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         10,
         description="The span in which a body must grow by 1 KiB a second, and a client read some of "
-        "its answer; a rule on progress, because a total would cut off honest slow links.",
+        "its answer.",
     )
     keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
         75,
         description="How long an idle connection stays open; longer than the 60 seconds of common "
-        "balancers, so that they close first and never send into a closed one.",
+        "load balancers.",
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         1024,
-        description="Most open connections; one costs a file and some kilobytes, and past this the "
-        "longest idle one makes room, or the new one gets 503.",
+        description="Most open connections; beyond it the longest idle one is closed, or the new one "
+        "gets 503.",
     )
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1,
-        description="How long after SIGTERM new connections are still taken, each answer closing its "
-        "connection; long enough for a backlog, raise it to what a balancer needs to look away.",
+        description="How long after SIGTERM new connections are accepted; raise it to what a load "
+        "balancer needs.",
     )
     access_log: bool = Field(
         False,
-        description="Whether to print a line of JSON per request; off, because metrics tell most.",
+        description="Whether to print a line of JSON per request; metrics usually suffice.",
     )
     otel: bool = Field(
         False,
-        description="Whether to trace requests with OpenTelemetry, set up by its own OTEL_* "
-        "variables; off, because it takes its time on every request.",
+        description="Whether to trace requests with OpenTelemetry, set up by its OTEL_* variables; "
+        "takes time on every request.",
     )
 
     @field_validator("bundles", mode="before")

@@ -23,7 +23,7 @@ def table() -> str:
         f"| `OFFRAMP_{name.upper()}` | {_default(name)} | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
-    head = ("| variable | default | what, and why this default |", "|---|---|---|")
+    head = ("| variable | default | what |", "|---|---|---|")
     return "\n".join([*head, *rows]) + "\n"
 
 

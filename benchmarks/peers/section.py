@@ -14,59 +14,67 @@ COMPARED = ("early exit", "full depth")
 
 
 def section(result: dict[str, Any]) -> str:
-    """Ratios to each peer's best layout, maximum rates, and latencies."""
-    rows, slo = result["rows"], f"{result['slo_ms']:g}"
-    bundles = list(dict.fromkeys(row["bundle"] for row in rows))
-    times = [
-        line
-        for bundle in bundles
-        for line in ratios([row for row in rows if row["bundle"] == bundle])
-    ]
-    most = [
-        [
-            *(row["bundle"], row["server"], f"{row['most']:.0f}"),
-            f"{row['most_range'][0]:.0f} to {row['most_range'][1]:.0f}",
-            *(f"{row['cpu_ms']:.2f}", f"{row['goodput']:.0f}", f"{row['alone_ms']:.2f}"),
-            _percent(row["accuracy"]),
-        ]
-        for row in rows
-    ]
-    opens = [
-        [
-            *(row["bundle"], row["server"], f"{one['rate']:.0f}"),
-            *(f"{one['p50']:.1f}", f"{one['p99']:.1f}", f"{one['goodput']:.0f}"),
-            *(f"{one['refused']:.0%}", f"{one['failed']:.0f}", _percent(one["accuracy"])),
-        ]
-        for row in rows
-        for one in row["open"]
-    ]
+    """Ratios to each peer's best layout; maximum rates and latencies of every server, by bundle."""
+    rows = result["rows"]
+    by_bundle = {
+        bundle: [row for row in rows if row["bundle"] == bundle]
+        for bundle in dict.fromkeys(row["bundle"] for row in rows)
+    }
+    compared = [f"{what}, {mode}" for what in ("maximum", "goodput", "CPU") for mode in COMPARED]
     used = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     left_out = "".join(f" Left out: {name} ({why})." for name, why in result["left_out"].items())
-    compared = [f"{what}, {mode}" for what in ("most", "goodput", "CPU") for mode in COMPARED]
     parts = [
         "Ratios of Offramp to the best layout of each peer (of CPU time: of the peer to Offramp):",
-        table(("bundle", "against", *compared), times),
-        f"Maximum rate ({CONNECTIONS} busy connections), best goodput of any offered rate, and one request "
-        "after the other:",
         table(
-            (
-                *("bundle", "server", "most/s", "range", "CPU, ms an answer"),
-                *(f"best goodput/s ({slo} ms)", "one at a time, p50 ms", "accuracy, %"),
-            ),
-            most,
+            ("bundle", "against", *compared),
+            [line for of_bundle in by_bundle.values() for line in ratios(of_bundle)],
         ),
-        "Under Poisson load:",
-        table(
-            (
-                *("bundle", "server", "offered/s", "p50, ms", "p99, ms", f"goodput/s ({slo} ms)"),
-                *("refused", "failed", "accuracy, %"),
-            ),
-            opens,
-        ),
-        f"{result['machine']}; peers: {used}; images: {result['images']}; {result['seconds']:g} s a figure, "
-        f"medians of {result['rounds']} rounds; `python -m benchmarks.peers`.{left_out}",
     ]
+    for bundle, of_bundle in by_bundle.items():
+        parts += [
+            f"**{bundle}**: {CONNECTIONS} busy connections, and one request after the other:",
+            capacity(of_bundle),
+            f"Poisson load, goodput within {result['slo_ms']:g} ms:",
+            load(of_bundle),
+        ]
+    parts.append(
+        f"{result['machine']}; peers: {used}; images: {result['images']}; {result['seconds']:g} s a figure, "
+        f"medians of {result['rounds']} rounds; `python -m benchmarks.peers`.{left_out}"
+    )
     return "\n\n".join(parts) + "\n"
+
+
+def capacity(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of maximum rates and lone requests, from one bundle's rows."""
+    return table(
+        ("server", "maximum/s (range)", "CPU, ms an answer", "lone p50, ms", "accuracy, %"),
+        [
+            [
+                row["server"],
+                f"{row['most']:.0f} ({row['most_range'][0]:.0f}-{row['most_range'][1]:.0f})",
+                *(f"{row['cpu_ms']:.2f}", f"{row['alone_ms']:.2f}", _percent(row["accuracy"])),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def load(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of goodput and latency at each offered rate, from one bundle's rows."""
+    rates = [f"{one['rate']:.0f}" for one in rows[0]["open"]]
+    names = [[f"{what} at {rates[0]}/s", *rates[1:]] for what in ("goodput/s", "p99, ms")]
+    return table(
+        ("server", *names[0], *names[1], f"refused at {rates[-1]}/s", "failed"),
+        [
+            [
+                row["server"],
+                *(f"{one['goodput']:.0f}" for one in row["open"]),
+                *(f"{one['p99']:.1f}" for one in row["open"]),
+                *(f"{row['open'][-1]['refused']:.0%}", f"{row['open'][-1]['failed']:.0f}"),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -127,17 +127,17 @@ def test_ratios_are_to_the_best_layout_in_each_figure() -> None:
     assert line == ["tiny fp32", "LitServe", *most, *goodput, *cpu]
 
 
-def test_the_section_shows_every_figure_and_which_peers_were_left_out() -> None:
+def test_the_section_shows_capacity_and_load_and_which_peers_were_left_out() -> None:
     report = {
         **{"machine": "a machine", "versions": {"litserve": "1.2"}, "images": "generated"},
         **{"seconds": 5.0, "rounds": 3, "slo_ms": 100.0, "rows": ROWS},
         "left_out": {"PyTriton, batches": "not installed"},
     }
     text = section(report)
-    assert "| tiny fp32 | LitServe, batches | 300 | 5.0 | 9.0 | 250 | 25% | 0 | 70.50 |" in text
-    assert (
-        "| tiny fp32 | Offramp, early exit | 600 | 600 to 600 | 2.00 | 500 | 2.50 | 70.00 |" in text
-    )
+    assert "**tiny fp32**" in text
+    assert "| server | goodput/s at 300/s | p99, ms at 300/s | refused at 300/s | failed |" in text
+    assert "| LitServe, batches | 250 | 9.0 | 25% | 0 |" in text
+    assert "| Offramp, early exit | 600 (600-600) | 2.00 | 2.50 | 70.00 |" in text
     assert "Left out: PyTriton, batches (not installed)." in text
     assert "litserve 1.2" in text
 

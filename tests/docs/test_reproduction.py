@@ -12,7 +12,7 @@ import typer
 from offramp.cli import app
 from training.recipes.table_recipes import Variant
 from training.table.filled_table import FilledTable
-from training.table.render import markdown, markers
+from training.table.markdown import markdown, markers
 from training.table.table_run import TableRun
 
 ROOT = Path(__file__).parents[2]

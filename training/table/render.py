@@ -1,15 +1,12 @@
-"""A filled table as text for the terminal and for Markdown."""
+"""A filled table in the terminal, and the texts that it shares with the Markdown page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from offramp.files import replacing
-from training.errors import RecipeError
 from training.table.filled_table import CellResult, FilledTable, Spread
 
 NONE = "-"
@@ -50,7 +47,7 @@ def heading(filled: FilledTable) -> str:
 
 def columns(cells: Sequence[CellResult]) -> list[str]:
     """The headings of a pair's columns."""
-    exits = [f"exit {k}" for k in range(1, _stages(cells) + 1)]
+    exits = [f"exit {k}" for k in range(1, last_stage(cells) + 1)]
     return ["method", "published", "measured", "seeds", *exits, "parameters", "MACs", "remarks"]
 
 
@@ -74,64 +71,40 @@ def terminal(filled: FilledTable) -> Iterator[RichTable | str]:
     """The parts to print: one rich table for every pair, and the remarks."""
     yield heading(filled)
     for pair, cells in by_pair(filled.cells):
-        stages = _stages(cells)
+        stages = last_stage(cells)
         table = RichTable(title=f"{pair}: test accuracy, %", title_justify="left")
         for k, name in enumerate(columns(cells)):
             table.add_column(name, justify="left" if k in (0, stages + 6) else "right")
         for cell in cells:
             table.add_row(*line(cell, stages))
         yield table
-        yield from _teachers(cells)
-    yield from _doubts(filled.cells)
+        yield from teachers(cells)
+    yield from doubts(filled.cells)
 
 
-def markdown(filled: FilledTable) -> str:
-    """The table as Markdown."""
-    parts = [f"*{heading(filled)}.*"]
-    for pair, cells in by_pair(filled.cells):
-        rows = _without_empty(columns(cells), [line(cell, _stages(cells)) for cell in cells])
-        rows.insert(1, ["---"] * len(rows[0]))
-        parts.append(f"### {pair}")
-        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-        parts += [f"{sentence}." for sentence in _teachers(cells)]
-    parts += [f"- {sentence}." for sentence in _doubts(filled.cells)]
-    return "\n\n".join(parts).replace(".\n\n- ", ".\n- ") + "\n"
-
-
-def markers(name: str) -> tuple[str, str]:
-    """The lines before and after the table `name` in a document."""
-    return f"<!-- table {name} -->", f"<!-- end of table {name} -->"
-
-
-def write_into_document(path: Path, filled: FilledTable) -> None:
-    """Write the table between its markers in the Markdown file `path`.
-
-    Raises RecipeError if the file has no markers.
-    """
-    name = "/".join(part for part in (filled.table, filled.changed) if part)
-    begin, end = markers(name)
-    text = path.read_text("utf-8")
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise RecipeError(f"{path} has no markers for this table: add the lines {begin} and {end}.")
-    with replacing(path) as part:
-        part.write_text(f"{before}{begin}\n{markdown(filled)}{end}{after}", "utf-8")
-
-
-def _without_empty(names: list[str], rows: list[list[str]]) -> list[list[str]]:
-    """The rows below their headings, without the columns of results if no row has any."""
-    empty = {
-        name
-        for name, values in zip(names, zip(*rows, strict=True), strict=True)
-        if name in ("measured", "seeds", "remarks") and set(values) <= {NONE, ""}
-    }
-    kept = [k for k, name in enumerate(names) if name not in empty]
-    return [[row[k] for k in kept] for row in (names, *rows)]
-
-
-def _stages(cells: Sequence[CellResult]) -> int:
+def last_stage(cells: Sequence[CellResult]) -> int:
+    """The last stage of the student."""
     return max(cell.exits[-1] for cell in cells)
+
+
+def teachers(cells: Sequence[CellResult]) -> Iterator[str]:
+    """A line for every teacher of the cells, with its accuracy."""
+    for teacher in {cell.teacher.run: cell.teacher for cell in cells if cell.teacher}.values():
+        if teacher.test is None:
+            yield f"teacher {teacher.run}: not trained"
+        else:
+            exits = ", ".join(f"{value:.2f}" for value in teacher.test.exits)
+            yield f"teacher {teacher.run}: exits {exits}, ensemble {teacher.test.ensemble:.2f}"
+
+
+def doubts(cells: Iterable[CellResult]) -> Iterator[str]:
+    """A line for every reason to doubt published figures, with their cells."""
+    by_reason: dict[str, list[str]] = {}
+    for cell in cells:
+        for why in cell.doubts:
+            by_reason.setdefault(why, []).append(f"{cell.pair}/{cell.row}")
+    for why, names in by_reason.items():
+        yield f"? {', '.join(names)}: {why}"
 
 
 def _exit(measured: Spread | None, published: float | None) -> str:
@@ -144,22 +117,3 @@ def _remarks(cell: CellResult) -> Iterator[str]:
     for seed, epochs in cell.stopped.items():
         if seed not in cell.failed:
             yield f"seed {seed} stopped after epoch {epochs}"
-
-
-def _teachers(cells: Sequence[CellResult]) -> Iterator[str]:
-    """A line for every teacher of the cells with its accuracy."""
-    for teacher in {cell.teacher.run: cell.teacher for cell in cells if cell.teacher}.values():
-        if teacher.test is None:
-            yield f"teacher {teacher.run}: not trained"
-        else:
-            exits = ", ".join(f"{value:.2f}" for value in teacher.test.exits)
-            yield f"teacher {teacher.run}: exits {exits}, ensemble {teacher.test.ensemble:.2f}"
-
-
-def _doubts(cells: Iterable[CellResult]) -> Iterator[str]:
-    by_reason: dict[str, list[str]] = {}
-    for cell in cells:
-        for why in cell.doubts:
-            by_reason.setdefault(why, []).append(f"{cell.pair}/{cell.row}")
-    for why, names in by_reason.items():
-        yield f"? {', '.join(names)}: {why}"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from training.recipes.table_definition import Table, load_table
 from training.recipes.table_recipes import Cell, Variant, cell_recipe
-from training.table import render
+from training.table import markdown, render
 from training.table.filled_table import FilledTable, fill, write_json
 from training.table.picture import draw
 from training.table.results import Results, read_results
@@ -79,7 +79,7 @@ class TableRun:
 
     def write_into_document(self, path: Path) -> None:
         """Write the whole table into a Markdown file."""
-        render.write_into_document(path, self.filled())
+        markdown.write_into_document(path, self.filled())
 
     def show(self) -> None:
         """Print the selected cells."""

@@ -13,7 +13,7 @@ from training.errors import CheckpointError, RecipeError
 from training.recipes.files import load_recipe
 from training.recipes.table_recipes import Variant
 from training.table.filled_table import Spread
-from training.table.render import markdown, markers, write_into_document
+from training.table.markdown import markdown, markers, write_into_document
 from training.table.table_run import TableRun
 
 
@@ -39,9 +39,10 @@ def test_untrained_rows_show_a_dash_and_trained_rows_their_figures(tmp_path: Pat
     text = markdown(open_table(tmp_path).filled())
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     cells = [cell.strip() for cell in lines["single exit (baseline)"].strip("|").split("|")]
-    assert cells[1:8] == ["-", "91.25", "1", "-", "-", "-", "91.25"]
+    assert cells[1:] == ["91.25", "1", "-", "-", "-", "91.25"]
     cells = [cell.strip() for cell in lines["OtO (oto)"].strip("|").split("|")]
-    assert cells[1:8] == ["-"] * 7
+    assert cells[1:] == ["-"] * 6
+    assert "these pairs" not in text
 
 
 def test_the_teachers_accuracy_is_shown(tmp_path: Path) -> None:
@@ -52,13 +53,43 @@ def test_the_teachers_accuracy_is_shown(tmp_path: Path) -> None:
     assert "teacher digits/resnet18/heads/seed0: not trained." in text
 
 
-def test_published_figures_are_shown_with_their_exits_and_doubts(tmp_path: Path) -> None:
-    table_run = TableRun.open("cifar100", "*", Variant(), tmp_path / "runs", tmp_path / "out")
-    text = markdown(table_run.filled())
-    row = next(line for line in text.splitlines() if line.startswith("| OtO (oto) | 76.27"))
-    assert "- (71.17) | - (70.59) | - (71.10) | - (72.65)" in row
-    assert "| CRD (crd) | 74.58 ? |" in text
+def cifar100_markdown(place: Path) -> str:
+    return markdown(
+        TableRun.open("cifar100", "*", Variant(), place / "runs", place / "out").filled()
+    )
+
+
+def test_published_figures_of_untrained_pairs_share_one_table(tmp_path: Path) -> None:
+    text = cifar100_markdown(tmp_path)
+    assert "No row and no teacher of these pairs is trained." in text
+    (names,) = (line for line in text.splitlines() if line.startswith("| method"))
+    assert [name.strip() for name in names.strip("|").split("|")][-2:] == [
+        "vgg13-vgg8",
+        "wrn-40-2-wrn-16-2",
+    ]
+    for k, published in enumerate(("76.27", "71.17", "70.59", "71.10", "72.65")):
+        start = f"| oto, exit {k} |" if k else "| OtO (oto) |"
+        row = next(line for line in text.splitlines() if line.startswith(start))
+        assert row.split(" | ")[6] == published
+    assert "Neither published nor trained: `baseline-autoaugment`, `multi-exit`," in text
+    assert "| CRD (crd) | 80.53 | 79.81 | 78.60 ? |" in text
     assert "- ? resnet50-resnet18/kd, resnet50-resnet18/sskd: both are 79.72." in text
+
+
+def test_a_pair_with_a_result_has_its_own_table_with_published_exits(tmp_path: Path) -> None:
+    recipe = load_recipe("cifar100/vgg8/baseline")
+    write_finished_run(tmp_path / "runs", recipe, (70.5,), 70.5)
+    first, own = cifar100_markdown(tmp_path).split("### vgg13-vgg8\n")
+    assert "vgg13-vgg8" not in first.split("is trained.")[1].splitlines()[2]
+    row = next(line for line in own.splitlines() if line.startswith("| OtO (oto) | 76.27"))
+    assert "- (71.17) | - (70.59) | - (71.10) | - (72.65)" in row
+    assert "| single exit (baseline) | 70.36 | 70.50 | 1 |" in own
+
+
+def test_every_student_has_its_parameters_and_macs_once(tmp_path: Path) -> None:
+    text = cifar100_markdown(tmp_path)
+    assert text.count("| resnet18 | 11.22 M | 555 M | 12.28 M | 582 M |") == 1
+    assert text.count("| wrn-16-2 | 0.70 M | 101 M | 0.77 M | 105 M |") == 1
 
 
 def test_a_run_of_another_recipe_under_the_same_name_does_not_count(tmp_path: Path) -> None:

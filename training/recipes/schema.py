@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from offramp.validation import first_problem
 from training.errors import RecipeError
+from training.recipes.part import RecipePart
+from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRecipe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -67,11 +69,7 @@ def _published_width(network: str | None) -> int | None:
     return 32 if name.startswith("wrn") else 64
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataRecipe(_Table):
+class DataRecipe(RecipePart):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
     `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
@@ -108,7 +106,7 @@ class DataRecipe(_Table):
         return self
 
 
-class NetworkRecipe(_Table):
+class NetworkRecipe(RecipePart):
     """Backbone, channels of its first stage (as published unless given), the stages that carry a head
     (1-based; all of them unless given) and the design of the heads. torchvision's networks have no
     `width` to choose."""
@@ -142,7 +140,7 @@ class NetworkRecipe(_Table):
         return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
-class ExitObjective(_Table):
+class ExitObjective(RecipePart):
     """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
     training/objectives/losses.py. `exit_weights` are all 1 unless given."""
 
@@ -153,7 +151,7 @@ class ExitObjective(_Table):
     gradient_equilibrium: bool = False
 
 
-class DistillerObjective(_Table):
+class DistillerObjective(RecipePart):
     """A comparator's objective, gamma CE + alpha KD + beta L_m (training/distillers/base.py), and the
     epochs it is prepared for. What is left out is as in the method's own source."""
 
@@ -168,13 +166,7 @@ class DistillerObjective(_Table):
 Objective = Annotated[ExitObjective | DistillerObjective, Field(discriminator="method")]
 
 
-class TeacherRecipe(_Table):
-    """The recipe whose finished run teaches."""
-
-    recipe: str
-
-
-class StartRecipe(_Table):
+class StartRecipe(RecipePart):
     """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
     both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
     "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
@@ -191,14 +183,14 @@ class StartRecipe(_Table):
         return self
 
 
-class Progressive(_Table):
+class Progressive(RecipePart):
     """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute."""
 
     side: Annotated[int, Field(ge=8)]
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
-class TrainRecipe(_Table):
+class TrainRecipe(RecipePart):
     """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
     `decay` from each of those epochs on."""
 
@@ -223,7 +215,7 @@ class TrainRecipe(_Table):
         return self
 
 
-class Recipe(_Table):
+class Recipe(RecipePart):
     """A whole training run."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
@@ -251,6 +243,21 @@ class Recipe(_Table):
         weights = getattr(objective, "exit_weights", None)
         if weights is not None and len(weights) != len(exits):
             raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> Self:
+        teacher, method = self.teacher, self.objective.method
+        if teacher is None or teacher.views is None:
+            return self
+        if teacher.onnx is not None and method not in LAST_EXIT_METHODS:
+            raise ValueError(
+                f"teacher.onnx is for {' and '.join(LAST_EXIT_METHODS)}, not for {method}"
+            )
+        if method not in LOGIT_METHODS:
+            raise ValueError(
+                f"objective {method} needs more of the teacher than its logits: leave out teacher.views"
+            )
         return self
 
     @model_validator(mode="after")

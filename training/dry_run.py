@@ -150,7 +150,7 @@ def _describe_views(recipe: Recipe, runs: Path) -> str | None:
         return None
     info = _dataset_info(recipe)
     count = info.train_images - recipe.data.held_out
-    images = TrainingImages(recipe.data, None, count, info.side, info.side)
+    images = TrainingImages(recipe.data, count, info.side, info.side)
     config = None
     if recipe.teacher.recipe is not None:
         directory = runs / recipe.teacher.recipe

@@ -21,13 +21,18 @@ NOT_AUGMENTATION = {"name", "path", "side", "held_out", "held_out_seed"}
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training split: its recipe, the data set's fingerprint, the images' number and size."""
+    """The training split: its recipe, the number and size of its images.
+
+    Where the files of a data set can change, `fingerprint` is the data set's and `pixels` the SHA-256 of
+    the images: the fingerprint does not change with the contents of an image file.
+    """
 
     recipe: DataRecipe
-    fingerprint: str | None
     count: int
     height: int
     width: int
+    fingerprint: str | None = None
+    pixels: str | None = None
 
 
 def key_content(
@@ -43,6 +48,7 @@ def key_content(
         "data": {
             "name": data.name,
             "fingerprint": images.fingerprint,
+            "pixels": images.pixels,
             "held_out": data.held_out,
             "held_out_seed": data.held_out_seed,
             "images": [images.count, images.height, images.width],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def open_views(
     if recipe.teacher is None or recipe.teacher.views is None:
         return None
     count, height, width, _ = train.images.shape
-    images = TrainingImages(recipe.data, dataset.fingerprint, count, height, width)
+    pixels = None
+    if dataset.fingerprint is not None:
+        pixels = hashlib.sha256(train.images.cpu().numpy().data).hexdigest()
+    images = TrainingImages(recipe.data, count, height, width, dataset.fingerprint, pixels)
     cache = view_cache(recipe, images, len(dataset.classes), teacher, runs)
 
     def open_teacher() -> Classifier:

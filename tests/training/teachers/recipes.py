@@ -11,19 +11,17 @@ from training.run import run_recipe
 DATA: dict[str, object] = {"name": "digits", "held_out": 1150, "padding": 1, "flip": False}
 NETWORK: dict[str, object] = {"name": "resnet10", "width": 4}
 TRAIN: dict[str, object] = {"epochs": 2, "batch_size": 64, "precision": "fp32"}
-# 1,397 images less those held out.
-IMAGES = 247
 
 
-def teacher(name: str = "teacher", seed: int = 0, **data: object) -> Recipe:
+def teacher(seed: int = 0, data: dict[str, object] | None = None, **train: object) -> Recipe:
     return Recipe.model_validate(
         {
-            "name": name,
+            "name": "teacher",
             "seed": seed,
-            "data": {**DATA, **data},
+            "data": {**DATA, **(data or {})},
             "network": NETWORK,
             "objective": {"method": "cross_entropy"},
-            "train": TRAIN,
+            "train": {**TRAIN, **train},
         }
     )
 
@@ -52,9 +50,22 @@ def student(
 
 
 def run(
-    place: Path, recipe: Recipe, resume: bool = False, say: Callable[[str], None] = lambda _: None
+    place: Path,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    compiled: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    run_recipe(recipe, runs=place, data_root=place, device="cpu", resume=resume, say=say)
+    run_recipe(
+        recipe,
+        runs=place,
+        data_root=place,
+        device="cpu",
+        resume=resume,
+        compiled=compiled,
+        say=say,
+    )
 
 
 def view_files(place: Path) -> list[Path]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training.runs import Killed, history
-from tests.training.teachers.recipes import IMAGES, run, student, teacher, view_files
+from tests.training.teachers.recipes import run, student, teacher, view_files
 from training.assemble import build_step, load_teacher, use_statistics
 from training.checkpoint import load_checkpoint
 from training.data.batches import DeviceDataset
@@ -35,7 +37,6 @@ CPU = torch.device("cpu")
 # Relative difference of a step's loss with cached logits from the one with the teacher in the step: a
 # float16 logit is exact to 5e-4.
 LOSS_TOLERANCE = 1e-3
-VIEW_BYTES = 4 * IMAGES * 10 * 2
 
 
 class TeacherCalls:
@@ -195,6 +196,18 @@ def test_the_second_student_computes_nothing_and_any_seed_shares_the_views(
     assert {path: path.read_bytes() for path in view_files(place)} == before
 
 
+def test_a_compiled_step_learns_the_same_from_views(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(place, student())
+    # torch.compile without the minutes of the C++ compiler.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    run(place, student(name="compiled"), compiled=True)
+    first, second = (load_checkpoint(place / n)[0].state_dict() for n in ("student", "compiled"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
 def test_filling_or_reading_views_does_not_change_the_result(place: Path) -> None:
     run(place, student())
     run(place, student(name="again"))
@@ -233,6 +246,26 @@ def test_another_teacher_and_another_augmentation_have_caches_of_their_own(
     run(place, student(name="other-teacher", epochs=1))
     assert calls.batches == 3
     assert len({path.parent for path in view_files(place)}) == 3
+
+
+def test_a_changed_image_in_a_folder_has_a_cache_of_its_own(
+    tmp_path: Path, calls: TeacherCalls
+) -> None:
+    for shade in range(20):
+        for name in ("dark", "light"):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            image = Image.new("RGB", (32, 32), (shade + 200 * (name == "light"),) * 3)
+            image.save(tmp_path / "photos" / name / f"{shade:02d}.png")
+    data: dict[str, object] = {"name": "folder", "path": "photos", "side": 32, "held_out": 4}
+    run(tmp_path, teacher(data=data, batch_size=8))
+    for name in ("first", "second"):
+        run(tmp_path, student(name=name, data=data, epochs=1, batch_size=8))
+    assert calls.batches == 1
+    for path in (tmp_path / "photos").rglob("*.png"):
+        Image.new("RGB", (32, 32), (99, 0, 0)).save(path)
+    run(tmp_path, student(name="third", data=data, epochs=1, batch_size=8))
+    assert calls.batches == 2
+    assert len({path.parent for path in view_files(tmp_path)}) == 2
 
 
 def test_two_students_that_fill_the_same_view_at_once_compute_it_once(

@@ -34,7 +34,7 @@ test-uvicorn: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$$target" \
 		"uvicorn==$$($(BIN)/python -m tests.serving.http.oldest_uvicorn)"; \
 	PYTHONPATH=$$target $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "$(UVICORN_TESTS)" \
-		tests/serving/http tests/serving/api/test_load_shedding.py
+		tests/serving/http tests/serving/api/asgi/test_load_shedding.py
 
 # Needs root on Debian: builds the image, starts Prometheus and the proxy, trains the digits. About five minutes.
 test-deploy: $(VENV)/.test

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from offramp.images import RESERVE, ImageSpec, Pixels, decode
+from offramp.images import MIN_DRAFT_SCALE, ImageSpec, Pixels, decode
 
 SOURCES = {"32": (32, 32), "224": (224, 224), "640x480": (640, 480), "1080p": (1920, 1080)}
 TARGETS = (32, 224)
@@ -60,7 +60,11 @@ def simplejpeg(content: bytes, side: int) -> Pixels:
     """simplejpeg at a reduced scale where possible, then Pillow's resize."""
     import simplejpeg
 
-    least = {"min_height": RESERVE * side, "min_width": RESERVE * side, "min_factor": 1}
+    least = {
+        "min_height": MIN_DRAFT_SCALE * side,
+        "min_width": MIN_DRAFT_SCALE * side,
+        "min_factor": 1,
+    }
     pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", **least)
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
 

@@ -31,7 +31,7 @@ from benchmarks.harness.load import pack
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine, pictures, serving
 from exports.bundle.reader import load_bundle
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from serving.ray.app import build
 from serving.ray.launch import APP, connect, end, free_port
 from serving.settings import available_cores

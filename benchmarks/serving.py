@@ -40,9 +40,8 @@ from benchmarks.harness.processes import cpu
 from benchmarks.harness.server import ROOT, machine, serving
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.embedded import embedded
-from serving.inference.engine import Engine
-from serving.inference.images import decode
+from exports.bundle.resolve import embedded
+from serving.inference.engine import Engine, decode
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent

@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 
 from exports.bundle.reader import read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 
 SIDES = (8, 32, 33, 64, 200, 640)
 WARM_UP_SHARE = 1 / 3

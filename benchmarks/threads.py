@@ -31,7 +31,7 @@ from benchmarks.harness.docs import publish, table
 from benchmarks.harness.networks import random_bundle, whole_network
 from benchmarks.harness.server import ROOT, machine
 from exports.bundle.reader import Bundle, load_bundle
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from serving.inference import sessions
 from serving.inference.engine import Engine
 from serving.settings import available_cores

@@ -32,9 +32,8 @@ from benchmarks.harness.server import halves, machine, pictures, serving
 from benchmarks.harness.wire import Connection
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.embedded import embedded
-from serving.inference.engine import Engine, Prediction
-from serving.inference.images import decode
+from exports.bundle.resolve import embedded
+from serving.inference.engine import Engine, Prediction, decode
 
 IMAGES = 200
 CANCELLED_SHARE = 0.1

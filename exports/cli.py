@@ -21,7 +21,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")],
     data: Annotated[
-        Path, typer.Option(envvar="OFFRAMP_DATA", help="Where data sets are kept.")
+        Path, typer.Option(envvar="OFFRAMP_DATA", help="The directory of the data sets.")
     ] = Path("data"),
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default the recipe's.")
@@ -32,20 +32,20 @@ def export(
     license_: Annotated[
         str,
         typer.Option(
-            "--license", help="The weights' licence for the model card, as the Hub spells it."
+            "--license", help="The licence of the weights for the model card, as the Hub spells it."
         ),
     ] = "unknown",
     precision: Annotated[
         Precision,
-        typer.Option(help="What weights and computation are in. fp16 is for GPUs, slower on CPUs."),
+        typer.Option(help="Type of weights and computation. fp16 is for GPUs and slower on CPUs."),
     ] = "fp32",
     target: Annotated[
         Target,
-        typer.Option(help="int8 of activations and weights; auto: the faster on this machine."),
+        typer.Option(help="int8 type of activations and weights; auto: the faster one here."),
     ] = "auto",
     graphs: Annotated[
         str,
-        typer.Option(help="Whole networks to write too, with commas: exits, routed, maps."),
+        typer.Option(help="Whole-network graphs to add, with commas: exits, routed, maps."),
     ] = "",
     allow_loss: Annotated[
         bool,
@@ -54,7 +54,7 @@ def export(
 ) -> None:
     """Write a checkpoint as a bundle that `offramp serve` loads, or a bundle in another precision."""
     if target != "auto" and precision != "int8":
-        raise ExportError(f"--target {target} is a kind of int8; add --precision int8.")
+        raise ExportError(f"--target {target} is an int8 type; add --precision int8.")
     kinds: Any = tuple(dict.fromkeys(kind.strip() for kind in graphs.split(",") if kind.strip()))
     for kind in kinds:
         if kind not in get_args(Graphs):
@@ -87,7 +87,7 @@ def pack(
         ),
     ] = None,
 ) -> None:
-    """Verify a bundle and write it as one file, the same bytes every time."""
+    """Verify a bundle and pack it into one file, reproducibly."""
     from exports.bundle.archive import pack_bundle
     from exports.bundle.reader import read_manifest
     from exports.bundle.resolve import resolve_bundle
@@ -97,4 +97,4 @@ def pack(
     target = output or Path(f"{manifest.name}-{manifest.version}.offramp.zip")
     digest = pack_bundle(path, target)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
-    typer.echo(f"behind its https address: #sha256={digest}")
+    typer.echo(f"add to its https address: #sha256={digest}")

@@ -1,4 +1,4 @@
-"""From a checkpoint, or a float32 bundle, to a bundle."""
+"""`offramp export` without its command line: from a checkpoint or a float32 bundle to a bundle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Literal
 
 from exports.bundle.manifest import (
     CALIBRATION,
+    CARD,
     FORMAT,
     MANIFEST,
     POLICY,
     CalibrationEntry,
+    Conversion,
     ExitEntry,
     GraphEntry,
     Manifest,
@@ -20,13 +22,13 @@ from exports.bundle.manifest import (
     Precision,
     Provenance,
 )
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy, Scaling, simulate
 from exports.bundle.reader import load_bundle, sha256, write_table
 from exports.card.model_card import model_card
-from exports.graphs.cam import maps_graph
+from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
-from exports.measure import Measured, measure
+from exports.measure import Measurement, measure
 from exports.precision.boundaries import feature_type
 from exports.precision.convert import Target, check_loss, comparison, convert
 from exports.source import Source, open_source
@@ -52,56 +54,60 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
 
-    Temperatures, weights and the default policy come from one half of the held-out split of the data,
-    which must be under `data_root`, and the policy's certificate from the other; accuracies are
-    measured in onnxruntime on the stages as written. `graphs` are whole networks to write too,
-    `license_` is the weights' on the card. The bundle appears whole or not at all.
+    Temperatures, weights and the default policy come from one half of the held-out split of the data
+    set, which must be under `data_root`, and the policy's certificate from the other half. Accuracies
+    are measured in onnxruntime on the stages as written. `graphs` are whole-network graphs to add,
+    `license_` is the licence of the weights on the model card. The bundle is written completely or not
+    at all.
 
-    Raises ExportError if `target` exists, a graph differs from torch, or the precision costs more
-    than half a point (unless `allow_loss`); CheckpointError, BundleError, DataError.
+    Raises ExportError if a graph differs from torch, or if the precision costs more than half a point
+    and `allow_loss` is not set. Raises WriteError, CheckpointError, BundleError, DataError.
     """
     with new_directory(target) as folder:
-        found = open_source(source, data_root, say)
-        exact = tuple(stage.onnx for stage in found.stages)
-        stages, measured, record = exact, measure(exact, found.data), None
+        network = open_source(source, data_root, say)
+        float_stages = tuple(stage.onnx for stage in network.stages)
+        stages, measurement = float_stages, measure(float_stages, network.data)
+        conversion: Conversion | None = None
         if precision != "fp32":
-            made = convert(exact, measured, found.data, precision, scheme, say)
-            stages, measured, record = made.stages, made.measured, made.record
-            say(comparison(precision, made))
+            converted = convert(float_stages, measurement, network.data, precision, scheme, say)
+            stages, measurement = converted.stages, converted.measurement
+            conversion = converted.conversion
+            say(comparison(precision, converted))
             if not allow_loss:
-                check_loss(precision, made)
-        entries = _exit_entries(found, stages, measured)
+                check_loss(precision, converted)
+        scaling = measurement.scaling
+        entries = _exit_entries(network, stages, measurement)
         costs = [entry.macs for entry in entries]
-        write_table(folder / CALIBRATION, measured.held_out, "held_out")
+        write_table(folder / CALIBRATION, measurement.held_out, "held_out")
         table_sha256 = sha256((folder / CALIBRATION).read_bytes())
-        policy, promise = default_policy(measured.held_out, measured.scaling, costs, table_sha256)
+        policy, promise = default_policy(measurement.held_out, scaling, costs, table_sha256)
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
-        whole = _graphs(stages, policy, measured, graphs)
-        files |= {entry.file: content for entry, content in whole}
+        graph_entries = _graphs(stages, policy, scaling, graphs)
+        files |= {entry.file: content for entry, content in graph_entries}
         for file, content in files.items():
             (folder / file).write_bytes(content)
         manifest = Manifest(
             format=FORMAT,
-            name=name or found.name,
-            version=version or found.version,
-            labels=found.labels,
-            input=found.input,
+            name=name or network.name,
+            version=version or network.version,
+            labels=network.labels,
+            input=network.input,
             precision=precision,
-            conversion=record,
+            conversion=conversion,
             exits=tuple(entries),
-            graphs=tuple(entry for entry, _ in whole),
-            ensemble_weights=measured.scaling.weights,
+            graphs=tuple(entry for entry, _ in graph_entries),
+            ensemble_weights=scaling.weights,
             calibration=CalibrationEntry(
                 file=CALIBRATION,
                 sha256=table_sha256,
-                samples=len(measured.held_out.labels),
+                samples=len(measurement.held_out.labels),
                 split="held_out",
             ),
-            provenance=_provenance(found, policy, measured, costs),
+            provenance=_provenance(network, policy, measurement, costs),
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / "README.md").write_text(model_card(manifest, policy, license_), "utf-8")
+        (folder / CARD).write_text(model_card(manifest, policy, license_), "utf-8")
         load_bundle(folder)
     default = manifest.provenance.test_default
     say(
@@ -112,11 +118,14 @@ def export_bundle(
     return manifest
 
 
-def _exit_entries(found: Source, stages: Sequence[bytes], measured: Measured) -> list[ExitEntry]:
+def _exit_entries(
+    network: Source, stages: Sequence[bytes], measurement: Measurement
+) -> list[ExitEntry]:
     entries: list[ExitEntry] = []
     macs = params = 0
-    held_out, test = measured.accuracies(measured.held_out), measured.accuracies(measured.test)
-    for k, (graph, content) in enumerate(zip(found.stages, stages, strict=True)):
+    held_out = measurement.accuracies(measurement.held_out)
+    test = measurement.accuracies(measurement.test)
+    for k, (graph, content) in enumerate(zip(network.stages, stages, strict=True)):
         macs, params = macs + graph.macs, params + graph.params
         entries.append(
             ExitEntry(
@@ -126,8 +135,8 @@ def _exit_entries(found: Source, stages: Sequence[bytes], measured: Measured) ->
                 feature_type=feature_type(content) if graph.feature_shape else "float32",
                 macs=macs,
                 params=params,
-                temperature=measured.scaling.temperatures[k],
-                running_temperature=measured.scaling.running_temperatures[k],
+                temperature=measurement.scaling.temperatures[k],
+                running_temperature=measurement.scaling.running_temperatures[k],
                 held_out=held_out[k],
                 test=test[k],
             )
@@ -136,40 +145,40 @@ def _exit_entries(found: Source, stages: Sequence[bytes], measured: Measured) ->
 
 
 def _graphs(
-    stages: Sequence[bytes], policy: Policy, measured: Measured, kinds: Sequence[GraphKind]
+    stages: Sequence[bytes], policy: Policy, scaling: Scaling, kinds: Sequence[GraphKind]
 ) -> list[tuple[GraphEntry, bytes]]:
-    """The whole-network files that were asked for, with their entries."""
-    found: list[tuple[GraphEntry, bytes]] = []
+    """The whole-network graphs of `kinds`, with their manifest entries."""
+    graphs: list[tuple[GraphEntry, bytes]] = []
     if "exits" in kinds:
         for k in range(1, len(stages) + 1):
             content = exit_graph(stages, k)
             entry = GraphEntry(kind="exit", exit=k, file=f"exit{k}.onnx", sha256=sha256(content))
-            found.append((entry, content))
+            graphs.append((entry, content))
     if "routed" in kinds:
-        content = routed_graph(stages, policy, measured.scaling)
+        content = routed_graph(stages, policy, scaling)
         entry = GraphEntry(kind="routed", exit=None, file="routed.onnx", sha256=sha256(content))
-        found.append((entry, content))
+        graphs.append((entry, content))
     if "maps" in kinds:
-        content = maps_graph(stages)
+        content = cam_graph(stages)
         entry = GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(content))
-        found.append((entry, content))
-    return found
+        graphs.append((entry, content))
+    return graphs
 
 
 def _provenance(
-    found: Source, policy: Policy, measured: Measured, costs: Sequence[int]
+    network: Source, policy: Policy, measurement: Measurement, costs: Sequence[int]
 ) -> Provenance:
-    outcome = simulate(policy, measured.test.logits, measured.scaling)
+    outcome = simulate(policy, measurement.test.logits, measurement.scaling)
     return Provenance(
-        recipe=found.recipe,
-        dataset=found.data.name,
-        splits=found.data.counts,
-        seed=found.seed,
+        recipe=network.recipe,
+        dataset=network.data.name,
+        splits=network.data.counts,
+        seed=network.seed,
         test_default=Operating(
-            accuracy=round(100 * outcome.accuracy(measured.test.labels), 2),
+            accuracy=round(100 * outcome.accuracy(measurement.test.labels), 2),
             mean_macs=outcome.mean_cost(costs),
             exit_shares=outcome.shares(len(costs)),
         ),
-        tools=found.tools,
+        tools=network.tools,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

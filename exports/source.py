@@ -1,7 +1,7 @@
-"""What an export starts from: a finished run's checkpoint, or a bundle in float32.
+"""The source of an export: the checkpoint of a finished run, or a float32 bundle.
 
-Both give the same thing: float32 stages with their cost, and the data set they were trained on. Only a
-checkpoint needs torch.
+Both provide float32 stages with their cost, and the data set they were trained on. Only a checkpoint
+needs torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import load_bundle, load_table
-from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
+from exports.stage_runner import StageRunner
 from offramp import __version__
 from offramp.extras import needs_extra
 from training.data.dataset import Split, hold_out
@@ -32,8 +32,8 @@ from training.recipes.schema import DataRecipe, Recipe
 
 
 @dataclass(frozen=True)
-class Data:
-    """The splits that were not trained on; `counts` are the samples of train, held_out and test."""
+class EvaluationData:
+    """The splits that were not trained on; `counts` has the sizes of train, held_out and test."""
 
     name: str
     held_out: Split
@@ -43,15 +43,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Source:
-    """A float32 network as stages, its data, and where it comes from. `recipe` is without the
-    directories of the machine it was run on."""
+    """A float32 network as stages, its data and its origin. `recipe` has no directories of the machine
+    that trained it."""
 
     name: str
     version: str
     labels: tuple[str, ...]
     input: InputSpec
     stages: tuple[StageGraph, ...]
-    data: Data
+    data: EvaluationData
     recipe: dict[str, Any]
     seed: int
     tools: dict[str, str]
@@ -73,7 +73,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
     manifest, origin = bundle.manifest, bundle.manifest.provenance
     if manifest.precision != "fp32":
         raise ExportError(
-            f"{path} is in {manifest.precision} already; convert the float32 bundle it was made of."
+            f"{path} is in {manifest.precision} already; convert the float32 bundle it comes from."
         )
     try:
         recipe = DataRecipe.model_validate(origin.recipe.get("data"))
@@ -84,12 +84,14 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} was calibrated on other samples than {data.name} under {data_root} holds out."
         )
-    before = (0, 0)
+    macs = params = 0
     stages = []
     for content, entry in zip(bundle.stages, manifest.exits, strict=True):
-        macs, params = entry.macs - before[0], entry.params - before[1]
-        stages.append(StageGraph(_multiplied(content), macs, params, entry.feature_shape))
-        before = (entry.macs, entry.params)
+        stage_macs, stage_params = entry.macs - macs, entry.params - params
+        stages.append(
+            StageGraph(_modernised(content), stage_macs, stage_params, entry.feature_shape)
+        )
+        macs, params = entry.macs, entry.params
     return Source(
         name=manifest.name,
         version=manifest.version,
@@ -133,8 +135,8 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
     )
 
 
-def _multiplied(stage: bytes) -> bytes:
-    """`stage` as an export of today would write it."""
+def _modernised(stage: bytes) -> bytes:
+    """`stage` as this version exports it, in case an earlier one wrote the bundle."""
     return serialised(resizes_as_products(onnx.load_from_string(stage)))
 
 
@@ -144,22 +146,22 @@ def _load(
     classes: tuple[str, ...],
     path: Path,
     fingerprint: str | None = None,
-) -> Data:
+) -> EvaluationData:
     dataset = load_dataset(data, root)
     if dataset.classes != classes:
         raise ExportError(f"{path} was trained on other classes than {dataset.name} has.")
     if not dataset.matches(fingerprint):
         raise ExportError(
-            f"{path} was trained on other pictures than {dataset.name} holds now, so its held-out "
-            "split is lost: bring back those it was trained on, or train again."
+            f"{path} was trained on other images than {dataset.name} has now, so its held-out split "
+            "is lost: restore the images it was trained on, or train again."
         )
-    stay, index = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
-    counts = {"train": len(stay), "held_out": len(index), "test": len(dataset.test)}
-    return Data(dataset.name, dataset.train.take(index), dataset.test, counts)
+    trained_on, held_out = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
+    counts = {"train": len(trained_on), "held_out": len(held_out), "test": len(dataset.test)}
+    return EvaluationData(dataset.name, dataset.train.take(held_out), dataset.test, counts)
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without the directories of the machine it was run on."""
+    """The recipe without the directories of this machine."""
     content = recipe.model_dump(mode="json")
     for table, key in (("data", "path"), ("start", "weights")):
         if (content[table] or {}).get(key):

@@ -1,4 +1,4 @@
-"""Holding exported stages to the network they came from."""
+"""Compares exported stages with the torch network that they come from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
-from exports.bundle.runner import StageRunner
+from exports.stage_runner import StageRunner
 from training.models.multi_exit import MultiExit, Normalize
 
 TOLERANCE = 1e-3
@@ -20,8 +20,8 @@ def verify(
 ) -> float:
     """Compare the exported stages with torch on `images`, in batches of 1 and of 7.
 
-    Returns the largest absolute difference of a logit. Raises ExportError if it is over 1e-3 or if
-    any exit's predicted class differs.
+    Returns the largest absolute difference of a logit. Raises ExportError if it exceeds TOLERANCE or if
+    an exit predicts another class.
     """
     largest = 0.0
     for size in BATCH_SIZES:
@@ -31,7 +31,7 @@ def verify(
         actual = runner.logits(sample, batch_size=size)
         for k in range(len(expected)):
             difference = float(np.abs(actual[k] - expected[k]).max())
-            # Written so that a NaN is refused too.
+            # `not <=` also refuses NaN.
             if not difference <= TOLERANCE:
                 raise ExportError(
                     f"exit {k + 1} differs from torch by {difference:.2g} in batches of {size} "

@@ -1,4 +1,4 @@
-"""The command `offramp`: one subcommand from each wing, loaded without its heavy imports."""
+"""The command `offramp`. Subcommands import torch, onnx and the server only when they run."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ for command in (train, recipe, table, export, tune, inspect, pack, serve, classi
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)
-for drawing in (cam, exits, calibration):
-    picture.command()(drawing)
+for picture_command in (cam, exits, calibration):
+    picture.command()(picture_command)
 app.add_typer(picture, name="picture")
 
 
 def main() -> None:
-    """Run the command line; a user's error is one sentence on stderr and its exit code."""
+    """Run the command line. A user's error prints one sentence to stderr and sets the exit code."""
     try:
         app()
     except OfframpError as error:
         print(f"offramp: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a directory that may not be written
+    except OSError as error:  # a full disk, a directory without write permission
         print(f"offramp: {error}.", file=sys.stderr)
         sys.exit(2)
 

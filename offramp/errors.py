@@ -1,14 +1,14 @@
-"""The root of every error that a user can cause and mend.
+"""The base class of all errors that a user can cause and fix.
 
-Each package derives its own. The message is one sentence that says what is wrong and, where it can,
-what to do; the command line prints it alone and leaves with `exit_code`.
+Every package derives its own. The message is one sentence that says what is wrong and, if possible,
+what to do. The command line prints only the message, and exits with `exit_code`.
 """
 
 from __future__ import annotations
 
 
 class OfframpError(Exception):
-    """A mistake in what was asked for, with the process's exit code."""
+    """An error in a user's request, with the exit code of the process."""
 
     exit_code = 2
 
@@ -27,8 +27,8 @@ class ImageError(OfframpError):
 
 
 class WriteError(OfframpError):
-    """A file cannot be written; what stood there before is kept."""
+    """A file cannot be written; its previous content is kept."""
 
 
 class PictureError(OfframpError):
-    """What a picture is to show does not exist, or it cannot be put where it is asked for."""
+    """A picture's data does not exist, or its file cannot be written."""

@@ -12,10 +12,10 @@ OWN_PACKAGES = frozenset({"offramp", "training", "exports", "serving"})
 
 @contextmanager
 def needs_extra(extra: str, package: str | None = None) -> Iterator[None]:
-    """Wrap the imports of packages that `offramp[extra]` installs.
+    """Wraps the imports of packages that `offramp[extra]` installs.
 
     Raises MissingExtraError if one of them is missing; the message names `package`, or the missing
-    package itself. A missing module of our own is a fault and is raised as it is.
+    package itself. A missing module of Offramp is a bug, and its error is not converted.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the pictures share: their colours, where they may go, and that they appear whole or not at all."""
+"""Shared by all pictures: colours, the check of the target path, and writing a PNG."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from offramp.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that people with any colour vision tell apart (Okabe and Ito 2008).
+# Colours that are distinguishable with any colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#333333", "#8C8C8C", "#D9D9D9"
 DPI = 120
 
 
 def check_target(path: Path) -> None:
-    """Raise PictureError unless a PNG can be put at `path`; asked before any work is done."""
+    """Raise PictureError unless `path` can be the file of a PNG. Call it before any other work."""
     if path.suffix.lower() != ".png":
         raise PictureError(f"pictures are PNG files: {path} must end in .png.")
     if not path.parent.is_dir():
@@ -29,11 +29,11 @@ def check_target(path: Path) -> None:
 
 
 def save_png(figure: Figure, path: Path, title: str, source: str) -> None:
-    """Write `figure` as the PNG `path` in one step, replacing what is there.
+    """Write `figure` as the PNG `path` atomically, replacing an existing file.
 
-    `title` and `source`, what the picture shows and of what, are kept in the file's own text.
-    Raises WriteError if the disk refuses.
+    `title` says what the picture shows and `source` which data; both are stored in the PNG's text
+    metadata. Raises WriteError.
     """
-    about = {"Title": title, "Source": source, "Software": f"offramp {__version__}"}
+    metadata = {"Title": title, "Source": source, "Software": f"offramp {__version__}"}
     with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=DPI, metadata=about)
+        figure.savefig(part, format="png", dpi=DPI, metadata=metadata)

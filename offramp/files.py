@@ -1,4 +1,4 @@
-"""Files and directories that are whole or not there."""
+"""Writing files and directories completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from offramp.errors import WriteError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name to write to, and puts that file in the place of `path` once it is on the disk.
+    """Yields a temporary path to write to; at the end it is synced to disk and renamed to `path`.
 
-    If writing fails the half-written file is removed and `path` stays as it was; a full disk raises
-    WriteError. A kill leaves at most the half-written file, which the next writer replaces.
+    If writing fails, the temporary file is removed and `path` is unchanged. Raises WriteError for an
+    OSError such as a full disk. A killed process leaves at most the temporary file, which the next
+    writer replaces.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -29,8 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise WriteError(
-            f"{path} cannot be written ({error.strerror or error}); "
-            "what stood there before is kept."
+            f"{path} cannot be written ({error.strerror or error}); its previous content is kept."
         ) from error
     except BaseException:
         part.unlink(missing_ok=True)
@@ -38,26 +38,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path` in one step. Raises WriteError; `path` stays as it was then."""
+    """Write `content` to `path` atomically. Raises WriteError, and then leaves `path` unchanged."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """Gives an empty directory beside `target` to fill, which gets the name `target` at the end.
+    """Yields an empty directory beside `target` to fill; at the end it is renamed to `target`.
 
-    On an error it is removed. A killed process leaves `.NAME.part`, never `target`; the next call for
-    `target` clears it. Raises WriteError if `target` exists or another process is writing it.
+    On an error the directory is removed. A killed process leaves `.NAME.part`, which the next call for
+    `target` empties. Raises WriteError if `target` exists or another process is writing it.
     """
     if os.path.lexists(target):
         raise WriteError(f"{target} exists already; choose another name or move it away.")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    lock = _locked(part, target)
+    lock = _create_and_lock(part, target)
     try:
-        for left in part.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for stale in part.iterdir():
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         yield part
         for file in part.iterdir():
             _sync(file)
@@ -73,8 +73,9 @@ def new_directory(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked(part: Path, target: Path) -> int:
-    """A descriptor of the directory `part`, locked for as long as this process lives."""
+def _create_and_lock(part: Path, target: Path) -> int:
+    """Create the directory `part` if it is missing, and lock it; the lock is held until the returned
+    descriptor is closed."""
     while True:
         part.mkdir(exist_ok=True)
         descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
@@ -85,11 +86,11 @@ def _locked(part: Path, target: Path) -> int:
         except BlockingIOError as error:
             os.close(descriptor)
             raise WriteError(f"another process is writing {target} right now.") from error
-        os.close(descriptor)  # its last holder renamed it after it was opened here
+        os.close(descriptor)  # the previous holder renamed the directory after it was opened here
 
 
 def _sync(path: Path) -> None:
-    """Make what was written to a file, or renamed in a directory, survive a power cut."""
+    """Flush a file, or the renames in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Files made to be slow: told from their structure, before a decoder sees them.
+"""Detects images that are crafted to be slow to decode, from the structure of the file.
 
 A decoder does a fixed amount of work for every marker, chunk or scan, however short. A progressive
-JPEG of a few megabytes can hold so many scans that decoding it takes hours, and a PNG of the same
-size so many compressed profiles that it takes minutes, both well within any limit of pixels.
+JPEG of a few megabytes can contain so many scans that decoding takes hours. A PNG of that size can
+contain so many compressed profiles that it takes minutes. Both can be within any limit of pixels.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import re
 
 from offramp.errors import ImageError
 
-# Encoders write about ten scans, the most thorough ones some twenty.
+# Encoders write about ten scans, at most about twenty.
 MAX_SCANS = 32
-# Cameras write a few dozen at most; a large colour profile is spread over some more.
+# Cameras write a few dozen at most; a large colour profile needs some more.
 MAX_SEGMENTS = 1000
-# Data chunks of the usual 8 kB, of a file of 160 MB; other chunks number a handful.
+# A file of 160 MB with data chunks of the usual 8 kB. Other chunks are few.
 MAX_DATA_CHUNKS = 20_000
 MAX_OTHER_CHUNKS = 200
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
 _DATA_CHUNKS = frozenset({b"IDAT", b"fcTL", b"fdAT"})
-# 0xFF00 is a byte of the data, 0xFFD0 to 0xFFD7 only restart it, and a row of 0xFF is filling.
+# Not a marker: 0xFF00 is a data byte, 0xFFD0 to 0xFFD7 are restarts, and repeated 0xFF is padding.
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TEM, _EOI, _SOS = 0x01, 0xD9, 0xDA
 
 
 def check_structure(content: bytes) -> None:
-    """Raise ImageError if the JPEG or PNG file `content` has more parts than any honest one.
+    """Raise ImageError if the JPEG or PNG file `content` has more parts than encoders write.
 
-    Whether it is valid is the decoder's business; files of other kinds pass.
+    It does not check whether the file is valid. Files of other formats are accepted.
     """
     if content.startswith(JPEG_SIGNATURE):
         _check_jpeg(content)
@@ -41,16 +41,16 @@ def check_structure(content: bytes) -> None:
 def _check_jpeg(content: bytes) -> None:
     """Walk the segments up to the end of the image (ITU-T T.81, annex B)."""
     at = len(JPEG_SIGNATURE)
-    segments = scans = filling = 0
-    while (found := _NEXT_MARKER.search(content, at)) is not None:
-        # What lies between the segments before the first scan is read byte by byte.
-        filling += found.start() - at if scans == 0 else 0
-        marker, at = content[found.start() + 1], found.end()
+    segments = scans = padding = 0
+    while (match := _NEXT_MARKER.search(content, at)) is not None:
+        # Decoders read padding between the segments before the first scan byte by byte.
+        padding += match.start() - at if scans == 0 else 0
+        marker, at = content[match.start() + 1], match.end()
         if marker == _EOI:
             return
         segments += 1
         scans += marker == _SOS
-        if segments > MAX_SEGMENTS or filling > MAX_SEGMENTS:
+        if segments > MAX_SEGMENTS or padding > MAX_SEGMENTS:
             raise ImageError(f"The image has more than {MAX_SEGMENTS} segments.")
         if scans > MAX_SCANS:
             raise ImageError(f"The image has more than {MAX_SCANS} scans.")

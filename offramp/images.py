@@ -1,4 +1,4 @@
-"""From an image file's bytes to the pixels a network takes, the same in every wing."""
+"""Decodes image files to the pixels that a network takes, for training and serving alike."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from offramp.errors import ImageError
 from offramp.image_structure import check_structure
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-# JPEG's own limit. Pillow spends memory and time on every line, however short, so a picture one
-# pixel wide could cost gigabytes within the limit of pixels.
+# JPEG's own limit. Pillow needs memory and time for every row, however short, so an image one pixel
+# wide could cost gigabytes within the limit of pixels.
 MAX_SIDE = 65_535
-# What is decoded at a reduced scale stays this many times larger than the result in each
-# direction, so that the final, antialiased resize decides what it looks like.
-RESERVE = 2
+# An image decoded at a reduced scale stays this many times larger than the result on each side, so that
+# the final, antialiased resize determines its quality.
+MIN_DRAFT_SCALE = 2
 REDUCING_GAP = 3.0
 ORIENTATION_TAG = 0x0112
-# How EXIF's orientations are put upright, and which of them swap width and height.
+# The transpose that undoes each EXIF orientation, and the orientations that swap width and height.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,8 +33,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-TURNED = frozenset({5, 6, 7, 8})
-# What Pillow multiplies grey levels of less than eight bits by.
+SWAPPED = frozenset({5, 6, 7, 8})
+# Pillow multiplies grey levels of fewer than eight bits by these factors.
 GREY_SCALE = {2: 85, 4: 17}
 
 Pixels = NDArray[np.uint8]
@@ -42,10 +42,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The picture that is wanted, in pixels.
+    """The size of the decoded image in pixels, and how an image of another shape is fitted to it.
 
-    center_crop: the file's is scaled until it covers this one and what sticks out is cut evenly;
-    stretch: it is scaled to this one, whatever its shape.
+    center_crop: the image is scaled until it covers this size, and the rest is cropped evenly;
+    stretch: it is scaled to this size, and its aspect ratio may change.
     """
 
     height: int
@@ -54,11 +54,11 @@ class ImageSpec:
 
 
 def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
-    """Decode a JPEG, PNG or WebP file to uint8 [height, width, 3] RGB of the size `spec` asks for.
+    """Decode a JPEG, PNG or WebP file to uint8 [height, width, 3] RGB of the size in `spec`.
 
-    EXIF orientation is applied, transparency is laid on white. A picture that has the size already
-    is not resampled. Raises ImageError if it is of another format, damaged, made to be slow
-    (`image_structure`), or has more than `max_pixels` pixels or 65535 on one side.
+    EXIF orientation is applied, and transparent images are composited on white. An image that has the
+    size already is not resampled. Raises ImageError if the file has another format, is damaged or
+    crafted to be slow (`image_structure`), or has more than `max_pixels` pixels or 65535 on one side.
     """
     if not content:
         raise ImageError("The image is empty.")
@@ -79,7 +79,7 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
 
 
 def _open(content: bytes, spec: ImageSpec, max_pixels: int) -> Image.Image:
-    """The upright picture as RGB or RGBA, perhaps smaller than stored, but never than needed."""
+    """The upright image as RGB or RGBA. It may be smaller than the file's, but not smaller than needed."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -91,43 +91,44 @@ def _open(content: bytes, spec: ImageSpec, max_pixels: int) -> Image.Image:
                 f"The image has {width} x {height} pixels; a side may have at most {MAX_SIDE}."
             )
         if image.format in ("JPEG", "MPO"):
-            turned = image.getexif().get(ORIENTATION_TAG) in TURNED
-            image.draft(None, _scaled_size(image.size, spec, turned))
+            swapped = image.getexif().get(ORIENTATION_TAG) in SWAPPED
+            image.draft(None, _min_draft_size(image.size, spec, swapped))
         image.load()
         if image.format == "PNG":
-            _scale_clear(image, depth=content[24])
-        # ImageOps.exif_transpose writes all of the EXIF anew, which fails on tags that do not matter here.
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-        return _to_eight_bit_colour(image if turn is None else image.transpose(turn))
+            _scale_transparency(image, depth=content[24])
+        # ImageOps.exif_transpose rewrites all EXIF tags, and fails on some that are irrelevant here.
+        transpose = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        return _to_eight_bit_colour(image if transpose is None else image.transpose(transpose))
 
 
-def _scaled_size(size: tuple[int, int], spec: ImageSpec, turned: bool) -> tuple[int, int]:
-    """The least (width, height), in the file's orientation, that decoding may reduce `size` to."""
-    needed = (spec.height, spec.width) if turned else (spec.width, spec.height)
+def _min_draft_size(size: tuple[int, int], spec: ImageSpec, swapped: bool) -> tuple[int, int]:
+    """The smallest (width, height), in the file's orientation, to which decoding may reduce `size`."""
+    target = (spec.height, spec.width) if swapped else (spec.width, spec.height)
     if spec.resize == "stretch":
-        return RESERVE * needed[0], RESERVE * needed[1]
-    scale = max(needed[0] / size[0], needed[1] / size[1])
-    return math.ceil(RESERVE * scale * size[0]), math.ceil(RESERVE * scale * size[1])
+        return MIN_DRAFT_SCALE * target[0], MIN_DRAFT_SCALE * target[1]
+    scale = MIN_DRAFT_SCALE * max(target[0] / size[0], target[1] / size[1])
+    return math.ceil(scale * size[0]), math.ceil(scale * size[1])
 
 
-def _scale_clear(image: Image.Image, depth: int) -> None:
-    """Have the PNG's transparent value in eight bits, as Pillow gives the pixels; `depth` is the file's."""
-    clear = image.info.get("transparency")
-    if image.mode == "L" and depth in GREY_SCALE and isinstance(clear, int):
-        image.info["transparency"] = clear * GREY_SCALE[depth]
-    elif image.mode == "RGB" and depth == 16 and isinstance(clear, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
+def _scale_transparency(image: Image.Image, depth: int) -> None:
+    """Convert the transparent value of a PNG to eight bits, as Pillow does with the pixels but not with
+    this value; `depth` is the bit depth of the file."""
+    transparent = image.info.get("transparency")
+    if image.mode == "L" and depth in GREY_SCALE and isinstance(transparent, int):
+        image.info["transparency"] = transparent * GREY_SCALE[depth]
+    elif image.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def _to_eight_bit_colour(image: Image.Image) -> Image.Image:
     if image.mode == "I;16":
-        # Pillow's own conversion clips at 255 instead of scaling.
+        # Pillow's conversion clips at 255 instead of scaling.
         values = np.asarray(image)
         grey = Image.fromarray((values >> 8).astype(np.uint8))
-        clear = image.info.get("transparency")
-        if clear is None:
+        transparent = image.info.get("transparency")
+        if transparent is None:
             return grey.convert("RGB")
-        alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
         return Image.merge("LA", (grey, alpha)).convert("RGBA")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
@@ -139,7 +140,7 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
         return image
     width, height = float(image.width), float(image.height)
     if spec.resize == "center_crop":
-        # Cutting the part that will be seen, then scaling it, equals scaling to cover and cutting.
+        # Cropping the visible part and scaling it equals scaling the image and cropping.
         scale = max(size[0] / width, size[1] / height)
         width, height = min(size[0] / scale, width), min(size[1] / scale, height)
     left, top = (image.width - width) / 2, (image.height - height) / 2

@@ -1,4 +1,4 @@
-"""onnxruntime, loaded late and kept quiet."""
+"""onnxruntime, imported on first use and with only errors logged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ def session_errors() -> tuple[type[Exception], ...]:
 
 
 def session_options() -> Any:
-    """Options of a session that logs errors alone. Raises MissingExtraError without onnxruntime."""
+    """Options of a session that logs only errors. Raises MissingExtraError without onnxruntime.
+
+    Layers that an int8 stage keeps in float32 stay so: onnxruntime would give those between quantised
+    tensors int8 weights with one scale for all channels, which ruins depthwise convolutions.
+    """
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry(
+        "optimization.disable_specified_optimizers", "WeightBiasQuantization"
+    )
     return options

@@ -182,7 +182,7 @@ def _serve_on_ray(settings: Settings, form: FormName) -> None:
 
 def _read(photo: Path, spec: InputSpec, max_pixels: int) -> Pixels:
     from serving.errors import InvalidImageError
-    from serving.inference.images import decode
+    from serving.inference.engine import decode
 
     try:
         return decode(photo.read_bytes(), spec, max_pixels)

@@ -12,7 +12,7 @@ from offramp.cli import main
 
 
 @dataclass(frozen=True)
-class BatchResult:
+class CommandResult:
     """How a command ended and what it said."""
 
     code: int
@@ -27,7 +27,7 @@ class BatchResult:
         return self.code == 2 and self.out == "" and one
 
 
-def call(*arguments: object) -> BatchResult:
+def call(*arguments: object) -> CommandResult:
     """Run `offramp` with `arguments` to its end."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
@@ -41,4 +41,4 @@ def call(*arguments: object) -> BatchResult:
         except SystemExit as left:
             code = left.code or 0
     assert isinstance(code, int)
-    return BatchResult(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())

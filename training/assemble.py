@@ -12,7 +12,7 @@ from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, read_
 from training.data.dataset import Dataset
 from training.distillers import DISTILLERS
 from training.errors import RecipeError
-from training.models.build import build_network
+from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit, Normalize, Outputs
 from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
@@ -84,10 +84,7 @@ def build_step(
     `labels` are those of the training split, int64 [samples]. Raises RecipeError if the start or the
     teacher does not fit.
     """
-    network = recipe.network
-    student = build_network(
-        network.name, network.width, len(dataset.classes), network.exits, network.heads
-    )
+    student = network_from_recipe(recipe.network, len(dataset.classes))
     if recipe.start is not None:
         if recipe.start.weights:
             _start_from_weights(student, recipe)

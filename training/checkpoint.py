@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from offramp.files import replacing
 from offramp.validation import first_problem
 from training.errors import CheckpointError
-from training.models.build import build_network
+from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit
 from training.recipes.schema import Recipe
 from training.step import Step
@@ -59,10 +59,7 @@ class CheckpointConfig(BaseModel):
 
     def build(self) -> MultiExit:
         """The network of this checkpoint, with fresh weights."""
-        network = self.recipe.network
-        return build_network(
-            network.name, network.width, len(self.classes), network.exits, network.heads
-        )
+        return network_from_recipe(self.recipe.network, len(self.classes))
 
 
 class ResumeState(BaseModel):

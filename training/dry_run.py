@@ -19,11 +19,12 @@ from training.data.dataset_info import DATASET_INFO, DatasetInfo
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.loop import Run, new_optimizer, train_epoch
-from training.models.build import build_network
+from training.models.build import network_from_recipe
 from training.models.cost import count_parameters, network_cost
 from training.models.multi_exit import MultiExit, Normalize
 from training.recipes.files import load_recipe
-from training.recipes.schema import NetworkRecipe, Recipe, StartRecipe
+from training.recipes.network import NetworkRecipe
+from training.recipes.schema import Recipe, StartRecipe
 from training.step import Step
 from training.teachers.cached_views import describe
 from training.teachers.key import TrainingImages
@@ -174,7 +175,7 @@ def _dataset_info(recipe: Recipe) -> DatasetInfo:
 
 
 def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
-    if network.width is None:  # a network of fixed size
+    if network.width is None:  # only the named CIFAR networks have a width
         return network
     return network.model_copy(update={"width": max(4, network.width // shrink)})
 
@@ -187,7 +188,7 @@ def _assemble(recipe: Recipe, info: DatasetInfo, shrink: int) -> Step:
     if recipe.teacher is not None and recipe.teacher.views is None:
         assert recipe.teacher.recipe is not None
         network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
-        teacher = _build(network, info)
+        teacher = network_from_recipe(network, info.classes)
         _give_statistics(teacher, images)
     without_start = recipe.model_copy(update={"start": None})
     labels = torch.arange(info.train_images - recipe.data.held_out) % info.classes
@@ -212,10 +213,6 @@ def _give_statistics(network: MultiExit, images: Tensor) -> None:
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _build(network: NetworkRecipe, info: DatasetInfo) -> MultiExit:
-    return build_network(network.name, network.width, info.classes, network.exits, network.heads)
 
 
 def _freeze(student: MultiExit, start: StartRecipe) -> None:

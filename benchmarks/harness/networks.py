@@ -10,7 +10,7 @@ from onnx import compose
 
 from exports.bundle.manifest import CALIBRATION, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, sha256
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 
 
 def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bundle:

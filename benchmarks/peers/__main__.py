@@ -35,7 +35,7 @@ from benchmarks.peers.section import section
 from benchmarks.peers.servers import PEERS, PLAIN, Peer, StartError, started
 from benchmarks.serving import CONNECTIONS, MODES, accuracy, address, summary
 from exports.bundle.reader import Bundle, load_bundle
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 
 HERE = Path(__file__).parents[1]
 BUNDLES = (HERE / "bundles" / "cifar100-oto-fp32", embedded())

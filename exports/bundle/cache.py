@@ -1,6 +1,7 @@
-"""Where packed bundles lie unpacked: a private directory, one folder per sha256 of a packed file.
+"""The cache of unpacked bundles: a private directory with one folder per sha256 of a packed file.
 
-An entry appears whole or not at all. Deleting entries, or all of it, is safe while nothing loads.
+An entry is complete or does not exist. Entries, or the whole cache, can be deleted while no bundle is
+being loaded.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from pathlib import Path
 from exports.bundle.errors import BundleError
 
 LOCK = ".lock"
-# One name is enough, since whoever uses it holds the lock; what a killed process left under it is
-# removed by the next.
+# One name is enough, since its user holds the lock. The next user removes what a killed process left.
 SCRATCH = ".unpacking"
 
 
@@ -25,32 +25,32 @@ def cache_root() -> Path:
 
     XDG Base Directory Specification 0.8: a relative path in the variable is ignored.
     """
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = given if given.is_absolute() else Path.home() / ".cache"
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = configured if configured.is_absolute() else Path.home() / ".cache"
     return base / "offramp" / "bundles"
 
 
 def open_cache() -> Path:
-    """The cache's directory, made if need be; raises BundleError if others could write to it."""
+    """The cache's directory, created if missing; raises BundleError if other users can write to it."""
     root = cache_root()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = root.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise BundleError(
-            f"{root} can be written to by others, who could change what is loaded; "
+            f"{root} can be written to by others, who could replace what is loaded; "
             "choose another cache with XDG_CACHE_HOME."
         )
     return root
 
 
 def cached(digest: str) -> Path | None:
-    """The unpacked bundle whose packed file has the sha256 `digest`, if there is one."""
+    """The cached bundle whose packed file has the sha256 `digest`, or None."""
     entry = cache_root() / digest
     return entry if entry.is_dir() and open_cache() else None
 
 
 def add(digest: str, fill: Callable[[Path], None]) -> Path:
-    """The entry `digest`, for which `fill` writes into an empty directory unless it is there."""
+    """The entry `digest`; if it does not exist, `fill` writes its files into an empty directory."""
     root = open_cache()
     with _lock(root):
         entry = root / digest
@@ -69,7 +69,7 @@ def add(digest: str, fill: Callable[[Path], None]) -> Path:
 
 
 def refuse_cached(path: Path) -> None:
-    """Raise BundleError if the bundle in directory `path` is a packed one, which is read-only."""
+    """Raise BundleError if the bundle in directory `path` is in the cache, where bundles are read-only."""
     if path.resolve().parent == cache_root().resolve():
         raise BundleError(
             "A packed bundle is read-only; unzip it into a directory to change its policy."
@@ -78,7 +78,7 @@ def refuse_cached(path: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    # The kernel lets go of it when the process ends, however it ends.
+    # The kernel releases the lock when the process ends for any reason.
     with open(root / LOCK, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

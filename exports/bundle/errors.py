@@ -1,4 +1,4 @@
-"""What can go wrong with bundles and policies through the user's input."""
+"""Errors that a user's input can cause in exports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from offramp.errors import OfframpError
 
 
 class BundleError(OfframpError):
-    """A bundle is missing, damaged, of another format, or not safe to load."""
+    """A bundle is missing, damaged, in another format, or not safe to load."""
 
 
 class PolicyError(OfframpError):
@@ -14,8 +14,8 @@ class PolicyError(OfframpError):
 
 
 class ExportError(OfframpError):
-    """An export was refused."""
+    """A network cannot be exported as requested."""
 
 
 class TuningError(OfframpError):
-    """A goal that no policy reaches, or data that cannot be tuned on."""
+    """No policy reaches the goal, or the data cannot be used for tuning."""

@@ -1,17 +1,17 @@
-"""Whether an ONNX file keeps its weights elsewhere, told without the onnx package.
+"""Detects ONNX files that keep weights in another file, without the onnx package.
 
-A tensor may name another file as the place of its data. onnxruntime follows such a name even for a
-graph given as bytes (relative to the working directory), so that a graph whose hash is right could
-be completed by any file that lies around. A bundle's graphs must hold everything themselves.
+A tensor may name another file that holds its data. onnxruntime follows such a name even for a graph
+given as bytes, relative to the working directory. A graph with the right hash could then load weights
+from any file there. The graphs of a bundle must therefore hold all their data.
 
-The file is a protobuf message; only the fields through which tensors can be reached are followed.
+An ONNX file is a protobuf message. Only the fields through which tensors can be reached are followed.
 Field numbers: onnx.proto of ONNX 1.23.
 """
 
 from __future__ import annotations
 
-# From a message to the messages in it that hold tensors, by field number.
-PARTS: dict[str, dict[int, str]] = {
+# For each message type the fields that may contain tensors: field number -> message type.
+TENSOR_FIELDS: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
     "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
@@ -30,34 +30,34 @@ PARTS: dict[str, dict[int, str]] = {
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# A hundred times what a deep network has; bounds the time that the search takes.
+# A hundred times the fields of a deep network; bounds the time of the search.
 MAX_FIELDS = 2_000_000
-# onnxruntime takes a second format, told by these letters, that is not looked into here.
+# The signature of onnxruntime's own format, which is not supported here.
 ORT_FORMAT = b"ORTM"
 
 
 class MalformedGraphError(ValueError):
-    """The bytes are not a protobuf message of the fields that ONNX has, or absurdly many of them."""
+    """The bytes are not a protobuf message with ONNX's field types, or have too many fields."""
 
 
 def has_external_data(content: bytes) -> bool:
     """Whether any tensor of the ONNX file `content` keeps its data in another file.
 
-    Raises MalformedGraphError if `content` is not protobuf, has a form that readers may understand
-    differently, or more than MAX_FIELDS fields.
+    Raises MalformedGraphError if `content` is not protobuf, is encoded in a way that parsers interpret
+    differently, or has more than MAX_FIELDS fields.
     """
     if content[4:8] == ORT_FORMAT:
         raise MalformedGraphError("it is in onnxruntime's own format")
-    waiting = [("ModelProto", 0, len(content))]
+    pending = [("ModelProto", 0, len(content))]
     fields = 0
-    while waiting:
-        message, at, end = waiting.pop()
+    while pending:
+        message, at, end = pending.pop()
         while at < end:
             fields += 1
             if fields > MAX_FIELDS:
                 raise MalformedGraphError(f"it has more than {MAX_FIELDS} fields")
             tag, at = _varint(content, at, end)
-            # A reader that keeps 32 bits would see another field.
+            # A parser that keeps only 32 bits would read another field.
             if tag >= 1 << 32:
                 raise MalformedGraphError("it has a field number that is out of range")
             number, kind = tag >> 3, tag & 7
@@ -77,13 +77,13 @@ def has_external_data(content: bytes) -> bool:
                 raise MalformedGraphError("it ends within a field")
             if kind == BYTES and message == "TensorProto" and number == EXTERNAL_DATA:
                 return True
-            if kind == BYTES and number in PARTS[message]:
-                waiting.append((PARTS[message][number], start, at))
+            if kind == BYTES and number in TENSOR_FIELDS[message]:
+                pending.append((TENSOR_FIELDS[message][number], start, at))
     return False
 
 
 def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
-    """The base-128 number at `at` and the place behind it."""
+    """The base-128 number at `at`, and the position after it."""
     value = shift = 0
     while at < end and shift < 70:
         byte = content[at]

@@ -1,4 +1,4 @@
-"""Everything a bundle says about itself, after every file of it was verified."""
+"""Verification of a whole bundle, and what `offramp inspect` shows of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from exports.bundle.reader import Bundle, load_bundle, read_graph
 
 @dataclass(frozen=True)
 class Inspection:
-    """A verified bundle: `graphs` are the whole-network graphs' bytes, in the manifest's order;
-    `sizes` has every file's bytes by name, `unknown` the names the manifest does not account for."""
+    """A verified bundle. `graphs` are the bytes of the whole-network graphs, in the manifest's order;
+    `sizes` maps the name of every file to its bytes; `unknown` are files that the manifest does not list."""
 
     bundle: Bundle
     graphs: tuple[bytes, ...]
@@ -22,12 +22,12 @@ class Inspection:
 
     @property
     def promise(self) -> str | None:
-        """The policy's certificate as a sentence."""
+        """The policy's certificate as a sentence, or None."""
         certificate = self.bundle.policy.certificate
         return None if certificate is None else certificate.sentence
 
     def to_json(self, source: str, opened: bool) -> dict[str, Any]:
-        """What `offramp inspect --json` prints; `opened`: whether onnxruntime opened the graphs."""
+        """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs."""
         return {
             "source": source,
             "verified": True,
@@ -41,17 +41,17 @@ class Inspection:
 
 
 def inspect_bundle(path: Path) -> Inspection:
-    """Verify the bundle in `path`, its whole-network graphs included.
+    """Verify the bundle in `path`, including its whole-network graphs.
 
     Raises BundleError, in one sentence that names the file and the reason.
     """
     bundle = load_bundle(path)
     graphs = tuple(read_graph(path, entry) for entry in bundle.manifest.graphs)
-    known = {MANIFEST, POLICY, *bundle.manifest.files}
-    found = {entry.name: entry.lstat().st_size for entry in sorted(path.iterdir())}
+    known = {MANIFEST, POLICY, CARD, *bundle.manifest.files}
+    sizes = {file.name: file.lstat().st_size for file in sorted(path.iterdir())}
     return Inspection(
         bundle=bundle,
         graphs=graphs,
-        sizes={name: size for name, size in found.items() if name in known | {CARD}},
-        unknown=tuple(name for name in found if name not in known | {CARD}),
+        sizes={name: size for name, size in sizes.items() if name in known},
+        unknown=tuple(name for name in sizes if name not in known),
     )

@@ -1,4 +1,4 @@
-"""The manifest: what a bundle says of itself. Nothing here reads a file."""
+"""The schema of a bundle's manifest.json. Nothing here reads a file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ MANIFEST = "manifest.json"
 POLICY = "policy.json"
 CALIBRATION = "calibration.npz"
 CARD = "README.md"
-# Logits of a calibration table, 1 GiB as float32: five exits on ImageNet's 50,000 validation images.
-MAX_TABLE_BYTES = 1 << 28
+# Number of logits in a calibration table: 1 GiB as float32, five exits on ImageNet's 50,000 validation
+# images.
+MAX_TABLE_LOGITS = 1 << 28
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MAX_NAME = 100
@@ -27,15 +28,15 @@ Precision = Literal["fp32", "fp16", "int8"]
 FeatureType = Literal["float32", "uint8", "int8"]
 
 
-class _Table(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class InputSpec(_Table):
-    """The images the network takes: uint8 RGB of `height` x `width`.
+class InputSpec(_Model):
+    """The network's input: uint8 RGB images of `height` x `width`.
 
-    center_crop: the picture is scaled until it covers the input and what sticks out is cut evenly;
-    stretch: it is scaled to the input, whatever its shape.
+    center_crop: an image is scaled until it covers the input, and the rest is cropped evenly;
+    stretch: it is scaled to the input, and its aspect ratio may change.
     """
 
     height: Annotated[int, Field(ge=1, le=4096)]
@@ -43,18 +44,18 @@ class InputSpec(_Table):
     resize: Literal["center_crop", "stretch"] = "center_crop"
 
 
-class Accuracy(_Table):
+class Accuracy(_Model):
     """Top-1 accuracy in percent, of one exit alone and of the ensemble of all exits up to it."""
 
     single: Percent
     running: Percent
 
 
-class ExitEntry(_Table):
+class ExitEntry(_Model):
     """Stage k with head k. `macs` and `params` count stages and heads 1..k: the cost of leaving here.
 
-    `feature_shape` is (C, H, W) of what the stage hands on, None for the last, and `feature_type` what
-    its numbers are, float32 where nothing is said.
+    `feature_shape` is the shape (C, H, W) of the stage's output features, None for the last stage, and
+    `feature_type` their type.
     """
 
     file: FileName
@@ -69,13 +70,14 @@ class ExitEntry(_Table):
     test: Accuracy
 
 
-class Conversion(_Table):
-    """How a bundle of less than float32 was made, and what it cost.
+class Conversion(_Model):
+    """How a bundle below float32 was converted, and what that cost in accuracy.
 
-    `scheme` is how int8 represents (activations, weights): u8s8 or s8s8; `images` of the held-out split
-    set the activations' ranges; `kept` names what stayed in float32, as stage/node. `held_out` and
-    `test` are every exit's accuracy before: those in `exits` are after. `agreement` is the share of
-    test images, in percent, that each exit gives the same class as before.
+    `scheme` is the int8 type of (activations, weights): u8s8 or s8s8. `images` images of the held-out
+    split determined the activations' ranges. `kept` names the nodes that stayed in float32, as
+    stage/node. `held_out` and `test` are the accuracy of every exit before the conversion; `exits` has
+    those after it. `agreement` is the share of test images, in percent, for which each exit gives the
+    same class as before.
     """
 
     scheme: Literal["u8s8", "s8s8"] | None
@@ -86,11 +88,12 @@ class Conversion(_Table):
     agreement: tuple[Percent, ...]
 
 
-class GraphEntry(_Table):
+class GraphEntry(_Model):
     """A whole network in one file.
 
-    exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, each sample routed on
-    its own; maps: image -> class-activation maps of every exit. `exit` is None for the last two.
+    exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, where each sample
+    leaves at its own exit; maps: image -> class-activation maps of every exit. `exit` is None for the
+    last two.
     """
 
     kind: Literal["exit", "routed", "maps"]
@@ -99,7 +102,7 @@ class GraphEntry(_Table):
     sha256: Sha256
 
 
-class CalibrationEntry(_Table):
+class CalibrationEntry(_Model):
     """The calibration table's file."""
 
     file: FileName
@@ -108,16 +111,17 @@ class CalibrationEntry(_Table):
     split: str
 
 
-class Operating(_Table):
-    """The default policy on the test split: accuracy in percent, mean MACs, share leaving at each exit."""
+class Operating(_Model):
+    """The default policy on the test split: accuracy in percent, mean MACs, and the share of samples that
+    leaves at each exit."""
 
     accuracy: Percent
     mean_macs: Annotated[float, Field(gt=0)]
     exit_shares: tuple[Share, ...]
 
 
-class Provenance(_Table):
-    """Where the bundle comes from. `test_default` belongs to the policy written by the exporter."""
+class Provenance(_Model):
+    """The origin of the bundle. `test_default` is of the policy that the exporter wrote."""
 
     recipe: dict[str, Any]
     dataset: str
@@ -128,7 +132,7 @@ class Provenance(_Table):
     created: str
 
 
-class Manifest(_Table):
+class Manifest(_Model):
     """manifest.json. `labels` are the class names in the order of the logits."""
 
     format: int
@@ -145,48 +149,50 @@ class Manifest(_Table):
     provenance: Provenance
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _is_consistent(self) -> Self:
         if len(self.ensemble_weights) != len(self.exits):
             raise ValueError("ensemble_weights must have one entry per exit")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be at least two and all different")
-        gives = [entry.feature_shape is not None for entry in self.exits]
-        if gives != [True] * (len(gives) - 1) + [False]:
+        has_features = [entry.feature_shape is not None for entry in self.exits]
+        if has_features != [True] * (len(has_features) - 1) + [False]:
             raise ValueError("every exit but the last must have a feature_shape")
         if len(self.provenance.test_default.exit_shares) != len(self.exits):
             raise ValueError("exit_shares must have one entry per exit")
-        before = self.conversion
-        if before and {len(before.held_out), len(before.test), len(before.agreement)} != {
-            len(self.exits)
-        }:
+        conversion = self.conversion
+        if conversion and {
+            len(conversion.held_out),
+            len(conversion.test),
+            len(conversion.agreement),
+        } != {len(self.exits)}:
             raise ValueError("conversion must have one accuracy per exit and split")
         for graph in self.graphs:
-            reaches = range(1, len(self.exits) + 1)
-            if graph.exit not in (reaches if graph.kind == "exit" else (None,)):
+            exits = range(1, len(self.exits) + 1)
+            if graph.exit not in (exits if graph.kind == "exit" else (None,)):
                 raise ValueError(f"the graph {graph.file} is of an exit that does not exist")
-        if self.calibration.samples * len(self.exits) * len(self.labels) > MAX_TABLE_BYTES:
-            raise ValueError(f"the calibration table has more than {MAX_TABLE_BYTES} logits")
+        if self.calibration.samples * len(self.exits) * len(self.labels) > MAX_TABLE_LOGITS:
+            raise ValueError(f"the calibration table has more than {MAX_TABLE_LOGITS} logits")
         if sum(graph.kind == "maps" for graph in self.graphs) > 1:
             raise ValueError("there is more than one graph of maps")
-        own = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
-        if len(set(own)) != len(own):
+        names = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
+        if len(set(names)) != len(names):
             raise ValueError("every file must have a name of its own")
         return self
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the files that have a hash here: stages, calibration table, graphs."""
+        """The names of the files that the manifest has a hash of: stages, calibration table, graphs."""
         stages = [entry.file for entry in self.exits]
         return (*stages, self.calibration.file, *(graph.file for graph in self.graphs))
 
     @property
-    def maps(self) -> GraphEntry | None:
-        """The graph of class-activation maps, if the bundle offers them."""
+    def cam(self) -> GraphEntry | None:
+        """The graph of class-activation maps, or None."""
         return next((graph for graph in self.graphs if graph.kind == "maps"), None)
 
     @property
     def scaling(self) -> Scaling:
-        """What the policy needs to calibrate this network's logits."""
+        """The parameters that calibrate this network's logits."""
         return Scaling(
             temperatures=tuple(entry.temperature for entry in self.exits),
             running_temperatures=tuple(entry.running_temperature for entry in self.exits),

@@ -1,8 +1,7 @@
-"""Policies: when a sample leaves the network, and what it answers there.
+"""Policies: when a sample leaves the network, and what the answer is there.
 
-One class, `Decision`, holds the rule. The engine asks it stage by stage about the samples still on
-their way; `simulate` about those of a calibration table, where every exit's logits are known. So what
-is tuned is what is served.
+The class `Decision` holds the rule. The engine applies it after each stage to the samples that are
+still in the network. `simulate` applies it to a calibration table, which has the logits of every exit.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ Floats = NDArray[np.float32]
 
 
 class Certificate(BaseModel):
-    """The promise a policy was tuned to: with probability `confidence` over the samples drawn, its
-    accuracy on new ones is at most `permitted_drop` percentage points below that of `against`.
+    """What a policy promises: with probability `confidence` over the samples drawn, its accuracy on new
+    samples is at most `permitted_drop` percentage points below that of `against`.
 
-    The policy was chosen on `chosen_on` samples and certified on `samples` others, told apart by
-    `split_sha256` (`exports.tuning.certificate.split_sha256`). `bound`, at most `permitted_drop`, is
-    the upper confidence limit of this one policy's drop in points; what is promised is
-    `permitted_drop`. Under the target `agreement` samples had no labels, and the drop is how often
-    the answer is not the ensemble's. docs/guide/tuning.md gives the method.
+    The policy was chosen on `chosen_on` samples and certified on `samples` others, which
+    `split_sha256` identifies (`exports.tuning.certificate.split_sha256`). `bound` is the upper
+    confidence limit of this policy's drop in points, at most `permitted_drop`; the promise is
+    `permitted_drop`. Under the target `agreement` the samples had no labels, and the drop is the share
+    of answers that are not the ensemble's. docs/guide/tuning.md describes the method.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,11 +65,11 @@ class Certificate(BaseModel):
 
 
 class Policy(BaseModel):
-    """When to leave. `thresholds` has one entry per exit but the last; exits count from 1.
+    """When to leave. `thresholds` has one entry for every exit but the last; exits count from 1.
 
-    early_exit: leave at the first exit whose confidence reaches its threshold, at `max_exit` in any
-    case; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
-    `max_exit` alone. A threshold of 0 always leaves, one above 1 never does.
+    early_exit: leave at the first exit whose confidence reaches its threshold, and at `max_exit` at the
+    latest; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
+    `max_exit` alone. At a threshold of 0 every sample leaves, at one above 1 none does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,7 +82,7 @@ class Policy(BaseModel):
     certificate: Certificate | None = None
 
     def __hash__(self) -> int:
-        # Without the certificate: the engine groups a batch's samples by their policies.
+        # The engine groups the samples of a batch by policy. Equality still compares the certificate.
         return hash((self.mode, self.measure, self.combine, self.thresholds, self.max_exit))
 
     @model_validator(mode="after")
@@ -103,10 +102,10 @@ class Policy(BaseModel):
         threshold: float | None = None,
         max_exit: int | None = None,
     ) -> Policy:
-        """This policy with one request's wishes: `threshold` replaces that of every exit.
+        """This policy with the overrides of one request; `threshold` replaces that of every exit.
 
-        A certificate speaks of the policy as it is, so any wish drops it.
-        Raises PolicyError when a wish is out of range.
+        Any override drops the certificate, which is only valid for the policy as it was certified.
+        Raises PolicyError if a value is out of range.
         """
         if mode is None and threshold is None and max_exit is None:
             return self
@@ -126,10 +125,10 @@ class Policy(BaseModel):
 
 @dataclass(frozen=True)
 class Scaling:
-    """How logits become calibrated ones, one figure per exit.
+    """The parameters that calibrate logits, one value of each per exit.
 
-    `temperatures` divide an exit's own logits, `running_temperatures` those of the ensemble of all
-    exits up to it; `weights` are the exits' shares in an ensemble (the running one renormalises).
+    `temperatures` divide an exit's own logits, `running_temperatures` those of the running ensemble at
+    that exit. `weights` are the exits' weights in an ensemble; a running ensemble renormalises them.
     """
 
     temperatures: tuple[float, ...]
@@ -138,11 +137,18 @@ class Scaling:
 
 
 class Decision:
-    """What a policy says of n samples at exit k: who leaves, their confidence and probabilities. Each
-    sample is judged by its own logits alone.
+    """Applies a policy to n samples at exit k: which leave, their confidence and probabilities. Each
+    sample depends on its own logits alone.
 
-    Everything is worked out when it is first asked for: a sample that stays needs no probabilities, and
-    nothing at all under a policy that answers from a deeper exit anyway.
+    Values are computed on first use. Samples that stay need no probabilities, and a policy that answers
+    from a deeper exit needs nothing here.
+
+    The rule is implemented a second time in two places, which tests hold equal to this class:
+    `exports.tuning.search.PolicyEvaluator.evaluate`, vectorised over prepared confidences
+    (`test_a_policy_is_evaluated_exactly_as_it_is_simulated` in tests/exports/tuning/test_search.py),
+    and `exports.graphs.routed.routed_graph`, as ONNX nodes
+    (`test_every_kind_of_policy_answers_as_the_engine` and
+    `test_any_thresholds_and_any_batch_even_an_empty_one` in tests/exports/graphs/test_routed.py).
     """
 
     def __init__(
@@ -156,29 +162,29 @@ class Decision:
 
     @cached_property
     def leaves(self) -> NDArray[np.bool_]:
-        """Who leaves here, [n]."""
+        """Which samples leave here, bool [n]."""
         policy, count = self._policy, len(self._logits[0])
         if self._exit >= policy.max_exit:
             return np.ones(count, dtype=np.bool_)
         if policy.mode != "early_exit":
             return np.zeros(count, dtype=np.bool_)
-        # Confidence is at most 1, so every larger threshold means never; float32 could overflow.
+        # A confidence is at most 1, so every larger threshold means never; float32 could overflow.
         threshold = np.float32(min(policy.thresholds[self._exit - 1], 2.0))
         leaves: NDArray[np.bool_] = self.confidence >= threshold
         return leaves
 
     @cached_property
     def confidence(self) -> Floats:
-        """By the policy's measure, float32 [n]."""
+        """The confidence by the policy's measure, float32 [n]."""
         if self._policy.measure == "max_prob":
-            # The likeliest class's exponential is exp(0).
+            # The numerator of the most likely class is exp(0).
             confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
             return confidence
         return measure_confidence(self.probabilities, self._policy.measure)
 
     @cached_property
     def probabilities(self) -> Floats:
-        """Calibrated, float32 [n, C]."""
+        """The calibrated probabilities, float32 [n, C]."""
         exponentials, total = self._exponentials
         probabilities: Floats = exponentials / total
         return probabilities
@@ -190,17 +196,16 @@ class Decision:
 
 
 def combination(policy: Policy) -> Combine:
-    """Which logits `policy` answers from: early exit has the choice, the other modes have not."""
+    """The logits that `policy` answers from; only the mode early_exit has a choice."""
     if policy.mode == "early_exit":
         return policy.combine
     return "running" if policy.mode == "ensemble" else "single"
 
 
 def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: Scaling) -> Floats:
-    """Temperature-scaled logits [n, C] at exit `exit_`: its own, or the running ensemble's."""
-    own = logits[exit_ - 1]
+    """The temperature-scaled logits [n, C] at exit `exit_`, its own or the running ensemble's."""
     if combine == "single":
-        return own / np.float32(scaling.temperatures[exit_ - 1])
+        return logits[exit_ - 1] / np.float32(scaling.temperatures[exit_ - 1])
     mean = running_ensemble(logits, exit_, scaling.weights)
     return mean / np.float32(scaling.running_temperatures[exit_ - 1])
 
@@ -229,7 +234,7 @@ def _exponentials(logits: Floats) -> tuple[Floats, Floats]:
 def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
     """Confidence in [0, 1] from probabilities [n, C].
 
-    max_prob: the largest; margin: the largest less the second; entropy: 1 - H / log C.
+    max_prob: the largest; margin: the largest minus the second; entropy: 1 - H / log C.
     """
     if measure == "max_prob":
         confidence = probabilities.max(axis=-1)
@@ -246,14 +251,14 @@ def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where each sample of a table leaves and what it answers: exit (1-based), class, confidence."""
+    """The exit (1-based), predicted class and confidence of each sample of a table."""
 
     exits: NDArray[np.int64]
     predictions: NDArray[np.int64]
     confidence: Floats
 
     def accuracy(self, labels: NDArray[np.int64]) -> float:
-        """The share of right answers."""
+        """The share of correct answers."""
         return float((self.predictions == labels).mean())
 
     def mean_cost(self, costs: Sequence[float]) -> float:
@@ -261,7 +266,7 @@ class Outcome:
         return float(np.asarray(costs, dtype=np.float64)[self.exits - 1].mean())
 
     def shares(self, exits: int) -> tuple[float, ...]:
-        """The share of samples that left at each of `exits` exits."""
+        """The share of samples that leave at each of `exits` exits."""
         counts = np.bincount(self.exits, minlength=exits + 1)[1:]
         return tuple(float(count) / len(self.exits) for count in counts)
 
@@ -272,12 +277,12 @@ def simulate(policy: Policy, logits: Floats, scaling: Scaling) -> Outcome:
     exits = np.zeros(count, dtype=np.int64)
     predictions = np.zeros(count, dtype=np.int64)
     confidence = np.zeros(count, dtype=np.float32)
-    waiting = np.arange(count)
+    remaining = np.arange(count)
     for exit_ in range(1, policy.max_exit + 1):
-        decision = Decision(policy, exit_, [logits[k, waiting] for k in range(exit_)], scaling)
-        leaving = waiting[decision.leaves]
+        decision = Decision(policy, exit_, [logits[k, remaining] for k in range(exit_)], scaling)
+        leaving = remaining[decision.leaves]
         exits[leaving] = exit_
         predictions[leaving] = decision.probabilities[decision.leaves].argmax(axis=-1)
         confidence[leaving] = decision.confidence[decision.leaves]
-        waiting = waiting[~decision.leaves]
+        remaining = remaining[~decision.leaves]
     return Outcome(exits, predictions, confidence)

@@ -1,6 +1,6 @@
-"""The bundle: a directory with a manifest, one ONNX file per stage, a calibration table, a policy.
+"""Loading a bundle: a directory with a manifest, one ONNX file per stage, a calibration table, a policy.
 
-Reading verifies everything before anything is used. Nothing here needs torch or onnx.
+Every file is verified before it is used.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from exports.bundle.safe_files import (
     parse_json,
     read_plain,
 )
-from exports.bundle.safe_npz import Expected, read_arrays
-from exports.bundle.safe_zip import DAMAGE
+from exports.bundle.safe_zip import DAMAGE, ArraySpec, read_arrays
 from offramp.validation import first_problem
 
 
@@ -44,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: `stages` are the ONNX files' bytes, as hashed."""
+    """A verified bundle; `stages` are the bytes of the ONNX files whose hashes were checked."""
 
     path: Path
     manifest: Manifest
@@ -53,10 +52,10 @@ class Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read and verify the bundle in directory `path`, but for its whole-network graphs.
+    """Read and verify the bundle in directory `path`, except for its whole-network graphs.
 
-    Raises BundleError, in one sentence that names the file and the reason, if anything is missing,
-    of a future format, outside the directory, too large, or differs from its hash.
+    Raises BundleError, in one sentence that names the file and the reason, if a file is missing, in a
+    future format, outside the directory, too large, or differs from its hash.
     """
     manifest = read_manifest(path)
     stages = tuple(read_graph(path, entry) for entry in manifest.exits)
@@ -65,18 +64,18 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of the bundle in `path` alone; raises BundleError."""
+    """Read only the manifest of the bundle in `path`; raises BundleError."""
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: there is no such directory or file.")
     file = path / MANIFEST
-    found = parse_json(read_plain(path, MANIFEST, MAX_MANIFEST_BYTES), file)
-    if isinstance(found, dict) and found.get("format") != FORMAT:
-        given = one_line(str(found.get("format"))[:100])
-        raise BundleError(f"{file}: format {given} is not one this version reads ({FORMAT}).")
+    content = parse_json(read_plain(path, MANIFEST, MAX_MANIFEST_BYTES), file)
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        format_ = one_line(str(content.get("format"))[:100])
+        raise BundleError(f"{file}: format {format_} is not one this version reads ({FORMAT}).")
     try:
-        return Manifest.model_validate(found)
+        return Manifest.model_validate(content)
     except ValidationError as error:
-        raise BundleError(f"{file} is not valid: {_first(error)}.") from error
+        raise BundleError(f"{file} is not valid: {_first_problem(error)}.") from error
 
 
 def read_policy(path: Path, manifest: Manifest) -> Policy:
@@ -85,7 +84,7 @@ def read_policy(path: Path, manifest: Manifest) -> Policy:
     try:
         policy = Policy.model_validate(parse_json(read_plain(path, POLICY, MAX_POLICY_BYTES), file))
     except ValidationError as error:
-        raise BundleError(f"{file} is not valid: {_first(error)}.") from error
+        raise BundleError(f"{file} is not valid: {_first_problem(error)}.") from error
     if policy.exits != len(manifest.exits):
         raise BundleError(
             f"{file} is for {policy.exits} exits, but the bundle has {len(manifest.exits)}."
@@ -102,7 +101,9 @@ def read_graph(path: Path, entry: ExitEntry | GraphEntry) -> bytes:
     file = path / entry.file
     try:
         if has_external_data(content):
-            raise BundleError(f"{file} keeps weights in another file; a bundle's graphs are whole.")
+            raise BundleError(
+                f"{file} keeps weights in another file, which a bundle does not allow."
+            )
     except MalformedGraphError as error:
         raise BundleError(f"{file} is not an ONNX graph: {error}.") from error
     return content
@@ -113,13 +114,13 @@ def load_table(path: Path, manifest: Manifest) -> Table:
     entry = manifest.calibration
     content = _read_verified(path, entry.file, entry.sha256)
     exits, classes = len(manifest.exits), len(manifest.labels)
-    expected = {
-        "logits": Expected((exits, entry.samples, classes), "f"),
-        "labels": Expected((entry.samples,), "iu"),
+    specs = {
+        "logits": ArraySpec((exits, entry.samples, classes), "f"),
+        "labels": ArraySpec((entry.samples,), "iu"),
     }
     file = path / entry.file
     try:
-        arrays = read_arrays(content, expected)
+        arrays = read_arrays(content, specs)
     except DAMAGE as error:
         reason = one_line(str(error))
         raise BundleError(f"{file} is not a calibration table: {reason}.") from error
@@ -133,37 +134,38 @@ def load_table(path: Path, manifest: Manifest) -> Table:
 
 
 def write_table(file: Path, table: Table, split: str) -> None:
-    """Write a calibration table; logits are stored as float16, 0.05 % of their size apart."""
+    """Write a calibration table; logits are rounded to float16, by at most 0.05 %."""
     np.savez_compressed(
         file, logits=table.logits.astype(np.float16), labels=table.labels, split=np.array(split)
     )
 
 
-def stored(table: Table) -> Table:
-    """`table` as it is read back from its file."""
+def as_stored(table: Table) -> Table:
+    """`table` with the rounding of `write_table`, as it is read back from the file."""
     return Table(table.logits.astype(np.float16).astype(np.float32), table.labels)
 
 
 def stage_input(stage: int) -> str:
-    """The name of stage `stage`'s input in its graph: `image`, then `features1`, `features2` …"""
+    """The name of the input of stage `stage` in its graph: `image`, then `features1`, `features2` …"""
     return "image" if stage == 1 else f"features{stage - 1}"
 
 
 def stage_outputs(stage: int, exits: int) -> tuple[str, ...]:
-    """The names of its outputs: (`features1`, `logits`) for stage 1, and so on; the last: `logits`.
+    """The names of the outputs of stage `stage`: (`features1`, `logits`) for stage 1, and so on; only
+    `logits` for the last stage.
 
-    A graph may not use one name for an input and an output, hence the numbers.
+    Features are numbered because a graph cannot use one name for both an input and an output.
     """
     return ("logits",) if stage == exits else (f"features{stage}", "logits")
 
 
-def map_output(exit_: int) -> str:
-    """The name of exit `exit_`'s output in the graph of class-activation maps: `maps1` …"""
+def cam_output(exit_: int) -> str:
+    """The name of the output of exit `exit_` in the graph of class-activation maps: `maps1` …"""
     return f"maps{exit_}"
 
 
 def sha256(content: bytes) -> str:
-    """The hash as the manifest writes it."""
+    """The hash in the form that the manifest has."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -174,5 +176,5 @@ def _read_verified(path: Path, name: str, expected: str) -> bytes:
     return content
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     return one_line(str(first_problem(error)))

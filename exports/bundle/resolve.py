@@ -1,4 +1,4 @@
-"""The directory of a bundle given as a directory, a packed file, an https address or `embedded`."""
+"""Finds a bundle: a directory, a packed file, an https address with its sha256, or `embedded`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from urllib.parse import urlsplit
 from exports.bundle.archive import MAX_PACKED_BYTES, unpack_bundle
 from exports.bundle.cache import add, cached, open_cache
 from exports.bundle.errors import BundleError
-from exports.embedded import embedded
 from offramp.download import DownloadError, download, hide_query
 
 # Two GiB at about a megabyte a second.
 MAX_DOWNLOAD_S = 1800.0
 CHUNK_BYTES = 1 << 20
 EMBEDDED_NAME = "embedded"
+EMBEDDED = Path(__file__).parents[1] / "embedded" / "cifar100-oto"
+
+
+def embedded() -> Path:
+    """The directory of the bundle that ships with Offramp; docs/guide/training.md says how it was made."""
+    return EMBEDDED
 
 
 def resolve_bundle(source: str | os.PathLike[str]) -> Path:
-    """The directory of the bundle `source`, which `load_bundle` then verifies.
+    """The directory of the bundle `source`, for `load_bundle` to verify.
 
-    A directory is returned as it is; `embedded` is the bundle that ships with Offramp. A packed file
-    is unpacked into the cache, and so is `https://…#sha256=<64 hex digits>` once its hash matches. A
-    bundle in the cache is not downloaded again. Raises BundleError, in one sentence.
+    A directory is returned as it is. `embedded` is the bundle that ships with Offramp. A packed file is
+    unpacked into the cache, as is `https://…#sha256=<64 hex digits>` after its hash was checked; a
+    bundle in the cache is not fetched again. Raises BundleError, in one sentence.
     """
     text = os.fspath(source)
     if "://" in text:
@@ -50,9 +55,9 @@ def _from_file(path: Path) -> Path:
             return entry
         file.seek(0)
         with tempfile.TemporaryFile(dir=open_cache()) as copy:
-            # Hash and unpack a copy: another process may be writing to the file.
-            digest = _store(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
-            return _unpacked(digest, copy, str(path))
+            # The file may be changing, so a copy is hashed and unpacked.
+            digest = _copy(iter(lambda: file.read(CHUNK_BYTES), b""), copy)
+            return _unpack(digest, copy, str(path))
 
 
 def _from_url(url: str) -> Path:
@@ -68,7 +73,7 @@ def _from_url(url: str) -> Path:
     fragment = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", parts.fragment)
     if not fragment:
         raise BundleError(
-            f"{shown} needs #sha256= and 64 hex digits behind it; `offramp pack` prints them."
+            f"{shown} needs #sha256= and 64 hex digits after it; `offramp pack` prints them."
         )
     expected = fragment[1].lower()
     entry = cached(expected)
@@ -79,15 +84,15 @@ def _from_url(url: str) -> Path:
     )
     with tempfile.TemporaryFile(dir=open_cache()) as copy:
         try:
-            digest = _store(chunks, copy)
+            digest = _copy(chunks, copy)
         except DownloadError as error:
             raise BundleError(str(error)) from error
         if digest != expected:
             raise BundleError(f"{shown} is not the expected file: its sha256 is {digest}.")
-        return _unpacked(digest, copy, shown)
+        return _unpack(digest, copy, shown)
 
 
-def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
+def _copy(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
     """Write `chunks` to `copy`; returns their sha256."""
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -96,5 +101,5 @@ def _store(chunks: Iterable[bytes], copy: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _unpacked(digest: str, file: IO[bytes], shown: str) -> Path:
+def _unpack(digest: str, file: IO[bytes], shown: str) -> Path:
     return add(digest, lambda target: unpack_bundle(file, target, shown))

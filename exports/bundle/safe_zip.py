@@ -1,12 +1,19 @@
-"""Opening zip files of unknown origin: nothing is believed before it is checked."""
+"""Reading zip and npz files of unknown origin: sizes are checked before anything is inflated."""
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import struct
 import zipfile
 import zlib
-from typing import IO
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 END = struct.Struct("<4s4H2LH")
 END_SIGNATURE = b"PK\x05\x06"
@@ -14,6 +21,7 @@ ZIP64_LOCATOR_SIGNATURE = b"PK\x06\x07"
 ZIP64_LOCATOR_SIZE = 20
 # Names of 100 letters and extra fields, for the most entries that are ever allowed.
 MAX_DIRECTORY_BYTES = 1 << 20
+MAX_ARRAYS = 16
 STORED_OR_DEFLATED = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 ENCRYPTED = 0x1
 
@@ -33,9 +41,9 @@ DAMAGE = (
 def open_zip(file: IO[bytes], max_entries: int) -> zipfile.ZipFile:
     """Open `file` for reading if it is a plain zip of at most `max_entries` entries.
 
-    zipfile reads the whole directory at once, so its size is looked at before. Refused with
-    BadZipFile: data before or behind the zip, comments, zip64 directories, encryption, and
-    compression other than deflate.
+    zipfile reads the whole directory at once, so its size is checked first. Raises BadZipFile for
+    data before or after the zip, comments, zip64 directories, encryption, and compression other
+    than deflate.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - END.size - ZIP64_LOCATOR_SIZE))
@@ -53,7 +61,45 @@ def open_zip(file: IO[bytes], max_entries: int) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():
         if info.flag_bits & ENCRYPTED or info.compress_type not in STORED_OR_DEFLATED:
-            raise zipfile.BadZipFile(
-                "it is encrypted, or compressed in a way that is not read here"
-            )
+            raise zipfile.BadZipFile("it is encrypted, or compressed in an unsupported way")
     return archive
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array's shape and the kinds of dtype allowed: `f` floats, `iu` integers."""
+
+    shape: tuple[int, ...]
+    kinds: str
+
+
+def read_arrays(content: bytes, specs: Mapping[str, ArraySpec]) -> dict[str, NDArray[Any]]:
+    """The arrays named in `specs` from the npz file `content`; pickles are never read.
+
+    Nothing larger than the spec is inflated. Raises ValueError if an array has another shape or
+    kind, and one of DAMAGE if the file is damaged.
+    """
+    with open_zip(io.BytesIO(content), MAX_ARRAYS) as archive:
+        return {name: _read_array(archive, name, spec) for name, spec in specs.items()}
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, spec: ArraySpec) -> NDArray[Any]:
+    if f"{name}.npy" not in archive.namelist():
+        raise ValueError(f"it has no array {name}")
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"{name} is in version {version} of the format")
+        if dtype.kind not in spec.kinds:
+            raise ValueError(f"{name} is of the type {dtype}")
+        if shape != spec.shape:
+            raise ValueError(f"{name} has the shape {shape}, not {spec.shape}")
+        size = math.prod(shape) * dtype.itemsize
+        values = file.read(size + 1)
+    if len(values) != size:
+        raise ValueError(f"{name} does not have as many values as its header says")
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if by_column else "C")

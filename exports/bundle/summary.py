@@ -1,4 +1,4 @@
-"""A bundle on one screen."""
+"""The summary of a bundle that `offramp inspect` prints."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so fa
 
 
 def summary(inspection: Inspection, opened: bool) -> RenderableType:
-    """The screen of `offramp inspect`; `opened`: whether onnxruntime opened the graphs."""
-    return Group(_facts(inspection, opened), Text(), _exits(inspection), NOTE)
+    """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs."""
+    return Group(_overview(inspection, opened), Text(), _exits(inspection), NOTE)
 
 
-def _facts(inspection: Inspection, opened: bool) -> Table:
+def _overview(inspection: Inspection, opened: bool) -> Table:
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
     default = origin.test_default
@@ -41,7 +41,7 @@ def _facts(inspection: Inspection, opened: bool) -> Table:
             f"{policy.mode}, {policy.measure} of {policy.combine}, thresholds "
             f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}",
         ),
-        ("certificate", inspection.promise or "none: nothing is promised of this policy"),
+        ("certificate", inspection.promise or "none: this policy promises nothing"),
         (
             "on test",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
@@ -57,12 +57,12 @@ def _facts(inspection: Inspection, opened: bool) -> Table:
         ("tools", ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))),
     ]
     if inspection.unknown:
-        rows.append(("also there", ", ".join(inspection.unknown)))
+        rows.append(("other files", ", ".join(inspection.unknown)))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
     for name, value in rows:
-        # Text, since names from the bundle are no markup; on one line, since they are no commands.
+        # Names come from the bundle: Text shows them without markup, one_line without control characters.
         grid.add_row(name, Text(one_line(value)))
     return grid
 
@@ -90,10 +90,10 @@ def _exits(inspection: Inspection) -> Table:
 
 def _verified(inspection: Inspection, opened: bool) -> str:
     files = len(inspection.bundle.manifest.files)
-    done = f"{files} hashes, shapes, policy"
+    verified = f"{files} hashes, shapes, policy"
     if opened:
-        return f"{done}; every graph opened in onnxruntime"
-    return f"{done}; graphs not opened, since onnxruntime is not installed"
+        return f"{verified}; every graph opened in onnxruntime"
+    return f"{verified}; graphs not opened, since onnxruntime is not installed"
 
 
 def _precision(inspection: Inspection) -> str:
@@ -101,7 +101,7 @@ def _precision(inspection: Inspection) -> str:
     conversion = manifest.conversion
     if conversion is None:
         return manifest.precision
-    lost = [
+    changes = [
         f"{before.running:.2f} to {entry.test.running:.2f}"
         for before, entry in zip(conversion.test, manifest.exits, strict=True)
     ]
@@ -109,12 +109,12 @@ def _precision(inspection: Inspection) -> str:
     return (
         f"{manifest.precision}{scheme if conversion.scheme else ''}; kept in float32: "
         f"{', '.join(conversion.kept) or 'nothing'}; ensemble on test, float32 to "
-        f"{manifest.precision}: {', '.join(lost)}"
+        f"{manifest.precision}: {', '.join(changes)}"
     )
 
 
 def _features(inspection: Inspection) -> list[str]:
-    """What goes from each stage to the next."""
+    """Type and shape of the features between the stages."""
     exits = inspection.bundle.manifest.exits[:-1]
     return [f"{e.feature_type} {' x '.join(map(str, e.feature_shape or ()))}" for e in exits]
 

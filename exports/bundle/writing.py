@@ -1,4 +1,4 @@
-"""Small files of a bundle that appear whole or not at all."""
+"""Writing a bundle's policy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from offramp.files import write_whole
 
 
 def write_policy(bundle: Path, policy: Policy) -> None:
-    """Make `policy` the current one of the bundle in directory `bundle`, in one step.
+    """Make `policy` the current policy of the bundle in directory `bundle`, atomically.
 
-    Raises WriteError, and BundleError if the bundle was unpacked from a packed one: that stays as its
-    hash says.
+    Raises WriteError. Raises BundleError for a bundle in the cache, which must stay as its hash says.
     """
     refuse_cached(bundle)
     write_whole(bundle / POLICY, (policy.model_dump_json(indent=2) + "\n").encode())

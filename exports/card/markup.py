@@ -1,4 +1,4 @@
-"""Text of any origin as YAML and as Markdown, where it can end nothing and start nothing."""
+"""Escapes untrusted text for YAML and Markdown, so that it cannot change the structure around it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import string
 
 from exports.bundle.safe_files import one_line
 
-# YAML 1.2 section 5.7 has names for some letters; numbers do for all.
+# Numeric escapes of YAML 1.2 section 5.7, by the largest code point they can express.
 ESCAPES = ((0xFF, "\\x{:02x}"), (0xFFFF, "\\u{:04x}"), (0x10FFFF, "\\U{:08x}"))
 
 
@@ -18,7 +18,7 @@ def yaml_string(text: str) -> str:
 def markdown_text(text: str) -> str:
     """`text` as Markdown that shows it literally, on one line (CommonMark 0.31 section 2.4).
 
-    Every ASCII punctuation mark may be escaped by a backslash, and HTML needs one of them.
+    A backslash can escape every ASCII punctuation mark, and HTML cannot start without one.
     """
     return "".join(
         f"\\{letter}" if letter in string.punctuation else letter for letter in one_line(text)

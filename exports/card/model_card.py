@@ -10,7 +10,7 @@ from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
 
 TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit", "knowledge-distillation")
-# More names than that are for the manifest, not for reading.
+# The manifest lists all of them.
 MAX_LABELS = 200
 
 
@@ -24,12 +24,12 @@ def model_card(manifest: Manifest, policy: Policy, license_: str = "unknown") ->
 
 A multi-exit image classifier for {len(manifest.labels)} classes, version {markdown_text(manifest.version)}, exported by Offramp
 as one ONNX file per stage ({manifest.precision}). Inputs are RGB pictures, scaled to {manifest.input.width} x {manifest.input.height} ({markdown_text(manifest.input.resize)}).
-An image leaves at the first exit that is sure enough of it.
+An image leaves at the first exit whose confidence reaches its threshold.
 
 ## Intended use
-Telling which of the classes below a photograph shows, where pictures resemble those it was trained on.
-It answers with one of them whatever the picture shows; accuracy and confidence on other kinds of pictures
-are unknown. It was not examined for decisions about people.
+Classifying photographs into the classes below, if they resemble the images the network was trained on.
+It answers with one of the classes for any image; accuracy and confidence on other kinds of images are
+unknown. It was not evaluated for decisions about people.
 
     offramp serve BUNDLE
 
@@ -42,13 +42,13 @@ Classes: {_labels(manifest)}
 {_conversion(manifest)}
 ## Training
 {_origin(manifest)}
-- The bundle holds weights and logits and no image.
+- The bundle contains weights and logits, but no images.
 """
 
 
 def _front_matter(manifest: Manifest, license_: str) -> str:
     dataset = yaml_string(manifest.provenance.dataset)
-    figures = [
+    ensembles = [
         (
             "all exits" if k == len(manifest.exits) and k > 1 else f"exits 1 to {k}",
             entry.test.running,
@@ -57,7 +57,7 @@ def _front_matter(manifest: Manifest, license_: str) -> str:
     ]
     metrics = [
         *((f"exit {k}", entry.test.single) for k, entry in enumerate(manifest.exits, 1)),
-        *((f"ensemble of {which}", value) for which, value in figures[1:]),
+        *((f"ensemble of {which}", value) for which, value in ensembles[1:]),
         ("default policy", manifest.provenance.test_default.accuracy),
     ]
     results = "\n".join(

@@ -1,4 +1,4 @@
-"""Class-activation maps of every exit in one ONNX graph, made from the stages' own heads."""
+"""Class-activation maps (CAM) of every exit in one ONNX graph, made from the heads of the stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.utils import Extractor
 
 from exports.bundle.errors import ExportError
-from exports.bundle.reader import map_output, stage_input
+from exports.bundle.reader import cam_output, stage_input
 from exports.graphs.onnx_tools import (
     assemble,
     image_info,
@@ -22,18 +22,18 @@ from exports.graphs.onnx_tools import (
 
 OPSET = 13  # the first whose Unsqueeze takes its axes as an input
 AXES = "maps.axes"
-# What changes how numbers are written, and what changes how a pooled vector lies, but no value.
+# Nodes that change the number format or the layout of a pooled vector, but no value.
 ENCODING = {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear"}
 LAYOUT = {"Flatten", "Reshape", "Squeeze"}
 
 
-def maps_graph(stages: Sequence[bytes]) -> bytes:
-    """image uint8 [N, H, W, 3] -> `maps1` to `mapsK` float32 [N, C, h, w], one per exit, for all classes.
+def cam_graph(stages: Sequence[bytes]) -> bytes:
+    """image uint8 [N, H, W, 3] -> `maps1` to `mapsK` float32 [N, C, h, w]: per exit, for all classes.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016), equation 2: the
-    features f before the global average pooling, weighted by the linear layer's w behind it,
-    M_c(y, x) = sum_d w_cd f_d(y, x). The mean over y and x, plus the bias, is the logit of class c.
-    Raises ExportError if a head is of another shape, or the stages cannot be one graph.
+    features f before the global average pooling, weighted by the weights w of the linear layer after
+    it, M_c(y, x) = sum_d w_cd f_d(y, x). The mean over y and x, plus the bias, is the logit of class c.
+    Raises ExportError if a head has another shape, or the stages cannot be one graph.
     """
     models = load_stages(stages)
     if opset(models[0]) < OPSET:
@@ -43,29 +43,29 @@ def maps_graph(stages: Sequence[bytes]) -> bytes:
     source = stage_input(1)
     for k, model in enumerate(models, 1):
         nodes += [rename(source, prefixed(k, stage_input(k))), *model.graph.node]
-        nodes += _map_nodes(model, k)
+        nodes += _cam_nodes(model, k)
         classes = model.graph.output[-1].type.tensor_type.shape.dim[1].dim_value
         shape = ["batch", classes, f"height{k}", f"width{k}"]
-        outputs.append(helper.make_tensor_value_info(map_output(k), TensorProto.FLOAT, shape))
+        outputs.append(helper.make_tensor_value_info(cam_output(k), TensorProto.FLOAT, shape))
         source = prefixed(k, stage_input(k + 1))
     axes = helper.make_tensor(AXES, TensorProto.INT64, [2], [2, 3])
-    whole = assemble("maps", models, nodes, [image_info(models)], outputs, [axes])
+    model = assemble("maps", models, nodes, [image_info(models)], outputs, [axes])
     names = [output.name for output in outputs]
-    return serialised(Extractor(whole).extract_model(["image"], names))
+    return serialised(Extractor(model).extract_model(["image"], names))
 
 
-def _map_nodes(model: ModelProto, k: int) -> list[NodeProto]:
+def _cam_nodes(model: ModelProto, k: int) -> list[NodeProto]:
     """A 1x1 convolution of the pooled features with the linear layer's weights, for stage `k`."""
     features, weight, transposed = _head(model.graph, k)
-    at = f"maps{k}"
+    prefix = f"maps{k}"
     nodes = []
     if not transposed:
-        nodes.append(helper.make_node("Transpose", [weight], [f"{at}.rows"], perm=[1, 0]))
-        weight = f"{at}.rows"
+        nodes.append(helper.make_node("Transpose", [weight], [f"{prefix}.rows"], perm=[1, 0]))
+        weight = f"{prefix}.rows"
     nodes += [
-        helper.make_node("Unsqueeze", [weight, AXES], [f"{at}.kernel"]),
-        helper.make_node("Conv", [features, f"{at}.kernel"], [f"{at}.own"]),
-        helper.make_node("Cast", [f"{at}.own"], [map_output(k)], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", [weight, AXES], [f"{prefix}.kernel"]),
+        helper.make_node("Conv", [features, f"{prefix}.kernel"], [f"{prefix}.own"]),
+        helper.make_node("Cast", [f"{prefix}.own"], [cam_output(k)], to=TensorProto.FLOAT),
     ]
     for node in nodes:
         node.name = node.output[0]
@@ -73,25 +73,26 @@ def _map_nodes(model: ModelProto, k: int) -> list[NodeProto]:
 
 
 def _head(graph: GraphProto, k: int) -> tuple[str, str, bool]:
-    """The features [N, D, h, w] that are pooled, the weight of the linear layer behind, and whether
-    that is [C, D] rather than [D, C]."""
-    makers = {output: node for node in graph.node for output in node.output}
+    """The features [N, D, h, w] that are pooled, the weight of the linear layer after the pooling,
+    and whether that weight is [C, D] rather than [D, C]."""
+    producers = {output: node for node in graph.node for output in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
 
-    def maker(name: str, passing: set[str]) -> NodeProto | None:
-        """The node that computes `name`, before those of the kinds `passing`."""
-        node = makers.get(name)
-        while node is not None and node.op_type in passing:
-            node = makers.get(node.input[0])
+    def producer(name: str, skipped: set[str]) -> NodeProto | None:
+        """The node that computes `name`, or the nearest one before it that is not of a kind in
+        `skipped`."""
+        node = producers.get(name)
+        while node is not None and node.op_type in skipped:
+            node = producers.get(node.input[0])
         return node
 
-    linear = maker(prefixed(k, "logits"), ENCODING)
+    linear = producer(prefixed(k, "logits"), ENCODING)
     if linear is not None and linear.op_type == "Add":
         # A bias that was not folded into the product.
-        linear = maker(linear.input[int(linear.input[0] in constants)], ENCODING)
+        linear = producer(linear.input[int(linear.input[0] in constants)], ENCODING)
     if linear is None or not _is_linear(linear):
         raise _no_maps(k)
-    pool = maker(linear.input[0], ENCODING | LAYOUT)
+    pool = producer(linear.input[0], ENCODING | LAYOUT)
     if pool is None or not _pools_space(pool, constants):
         raise _no_maps(k)
     return pool.input[0], linear.input[1], bool(_attribute(linear, "transB", 0))
@@ -106,7 +107,7 @@ def _is_linear(node: NodeProto) -> bool:
 def _pools_space(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
     if node.op_type != "ReduceMean":
         return bool(node.op_type == "GlobalAveragePool")
-    # An attribute until opset 17, an input since.
+    # The axes are an attribute up to opset 17 and an input since.
     axes = _attribute(node, "axes", [])
     if len(node.input) > 1 and node.input[1] in constants:
         axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
@@ -114,8 +115,8 @@ def _pools_space(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
-    return next(found, default)
+    values = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
+    return next(values, default)
 
 
 def _no_maps(k: int) -> ExportError:

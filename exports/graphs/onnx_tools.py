@@ -1,4 +1,4 @@
-"""Whole networks in one ONNX file, put together from the stages."""
+"""Joining the stages of a network into one ONNX graph."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def exit_graph(stages: Sequence[bytes], exit_: int) -> bytes:
     nodes.append(rename(prefixed(exit_, "logits"), "logits"))
     classes = models[exit_ - 1].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
-    whole = assemble(f"exit{exit_}", models[:exit_], nodes, [image_info(models)], [logits])
-    return serialised(Extractor(whole).extract_model(["image"], ["logits"]))
+    joined = assemble(f"exit{exit_}", models[:exit_], nodes, [image_info(models)], [logits])
+    return serialised(Extractor(joined).extract_model(["image"], ["logits"]))
 
 
 def load_stages(stages: Sequence[bytes]) -> list[ModelProto]:
-    """The stages as models whose names all begin with `stageK.`, so that they fit into one graph.
+    """The stages as models in which every name starts with `stageK.`, so that one graph can hold them.
 
-    Raises ExportError if they are of different opsets.
+    Raises ExportError if they have different opsets.
     """
     models = [
         onnx.compose.add_prefix(onnx.load_from_string(content), prefixed(k, ""))
@@ -43,7 +43,7 @@ def load_stages(stages: Sequence[bytes]) -> list[ModelProto]:
 
 
 def prefixed(stage: int, name: str) -> str:
-    """The name in the whole graph of what stage `stage` calls `name`."""
+    """The name in the joined graph of the tensor `name` of stage `stage`."""
     return f"stage{stage}.{name}"
 
 
@@ -53,7 +53,7 @@ def rename(old: str, new: str) -> NodeProto:
 
 
 def image_info(models: Sequence[ModelProto]) -> onnx.ValueInfoProto:
-    """The input `image` as stage 1 has it, with a free batch."""
+    """The input `image` of stage 1, with a dynamic batch."""
     dims = models[0].graph.input[0].type.tensor_type.shape.dim[1:]
     shape = ["batch", *(dim.dim_value for dim in dims)]
     return helper.make_tensor_value_info(stage_input(1), TensorProto.UINT8, shape)
@@ -67,7 +67,7 @@ def assemble(
     outputs: Sequence[onnx.ValueInfoProto],
     initializers: Sequence[TensorProto] = (),
 ) -> ModelProto:
-    """One model of `nodes`, those of the stages `models` among them, in topological order."""
+    """One model of `nodes`, which are in topological order and include those of the stages `models`."""
     graph = helper.make_graph(
         list(nodes),
         name,
@@ -76,26 +76,26 @@ def assemble(
         [*initializers, *(tensor for model in models for tensor in model.graph.initializer)],
     )
     imports = {entry.domain: entry for model in models for entry in model.opset_import}
-    whole = helper.make_model(
+    assembled = helper.make_model(
         graph,
         opset_imports=[imports[domain] for domain in sorted(imports)],
         ir_version=max(model.ir_version for model in models),
     )
-    whole.producer_name = "offramp"
-    onnx.checker.check_model(whole)
-    return whole
+    assembled.producer_name = "offramp"
+    onnx.checker.check_model(assembled)
+    return assembled
 
 
-def pruned(model: ModelProto) -> ModelProto:
-    """`model`, changed in place: without the nodes and constants that no output needs."""
+def prune(model: ModelProto) -> ModelProto:
+    """Remove the nodes and constants of `model` that no output needs; changes it in place."""
     graph = model.graph
-    makers = {output: node for node in graph.node for output in node.output}
+    producers = {output: node for node in graph.node for output in node.output}
     needed: set[str] = set()
-    waiting = [output.name for output in graph.output]
-    while waiting:
-        name = waiting.pop()
-        if name not in needed and name in makers:
-            waiting += _reads(makers[name])
+    pending = [output.name for output in graph.output]
+    while pending:
+        name = pending.pop()
+        if name not in needed and name in producers:
+            pending += _inputs(producers[name])
         needed.add(name)
     nodes = [node for node in graph.node if needed.intersection(node.output)]
     constants = [tensor for tensor in graph.initializer if tensor.name in needed]
@@ -105,17 +105,17 @@ def pruned(model: ModelProto) -> ModelProto:
     return model
 
 
-def _reads(node: NodeProto) -> Iterator[str]:
-    """What `node` takes, in its branches and loops too."""
+def _inputs(node: NodeProto) -> Iterator[str]:
+    """The inputs of `node`, including those of its branches and loops."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
-            yield from _reads(inner)
+            yield from _inputs(inner)
 
 
 def serialised(model: ModelProto) -> bytes:
-    """The model's bytes, the same for the same model, without what tools note of their own doings
-    (source paths, stack traces, shapes of inner values), which outweighs a small network's weights."""
+    """The model as deterministic bytes, without the metadata that tools add (source paths, stack traces,
+    shapes of inner values), which can be larger than a small network's weights."""
     _strip(model.graph)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -130,7 +130,7 @@ def _strip(graph: GraphProto) -> None:
 
 
 def opset(model: ModelProto) -> int:
-    """The version of ONNX's own operators that the model was written for."""
-    own = ("", "ai.onnx")
-    version: int = next(e.version for e in model.opset_import if e.domain in own)
+    """The version of the ONNX operator set that the model uses."""
+    onnx_domains = ("", "ai.onnx")
+    version: int = next(e.version for e in model.opset_import if e.domain in onnx_domains)
     return version

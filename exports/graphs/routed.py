@@ -1,8 +1,8 @@
-"""The whole policy in one ONNX graph: every sample of a batch leaves on its own, at its own exit.
+"""Network and policy in one ONNX graph, in which every sample of a batch leaves at its own exit.
 
-After each exit the samples that leave are set aside and the others move together (Compress), so that
-the next stage runs on a smaller batch, down to none. At the end every answer goes to its sample's row
-(ScatterND). There is no Loop and no If: any ONNX host runs it.
+After each exit Compress separates the samples that leave from those that stay, so that the next stage
+runs on a smaller batch, which may be empty. At the end ScatterND writes every answer to the row of its
+sample. There is no Loop and no If, so any ONNX runtime can run the graph.
 """
 
 from __future__ import annotations
@@ -32,46 +32,54 @@ OUTPUTS = ("probabilities", "exit", "confidence")
 
 
 def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> bytes:
-    """(image uint8 [N, H, W, 3], thresholds float32 [K-1]) -> probabilities float32 [N, C] as the
-    policy calibrates them, exit int64 [N] from 1, confidence float32 [N].
+    """(image uint8 [N, H, W, 3], thresholds float32 [K-1]) -> probabilities float32 [N, C], calibrated
+    as the policy does it, exit int64 [N] from 1, confidence float32 [N].
 
-    Measure, combination, temperatures, weights and the deepest exit are those of `policy`; only its
-    thresholds are left to the caller. A threshold above 1 is never reached. Raises ExportError if
-    the stages cannot be one graph.
+    Measure, combination, temperatures, weights and the deepest exit are those of `policy` and are
+    fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
+    ExportError if the stages cannot be one graph.
+
+    This repeats the rule of `exports.bundle.policy.Decision` as ONNX nodes.
+    `test_every_kind_of_policy_answers_as_the_engine` and
+    `test_any_thresholds_and_any_batch_even_an_empty_one` in tests/exports/graphs/test_routed.py hold
+    the two equal.
     """
     models = load_stages(stages)
     if opset(models[0]) < OPSET:
         raise ExportError(f"a routed graph needs stages of ONNX opset {OPSET} or newer.")
     depth = policy.max_exit
     classes = models[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
-    graph = _Router(policy, scaling, classes)
-    graph.begin()
+    router = _Router(policy, scaling, classes)
+    router.begin()
     for k, model in enumerate(models[:depth], 1):
-        graph.nodes += model.graph.node
-        graph.judge(k)
+        router.nodes += model.graph.node
+        router.add_confidence(k)
         if k < depth:
-            graph.split(k)
-    graph.gather(depth)
+            router.split(k)
+    router.gather(depth)
     outputs = [
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes]),
         helper.make_tensor_value_info("exit", TensorProto.INT64, ["batch"]),
         helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]),
     ]
     thresholds = helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [policy.exits - 1])
-    whole = assemble(
+    routed = assemble(
         "routed",
         models[:depth],
-        graph.nodes,
+        router.nodes,
         [image_info(models), thresholds],
         outputs,
-        graph.constants,
+        router.constants,
     )
-    return serialised(whole)
+    return serialised(routed)
 
 
 class _Router:
-    """The nodes between the stages, in order. Tensors of exit k are called `exitK.…`: `rows` are the
-    samples that reach it, as row numbers of the batch; `.left` is what leaves there."""
+    """Collects the nodes between the stages, in order.
+
+    Tensors of exit k are named `exitK.…`. `exitK.rows` are the samples that reach exit k, as row
+    numbers of the batch; the suffix `.left` marks the part of a tensor that leaves there.
+    """
 
     def __init__(self, policy: Policy, scaling: Scaling, classes: int) -> None:
         self.nodes: list[NodeProto] = []
@@ -80,26 +88,26 @@ class _Router:
         self.combine = combination(policy)
 
     def begin(self) -> None:
-        """Number the rows of the batch and hand the images to stage 1."""
+        """Number the rows of the batch and pass the images to stage 1."""
         self.op("Shape", ["image"], "image.shape")
         self.op("Gather", ["image.shape", self.int64("first", 0)], "rows.count")
         self.op("Range", [self.int64("zero", 0), "rows.count", self.int64("one", 1)], "exit1.rows")
         self.nodes.append(rename("image", prefixed(1, stage_input(1))))
 
-    def judge(self, k: int) -> None:
-        """Probabilities and confidence at exit k, in `Decision`'s own order of operations."""
+    def add_confidence(self, k: int) -> None:
+        """Probabilities and confidence at exit k, in the same order of operations as `Decision`."""
         at = f"exit{k}"
-        mixed, temperature = prefixed(k, "logits"), self.scaling.temperatures[k - 1]
+        logits, temperature = prefixed(k, "logits"), self.scaling.temperatures[k - 1]
         if self.combine == "running":
-            mixed, temperature = self.mix(k), self.scaling.running_temperatures[k - 1]
+            logits, temperature = self.running_mean(k), self.scaling.running_temperatures[k - 1]
         scaled = self.op(
-            "Div", [mixed, self.float32(f"{at}.temperature", temperature)], f"{at}.scaled"
+            "Div", [logits, self.float32(f"{at}.temperature", temperature)], f"{at}.scaled"
         )
         self.op("Softmax", [scaled], f"{at}.probabilities", axis=-1)
         self.measure(at)
 
-    def mix(self, k: int) -> str:
-        """The running ensemble at exit k; the weighted sum of logits moves on with its samples."""
+    def running_mean(self, k: int) -> str:
+        """The running ensemble at exit k. The weighted sum of logits goes on with the samples that stay."""
         at, weights = f"exit{k}", self.scaling.weights
         weight = self.float32(f"{at}.weight", weights[k - 1])
         total = self.op(
@@ -111,7 +119,7 @@ class _Router:
         return self.op("Div", [total, share], f"{at}.mean")
 
     def measure(self, at: str) -> None:
-        """Confidence [n] from probabilities [n, C]: as `measure_confidence`."""
+        """Confidence [n] from probabilities [n, C], as `measure_confidence` computes it."""
         p, raw = f"{at}.probabilities", f"{at}.raw"
         last = self.int64("last", [-1])
         if self.policy.measure == "entropy":
@@ -145,23 +153,23 @@ class _Router:
         self.op("Clip", [raw, *bounds], f"{at}.confidence")
 
     def split(self, k: int) -> None:
-        """Set aside who leaves at exit k, move the others together for stage k + 1."""
+        """Separate the samples that leave at exit k from those that go on to stage k + 1."""
         at, after = f"exit{k}", f"exit{k + 1}"
-        own = self.int64(f"{at}.index", k - 1)
-        self.op("Gather", ["thresholds", own], f"{at}.threshold")
+        index = self.int64(f"{at}.index", k - 1)
+        self.op("Gather", ["thresholds", index], f"{at}.threshold")
         self.op("GreaterOrEqual", [f"{at}.confidence", f"{at}.threshold"], f"{at}.leaves")
         self.op("Not", [f"{at}.leaves"], f"{at}.stays")
         for name in ("rows", "probabilities", "confidence"):
             self.op("Compress", [f"{at}.{name}", f"{at}.leaves"], f"{at}.{name}.left", axis=0)
-        moving = [(f"{at}.rows", f"{after}.rows")]
-        moving.append((prefixed(k, stage_input(k + 1)), prefixed(k + 1, stage_input(k + 1))))
+        staying = [(f"{at}.rows", f"{after}.rows")]
+        staying.append((prefixed(k, stage_input(k + 1)), prefixed(k + 1, stage_input(k + 1))))
         if self.combine == "running":
-            moving.append((f"{at}.sum", f"{after}.before"))
-        for name, moved in moving:
-            self.op("Compress", [name, f"{at}.stays"], moved, axis=0)
+            staying.append((f"{at}.sum", f"{after}.before"))
+        for name, next_name in staying:
+            self.op("Compress", [name, f"{at}.stays"], next_name, axis=0)
 
     def gather(self, depth: int) -> None:
-        """Put every sample's answer in its row; at exit `depth` everyone leaves."""
+        """Write every sample's answer to its row; at exit `depth` all remaining samples leave."""
         for k in range(1, depth + 1):
             left = f"exit{k}.rows" + (".left" if k < depth else "")
             self.op("Shape", [left], f"exit{k}.count")
@@ -170,8 +178,8 @@ class _Router:
         self.op("Concat", self.left("rows", depth), "rows", axis=0)
         self.op("Unsqueeze", ["rows", self.int64("last", [-1])], "rows.index")
         self.op("Shape", ["rows"], "rows.shape")
-        wide = [self.int64("classes", [self.classes])]
-        self.op("Concat", ["rows.shape", *wide], "answers.shape", axis=0)
+        classes = self.int64("classes", [self.classes])
+        self.op("Concat", ["rows.shape", classes], "answers.shape", axis=0)
         for name, kind in zip(OUTPUTS, (np.float32, np.int64, np.float32), strict=True):
             shape = "answers.shape" if name == "probabilities" else "rows.shape"
             empty = numpy_helper.from_array(np.zeros(1, kind))
@@ -180,10 +188,10 @@ class _Router:
             self.op("ScatterND", [f"{name}.empty", "rows.index", f"{name}.left"], name)
 
     def left(self, name: str, depth: int) -> list[str]:
-        """What leaves at each exit; at the last one nobody was set aside, but for the exit's number."""
-        whole = name != "exit"
-        tensors = [f"exit{k}.{name}.left" for k in range(1, depth)]
-        return [*tensors, f"exit{depth}.{name}" + ("" if whole else ".left")]
+        """The parts of `name` that leave at each exit. At the last exit that is the whole tensor, except
+        for the exit's number, which `gather` creates."""
+        last = f"exit{depth}.{name}" + (".left" if name == "exit" else "")
+        return [*(f"exit{k}.{name}.left" for k in range(1, depth)), last]
 
     def op(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))

@@ -1,4 +1,4 @@
-"""A stage as an ONNX file, and what it costs."""
+"""A stage as an ONNX file, with its cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageGraph:
-    """Stage k with head k: the ONNX file's bytes, its own MACs and parameters (head included),
-    and the shape (C, H, W) of the features it hands on, None for the last."""
+    """Stage k with head k: the bytes of the ONNX file, its own MACs and parameters (head included), and
+    the shape (C, H, W) of its output features, None for the last stage."""
 
     onnx: bytes
     macs: int

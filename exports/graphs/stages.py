@@ -1,4 +1,4 @@
-"""From a multi-exit network to one ONNX graph per stage, with its cost."""
+"""Export of a multi-exit network from torch: one ONNX graph per stage, with its cost."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from exports.graphs.upsample import resizes_as_products
 from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
 
-BATCH_LIMIT = 1 << 16
+MAX_BATCH = 1 << 16
 
 
 class _Stage(nn.Module):
-    """What one file computes. Stage 1 takes uint8 [N, H, W, 3] and normalises it."""
+    """The computation of one file. Stage 1 takes uint8 [N, H, W, 3] and normalises it."""
 
     def __init__(self, entry: nn.Module, stage: nn.Module, head: nn.Module, last: bool) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ class _Stage(nn.Module):
 def export_stages(
     network: MultiExit, normalize: Normalize, image_size: tuple[int, int]
 ) -> list[StageGraph]:
-    """Write every stage of `network` (on the CPU, in eval mode) as an ONNX graph in memory.
+    """Export every stage of `network` (on the CPU, in eval mode) as an ONNX graph in memory.
 
-    Inputs and outputs are named as the bundle says; the batch is dynamic, weights are inside, and
-    bilinear upsampling is matrix products.
+    Inputs and outputs have the bundle's names. The batch is dynamic, the graph holds its weights, and
+    bilinear upsampling is written as matrix products.
     """
     example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     graphs: list[StageGraph] = []
@@ -59,8 +59,8 @@ def export_stages(
 
 
 def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[str, ...]) -> bytes:
-    batch = torch.export.Dim("batch", min=1, max=BATCH_LIMIT)
-    # The exporter narrates its steps on stdout and warns about packages it does not need.
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    # The exporter prints its steps and warns about packages it does not need.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet_logging():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -74,7 +74,7 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[s
             verbose=False,
         )
     if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+        raise RuntimeError("torch.onnx.export returned no program")
     return serialised(resizes_as_products(program.model_proto))
 
 

@@ -1,8 +1,8 @@
 """Bilinear upsampling as products with constant matrices, several times faster than onnxruntime's Resize.
 
-A linear Resize from fixed to fixed sizes is a linear map of each side by itself, y = R x C with
-R [H', H] and C [W, W']; of a small map it is one product of the flattened x with the Kronecker product
-of both, since a product per channel costs more in calls than in arithmetic.
+A linear Resize between fixed sizes is a linear map of each side, y = R x C with R [H', H] and C [W, W'].
+For small features it is written as one product of the flattened x with the Kronecker product of R and C,
+since a product per channel costs more in calls than in arithmetic.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from exports.graphs.onnx_tools import opset, pruned
+from exports.graphs.onnx_tools import opset, prune
 
-# The names of the products' nodes begin so; int8 leaves them as they are.
+# The prefix of the product nodes' names; int8 quantisation skips these nodes.
 PRODUCT = "upsample."
-# Beyond this side Resize is as fast again, since its work does not grow with the side of a row.
+# Above this side Resize is as fast, since its work per output does not grow with the side.
 MAX_SIDE = 128
-# Elements of the Kronecker product, as measured: 7 x 7 to 14 x 14 gains, 8 x 8 to 16 x 16 does not.
-MAX_MULTIPLY_SIZE = 10_000
-# A Resize with any of these set otherwise stays.
-PLAIN: dict[str, Any] = {
+# Elements of the Kronecker product. Measured: 7 x 7 to 14 x 14 is faster, 8 x 8 to 16 x 16 is not.
+MAX_KRONECKER_SIZE = 10_000
+# A Resize with another value of any of these is left as it is.
+REQUIRED_ATTRIBUTES: dict[str, Any] = {
     "antialias": 0,
     "exclude_outside": 0,
     "keep_aspect_ratio_policy": b"stretch",
@@ -36,8 +36,10 @@ MODES = (
 
 
 def resizes_as_products(model: ModelProto) -> ModelProto:
-    """`model` with every linear Resize of [N, C, H, W] from fixed to fixed sizes as matrix products; any
-    other Resize stays. Values differ by float32 rounding."""
+    """`model` with every linear Resize of [N, C, H, W] between fixed sizes as matrix products.
+
+    Any other Resize is left as it is. Values differ by float32 rounding.
+    """
     result = ModelProto()
     result.CopyFrom(model)
     if not any(node.op_type == "Resize" for node in model.graph.node):
@@ -51,42 +53,42 @@ def resizes_as_products(model: ModelProto) -> ModelProto:
         if matrices is None:
             nodes.append(node)
             continue
-        made, tensors = _products(node, *matrices)
-        nodes += made
+        products, tensors = _products(node, *matrices)
+        nodes += products
         graph.initializer.extend(tensors)
     del graph.node[:]
     graph.node.extend(nodes)
-    return pruned(result)
+    return prune(result)
 
 
 def _products(
     node: NodeProto, rows: NDArray[np.float32], columns: NDArray[np.float32]
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """The nodes in place of `node`, and their constants; `rows` [H, H'], `columns` [W, W']."""
+    """The nodes that replace `node`, and their constants; `rows` [H, H'], `columns` [W, W']."""
     source, target = node.input[0], node.output[0]
-    at = f"{PRODUCT}{target}"
+    prefix = f"{PRODUCT}{target}"
 
     def op(kind: str, inputs: list[str], output: str) -> NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"{PRODUCT}{output}")
 
-    if rows.size * columns.size > MAX_MULTIPLY_SIZE:
-        constants = {f"{at}.columns": columns, f"{at}.rows": np.ascontiguousarray(rows.T)}
+    if rows.size * columns.size > MAX_KRONECKER_SIZE:
+        constants = {f"{prefix}.columns": columns, f"{prefix}.rows": np.ascontiguousarray(rows.T)}
         nodes = [
-            op("MatMul", [source, f"{at}.columns"], f"{at}.wide"),
-            op("MatMul", [f"{at}.rows", f"{at}.wide"], target),
+            op("MatMul", [source, f"{prefix}.columns"], f"{prefix}.wide"),
+            op("MatMul", [f"{prefix}.rows", f"{prefix}.wide"], target),
         ]
     else:
-        (h, high), (w, wide) = rows.shape, columns.shape
+        (height, new_height), (width, new_width) = rows.shape, columns.shape
         constants = {
-            f"{at}.both": np.kron(rows, columns),
-            # A size of 0 is the input's own.
-            f"{at}.flat": np.array([0, 0, h * w], np.int64),
-            f"{at}.shape": np.array([0, 0, high, wide], np.int64),
+            f"{prefix}.both": np.kron(rows, columns),
+            # A size of 0 keeps the input's.
+            f"{prefix}.flat": np.array([0, 0, height * width], np.int64),
+            f"{prefix}.shape": np.array([0, 0, new_height, new_width], np.int64),
         }
         nodes = [
-            op("Reshape", [source, f"{at}.flat"], f"{at}.flattened"),
-            op("MatMul", [f"{at}.flattened", f"{at}.both"], f"{at}.product"),
-            op("Reshape", [f"{at}.product", f"{at}.shape"], target),
+            op("Reshape", [source, f"{prefix}.flat"], f"{prefix}.flattened"),
+            op("MatMul", [f"{prefix}.flattened", f"{prefix}.both"], f"{prefix}.product"),
+            op("Reshape", [f"{prefix}.product", f"{prefix}.shape"], target),
         ]
     return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
@@ -97,25 +99,25 @@ def _matrices(
     constants: dict[str, NDArray[Any]],
     version: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """[H, H'] and [W, W'] of `node`; None if it is not a Resize that products can replace."""
+    """The matrices [H, H'] and [W, W'] of `node`; None if products cannot replace it."""
     if node.op_type != "Resize":
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    given, wanted = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
+    before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
     coordinates = attributes.get("coordinate_transformation_mode", b"half_pixel")
     if (
         version < 11
-        or len(given) != 4
-        or len(wanted) != 4
-        or given[1] != wanted[1]
-        or not all(0 < side <= MAX_SIDE for side in (*given[2:], *wanted[2:]))
+        or len(before) != 4
+        or len(after) != 4
+        or before[1] != after[1]
+        or not all(0 < side <= MAX_SIDE for side in (*before[2:], *after[2:]))
         or coordinates not in MODES
         or "axes" in attributes
         or attributes.get("mode") != b"linear"
-        or any(attributes.get(name, value) != value for name, value in PLAIN.items())
+        or any(attributes.get(name, value) != value for name, value in REQUIRED_ATTRIBUTES.items())
     ):
         return None
-    # Where a position lies depends on the scale that was given, not only on the sizes.
+    # The coordinates depend on the scale in the graph, not only on the sizes.
     scales: list[float | None] = [None, None]
     if len(node.input) > 2 and node.input[2]:
         if node.input[2] not in constants:
@@ -123,7 +125,7 @@ def _matrices(
         scales = constants[node.input[2]][2:].tolist()
     rows, columns = (
         _matrix(coordinates, size, target, scale, version)
-        for size, target, scale in zip(given[2:], wanted[2:], scales, strict=True)
+        for size, target, scale in zip(before[2:], after[2:], scales, strict=True)
     )
     return rows, columns
 
@@ -131,7 +133,7 @@ def _matrices(
 def _matrix(
     coordinates: bytes, size: int, target: int, scale: float | None, version: int
 ) -> NDArray[np.float32]:
-    """[size, target]: what Resize itself, along one side, makes of the identity."""
+    """The matrix [size, target] of one side: the output of Resize itself for the identity."""
     if scale is None:
         last = numpy_helper.from_array(np.array([size, target], np.int64), "last")
     else:
@@ -147,16 +149,15 @@ def _matrix(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [last],
     )
-    # Of the stage's own opset, which may define it otherwise than another.
+    # The stage's own opset, since opsets define Resize differently.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": np.eye(size, dtype=np.float32)})
-    matrix: NDArray[np.float32] = found
+    matrix: NDArray[np.float32] = session.run(None, {"x": np.eye(size, dtype=np.float32)})[0]
     return matrix
 
 
 def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    """The shape of every tensor whose rank is known; sizes that are not are 0."""
+    """The shape of every tensor of known rank; unknown sizes are 0."""
     graph = infer_shapes(model, data_prop=True).graph
     return {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]

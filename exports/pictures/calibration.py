@@ -1,4 +1,4 @@
-"""`offramp picture calibration`: whether an exit's confidence is what it says."""
+"""`offramp picture calibration`: reliability diagrams of every exit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from exports.bundle.policy import softmax
-from exports.pictures.table import Known, open_table
+from exports.pictures.table import BundleTable, open_table
 from exports.tuning.reliability import BINS, Reliability, reliability
 from offramp.figures import BLUE, GREY, INK, RED, check_target, save_png
 
@@ -19,38 +19,39 @@ MAX_DOT_AREA = 140  # points squared
 
 
 def picture_calibration(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
-    """Draw reliability diagrams of `bundle`'s exits and ensemble, before and after temperature.
+    """Draw reliability diagrams of `bundle`'s exits and ensemble, before and after temperature scaling.
 
     Raises PictureError or BundleError before anything is written.
     """
     check_target(output)
-    known = open_table(bundle)
-    figure = draw_calibration(known)
-    save_png(figure, output, "Reliability before and after temperature", known.source)
+    data = open_table(bundle)
+    figure = draw_calibration(data)
+    save_png(figure, output, "Reliability before and after temperature", data.source)
     say(str(output))
 
 
-def draw_calibration(known: Known) -> Figure:
-    """A column per exit and one for the ensemble; above as trained, below with its temperature."""
-    scaling = known.manifest.scaling
+def draw_calibration(data: BundleTable) -> Figure:
+    """A column per exit and one for the ensemble; the upper row as trained, the lower row with the
+    fitted temperature."""
+    scaling = data.manifest.scaling
     columns = [
         *(
             (f"exit {k}", logits, temperature)
             for k, (logits, temperature) in enumerate(
-                zip(known.table.logits, scaling.temperatures, strict=True), 1
+                zip(data.table.logits, scaling.temperatures, strict=True), 1
             )
         ),
-        ("ensemble", known.running(known.exits), scaling.running_temperatures[-1]),
+        ("ensemble", data.running(data.exits), scaling.running_temperatures[-1]),
     ]
     figure = Figure(figsize=(2.2 * len(columns) + 0.4, 5.6), layout="constrained")
     grid = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
     for column, (name, logits, temperature) in enumerate(columns):
-        right = known.right(logits)
+        correct = data.correct(logits)
         for row, t in enumerate((1.0, temperature)):
             confidence = softmax(logits / np.float32(t)).max(axis=-1)
-            found = reliability(confidence, right)
-            _draw_reliability(grid[row, column], found)
-            error = f"ECE {100 * found.expected_calibration_error:.1f} %"
+            bins = reliability(confidence, correct)
+            _draw_reliability(grid[row, column], bins)
+            error = f"ECE {100 * bins.expected_calibration_error:.1f} %"
             grid[row, column].set_title(
                 f"{name}: {error}" if row == 0 else f"T = {t:.2f}: {error}", size=10
             )
@@ -59,26 +60,26 @@ def draw_calibration(known: Known) -> Figure:
     for axes in grid[1]:
         axes.set_xlabel("confidence")
     figure.suptitle(
-        f"Confidence against accuracy, {known.manifest.name}", size=12, color=INK, parse_math=False
+        f"Confidence against accuracy, {data.manifest.name}", size=12, color=INK, parse_math=False
     )
     note = (
-        f"{known.split.capitalize()}; {BINS} bins of equal width, dots as large as their share of "
-        "samples; blue: too modest, red: too confident. The temperatures were fitted on these same "
-        "samples: the lower row is optimistic."
+        f"{data.split.capitalize()}; {BINS} bins of equal width, the area of a dot is its share of "
+        "samples; blue: underconfident, red: overconfident. The temperatures were fitted on these "
+        "samples, so the lower row is optimistic."
     )
-    letters = int(13 * figure.get_figwidth())
-    figure.supxlabel(textwrap.fill(note, letters), size=9, color=INK)
+    columns_of_text = int(13 * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(note, columns_of_text), size=9, color=INK)
     return figure
 
 
-def _draw_reliability(axes: Any, found: Reliability) -> None:
-    modest = found.accuracy >= found.confidence
-    colours = np.where(modest, BLUE, RED)
+def _draw_reliability(axes: Any, bins: Reliability) -> None:
+    underconfident = bins.accuracy >= bins.confidence
+    colours = np.where(underconfident, BLUE, RED)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    axes.vlines(found.confidence, found.confidence, found.accuracy, color=colours, linewidth=1.5)
-    sizes = 6 + MAX_DOT_AREA * found.share
+    axes.vlines(bins.confidence, bins.confidence, bins.accuracy, color=colours, linewidth=1.5)
+    areas = 6 + MAX_DOT_AREA * bins.share
     axes.scatter(
-        found.confidence, found.accuracy, sizes, color=colours, linewidth=0, zorder=3, clip_on=False
+        bins.confidence, bins.accuracy, areas, color=colours, linewidth=0, zorder=3, clip_on=False
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

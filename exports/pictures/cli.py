@@ -14,7 +14,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The PNG to write."
 
 
 def exits(bundle: Bundle, output: Output) -> None:
-    """Draw how a bundle's exits agree, how right they are and what their ensemble gains."""
+    """Draw how a bundle's exits agree, their accuracy, and what their ensemble gains."""
     from exports.bundle.resolve import resolve_bundle
 
     with needs_extra("train"):

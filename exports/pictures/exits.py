@@ -1,4 +1,4 @@
-"""`offramp picture exits`: how the exits differ, and what their ensemble adds."""
+"""`offramp picture exits`: the exits compared, and what their ensemble gains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from exports.pictures.table import Known, open_table
+from exports.pictures.table import BundleTable, open_table
 from offramp.figures import BLUE, GREY, INK, ORANGE, PALE, check_target, save_png
 
 Classes = NDArray[np.int64]
@@ -22,8 +22,8 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gain:
-    """What the ensemble changes against one exit, as shares of all samples: `won` were wrong at the
-    exit and are right in the ensemble, `lost` the other way round."""
+    """The ensemble compared with one exit, as shares of all samples: `won` are wrong at the exit and
+    correct in the ensemble, `lost` the reverse."""
 
     won: float
     lost: float
@@ -35,7 +35,7 @@ class Gain:
 
 
 def agreement(predictions: Classes) -> Shares:
-    """The share of samples on which each two of M classifiers give the same class.
+    """The share of samples on which each pair of M classifiers gives the same class.
 
     predictions [M, N] -> [M, M], symmetric, with ones on the diagonal.
     """
@@ -44,45 +44,45 @@ def agreement(predictions: Classes) -> Shares:
 
 
 def gain(ensemble: NDArray[np.bool_], single: NDArray[np.bool_]) -> Gain:
-    """Compare which of the N samples the ensemble and one exit answer rightly, both bool [N]."""
+    """The gain from the correct answers of the ensemble and of one exit, both bool [N]."""
     return Gain(float((ensemble & ~single).mean()), float((single & ~ensemble).mean()))
 
 
-def first_solved(right: NDArray[np.bool_]) -> Classes:
-    """The first exit (1-based) that is right on each sample, 0 where none is: bool [K, N] -> [N]."""
-    return np.where(right.any(axis=0), right.argmax(axis=0) + 1, 0)
+def first_correct_exit(correct: NDArray[np.bool_]) -> Classes:
+    """The first exit (1-based) with the correct answer, 0 if there is none: bool [K, N] -> [N]."""
+    return np.where(correct.any(axis=0), correct.argmax(axis=0) + 1, 0)
 
 
 def picture_exits(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
-    """Draw agreement, accuracies, gain and first solutions of the exits of `bundle`.
+    """Draw the agreement, accuracies, gains and first correct exits of `bundle`.
 
     Raises PictureError or BundleError before anything is written.
     """
     check_target(output)
-    known = open_table(bundle)
-    figure = draw_exits(known)
-    save_png(figure, output, "The exits compared", known.source)
+    data = open_table(bundle)
+    figure = draw_exits(data)
+    save_png(figure, output, "The exits compared", data.source)
     say(str(output))
 
 
-def draw_exits(known: Known) -> Figure:
-    """Four panels of a bundle's calibration table."""
-    singles = list(known.table.logits)
-    ensembles = [known.running(k) for k in range(1, known.exits + 1)]
-    right = np.stack([known.right(logits) for logits in singles])
-    running = np.stack([known.right(logits) for logits in ensembles])
+def draw_exits(data: BundleTable) -> Figure:
+    """Four panels computed from a bundle's calibration table."""
+    singles = list(data.table.logits)
+    ensembles = [data.running(k) for k in range(1, data.exits + 1)]
+    correct = np.stack([data.correct(logits) for logits in singles])
+    running = np.stack([data.correct(logits) for logits in ensembles])
     layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
     figure = Figure(figsize=(9.5, 7.6), layout=layout)
     grid = figure.subplots(2, 2)
     figure.suptitle(
-        f"The exits of {known.manifest.name}: {known.split}", size=12, color=INK, parse_math=False
+        f"The exits of {data.manifest.name}: {data.split}", size=12, color=INK, parse_math=False
     )
     _draw_agreement(
         grid[0, 0], agreement(np.stack([z.argmax(axis=-1) for z in (*singles, ensembles[-1])]))
     )
-    _draw_accuracies(grid[0, 1], right.mean(axis=1), running.mean(axis=1))
-    _draw_gains(grid[1, 0], [gain(running[-1], own) for own in right])
-    _draw_first(grid[1, 1], right)
+    _draw_accuracies(grid[0, 1], correct.mean(axis=1), running.mean(axis=1))
+    _draw_gains(grid[1, 0], [gain(running[-1], exit_correct) for exit_correct in correct])
+    _draw_first_correct(grid[1, 1], correct)
     return figure
 
 
@@ -113,19 +113,19 @@ def _draw_accuracies(axes: Any, singles: Shares, running: Shares) -> None:
     axes.set(xlabel="exit k", ylabel="accuracy, %")
     axes.set_title("Accuracy", size=10)
     axes.legend(frameon=False, loc="lower right")
-    _calm(axes)
+    _style(axes)
 
 
 def _draw_gains(axes: Any, gains: list[Gain]) -> None:
     exits = np.arange(1, len(gains) + 1)
-    won = np.array([100 * each.won for each in gains])
-    lost = np.array([100 * each.lost for each in gains])
-    axes.bar(exits, won, 0.6, color=BLUE, label="wrong there, right in the ensemble")
-    axes.bar(exits, -lost, 0.6, color=ORANGE, label="right there, wrong in the ensemble")
+    won = np.array([100 * change.won for change in gains])
+    lost = np.array([100 * change.lost for change in gains])
+    axes.bar(exits, won, 0.6, color=BLUE, label="wrong at the exit, correct in the ensemble")
+    axes.bar(exits, -lost, 0.6, color=ORANGE, label="correct at the exit, wrong in the ensemble")
     axes.axhline(0, color=INK, linewidth=0.8)
     top = max(won.max(), lost.max(), 0.1)
-    for k, each, height in zip(exits, gains, won, strict=True):
-        net = f"{100 * each.net:+.1f}".replace("-", "\N{MINUS SIGN}")
+    for k, change, height in zip(exits, gains, won, strict=True):
+        net = f"{100 * change.net:+.1f}".replace("-", "\N{MINUS SIGN}")
         axes.text(k, height + 0.03 * top, net, ha="center", color=INK)
     axes.set_ylim(-lost.max() - 0.1 * top, won.max() + 0.5 * top)
     axes.set_xticks(exits)
@@ -134,31 +134,31 @@ def _draw_gains(axes: Any, gains: list[Gain]) -> None:
     axes.set(xlabel="exit", ylabel="% of samples")
     axes.set_title("What the ensemble of all exits gains over each, net in points", size=10)
     axes.legend(frameon=False, loc="upper right")
-    _calm(axes)
+    _style(axes)
 
 
-def _draw_first(axes: Any, right: NDArray[np.bool_]) -> None:
-    exits = len(right)
-    first = first_solved(right)
-    kept = [100 * float((right[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
-    lost = [100 * float((~right[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
+def _draw_first_correct(axes: Any, correct: NDArray[np.bool_]) -> None:
+    exits = len(correct)
+    first = first_correct_exit(correct)
+    kept = [100 * float((correct[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
+    lost = [100 * float((~correct[-1] & (first == k)).mean()) for k in range(1, exits + 1)]
     never = 100 * float((first == 0).mean())
-    places = np.arange(1, exits + 1)
-    axes.bar(places, kept, 0.6, color=BLUE, label=f"and right at exit {exits}")
-    axes.bar(places, lost, 0.6, bottom=kept, color=ORANGE, label=f"but wrong at exit {exits}")
+    positions = np.arange(1, exits + 1)
+    axes.bar(positions, kept, 0.6, color=BLUE, label=f"and correct at exit {exits}")
+    axes.bar(positions, lost, 0.6, bottom=kept, color=ORANGE, label=f"but wrong at exit {exits}")
     axes.bar([exits + 1], [never], 0.6, color=PALE)
     heights = [*(a + b for a, b in zip(kept, lost, strict=True)), never]
-    for place, height in enumerate(heights, 1):
-        axes.text(place, height + 0.02 * max(heights), f"{height:.1f}", ha="center", color=INK)
+    for position, height in enumerate(heights, 1):
+        axes.text(position, height + 0.02 * max(heights), f"{height:.1f}", ha="center", color=INK)
     axes.set_ylim(0, 1.12 * max(heights))
-    axes.set_xticks(range(1, exits + 2), [*(str(k) for k in places), "never"])
-    axes.set(xlabel="first right at exit", ylabel="% of samples")
-    axes.set_title("Where samples are solved first", size=10)
+    axes.set_xticks(range(1, exits + 2), [*(str(k) for k in positions), "never"])
+    axes.set(xlabel="first correct at exit", ylabel="% of samples")
+    axes.set_title("First exit with the correct answer", size=10)
     axes.legend(frameon=False, loc="upper right")
-    _calm(axes)
+    _style(axes)
 
 
-def _calm(axes: Any) -> None:
+def _style(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.grid(axis="y", alpha=0.25)

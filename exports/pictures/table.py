@@ -1,4 +1,4 @@
-"""The calibration table of a bundle, as the pictures read it."""
+"""The calibration table of a bundle, as the pictures use it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from offramp.errors import PictureError
 
 
 @dataclass(frozen=True)
-class Known:
-    """A bundle's manifest and its calibration table; its networks are not read."""
+class BundleTable:
+    """The manifest and the calibration table of a bundle; its networks are not read."""
 
     manifest: Manifest
     table: Table
@@ -28,13 +28,13 @@ class Known:
 
     @property
     def split(self) -> str:
-        """The split the table is of, with its size, as in "held-out split, 5,000 samples"."""
+        """The table's split with its size, as in "held-out split, 5,000 samples"."""
         name = self.manifest.calibration.split.replace("_", "-")
         return f"{name} split, {len(self.table.labels):,} samples"
 
     @property
     def source(self) -> str:
-        """The bundle and the exact table, for the picture's own text."""
+        """The bundle and the hash of its table, for the metadata of a picture."""
         manifest = self.manifest
         return f"{manifest.name} {manifest.version}, table {manifest.calibration.sha256[:12]}"
 
@@ -42,13 +42,13 @@ class Known:
         """Logits [N, C] of the ensemble of exits 1..`exit_`."""
         return running_ensemble(list(self.table.logits), exit_, self.manifest.ensemble_weights)
 
-    def right(self, logits: Floats) -> NDArray[np.bool_]:
-        """Which of the N samples `logits` [N, C] answer rightly."""
-        right: NDArray[np.bool_] = logits.argmax(axis=-1) == self.table.labels
-        return right
+    def correct(self, logits: Floats) -> NDArray[np.bool_]:
+        """For which of the N samples `logits` [N, C] give the correct class."""
+        correct: NDArray[np.bool_] = logits.argmax(axis=-1) == self.table.labels
+        return correct
 
 
-def open_table(bundle: Path) -> Known:
+def open_table(bundle: Path) -> BundleTable:
     """Read manifest and calibration table of `bundle`; raises BundleError or PictureError."""
     if (bundle / "checkpoint.json").is_file():
         raise PictureError(
@@ -56,4 +56,4 @@ def open_table(bundle: Path) -> Known:
             f"`offramp export {bundle} -o BUNDLE`."
         )
     manifest = read_manifest(bundle)
-    return Known(manifest, load_table(bundle, manifest))
+    return BundleTable(manifest, load_table(bundle, manifest))

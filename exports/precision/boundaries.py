@@ -1,7 +1,8 @@
-"""Where int8 stages begin and end: logits are not rounded, and features stay as they were quantised.
+"""The inputs and outputs of int8 stages: logits are not rounded, and features stay quantised.
 
-The quantiser gives every stage float32 edges. Behind the last layer that means rounding to eight bits what
-is float32 before and after; between two stages, scaling the same eight bits up and down again.
+The quantiser gives every stage float32 inputs and outputs. After the last layer it therefore rounds
+float32 logits to eight bits and back. Between two stages it dequantises features that the next stage
+quantises again with the same scale. This module removes both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from exports.bundle.manifest import FeatureType
 from exports.bundle.reader import stage_input
-from exports.graphs.onnx_tools import pruned, serialised
+from exports.graphs.onnx_tools import prune, serialised
 
 FEATURE_TYPES: dict[int, FeatureType] = {
     TensorProto.FLOAT: "float32",
@@ -23,26 +24,28 @@ FEATURE_TYPES: dict[int, FeatureType] = {
 }
 
 
-def unrounded(model: ModelProto, output: str) -> ModelProto:
-    """`model`, changed in place: its float32 `output` without the pair of nodes that rounds it last."""
-    last = _maker(model, output)
-    if last is None or last.op_type != "DequantizeLinear":
+def remove_final_rounding(model: ModelProto, output: str) -> ModelProto:
+    """Remove the QuantizeLinear and DequantizeLinear nodes that end in the float32 `output` of `model`;
+    changes it in place."""
+    dequantize = _producer(model, output)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return model
-    first = _maker(model, last.input[0])
-    if first is None or first.op_type != "QuantizeLinear":
+    quantize = _producer(model, dequantize.input[0])
+    if quantize is None or quantize.op_type != "QuantizeLinear":
         return model
-    exact = _maker(model, first.input[0])
-    if exact is None or len(_takers(model, first.input[0])) > 1:
+    last_layer = _producer(model, quantize.input[0])
+    if last_layer is None or len(_consumers(model, quantize.input[0])) > 1:
         return model
-    last.output[0] = f"{output}.rounded"
-    exact.output[list(exact.output).index(first.input[0])] = output
-    first.input[0] = output
-    return pruned(model)
+    dequantize.output[0] = f"{output}.rounded"
+    last_layer.output[list(last_layer.output).index(quantize.input[0])] = output
+    quantize.input[0] = output
+    return prune(model)
 
 
-def connected(stages: Sequence[bytes]) -> tuple[bytes, ...]:
-    """`stages` that hand on features as uint8 or int8 wherever one ends by scaling them to float32 and
-    the next begins by quantising them with the same scale and zero point; the others as they are."""
+def connect_stages(stages: Sequence[bytes]) -> tuple[bytes, ...]:
+    """`stages` with uint8 or int8 features between them, wherever one stage ends by dequantising them
+    and the next begins by quantising them with the same scale and zero point. Other stages are
+    returned as they are."""
     models = [onnx.load_from_string(stage) for stage in stages]
     changed = set()
     for k in range(1, len(models)):
@@ -52,43 +55,43 @@ def connected(stages: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def feature_type(stage: bytes) -> FeatureType:
-    """The type of the features that `stage`, which is not the last, hands on."""
+    """The type of the output features of `stage`, which is not the last."""
     features = onnx.load_from_string(stage).graph.output[0]
     return FEATURE_TYPES[features.type.tensor_type.elem_type]
 
 
 def _connect(before: ModelProto, after: ModelProto, name: str) -> bool:
-    """Make the features `name` between two stages what they are inside both; whether that could be."""
-    last, takers = _maker(before, name), _takers(after, name)
-    if last is None or last.op_type != "DequantizeLinear" or not takers:
+    """Keep the features `name` between two stages quantised; returns whether that was possible."""
+    dequantize, consumers = _producer(before, name), _consumers(after, name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear" or not consumers:
         return False
-    code = _code(before, last)
-    if code is None or any(
-        taker.op_type != "QuantizeLinear" or _code(after, taker) != code for taker in takers
+    encoding = _encoding(before, dequantize)
+    if encoding is None or any(
+        node.op_type != "QuantizeLinear" or _encoding(after, node) != encoding for node in consumers
     ):
         return False
-    quantised, scaled = last.input[0], f"{name}.scaled"
+    quantised, scaled = dequantize.input[0], f"{name}.scaled"
     for node in before.graph.node:
         _rename(node.input, {quantised: name, name: scaled})
         _rename(node.output, {quantised: name, name: scaled})
-    outputs = {taker.output[0]: name for taker in takers}
-    for taker in takers:
-        after.graph.node.remove(taker)
+    outputs = {node.output[0]: name for node in consumers}
+    for node in consumers:
+        after.graph.node.remove(node)
     for node in after.graph.node:
         _rename(node.input, outputs)
-    kind = next(t.data_type for t in before.graph.initializer if t.name == last.input[2])
+    kind = next(t.data_type for t in before.graph.initializer if t.name == dequantize.input[2])
     before.graph.output[0].type.tensor_type.elem_type = kind
     after.graph.input[0].type.tensor_type.elem_type = kind
-    pruned(before)
-    pruned(after)
+    prune(before)
+    prune(after)
     return True
 
 
-def _maker(model: ModelProto, name: str) -> NodeProto | None:
+def _producer(model: ModelProto, name: str) -> NodeProto | None:
     return next((node for node in model.graph.node if name in node.output), None)
 
 
-def _takers(model: ModelProto, name: str) -> list[NodeProto]:
+def _consumers(model: ModelProto, name: str) -> list[NodeProto]:
     return [node for node in model.graph.node if name in node.input]
 
 
@@ -97,8 +100,9 @@ def _rename(names: MutableSequence[str], new: dict[str, str]) -> None:
         names[i] = new.get(name, name)
 
 
-def _code(model: ModelProto, node: NodeProto) -> tuple[Any, ...] | None:
-    """Scale, zero point and type of a QuantizeLinear or DequantizeLinear with one of each."""
+def _encoding(model: ModelProto, node: NodeProto) -> tuple[Any, ...] | None:
+    """Scale, zero point and type of a QuantizeLinear or DequantizeLinear node, None if they are not
+    constants or differ by channel."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(node.input) < 3 or any(name not in constants for name in node.input[1:]):
         return None

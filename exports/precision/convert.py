@@ -1,4 +1,4 @@
-"""From float32 stages to int8 or float16 ones, and what that cost in accuracy."""
+"""Conversion of float32 stages to int8 or float16, and its cost in accuracy."""
 
 from __future__ import annotations
 
@@ -13,64 +13,71 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Conversion, Precision
-from exports.bundle.runner import StageRunner
-from exports.measure import Measured, measure
-from exports.precision.boundaries import connected
-from exports.precision.quantize import Prepared, Scheme, halve, prepare_all, quantize, saturates
-from exports.precision.sensitivity import MAX_LOST_POINTS, Trial, keep_sensitive, none_kept
-from exports.source import Data
+from exports.measure import Measurement, measure
+from exports.precision.boundaries import connect_stages
+from exports.precision.quantize import (
+    Prepared,
+    Scheme,
+    prepare_all,
+    quantize,
+    saturates,
+    to_float16,
+)
+from exports.precision.sensitivity import MAX_LOST_POINTS, StageQuantizer, keep_sensitive, none_kept
+from exports.source import EvaluationData
+from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 
 Target = Literal["auto", "u8s8", "s8s8"]
 CALIBRATION_IMAGES = 256
-# u8s8 is what onnxruntime's kernels are best at nearly everywhere; a scheme that is no faster than the
-# machine's noise must not make two exports differ.
-CLEARLY_FASTER = 1.15
-REPEATS = 30
+# onnxruntime's kernels are fastest with u8s8 on nearly every machine. The other scheme must win by more
+# than the noise of a measurement, or two exports on one machine could differ.
+MIN_SPEED_UP = 1.15
+TIMED_ROUNDS = 30
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Stages below float32, how they were made (as the manifest's Conversion), what they answer."""
+    """Stages below float32, the record of the conversion for the manifest, and their measurement."""
 
     stages: tuple[bytes, ...]
-    record: Conversion
-    measured: Measured
+    conversion: Conversion
+    measurement: Measurement
 
 
 def convert(
     stages: Sequence[bytes],
-    before: Measured,
-    data: Data,
+    before: Measurement,
+    data: EvaluationData,
     precision: Precision,
     target: Target,
     say: Callable[[str], None],
 ) -> Converted:
-    """The float32 `stages`, which were `measured`, in int8 or fp16.
+    """Convert the float32 `stages`, measured as `before`, to int8 or fp16.
 
-    For int8, images of the held-out split's first half set the activations' ranges, and nodes stay in
-    float32 where that is what the ensemble's accuracy there needs.
+    For int8, images of the first half of the held-out split determine the activations' ranges. Nodes
+    stay in float32 if the ensemble's accuracy on that half requires it.
     """
     scheme: Scheme | None = None
     images, kept = 0, none_kept(stages)
     if precision == "fp16":
-        made = tuple(halve(stage) for stage in stages)
+        converted = tuple(to_float16(stage) for stage in stages)
     else:
-        # What a policy will be certified on has no part in how the network is quantised.
+        # Only the first half: a policy will be certified on the other.
         first, _ = halves(len(data.held_out))
-        held_out, exact = data.held_out.take(first), before.held_out.take(first).logits
-        chosen = held_out.images[_spread(len(held_out), CALIBRATION_IMAGES)]
-        images = len(chosen)
+        held_out, float_logits = data.held_out.take(first), before.held_out.take(first).logits
+        calibration = held_out.images[_evenly(len(held_out), CALIBRATION_IMAGES)]
+        images = len(calibration)
         say(f"calibrating {len(stages)} stages on {images} held-out images")
-        prepared = prepare_all(stages, chosen)
+        prepared = prepare_all(stages, calibration)
         reduced = saturates()
-        scheme = _faster(prepared, reduced, chosen[0], say) if target == "auto" else target
-        trial = Trial(tuple(stages), prepared, scheme, reduced)
-        kept = keep_sensitive(trial, held_out, exact, say)
-        made = trial.build(kept)
-    after = measure(made, data)
+        scheme = _faster(prepared, reduced, calibration[0], say) if target == "auto" else target
+        quantizer = StageQuantizer(tuple(stages), prepared, scheme, reduced)
+        kept = keep_sensitive(quantizer, held_out, float_logits, say)
+        converted = quantizer.build(kept)
+    after = measure(converted, data)
     same = before.test.logits.argmax(axis=2) == after.test.logits.argmax(axis=2)
-    record = Conversion(
+    conversion = Conversion(
         scheme=scheme,
         images=images,
         kept=tuple(f"stage{k}/{node}" for k, nodes in enumerate(kept, 1) for node in sorted(nodes)),
@@ -78,34 +85,36 @@ def convert(
         test=before.accuracies(before.test),
         agreement=tuple(round(100 * float(share), 2) for share in same.mean(axis=1)),
     )
-    return Converted(made, record, after)
+    return Converted(converted, conversion, after)
 
 
 def check_loss(precision: Precision, converted: Converted) -> None:
     """Raise ExportError if the ensemble lost more than MAX_LOST_POINTS points on the held-out split."""
-    after = converted.measured
-    lost = converted.record.held_out[-1].running - after.accuracies(after.held_out)[-1].running
+    after = converted.measurement
+    lost = converted.conversion.held_out[-1].running - after.accuracies(after.held_out)[-1].running
     if lost > MAX_LOST_POINTS:
         raise ExportError(
             f"{precision} costs the ensemble {lost:.2f} points of accuracy on the held-out split, more "
-            f"than {MAX_LOST_POINTS}; no bundle was written (--allow-loss writes it all the same)."
+            f"than {MAX_LOST_POINTS}; no bundle was written (--allow-loss writes it anyway)."
         )
 
 
 def comparison(precision: Precision, converted: Converted) -> str:
-    """Accuracy of every exit on the test split before and after, as a table of text."""
-    before, after = converted.record.test, converted.measured
-    now = after.accuracies(after.test)
+    """The accuracy of every exit on the test split before and after, as a text table."""
+    before = converted.conversion.test
+    after = converted.measurement.accuracies(converted.measurement.test)
     rows = [f"{'test accuracy, %':18}{'fp32':>8}{precision:>8}{'same class':>12}"]
-    for k, same in enumerate(converted.record.agreement):
-        rows.append(f"{f'exit {k + 1}':18}{before[k].single:8.2f}{now[k].single:8.2f}{same:12.2f}")
-    rows.append(f"{'ensemble':18}{before[-1].running:8.2f}{now[-1].running:8.2f}")
+    for k, same in enumerate(converted.conversion.agreement):
+        rows.append(
+            f"{f'exit {k + 1}':18}{before[k].single:8.2f}{after[k].single:8.2f}{same:12.2f}"
+        )
+    rows.append(f"{'ensemble':18}{before[-1].running:8.2f}{after[-1].running:8.2f}")
     return "\n".join(rows)
 
 
-def _spread(samples: int, wanted: int) -> NDArray[np.int64]:
-    """At most `wanted` of the indices 0..samples-1, evenly spread."""
-    return np.unique(np.linspace(0, samples - 1, min(samples, wanted)).astype(np.int64))
+def _evenly(samples: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of the indices 0..samples-1, evenly spread."""
+    return np.unique(np.linspace(0, samples - 1, min(samples, count)).astype(np.int64))
 
 
 def _faster(
@@ -114,22 +123,23 @@ def _faster(
     image: NDArray[np.uint8],
     say: Callable[[str], None],
 ) -> Scheme:
-    """The scheme whose stages take less time on this machine: one image, one thread, in turns."""
+    """The scheme whose stages are faster on this machine, for one image on one thread, timed
+    alternately."""
     runners = {
         scheme: StageRunner(
-            connected([quantize(stage, scheme, reduced=reduced) for stage in prepared]), 1
+            connect_stages([quantize(stage, scheme, reduced=reduced) for stage in prepared]), 1
         )
         for scheme in get_args(Scheme)
     }
-    seen: dict[Scheme, list[float]] = {scheme: [] for scheme in runners}
-    for _ in range(REPEATS):
+    times: dict[Scheme, list[float]] = {scheme: [] for scheme in runners}
+    for _ in range(TIMED_ROUNDS):
         for scheme, runner in runners.items():
             runner.logits(image[None])
-            began = time.perf_counter()
+            start = time.perf_counter()
             runner.logits(image[None])
-            seen[scheme].append(1e3 * (time.perf_counter() - began))
-    took = {scheme: statistics.median(times) for scheme, times in seen.items()}
-    chosen: Scheme = "s8s8" if took["s8s8"] * CLEARLY_FASTER < took["u8s8"] else "u8s8"
-    figures = ", ".join(f"{scheme} {ms:.2f} ms" for scheme, ms in took.items())
-    say(f"an image takes, here, on one thread: {figures}; {chosen} it is")
-    return chosen
+            times[scheme].append(1e3 * (time.perf_counter() - start))
+    medians = {scheme: statistics.median(values) for scheme, values in times.items()}
+    faster: Scheme = "s8s8" if medians["s8s8"] * MIN_SPEED_UP < medians["u8s8"] else "u8s8"
+    measured = ", ".join(f"{scheme} {ms:.2f} ms" for scheme, ms in medians.items())
+    say(f"time of one image on one thread of this machine: {measured}; using {faster}")
+    return faster

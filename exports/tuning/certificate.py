@@ -24,7 +24,7 @@ MAX_SAMPLES = 10**9
 def halves(count: int) -> tuple[Index, Index]:
     """The samples to choose on and those to certify on, int64, each half of 0..count-1, ascending.
 
-    The split is a function of `count` alone: who could try several would keep the luckiest.
+    The split depends on `count` alone, so that nobody can try several and keep the luckiest.
     """
     order = np.random.Generator(np.random.PCG64(0)).permutation(count)
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
@@ -44,12 +44,12 @@ def drop_bound(losses: int, gains: int, samples: int, confidence: float) -> floa
     """
     disagreement = _disagreement(losses + gains, samples, confidence)
     if disagreement > 0.5:
-        return 1.0  # where `_tail` is no longer proven; such a policy is of no use anyway
+        return 1.0  # `_tail` is not proven here, and such a policy is of no use
     low = max(_least_drop(losses - gains, samples), 0.0)
     high = disagreement
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if _unlikely(losses - gains, samples, middle, disagreement, confidence):
+        if _rejected(losses - gains, samples, middle, disagreement, confidence):
             high = middle
         else:
             low = middle
@@ -61,14 +61,14 @@ def drop_holds(losses: int, gains: int, samples: int, permitted: float, confiden
     disagreement = _disagreement(losses + gains, samples, confidence)
     if disagreement > 0.5:
         return permitted >= 1
-    return disagreement <= permitted or _unlikely(
+    return disagreement <= permitted or _rejected(
         losses - gains, samples, permitted, disagreement, confidence
     )
 
 
 @lru_cache(maxsize=4096)
 def proportion_bound(count: int, samples: int, confidence: float) -> float:
-    """Upper confidence limit of a proportion seen `count` times among `samples`.
+    """Upper confidence limit of a proportion observed `count` times among `samples`.
 
     Clopper and Pearson 1934: the p at which P(Bin(samples, p) <= count) = 1 - confidence.
     """
@@ -85,9 +85,9 @@ def proportion_bound(count: int, samples: int, confidence: float) -> float:
 
 
 def samples_needed(losses: float, gains: float, permitted: float, confidence: float) -> int | None:
-    """About how many samples would certify a policy whose rates of losses and gains are these.
+    """About how many samples would certify a policy with these rates of losses and gains.
 
-    None if the drop itself, losses - gains, is not below `permitted`: no number would.
+    None if the drop itself, losses - gains, is not below `permitted`: no number would be enough.
     """
     if losses - gains >= permitted:
         return None
@@ -106,7 +106,7 @@ def samples_needed(losses: float, gains: float, permitted: float, confidence: fl
 
 
 def _enough(losses: float, gains: float, samples: int, permitted: float, confidence: float) -> bool:
-    # Beyond exact tails of a size that is quick, the normal approximation is the same figure.
+    # Exact tails are slow for more samples, and the normal approximation then gives the same number.
     if samples <= 20_000:
         lost, gained = int(np.ceil(losses * samples)), int(gains * samples)
         return drop_holds(lost, gained, samples, permitted, confidence)
@@ -124,32 +124,36 @@ def _disagreement(count: int, samples: int, confidence: float) -> float:
     return proportion_bound(count, samples, 1 - NUISANCE_SHARE * (1 - confidence))
 
 
-def _unlikely(
+def _rejected(
     difference: int, samples: int, drop: float, disagreement: float, confidence: float
 ) -> bool:
-    """Whether a true drop of `drop` or more would show `difference` or less too rarely to be believed."""
+    """Whether the test at level 1 - `confidence` rejects a true drop of `drop` or more.
+
+    It does if losses - gains would then be `difference` or less too rarely.
+    """
     if drop < _least_drop(difference, samples):
         return False
     return _tail(difference, samples, drop, disagreement) <= (1 - NUISANCE_SHARE) * (1 - confidence)
 
 
 def _least_drop(difference: int, samples: int) -> float:
-    """The drop from which on the tail below is proven to grow with the disagreement rate."""
+    """The smallest drop for which `_tail` is proven to grow with the disagreement rate."""
     return (difference + 2) / max(samples - 1, 1)
 
 
 @lru_cache(maxsize=65536)
 def _tail(difference: int, samples: int, drop: float, disagreement: float) -> float:
     """P(losses - gains <= difference) where losses have the rate p = (disagreement + drop) / 2 and
-    gains q = (disagreement - drop) / 2.
+    gains the rate q = (disagreement - drop) / 2.
 
-    For q + (1 - p - q) z + p z^2 has real roots while disagreement <= 1/2, losses - gains is the
+    While disagreement <= 1/2, q + (1 - p - q) z + p z^2 has real roots, so losses - gains is the
     difference of two independent binomials. By Darroch 1964 its mode is then within 1 of its mean, so
-    below the mean the tail grows with the disagreement: its upper limit is the worst case.
+    below the mean the tail grows with the disagreement, and the upper limit of the disagreement is the
+    worst case.
     """
     p, q = (disagreement + drop) / 2, max((disagreement - drop) / 2, 0.0)
     root = np.sqrt(max((1 - p - q) ** 2 - 4 * p * q, 0.0))
-    # (a z + 1 - a)(b + (1 - b) z), with a b' and so on matched to the coefficients above.
+    # The factors (a z + 1 - a)(b + (1 - b) z), multiplied out, have the coefficients above.
     a = (1 + p - q - root) / 2
     b = (1 - p + q - root) / 2
     up, down = _binomial(samples, a), _binomial(samples, b)

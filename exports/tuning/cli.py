@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
-class CostName(enum.StrEnum):
-    """What is saved."""
+class CostUnit(enum.StrEnum):
+    """The unit of the cost that is minimised."""
 
     MACS = "macs"
     MS = "ms"
@@ -38,17 +38,17 @@ def tune(
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(
-            help="Probability that the drop is kept to on other samples; 0.95 without a goal."
-        ),
+        typer.Option(help="Probability that the drop holds on other samples; 0.95 without a goal."),
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Least accuracy, percent.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Most a sample may cost on average: 90M (MACs) or 2.5ms.")
     ] = None,
     cost: Annotated[
-        CostName | None,
-        typer.Option(help="What to save: macs, or ms measured here (default: the budget's unit)."),
+        CostUnit | None,
+        typer.Option(
+            help="What to minimise: macs, or ms measured here (default: the budget's unit)."
+        ),
     ] = None,
     requests: Annotated[
         Path | None, typer.Option("--from", help="Logged requests instead of the bundle's table.")
@@ -63,8 +63,8 @@ def tune(
     from exports.bundle.cache import refuse_cached
     from exports.bundle.resolve import resolve_bundle
     from exports.bundle.writing import write_policy
-    from exports.tuning.report import as_json, show
-    from exports.tuning.run import tune as run
+    from exports.tuning.report import as_json, print_report
+    from exports.tuning.run import run_tuning
     from exports.tuning.timing import exit_milliseconds
 
     bundle = resolve_bundle(source)
@@ -78,15 +78,16 @@ def tune(
             from exports.tuning.picture import picture_tradeoff
             from offramp.figures import check_target
         check_target(picture)
-    found = run(bundle, goal, exit_milliseconds(bundle) if goal.unit == "ms" else None, requests)
-    show(found)
+    milliseconds = exit_milliseconds(bundle) if goal.unit == "ms" else None
+    tuning = run_tuning(bundle, goal, milliseconds, requests)
+    print_report(tuning)
     if picture is not None:
-        picture_tradeoff(found, picture)
+        picture_tradeoff(tuning, picture)
     if not dry_run:
-        write_policy(bundle, found.chosen.policy)
+        write_policy(bundle, tuning.chosen.policy)
         typer.echo(f"Written to {bundle / 'policy.json'}.")
     if json_file is not None:
-        write_whole(json_file, as_json(found, written=not dry_run))
+        write_whole(json_file, as_json(tuning, written=not dry_run))
 
 
 def _goal(
@@ -94,13 +95,13 @@ def _goal(
     confidence: float | None,
     min_accuracy: float | None,
     budget: str | None,
-    cost: CostName | None,
+    cost: CostUnit | None,
 ) -> Goal:
     from exports.bundle.errors import TuningError
     from exports.tuning.select import DEFAULT_CONFIDENCE, DEFAULT_DROP, Goal
 
     unit: Unit = "macs" if cost is None else cost.value
-    if sum(wish is not None for wish in (max_drop, min_accuracy, budget)) > 1:
+    if sum(value is not None for value in (max_drop, min_accuracy, budget)) > 1:
         raise TuningError("Give one of --max-accuracy-drop, --min-accuracy and --budget.")
     if confidence is not None and (min_accuracy is not None or budget is not None):
         raise TuningError("--confidence goes with --max-accuracy-drop alone.")
@@ -110,10 +111,10 @@ def _goal(
         if percent is not None and not 0 <= percent <= 100:
             raise TuningError(f"{name} must lie between 0 and 100, not {percent:g}.")
     if budget is not None:
-        amount, of = _budget(budget)
-        if cost is not None and cost.value != of:
+        amount, budget_unit = _parse_budget(budget)
+        if cost is not None and cost.value != budget_unit:
             raise TuningError(f"--budget {budget} is not in {cost.value}, as --cost is.")
-        return Goal("budget", amount, unit=of)
+        return Goal("budget", amount, unit=budget_unit)
     if min_accuracy is not None:
         return Goal("min_accuracy", min_accuracy / 100, unit=unit)
     if max_drop is None:
@@ -121,7 +122,7 @@ def _goal(
     return Goal("max_drop", max_drop / 100, confidence, unit)
 
 
-def _budget(text: str) -> tuple[float, Unit]:
+def _parse_budget(text: str) -> tuple[float, Unit]:
     """`2.5ms` -> (2.5, ms); `90M`, `90M MACs`, `90000000` -> (9e7, macs)."""
     from exports.bundle.errors import TuningError
 

@@ -1,4 +1,4 @@
-"""`offramp tune --picture`: what accuracy costs, and where the chosen policy stands."""
+"""`offramp tune --picture`: accuracy against cost, with the chosen policy."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ def picture_tradeoff(tuning: Tuning, output: Path) -> None:
 
 
 def draw_tradeoff(tuning: Tuning) -> Figure:
-    """The frontier, the exits alone, the ensemble and the chosen policy, on the second half."""
+    """The frontier, the exits alone, the ensemble and the chosen policy, on the certification half."""
     unit = tuning.goal.unit
     costs, scale = tuning.costs[unit], 1.0 if unit == "ms" else 1e-6
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
 
-    def place(row: Row) -> tuple[float, float]:
+    def position(row: Row) -> tuple[float, float]:
         return scale * row.stats.mean_cost(costs), 100 * row.stats.accuracy
 
     axes.plot(
-        *zip(*map(place, tuning.frontier), strict=True),
+        *zip(*map(position, tuning.frontier), strict=True),
         ".-",
         color=BLUE,
         markersize=4,
         linewidth=0.8,
-        label=f"best on the {tuning.data.first.samples:,} samples chosen on",
+        label=f"best on the {tuning.data.selection.samples:,} samples chosen on",
     )
-    before, ensemble, *alone = tuning.others
-    axes.plot(*zip(*map(place, alone), strict=True), "s--", color=GREY, label="one exit alone")
-    axes.plot(*place(ensemble), "D", color=INK, label="ensemble of all exits")
-    axes.plot(*place(before), "o", color=ORANGE, markersize=8, label="in force before")
-    axes.plot(*place(tuning.chosen), "*", color=RED, markersize=15, label="chosen")
-    right = "agreement with the ensemble" if tuning.data.target == "agreement" else "accuracy"
+    exits = zip(*map(position, tuning.single_exits), strict=True)
+    axes.plot(*exits, "s--", color=GREY, label="one exit alone")
+    axes.plot(*position(tuning.ensemble), "D", color=INK, label="ensemble of all exits")
+    axes.plot(*position(tuning.previous), "o", color=ORANGE, markersize=8, label="in force before")
+    axes.plot(*position(tuning.chosen), "*", color=RED, markersize=15, label="chosen")
+    measured = "agreement with the ensemble" if tuning.data.target == "agreement" else "accuracy"
     cost = "mean ms a sample" if unit == "ms" else "mean MACs a sample, M"
-    axes.set(xlabel=cost, ylabel=f"{right} on {tuning.data.second.samples:,} other samples, %")
+    axes.set(
+        xlabel=cost, ylabel=f"{measured} on {tuning.data.certification.samples:,} other samples, %"
+    )
     axes.set_title(f"{tuning.manifest.name}: {tuning.goal.phrase}", size=10, parse_math=False)
     axes.legend(frameon=False, loc="lower right")
     axes.grid(alpha=0.25)

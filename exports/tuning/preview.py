@@ -1,4 +1,4 @@
-"""What policies would do, reckoned on a bundle's calibration table; no model is run."""
+"""The effect of policies, computed on a bundle's calibration table; no model is run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
 from exports.tuning.search import NEVER, PolicyEvaluator
-from exports.tuning.select import Data, confirmed
+from exports.tuning.select import TuningData, verify_certificate
 
-POINTS = 100
-DIGITS = 4
+CURVE_POINTS = 100
+DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Preview:
     """A policy on the calibration table: accuracy in percent, drop in points below full depth, mean
     cost in multiply-accumulates and milliseconds, and the share of samples leaving at each exit.
 
-    `mean_ms` counts the stages' time on this host, one image at a time; null where it was not measured.
+    `mean_ms` is the stages' time on this host, one image at a time; None if it was not measured.
     """
 
     samples: int
@@ -37,7 +37,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Point:
-    """One threshold for all exits and what comes of it, as in Preview."""
+    """One threshold shared by all exits, and its effect, as in Preview."""
 
     threshold: float
     accuracy: float
@@ -48,8 +48,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """What every shared threshold costs and gives, the cheapest first, beside each exit alone, the
-    ensemble of all, full depth (the better of last exit and ensemble) and the policy in force."""
+    """The cost and accuracy of every shared threshold, cheapest first, with those of each exit alone,
+    the ensemble of all, full depth (the better of last exit and ensemble) and the current policy."""
 
     model: str
     samples: int
@@ -66,10 +66,11 @@ class Tradeoff:
 
 
 class PolicyPreview:
-    """The calibration table of one loaded bundle, read when it is first asked for.
+    """Previews policies on the calibration table of one loaded bundle.
 
-    `exit_ms`: the milliseconds it takes to come to each exit, if known. Methods take milliseconds to
-    seconds and raise BundleError if the table is no longer the one of the manifest.
+    The table is read on first use. `exit_ms` are the measured milliseconds to leave at each exit, if
+    any. Methods take milliseconds to seconds. They raise BundleError if the table is no longer the one
+    in the manifest.
     """
 
     def __init__(
@@ -83,30 +84,32 @@ class PolicyPreview:
 
     def timed(self, exit_ms: Sequence[float]) -> PolicyPreview:
         """The same with measured times."""
-        return PolicyPreview(self._path, self._manifest, [round(ms, DIGITS) for ms in exit_ms])
+        return PolicyPreview(self._path, self._manifest, [round(ms, DECIMALS) for ms in exit_ms])
 
     def preview(self, policy: Policy) -> Preview:
-        """What `policy` would do."""
+        """The effect of `policy`."""
         point = self._point(0.0, policy)
         return Preview(
             self._evaluator.samples,
             point.accuracy,
-            round(self._full_depth - point.accuracy, DIGITS),
+            round(self._full_depth - point.accuracy, DECIMALS),
             point.mean_macs,
             point.mean_ms,
             point.exit_shares,
         )
 
     def tradeoff(self, policy: Policy, measure: Measure, combine: Combine) -> Tradeoff:
-        """The curve of one shared threshold under `measure` and `combine`, beside `policy`."""
+        """The curve of one shared threshold under `measure` and `combine`, with `policy` to compare."""
         return Tradeoff(
             model=self._manifest.name,
             samples=self._evaluator.samples,
             split=self._manifest.calibration.split,
             macs=self._macs,
             ms=self._exit_ms,
-            exit_accuracy=[_percent(right.mean()) for right in self._evaluator.right["single"]],
-            ensemble_accuracy=_percent(self._evaluator.ensemble.mean()),
+            exit_accuracy=[
+                _percent(correct.mean()) for correct in self._evaluator.correct["single"]
+            ],
+            ensemble_accuracy=_percent(self._evaluator.ensemble_correct.mean()),
             full_depth_accuracy=self._full_depth,
             measure=measure,
             combine=combine,
@@ -115,9 +118,8 @@ class PolicyPreview:
         )
 
     def contradicts_certificate(self, policy: Policy) -> bool:
-        """Whether the certificate of `policy` says it is of this table's samples and does not follow from
-        them."""
-        return confirmed(policy, self._data) is False
+        """Whether the certificate of `policy` names this table's samples but does not follow from them."""
+        return verify_certificate(policy, self._data) is False
 
     @cached_property
     def _table(self) -> Table:
@@ -125,27 +127,27 @@ class PolicyPreview:
 
     @cached_property
     def _evaluator(self) -> PolicyEvaluator:
-        return PolicyEvaluator.of(self._table, self._manifest.scaling)
+        return PolicyEvaluator.from_table(self._table, self._manifest.scaling)
 
     @cached_property
-    def _data(self) -> Data:
+    def _data(self) -> TuningData:
         manifest = self._manifest
-        return Data.of(self._table, manifest.scaling, manifest.calibration.sha256)
+        return TuningData.from_table(self._table, manifest.scaling, manifest.calibration.sha256)
 
     @property
     def _full_depth(self) -> float:
-        last = self._evaluator.right["single"][-1]
-        return _percent(max(last.mean(), self._evaluator.ensemble.mean()))
+        last = self._evaluator.correct["single"][-1]
+        return _percent(max(last.mean(), self._evaluator.ensemble_correct.mean()))
 
     def _point(self, threshold: float, policy: Policy) -> Point:
-        found = self._evaluator.evaluate(policy)
+        stats = self._evaluator.evaluate(policy)
         ms = self._exit_ms
         return Point(
             threshold,
-            _percent(found.accuracy),
-            round(found.mean_cost(self._macs), 1),
-            None if ms is None else round(found.mean_cost(ms), DIGITS),
-            [round(share, 6) for share in found.shares],
+            _percent(stats.accuracy),
+            round(stats.mean_cost(self._macs), 1),
+            None if ms is None else round(stats.mean_cost(ms), DECIMALS),
+            [round(share, 6) for share in stats.exit_shares],
         )
 
     def _curve(self, measure: Measure, combine: Combine) -> list[Point]:
@@ -165,13 +167,13 @@ class PolicyPreview:
         return self._curves[key]
 
     def _thresholds(self, measure: Measure, combine: Combine) -> list[float]:
-        """Those that let even shares of the samples seen at an exit go, with always and never."""
-        seen = self._evaluator.confidences[measure, combine][:-1]
-        if not len(seen):
+        """Even quantiles of the confidences at all exits but the last, with 0 and NEVER."""
+        confidence = self._evaluator.confidence[measure, combine][:-1]
+        if not len(confidence):
             return [NEVER]
-        spread = np.quantile(seen, np.linspace(0, 1, POINTS - 2))
-        return [0.0, *sorted({round(float(value), 4) for value in spread} - {0.0}), NEVER]
+        quantiles = np.quantile(confidence, np.linspace(0, 1, CURVE_POINTS - 2))
+        return [0.0, *sorted({round(float(value), 4) for value in quantiles} - {0.0}), NEVER]
 
 
 def _percent(share: float) -> float:
-    return round(100 * float(share), DIGITS)
+    return round(100 * float(share), DECIMALS)

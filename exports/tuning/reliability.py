@@ -1,4 +1,4 @@
-"""Whether confidence is what it says (calibration), and whether it tells right from wrong (AUROC)."""
+"""How well confidence is calibrated (ECE), and how well it separates right answers from wrong (AUROC)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BINS = 15  # as in Guo et al.
 
 @dataclass(frozen=True)
 class Reliability:
-    """The bins that hold samples, in order: mean confidence, accuracy and share of samples, float64
-    [B] each, all in 0..1."""
+    """The bins that contain samples, in order: mean confidence, accuracy and share of samples, each
+    float64 [B] in 0..1."""
 
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
@@ -29,40 +29,41 @@ class Reliability:
         return float((self.share * np.abs(self.accuracy - self.confidence)).sum())
 
 
-def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = BINS) -> Reliability:
     """Sort N samples into `bins` equal-width bins ((m - 1)/M, m/M] of confidence; both inputs [N].
 
     Guo et al. 2017, section 2.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
-    place = np.digitize(confidence, edges, right=True)
-    count = np.bincount(place, minlength=bins)
+    index = np.digitize(confidence, edges, right=True)
+    count = np.bincount(index, minlength=bins)
     filled = count > 0
-    sums = np.bincount(place, confidence, bins)[filled]
-    hits = np.bincount(place, right, bins)[filled]
-    return Reliability(sums / count[filled], hits / count[filled], count[filled] / len(confidence))
+    confidence_sum = np.bincount(index, confidence, bins)[filled]
+    correct_sum = np.bincount(index, correct, bins)[filled]
+    count = count[filled]
+    return Reliability(confidence_sum / count, correct_sum / count, count / len(confidence))
 
 
-def failure_auroc(confidence: Floats, right: NDArray[np.bool_]) -> float | None:
-    """The probability that a right answer has more confidence than a wrong one, ties counting half.
+def failure_auroc(confidence: Floats, correct: NDArray[np.bool_]) -> float | None:
+    """The probability that a correct answer has more confidence than a wrong one; ties count half.
 
-    The area under the ROC curve of failure prediction (Hendrycks and Gimpel 2017), from N confidences
-    and right answers, both [N]. None if all are right or all are wrong.
+    The area under the ROC curve of failure prediction (Hendrycks and Gimpel 2017); both inputs [N].
+    None if all answers are correct or all are wrong.
     """
-    positives = int(np.count_nonzero(right))
-    negatives = len(right) - positives
+    positives = int(np.count_nonzero(correct))
+    negatives = len(correct) - positives
     if not positives or not negatives:
         return None
-    wrong = np.sort(confidence[~right])
-    below = np.searchsorted(wrong, confidence[right], side="left")
-    up_to = np.searchsorted(wrong, confidence[right], side="right")
+    wrong = np.sort(confidence[~correct])
+    below = np.searchsorted(wrong, confidence[correct], side="left")
+    up_to = np.searchsorted(wrong, confidence[correct], side="right")
     return float((below + up_to).sum() / 2 / (positives * negatives))
 
 
 @dataclass(frozen=True)
-class Quality:
-    """An exit's max-probability confidence: ECE in 0..1 over BINS bins, and failure AUROC, at
-    temperature 1 and at the fitted one."""
+class ConfidenceQuality:
+    """The quality of an exit's max-probability confidence, at temperature 1 (before) and at the fitted
+    temperature (after): ECE in 0..1 over BINS bins, and failure AUROC."""
 
     temperature: float
     ece_before: float
@@ -71,30 +72,32 @@ class Quality:
     auroc_after: float | None
 
 
-def qualities(table: Table, scaling: Scaling) -> tuple[tuple[Quality, ...], tuple[Quality, ...]]:
-    """Of every exit alone, and of every ensemble of the exits so far, on `table`."""
+def confidence_quality(
+    table: Table, scaling: Scaling
+) -> tuple[tuple[ConfidenceQuality, ...], tuple[ConfidenceQuality, ...]]:
+    """The quality of every exit alone, and of every running ensemble, on `table`."""
     logits = list(table.logits)
     running = [running_ensemble(logits, k, scaling.weights) for k in range(1, len(logits) + 1)]
     return (
-        _qualities(logits, scaling.temperatures, table.labels),
-        _qualities(running, scaling.running_temperatures, table.labels),
+        _quality(logits, scaling.temperatures, table.labels),
+        _quality(running, scaling.running_temperatures, table.labels),
     )
 
 
-def _qualities(
+def _quality(
     exits: list[Floats], temperatures: tuple[float, ...], labels: NDArray[np.int64]
-) -> tuple[Quality, ...]:
-    found = []
+) -> tuple[ConfidenceQuality, ...]:
+    qualities = []
     for logits, temperature in zip(exits, temperatures, strict=True):
-        right = logits.argmax(axis=-1) == labels
+        correct = logits.argmax(axis=-1) == labels
         before, after = (softmax(logits / np.float32(t)).max(axis=-1) for t in (1.0, temperature))
-        found.append(
-            Quality(
+        qualities.append(
+            ConfidenceQuality(
                 temperature=temperature,
-                ece_before=reliability(before, right).expected_calibration_error,
-                ece_after=reliability(after, right).expected_calibration_error,
-                auroc_before=failure_auroc(before, right),
-                auroc_after=failure_auroc(after, right),
+                ece_before=reliability(before, correct).expected_calibration_error,
+                ece_after=reliability(after, correct).expected_calibration_error,
+                auroc_before=failure_auroc(before, correct),
+                auroc_after=failure_auroc(after, correct),
             )
         )
-    return tuple(found)
+    return tuple(qualities)

@@ -1,4 +1,4 @@
-"""Logged requests, one JSON object a line: every exit's logits and, where it is known, the truth."""
+"""A log of requests, one JSON object a line: the logits of every exit and, if known, the label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exports.tuning.search import full_depth
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The samples of a file; without labels the ensemble's answers stand in for them."""
+    """The samples of a file; if they have no labels, the ensemble's answers are used instead."""
 
     table: Table
     target: Target
@@ -27,9 +27,9 @@ class RequestLog:
 
 
 def read_requests(file: Path, manifest: Manifest) -> RequestLog:
-    """Read `{"logits": [[... C] ... K], "label": name or index}` a line; other keys are passed over.
+    """Read one `{"logits": [[... C] ... K], "label": name or index}` a line; other keys are ignored.
 
-    Either every line has a label or none. Raises TuningError with the line's number.
+    Either all lines have a label or none. Raises TuningError, which gives the line's number.
     """
     digest = hashlib.sha256()
     rows: list[Floats] = []
@@ -42,15 +42,15 @@ def read_requests(file: Path, manifest: Manifest) -> RequestLog:
                 if not line.strip():
                     continue
                 where = f"{file}, line {number}"
-                content = _object(line, where)
-                rows.append(_logits(content, manifest, where))
-                label = _label(content, index, where)
+                content = _parse_object(line, where)
+                rows.append(_parse_logits(content, manifest, where))
+                label = _parse_label(content, index, where)
                 if label is not None:
                     labels.append(label)
                 if len(labels) not in (0, len(rows)):
-                    has, others = ("no", "have one") if label is None else ("a", "have none")
+                    this, others = ("no", "have one") if label is None else ("a", "have none")
                     raise TuningError(
-                        f"{where} has {has} label, but the lines before it {others}; "
+                        f"{where} has {this} label, but the lines before it {others}; "
                         "label all of them or none."
                     )
     except OSError as error:
@@ -64,7 +64,7 @@ def read_requests(file: Path, manifest: Manifest) -> RequestLog:
     return RequestLog(Table(logits, ensemble), "agreement", digest.hexdigest())
 
 
-def _object(line: bytes, where: str) -> dict[str, Any]:
+def _parse_object(line: bytes, where: str) -> dict[str, Any]:
     try:
         content = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -74,28 +74,28 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     return content
 
 
-def _logits(content: dict[str, Any], manifest: Manifest, where: str) -> Floats:
+def _parse_logits(content: dict[str, Any], manifest: Manifest, where: str) -> Floats:
     exits, classes = len(manifest.exits), len(manifest.labels)
-    given = content["logits"]
-    if isinstance(given, list) and 0 < len(given) < exits:
+    rows = content["logits"]
+    if isinstance(rows, list) and 0 < len(rows) < exits:
         raise TuningError(
-            f"{where} has the logits of {len(given)} exits, but the network has {exits}; a sample that "
-            "left early cannot be used, for nobody knows what the later exits would have said."
+            f"{where} has the logits of {len(rows)} exits, but the network has {exits}; a sample that "
+            "left early cannot be used, since the logits of the later exits are unknown."
         )
     try:
-        values = np.array(given)
+        values = np.array(rows)
     except ValueError:  # rows of different lengths
         values = np.array(None)
     if values.shape != (exits, classes) or values.dtype.kind not in "iuf":
         raise TuningError(f"{where}: logits must be {exits} lists of {classes} numbers.")
-    with np.errstate(over="ignore"):  # seen on the next line
+    with np.errstate(over="ignore"):  # the next line checks for infinities
         logits = values.astype(np.float32)
     if not np.isfinite(logits).all():
         raise TuningError(f"{where} has a logit that is too large.")
     return logits
 
 
-def _label(content: dict[str, Any], index: dict[str, int], where: str) -> int | None:
+def _parse_label(content: dict[str, Any], index: dict[str, int], where: str) -> int | None:
     label = content.get("label")
     if label is None:
         return None

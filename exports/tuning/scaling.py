@@ -9,6 +9,8 @@ from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table
 
 NEWTON_STEPS = 20
+MAX_HALVINGS = 10
+TERNARY_STEPS = 60
 MIN_WEIGHT = 0.02
 
 
@@ -28,7 +30,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
         return float((log_sum - scaled[rows, labels]).mean())
 
     low, high = 0.05, 20.0
-    for _ in range(60):
+    for _ in range(TERNARY_STEPS):
         left, right = low + (high - low) / 3, high - (high - low) / 3
         if loss(left) <= loss(right):
             high = right
@@ -38,33 +40,33 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 
 
 def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
-    """The exits' shares in the ensemble, which sum to 1: those that minimise the negative
-    log-likelihood of softmax(sum_k w_k logits_k), each at least MIN_WEIGHT of the largest.
+    """The exits' weights in the ensemble. They minimise the negative log-likelihood of
+    softmax(sum_k w_k logits_k), are each at least MIN_WEIGHT of the largest, and are scaled to sum to 1.
 
-    logits [K, N, C], labels [N]. The paper's ensemble has equal weights, where Newton's method
-    begins; the loss is convex in w. A step that does not lessen the loss is halved.
+    logits [K, N, C], labels [N]. Newton's method starts from equal weights, which the paper's ensemble
+    has. The loss is convex in w. A step that does not lower the loss is halved.
     """
     values = logits.astype(np.float64)
     rows, exits = np.arange(len(labels)), len(values)
 
-    def look(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mixed = np.tensordot(w, values, 1)
-        mixed -= mixed.max(axis=1, keepdims=True)
-        log_p = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+    def loss_and_probabilities(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mean = np.tensordot(w, values, 1)
+        mean -= mean.max(axis=1, keepdims=True)
+        log_p = mean - np.log(np.exp(mean).sum(axis=1, keepdims=True))
         return float(-log_p[rows, labels].mean()), np.exp(log_p)
 
     weights = np.full(exits, 1.0 / exits)
-    loss, p = look(weights)
+    loss, p = loss_and_probabilities(weights)
     for _ in range(NEWTON_STEPS):
         means = (p * values).sum(axis=2)
         gradient = (means - values[:, rows, labels]).mean(axis=1)
         products = (p * values).reshape(exits, -1) @ values.reshape(exits, -1).T
-        curvature = (products - means @ means.T) / len(labels)
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(exits), gradient)
-        for _ in range(10):
+        hessian = (products - means @ means.T) / len(labels)
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(exits), gradient)
+        for _ in range(MAX_HALVINGS):
             trial = weights - step
             trial = np.maximum(trial, MIN_WEIGHT * max(trial.max(), 1e-6))
-            new_loss, new_p = look(trial)
+            new_loss, new_p = loss_and_probabilities(trial)
             if new_loss < loss:
                 break
             step /= 2
@@ -75,19 +77,19 @@ def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
 
 
 def fit_scaling(table: Table) -> Scaling:
-    """Fitted weights, and a temperature for every exit and running ensemble."""
+    """Fit the ensemble's weights, and a temperature for every exit and running ensemble."""
     exits = len(table.logits)
     weights = fit_weights(table.logits, table.labels)
     ensembles = [running_ensemble(list(table.logits), k, weights) for k in range(1, exits + 1)]
     return Scaling(
-        temperatures=tuple(fit_temperature(own, table.labels) for own in table.logits),
+        temperatures=tuple(fit_temperature(logits, table.labels) for logits in table.logits),
         running_temperatures=tuple(fit_temperature(mean, table.labels) for mean in ensembles),
         weights=weights,
     )
 
 
 def full_depth_accuracy(table: Table, scaling: Scaling) -> float:
-    """The better accuracy of the last exit and of the ensemble of all: what early exit is held to."""
+    """The better accuracy of the last exit and of the ensemble of all, as a share."""
     exits = len(table.logits)
     ensemble = running_ensemble(list(table.logits), exits, scaling.weights)
     return max(_accuracy(table.logits[-1], table.labels), _accuracy(ensemble, table.labels))

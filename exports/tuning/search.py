@@ -1,8 +1,7 @@
-"""Policies by the thousand: a calibration table prepared so that no logit is looked at twice.
+"""Fast evaluation of many policies on one calibration table.
 
-`PolicyEvaluator` evaluates one policy in well under a millisecond, exactly as
-`exports.bundle.policy.simulate` would.
-`frontier` looks at every combination of thresholds on a grid at once and keeps those worth having.
+`PolicyEvaluator` prepares a table so that evaluating a policy, in well under a millisecond, touches
+no logits. `frontier` counts every combination of thresholds on a grid at once and keeps the best.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from exports.bundle.policy import (
     Policy,
     Scaling,
     calibrated,
+    combination,
     measure_confidence,
     softmax,
 )
@@ -29,120 +29,123 @@ from exports.bundle.reader import Table
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.float64]
 
-NEVER = 2.0  # a threshold that no confidence reaches
+NEVER = 2.0  # a threshold above every confidence
 # With four exits 40 thresholds each. A finer grid finds no better policies, only luckier ones.
-GRID_POLICIES = 2**16
-MAX_THRESHOLDS = 128
+MAX_GRID_POLICIES = 2**16
+MAX_THRESHOLDS_PER_EXIT = 128
 
 
 @dataclass(frozen=True)
 class PolicyStats:
     """What a policy does on N samples.
 
-    `left` [K] counts those that leave at each exit, `right` the right answers, `losses` those wrong
-    where the ensemble of all exits is right, `gains` the reverse.
+    `exit_counts` [K] counts the samples that leave at each exit, `correct` the correct answers,
+    `losses` the wrong answers where the ensemble of all exits is correct, `gains` the reverse.
     """
 
     samples: int
-    left: tuple[int, ...]
-    right: int
+    exit_counts: tuple[int, ...]
+    correct: int
     losses: int
     gains: int
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers."""
-        return self.right / self.samples
+        """The share of correct answers."""
+        return self.correct / self.samples
 
     @property
     def drop(self) -> float:
-        """How far the accuracy is below the ensemble's, as a share; negative where it is above."""
+        """How far the accuracy is below the ensemble's, as a share; negative if it is above."""
         return (self.losses - self.gains) / self.samples
 
     @property
-    def shares(self) -> tuple[float, ...]:
+    def exit_shares(self) -> tuple[float, ...]:
         """The share of samples that leaves at each exit."""
-        return tuple(count / self.samples for count in self.left)
+        return tuple(count / self.samples for count in self.exit_counts)
 
     def mean_cost(self, costs: Sequence[float]) -> float:
         """Mean of `costs`, the cost of leaving at each exit."""
-        return float(np.dot(self.left, costs)) / self.samples
+        return float(np.dot(self.exit_counts, costs)) / self.samples
 
 
 @dataclass(frozen=True)
 class PolicyEvaluator:
-    """What every policy on a table of N samples and K exits can see.
+    """A table of N samples and K exits, prepared for any policy.
 
-    Confidences float32 [K, N] by measure and combination, right answers bool [K, N] by combination, and
-    the ensemble's right answers, bool [N].
+    `confidence` is float32 [K, N] for every measure and combination, `correct` bool [K, N] for every
+    combination, `ensemble_correct` bool [N] for the ensemble of all exits.
     """
 
-    confidences: Mapping[tuple[Measure, Combine], Floats]
-    right: Mapping[Combine, Bools]
-    ensemble: Bools
+    confidence: Mapping[tuple[Measure, Combine], Floats]
+    correct: Mapping[Combine, Bools]
+    ensemble_correct: Bools
 
     @classmethod
-    def of(cls, table: Table, scaling: Scaling) -> PolicyEvaluator:
+    def from_table(cls, table: Table, scaling: Scaling) -> PolicyEvaluator:
         """Prepare `table`, calibrated by `scaling`."""
-        confidences: dict[tuple[Measure, Combine], Floats] = {}
-        right: dict[Combine, Bools] = {}
+        confidence: dict[tuple[Measure, Combine], Floats] = {}
+        correct: dict[Combine, Bools] = {}
         exits = range(1, len(table.logits) + 1)
         for combine in get_args(Combine):
             probabilities = [
                 softmax(calibrated(list(table.logits), k, combine, scaling)) for k in exits
             ]
-            right[combine] = np.stack([p.argmax(axis=-1) == table.labels for p in probabilities])
+            correct[combine] = np.stack([p.argmax(axis=-1) == table.labels for p in probabilities])
             for measure in get_args(Measure):
-                confidences[measure, combine] = np.stack(
+                confidence[measure, combine] = np.stack(
                     [measure_confidence(p, measure) for p in probabilities]
                 )
-        return cls(confidences, right, right["running"][-1])
+        return cls(confidence, correct, correct["running"][-1])
 
     @property
     def exits(self) -> int:
         """The number of exits, K."""
-        return len(self.right["running"])
+        return len(self.correct["running"])
 
     @property
     def samples(self) -> int:
         """The number of samples, N."""
-        return len(self.ensemble)
+        return len(self.ensemble_correct)
 
     def take(self, index: NDArray[np.int64]) -> PolicyEvaluator:
         """The samples at `index`, in its order."""
         return PolicyEvaluator(
             {
                 key: np.ascontiguousarray(values[:, index])
-                for key, values in self.confidences.items()
+                for key, values in self.confidence.items()
             },
-            {key: np.ascontiguousarray(values[:, index]) for key, values in self.right.items()},
-            self.ensemble[index],
+            {key: np.ascontiguousarray(values[:, index]) for key, values in self.correct.items()},
+            self.ensemble_correct[index],
         )
 
     def evaluate(self, policy: Policy) -> PolicyStats:
-        """Apply `policy`, which must be for K exits, to every sample."""
+        """Apply `policy`, which must be for K exits, to every sample.
+
+        This repeats the rule of `exports.bundle.policy.Decision` on prepared confidences, for speed.
+        `test_a_policy_is_evaluated_exactly_as_it_is_simulated` in tests/exports/tuning/test_search.py
+        holds the two equal.
+        """
         last = policy.max_exit - 1
-        exit_ = np.full(self.samples, last)
-        combine = policy.combine
+        combine = combination(policy)
+        exit_index = np.full(self.samples, last)
         if policy.mode == "early_exit":
-            confidence = self.confidences[policy.measure, combine]
+            confidence = self.confidence[policy.measure, combine]
             for k in reversed(range(last)):
-                exit_[confidence[k] >= np.float32(min(policy.thresholds[k], NEVER))] = k
-        else:
-            combine = "running" if policy.mode == "ensemble" else "single"
-        right = self.right[combine][exit_, np.arange(self.samples)]
+                exit_index[confidence[k] >= np.float32(min(policy.thresholds[k], NEVER))] = k
+        correct = self.correct[combine][exit_index, np.arange(self.samples)]
         return PolicyStats(
             samples=self.samples,
-            left=tuple(np.bincount(exit_, minlength=self.exits).tolist()),
-            right=int(np.count_nonzero(right)),
-            losses=int(np.count_nonzero(self.ensemble & ~right)),
-            gains=int(np.count_nonzero(right & ~self.ensemble)),
+            exit_counts=tuple(np.bincount(exit_index, minlength=self.exits).tolist()),
+            correct=int(np.count_nonzero(correct)),
+            losses=int(np.count_nonzero(self.ensemble_correct & ~correct)),
+            gains=int(np.count_nonzero(correct & ~self.ensemble_correct)),
         )
 
 
 @dataclass(frozen=True)
-class Point:
-    """A policy of a frontier: its mean cost and its drop as the search saw them."""
+class FrontierPoint:
+    """A policy of a frontier, with its mean cost and its drop on the samples searched."""
 
     policy: Policy
     cost: float
@@ -150,7 +153,8 @@ class Point:
 
 
 def full_depth(exits: int) -> Policy:
-    """The policy that others are held to: every sample through all exits, answered by their ensemble."""
+    """The policy that others are compared with: every sample goes through all exits and their ensemble
+    answers."""
     return Policy(mode="ensemble", thresholds=(NEVER,) * (exits - 1), max_exit=exits)
 
 
@@ -158,32 +162,35 @@ def frontier(
     evaluator: PolicyEvaluator,
     costs: Sequence[float],
     caution: float = 0.0,
-    grid_policies: int = GRID_POLICIES,
-) -> list[Point]:
-    """The Pareto set of (mean cost, drop) over every measure, combination and threshold of a grid.
+    max_policies: int = MAX_GRID_POLICIES,
+) -> list[FrontierPoint]:
+    """The Pareto set of (mean cost, drop) over every measure, combination and threshold of a grid,
+    cheapest first.
 
-    `costs` [K] is the cost of leaving at each exit. The grid has the same number of thresholds at each
-    exit, `grid_policies` combinations at most, at even quantiles of its confidences, with 0 and NEVER.
-    Every combination is counted exactly. Cheapest first; the drop falls along the list. With `caution`
-    it is not the drop that falls, but the drop plus that many standard errors of it, so that a policy
-    that seldom disagrees with the ensemble wins over one that does as well by luck.
+    `costs` [K] is the cost of leaving at each exit. The grid has the same number of thresholds at
+    each exit, at even quantiles of its confidences, with 0 and NEVER, and at most `max_policies`
+    combinations for one measure and combination of logits. Every combination is counted exactly.
+
+    With `caution` the second objective is the drop plus `caution` standard errors of it. A policy
+    that seldom disagrees with the ensemble then wins over one that does equally well by luck.
     """
-    found: list[tuple[float, float, Point]] = []
-    for measure, combine in evaluator.confidences:
-        sweep = _sweep(evaluator, measure, combine, costs, grid_policies)
-        drop = (sweep.losses - sweep.gains) / evaluator.samples
-        error = np.sqrt(sweep.losses + sweep.gains + 1) / evaluator.samples
+    candidates: list[tuple[float, float, FrontierPoint]] = []
+    for measure, combine in evaluator.confidence:
+        grid = _count_grid(evaluator, measure, combine, costs, max_policies)
+        drop = (grid.losses - grid.gains) / evaluator.samples
+        error = np.sqrt(grid.losses + grid.gains + 1) / evaluator.samples
         score = drop + caution * error
-        order = np.lexsort((score, sweep.cost))
-        for i in order[_falling(score[order])]:
-            point = Point(sweep.policy(i), float(sweep.cost[i]), float(drop[i]))
-            found.append((point.cost, float(score[i]), point))
-    found.sort(key=lambda each: each[:2])
-    return [found[i][2] for i in _falling(np.array([score for _, score, _ in found]))]
+        order = np.lexsort((score, grid.cost))
+        for i in order[_new_minima(score[order])]:
+            point = FrontierPoint(grid.policy(i), float(grid.cost[i]), float(drop[i]))
+            candidates.append((point.cost, float(score[i]), point))
+    candidates.sort(key=lambda candidate: candidate[:2])
+    scores = np.array([score for _, score, _ in candidates])
+    return [candidates[i][2] for i in _new_minima(scores)]
 
 
 @dataclass(frozen=True)
-class _Sweep:
+class _Grid:
     """Every combination of G1 x ... thresholds: mean cost, losses and gains, flat [G1 * ...]."""
 
     measure: Measure
@@ -193,75 +200,78 @@ class _Sweep:
     losses: Counts
     gains: Counts
 
-    def policy(self, place: int) -> Policy:
-        """The policy at `place` of the flat arrays."""
-        where = np.unravel_index(place, [len(each) for each in self.thresholds] or [1])
+    def policy(self, index: int) -> Policy:
+        """The policy at `index` of the flat arrays."""
+        shape = [len(values) for values in self.thresholds] or [1]
+        per_exit = np.unravel_index(index, shape)
         return Policy(
             measure=self.measure,
             combine=self.combine,
-            # Thresholds have six decimals, which a float32 gives back.
+            # Thresholds have six decimals, which survive float32.
             thresholds=tuple(
-                round(float(each[i]), 6) for each, i in zip(self.thresholds, where, strict=False)
+                round(float(values[i]), 6)
+                for values, i in zip(self.thresholds, per_exit, strict=False)
             ),
             max_exit=len(self.thresholds) + 1,
         )
 
 
-def _sweep(
+def _count_grid(
     evaluator: PolicyEvaluator,
     measure: Measure,
     combine: Combine,
     costs: Sequence[float],
-    grid_policies: int,
-) -> _Sweep:
+    max_policies: int,
+) -> _Grid:
     """Count all combinations by cumulative sums over a histogram of the samples' confidences.
 
     A sample whose confidence at exit k lies in bin b leaves there under the thresholds 0..b and goes on
-    under those above, so sums from above and from below along each axis count every combination.
+    under those above. Cumulative sums from above and from below along each axis therefore count every
+    combination.
     """
     exits, samples = evaluator.exits, evaluator.samples
-    confidence, right = evaluator.confidences[measure, combine], evaluator.right[combine]
-    each = _thresholds_per_exit(exits, grid_policies)
-    thresholds = tuple(_thresholds(own, each) for own in confidence[:-1])
+    confidence, correct = evaluator.confidence[measure, combine], evaluator.correct[combine]
+    per_exit = _thresholds_per_exit(exits, max_policies)
+    thresholds = tuple(_thresholds(values, per_exit) for values in confidence[:-1])
     bins = [
-        np.searchsorted(t, own, side="right") - 1
-        for t, own in zip(thresholds, confidence[:-1], strict=True)
+        np.searchsorted(t, values, side="right") - 1
+        for t, values in zip(thresholds, confidence[:-1], strict=True)
     ]
     shape = [len(t) for t in thresholds]
     cost, losses, gains = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for k in range(exits):
         axes = min(k + 1, exits - 1)
-        place = (
+        cell = (
             np.ravel_multi_index(bins[:axes], shape[:axes]) if axes else np.zeros(samples, np.intp)
         )
         for total, factor, weight in (
             (cost, costs[k] / samples, None),
-            (losses, 1.0, evaluator.ensemble & ~right[k]),
-            (gains, 1.0, right[k] & ~evaluator.ensemble),
+            (losses, 1.0, evaluator.ensemble_correct & ~correct[k]),
+            (gains, 1.0, correct[k] & ~evaluator.ensemble_correct),
         ):
             size = int(np.prod(shape[:axes]))
-            counts = np.bincount(place, weight, size).astype(np.float64).reshape(shape[:axes])
+            counts = np.bincount(cell, weight, size).astype(np.float64).reshape(shape[:axes])
             for axis in range(axes):
-                counts = _stay(counts, axis) if axis < k else _leave(counts, axis)
+                counts = _below(counts, axis) if axis < k else _at_or_above(counts, axis)
             total += factor * counts.reshape(shape[:axes] + [1] * (exits - 1 - axes))
-    return _Sweep(measure, combine, thresholds, cost.ravel(), losses.ravel(), gains.ravel())
+    return _Grid(measure, combine, thresholds, cost.ravel(), losses.ravel(), gains.ravel())
 
 
-def _leave(counts: Counts, axis: int) -> Counts:
+def _at_or_above(counts: Counts, axis: int) -> Counts:
     """For each threshold the samples at or above it."""
     return np.flip(np.cumsum(np.flip(counts, axis), axis), axis)
 
 
-def _stay(counts: Counts, axis: int) -> Counts:
+def _below(counts: Counts, axis: int) -> Counts:
     """For each threshold the samples below it."""
     below: Counts = np.cumsum(counts, axis) - counts
     return below
 
 
-def _thresholds_per_exit(exits: int, grid_policies: int) -> int:
+def _thresholds_per_exit(exits: int, max_policies: int) -> int:
     if exits < 2:
         return 0
-    return min(max(int(grid_policies ** (1 / (exits - 1)) + 1e-9), 3), MAX_THRESHOLDS)
+    return min(max(int(max_policies ** (1 / (exits - 1)) + 1e-9), 3), MAX_THRESHOLDS_PER_EXIT)
 
 
 def _thresholds(confidence: Floats, count: int) -> Floats:
@@ -270,7 +280,7 @@ def _thresholds(confidence: Floats, count: int) -> Floats:
     return np.unique(np.concatenate([[0.0], inner, [NEVER]]).astype(np.float32))
 
 
-def _falling(scores: Counts) -> NDArray[np.int64]:
-    """The positions of scores below all before them; the first is one."""
+def _new_minima(scores: Counts) -> NDArray[np.int64]:
+    """The positions of the scores that are below all before them, the first included."""
     before = np.minimum.accumulate(scores)[:-1]
     return np.flatnonzero(np.concatenate([[True], scores[1:] < before]))

@@ -1,4 +1,4 @@
-"""From a goal to a policy: thresholds chosen on one half of a table, certified on the other."""
+"""From a goal to a policy: thresholds are chosen on one half of a table and certified on the other."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from exports.tuning.certificate import (
     samples_needed,
     split_sha256,
 )
-from exports.tuning.search import Point, PolicyEvaluator, PolicyStats, frontier
+from exports.tuning.search import FrontierPoint, PolicyEvaluator, PolicyStats, frontier
 
 Unit = Literal["macs", "ms"]
 
 DEFAULT_DROP = 0.005
 DEFAULT_CONFIDENCE = 0.95
-# Standard errors that a policy to be certified is charged: the limit's own 1.6, as many for luck.
+# Standard errors added to a drop before it is certified: 1.6 for the limit itself, as many for luck.
 CAUTION = 3.0
-_CHEAPER = 1 - 1e-9  # than full depth, by more than rounding
+# A policy counts as cheaper than full depth if it is so by more than rounding.
+CHEAPER_THAN_FULL_DEPTH = 1 - 1e-9
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted; accuracies are shares (0.005 is half a point).
+    """The goal of a tuning; accuracies are shares (0.005 is half a point), costs are in `unit`.
 
-    max_drop: the cheapest policy at most `value` below the ensemble, with `confidence` if that is given;
-    min_accuracy: the cheapest of at least this accuracy; budget: the most accurate whose mean cost is
-    at most `value`. Costs are in `unit`.
+    max_drop: the cheapest policy at most `value` below the ensemble, certified with `confidence` if
+    that is given; min_accuracy: the cheapest of at least the accuracy `value`; budget: the most
+    accurate whose mean cost is at most `value`.
     """
 
     kind: Literal["max_drop", "min_accuracy", "budget"] = "max_drop"
@@ -47,13 +48,13 @@ class Goal:
     def phrase(self) -> str:
         """The goal in words."""
         if self.kind == "budget":
-            return f"the most accurate at {self.amount(self.value)} a sample"
+            return f"the most accurate at {self.format_cost(self.value)} a sample"
         if self.kind == "min_accuracy":
             return f"the cheapest that is right on {100 * self.value:g} %"
-        sure = "" if self.confidence is None else f", with {100 * self.confidence:g} % confidence"
-        return f"the cheapest at most {100 * self.value:g} points below the ensemble{sure}"
+        suffix = "" if self.confidence is None else f", with {100 * self.confidence:g} % confidence"
+        return f"the cheapest at most {100 * self.value:g} points below the ensemble{suffix}"
 
-    def amount(self, cost: float) -> str:
+    def format_cost(self, cost: float) -> str:
         """`cost` with its unit."""
         return f"{cost:.4g} ms" if self.unit == "ms" else f"{cost / 1e6:.4g} M MACs"
 
@@ -62,50 +63,54 @@ CERTIFIED_DEFAULT = Goal(confidence=DEFAULT_CONFIDENCE)
 
 
 @dataclass(frozen=True)
-class Data:
-    """A table as the search sees it, in halves: `first` to choose on, `second` to certify on.
+class TuningData:
+    """A table prepared for the search, whole and in halves: policies are chosen on the samples in
+    `selection` and certified on those in `certification`.
 
-    `source_sha256` is the hash of the file that holds the samples; under the target `agreement` an
-    answer is right where it is the ensemble's.
+    `split_sha256` names the samples certified on. Under the target `agreement` the samples have no
+    labels, and an answer counts as correct if it is the ensemble's.
     """
 
     whole: PolicyEvaluator
-    first: PolicyEvaluator
-    second: PolicyEvaluator
+    selection: PolicyEvaluator
+    certification: PolicyEvaluator
     split_sha256: str
     target: Target
 
     @classmethod
-    def of(
+    def from_table(
         cls, table: Table, scaling: Scaling, source_sha256: str, target: Target = "labels"
-    ) -> Data:
-        """Halve `table`; raises TuningError if it has fewer than two samples."""
+    ) -> TuningData:
+        """Halve `table`, read from a file with the hash `source_sha256`.
+
+        Raises TuningError if it has fewer than two samples.
+        """
         if len(table.labels) < 2:
             raise TuningError("There must be at least two samples: to choose on and to check on.")
-        whole = PolicyEvaluator.of(table, scaling)
+        whole = PolicyEvaluator.from_table(table, scaling)
         chosen_on, certified_on = halves(whole.samples)
         split = split_sha256(source_sha256, certified_on)
         return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
 
 
-def choose(data: Data, costs: Sequence[float], goal: Goal) -> Policy:
-    """The policy that reaches `goal`, chosen on the first half of `data`.
+def choose(data: TuningData, costs: Sequence[float], goal: Goal) -> Policy:
+    """The policy that reaches `goal`, chosen on the selection half of `data`.
 
     `costs` [K] is the cost of leaving at each exit. With a confidence the policy carries a certificate,
-    proven on the second half. Raises TuningError, with what would be possible, if none does.
+    proven on the other half. Raises TuningError, which says what is possible, if no policy reaches it.
     """
     if goal.confidence is not None:
-        return _certified(data, costs, goal.value, goal.confidence)
-    points = frontier(data.first, costs)
-    ensemble = float(data.first.ensemble.mean())
+        return _choose_certified(data, costs, goal.value, goal.confidence)
+    points = frontier(data.selection, costs)
+    ensemble = float(data.selection.ensemble_correct.mean())
     if goal.kind == "budget":
-        within = [point for point in points if point.cost <= goal.value]
-        if not within:
+        affordable = [point for point in points if point.cost <= goal.value]
+        if not affordable:
             raise TuningError(
-                f"No policy costs {goal.amount(goal.value)} a sample or less; "
-                f"the cheapest costs {goal.amount(points[0].cost)}."
+                f"No policy costs {goal.format_cost(goal.value)} a sample or less; "
+                f"the cheapest costs {goal.format_cost(points[0].cost)}."
             )
-        return within[-1].policy
+        return affordable[-1].policy
     permitted = goal.value if goal.kind == "max_drop" else ensemble - goal.value
     for point in points:
         if point.drop <= permitted + 1e-12:
@@ -121,100 +126,106 @@ def default_policy(
 ) -> tuple[Policy, str]:
     """The policy a bundle is exported with, and a sentence on what it promises.
 
-    It is certified where the table supports that, otherwise the cheapest that loses no more than
-    DEFAULT_DROP on the half it was chosen on. `scaling` must not have seen the other half.
+    It is certified if the table supports that. Otherwise it is the cheapest that loses at most
+    DEFAULT_DROP on the half it was chosen on. `scaling` must not have been fitted on the other half.
     """
-    data = Data.of(table, scaling, source_sha256)
+    data = TuningData.from_table(table, scaling, source_sha256)
     try:
         policy = choose(data, costs, CERTIFIED_DEFAULT)
-    except TuningError as refusal:
-        return choose(data, costs, Goal()), f"The default policy is not certified: {refusal}"
+    except TuningError as error:
+        return choose(data, costs, Goal()), f"The default policy is not certified: {error}"
     assert policy.certificate is not None
     return policy, policy.certificate.sentence
 
 
-def confirmed(policy: Policy, data: Data) -> bool | None:
-    """Whether the certificate of `policy` follows from `data`; None if it is of other samples."""
-    found = policy.certificate
-    if found is None or found.split_sha256 != data.split_sha256:
+def verify_certificate(policy: Policy, data: TuningData) -> bool | None:
+    """Whether the certificate of `policy` follows from `data`; None if it is of other samples, or if
+    there is no certificate."""
+    certificate = policy.certificate
+    if certificate is None or certificate.split_sha256 != data.split_sha256:
         return None
-    permitted = found.permitted_drop / 100
-    stats = data.second.evaluate(policy)
-    return _holds(stats, data, permitted, found.confidence) and found == _certificate(
-        stats, data, permitted, found.confidence
+    permitted, confidence = certificate.permitted_drop / 100, certificate.confidence
+    stats = data.certification.evaluate(policy)
+    return _holds(stats, data, permitted, confidence) and certificate == _certificate(
+        stats, data, permitted, confidence
     )
 
 
-def _certified(data: Data, costs: Sequence[float], permitted: float, confidence: float) -> Policy:
+def _choose_certified(
+    data: TuningData, costs: Sequence[float], permitted: float, confidence: float
+) -> Policy:
     """Fixed-sequence testing: from the safest policy to the cheapest, until one fails.
 
-    Learn then Test (Angelopoulos et al. 2021): an order fixed without the second half
-    makes the probability that any accepted policy is worse than permitted at most 1 - confidence,
-    with no correction for how many are tested.
+    Learn then Test (Angelopoulos et al. 2021): since the order is fixed without the certification
+    half, the probability that any accepted policy is worse than permitted is at most 1 - confidence,
+    with no correction for the number of tests.
     """
-    path = [p for p in frontier(data.first, costs, CAUTION) if p.cost < _CHEAPER * costs[-1]][::-1]
-    proven: list[tuple[Policy, PolicyStats]] = []
-    for point in path:
-        stats = data.second.evaluate(point.policy)
+    points = frontier(data.selection, costs, CAUTION)
+    safest_first = [p for p in points if p.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]][::-1]
+    accepted: tuple[Policy, PolicyStats] | None = None
+    for point in safest_first:
+        stats = data.certification.evaluate(point.policy)
         if not _holds(stats, data, permitted, confidence):
             break
-        proven.append((point.policy, stats))
-    if not proven:
-        raise TuningError(_unsupported(path, data, permitted, confidence))
-    policy, stats = proven[-1]
+        accepted = point.policy, stats
+    if accepted is None:
+        raise TuningError(_why_not_certified(safest_first, data, permitted, confidence))
+    policy, stats = accepted
     certificate = _certificate(stats, data, permitted, confidence)
     return policy.model_copy(update={"certificate": certificate})
 
 
-def _holds(stats: PolicyStats, data: Data, permitted: float, confidence: float) -> bool:
+def _holds(stats: PolicyStats, data: TuningData, permitted: float, confidence: float) -> bool:
     if data.target == "agreement":
         return proportion_bound(stats.losses, stats.samples, confidence) <= permitted
     return drop_holds(stats.losses, stats.gains, stats.samples, permitted, confidence)
 
 
 def _certificate(
-    stats: PolicyStats, data: Data, permitted: float, confidence: float
+    stats: PolicyStats, data: TuningData, permitted: float, confidence: float
 ) -> Certificate:
     if data.target == "agreement":
         bound = proportion_bound(stats.losses, stats.samples, confidence)
     else:
         bound = drop_bound(stats.losses, stats.gains, stats.samples, confidence)
-    points = round(100 * permitted, 6)
+    permitted_points = round(100 * permitted, 6)
     return Certificate(
         method="clopper-pearson" if data.target == "agreement" else "exact-trinomial",
-        permitted_drop=points,
+        permitted_drop=permitted_points,
         confidence=confidence,
-        bound=min(math.ceil(1e6 * bound) / 1e4, points),
-        chosen_on=data.first.samples,
+        bound=min(math.ceil(1e6 * bound) / 1e4, permitted_points),
+        chosen_on=data.selection.samples,
         samples=stats.samples,
         split_sha256=data.split_sha256,
         target=data.target,
     )
 
 
-def _unsupported(path: list[Point], data: Data, permitted: float, confidence: float) -> str:
-    """Why nothing was certified, and from how many samples on something would be."""
-    if not path:
+def _why_not_certified(
+    safest_first: list[FrontierPoint], data: TuningData, permitted: float, confidence: float
+) -> str:
+    """Why no policy was certified, and how many samples would be enough."""
+    if not safest_first:
         return "The network has no exit before the last, so every policy is the ensemble."
-    say = (
+    reason = (
         f"No policy cheaper than the ensemble can be promised to lose at most {100 * permitted:g} "
         f"points with {100 * confidence:g} % confidence from {data.whole.samples:,} samples"
     )
     # The safest policy, judged by the half that refused it, else by all samples.
-    for evaluator in (data.second, data.whole):
-        stats = evaluator.evaluate(path[0].policy)
+    for evaluator in (data.certification, data.whole):
+        stats = evaluator.evaluate(safest_first[0].policy)
         needed = samples_needed(
             stats.losses / stats.samples, stats.gains / stats.samples, permitted, confidence
         )
         if needed is not None:
-            return f"{say}; about {_rounded_up(2 * needed):,} would do."
+            return f"{reason}; about {_round_up(2 * needed):,} would do."
     least = samples_needed(0, 0, permitted, confidence)
-    if least is not None and least > data.second.samples:
-        return f"{say}; it takes at least about {_rounded_up(2 * least):,}."
-    return f"{say}: the safest one loses {100 * stats.drop:.2f} points on them."
+    if least is not None and least > data.certification.samples:
+        return f"{reason}; it takes at least about {_round_up(2 * least):,}."
+    return f"{reason}: the safest one loses {100 * stats.drop:.2f} points on them."
 
 
-def _rounded_up(count: int) -> int:
-    """`count` with two significant digits."""
+def _round_up(count: int) -> int:
+    """`count` rounded up to two significant digits."""
     unit: int = 10 ** max(len(str(count)) - 2, 0)
     return math.ceil(count / unit) * unit

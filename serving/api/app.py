@@ -20,11 +20,11 @@ from starlette.types import Scope
 from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
+from serving.api.asgi.completion import CompletionHook
+from serving.api.asgi.fast_path import FastPathMiddleware, check_fast_routes
+from serving.api.asgi.load_shedding import LoadShedder
+from serving.api.asgi.middleware import BodyLimit, RequestContext
 from serving.api.auth import AdminKey
-from serving.api.completion import CompletionHook
-from serving.api.fast_path import FastPathMiddleware, check_fast_routes
-from serving.api.load_shedding import LoadShedder
-from serving.api.middleware import BodyLimit, RequestContext
 from serving.api.routes import cam, classify, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence

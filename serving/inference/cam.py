@@ -15,9 +15,9 @@ import numpy as np
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
 from exports.bundle.policy import Floats
-from exports.bundle.reader import map_output, read_graph, stage_input
+from exports.bundle.reader import cam_output, read_graph, stage_input
 from serving.errors import BadBundleError, OverCapacityError
-from serving.inference.images import decode
+from serving.inference.engine import decode
 from serving.inference.sessions import open_graph
 
 # Requests that are drawn or wait; each holds an image file in memory.
@@ -40,7 +40,7 @@ class CamGraph:
         manifest.
         """
         pixels = decode(file, self._manifest.input, max_pixels)
-        names = [map_output(k) for k in range(1, len(self._manifest.exits) + 1)]
+        names = [cam_output(k) for k in range(1, len(self._manifest.exits) + 1)]
         outputs = self._session.run(names, {stage_input(1): pixels[None]})
         return [_normalize(maps[0, index]) for maps in outputs]
 

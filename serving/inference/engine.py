@@ -1,4 +1,5 @@
-"""Running a batch through the stages; each sample leaves where its policy decides."""
+"""From image files to predictions: decoding, and running a batch through the stages, where each sample
+leaves as its policy decides."""
 
 from __future__ import annotations
 
@@ -11,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.errors import PolicyError
-from exports.bundle.manifest import Manifest
+from exports.bundle.manifest import InputSpec, Manifest
 from exports.bundle.policy import Decision, Floats, Policy
 from exports.bundle.reader import Bundle
+from offramp.errors import ImageError
+from offramp.images import ImageSpec, Pixels
+from offramp.images import decode as decode_image
+from serving.errors import InvalidImageError
 from serving.inference.runners import Tensor
 from serving.inference.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
@@ -50,6 +55,14 @@ Judgement = tuple[list[bool], list[Prediction | None]]
 
 def ignore(stage: int, batch: int, seconds: float) -> None:
     """An observer that does nothing."""
+
+
+def decode(content: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+    """The pixels of an image file at the size that stage 1 takes; raises InvalidImageError."""
+    try:
+        return decode_image(content, ImageSpec(spec.height, spec.width, spec.resize), max_pixels)
+    except ImageError as error:
+        raise InvalidImageError(str(error)) from error
 
 
 class Engine:

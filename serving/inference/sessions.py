@@ -11,7 +11,7 @@ import numpy as np
 
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
-from exports.bundle.reader import Bundle, map_output, stage_input, stage_outputs
+from exports.bundle.reader import Bundle, cam_output, stage_input, stage_outputs
 from offramp.onnx_runtime import load_onnxruntime
 from offramp.onnx_runtime import session_options as quiet_options
 from serving.inference.providers import CPU, CUDA, active_provider, requested_providers
@@ -94,7 +94,7 @@ def open_graph(path: Path, manifest: Manifest, entry: GraphEntry, content: bytes
     names = {
         "exit": ["logits"],
         "routed": ["probabilities"],
-        "maps": [map_output(k) for k in exits],
+        "maps": [cam_output(k) for k in exits],
     }[entry.kind]
     # Maps have a height and a width as well, of any size.
     dimensions = 4 if entry.kind == "maps" else 2

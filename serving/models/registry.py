@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import resolve_bundle
+from exports.bundle.resolve import embedded, resolve_bundle
 from exports.tuning.preview import PolicyPreview
 from serving.errors import NotFoundError, NotReadyError
 from serving.inference.cam import CamGraph
@@ -111,13 +111,11 @@ def open_engine(
     )
     engine.warm_up()
     calibration = PolicyPreview(path, bundle.manifest)
-    entry = bundle.manifest.maps
+    entry = bundle.manifest.cam
     cam = None if entry is None else CamGraph(path, bundle.manifest, entry)
     return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, cam)
 
 
 def default_bundle() -> Path:
     """The directory of the bundle that ships with the package."""
-    from exports.embedded import embedded
-
     return embedded()

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.app import create_app
-from serving.api.completion import REQUEST_ID
+from serving.api.asgi.completion import REQUEST_ID
 from serving.ray.arguments import ModelConfig, read_model_config
 from serving.ray.exporter import Exporter
 from serving.ray.manager import SharedModelManager

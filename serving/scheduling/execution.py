@@ -11,8 +11,7 @@ import numpy as np
 
 from offramp.images import Pixels
 from serving.errors import InvalidImageError
-from serving.inference.engine import Engine, Prediction
-from serving.inference.images import decode
+from serving.inference.engine import Engine, Prediction, decode
 from serving.scheduling.queues import Block, ModelQueues, Sample
 from serving.telemetry.metrics import Metrics
 

@@ -16,10 +16,10 @@ import pytest
 import sklearn.datasets
 
 from exports.bundle.reader import read_manifest
-from exports.embedded import embedded
-from serving.settings import Settings
+from exports.bundle.resolve import embedded
 from tests.commands import call
 from tests.conftest import README, readme_commands
+from tests.docs import settings_table
 from tests.servers import Server, started
 
 ROOT = README.parent
@@ -154,12 +154,12 @@ def test_the_benchmark_measures_both_bundles_in_turns(
     assert benchmark.table(result) in page.read_text("utf-8")
 
 
-def test_the_docs_name_every_setting_and_every_recipe() -> None:
-    configuration = (ROOT / "docs" / "reference" / "configuration.md").read_text("utf-8")
-    for name, field in Settings.model_fields.items():
-        assert f"`OFFRAMP_{name.upper()}`" in configuration
-        assert field.description is not None
-        assert field.description in configuration
+def test_the_page_of_settings_has_every_name_default_and_description() -> None:
+    text = settings_table.PAGE.read_text("utf-8")
+    assert settings_table.with_table(text) == text
+
+
+def test_the_page_on_training_lists_every_recipe() -> None:
     training = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
     for recipe in (ROOT / "training" / "recipes").glob("*.toml"):
         content = tomllib.loads(recipe.read_text("utf-8"))

@@ -14,7 +14,7 @@ import typer
 
 from exports.bundle.policy import Certificate
 from exports.bundle.reader import read_manifest, read_policy
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from offramp.cli import app
 from tests.commands import call
 

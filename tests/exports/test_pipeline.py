@@ -1,4 +1,4 @@
-"""An export equals its network, or it does not happen."""
+"""An export gives the same answers as its network, or is refused."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_bundle, load_table
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.graphs.stages import StageGraph, export_stages
 from exports.pipeline import export_bundle
+from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy
 from exports.verify import verify
+from offramp.errors import WriteError
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split
 from training.data.load import load_dataset
@@ -63,11 +64,11 @@ def test_a_difference_at_any_exit_is_refused(
 
 
 def test_a_flipped_class_within_the_tolerance_is_refused(images: np.ndarray) -> None:
-    class Undecided(torch.nn.Module):
+    class TiedLogits(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
             return [torch.tensor([[0.0, 1e-4]]).repeat(len(x), 1)]
 
-    class Other(StageRunner):
+    class OtherClass(StageRunner):
         def __init__(self) -> None:
             pass
 
@@ -75,14 +76,14 @@ def test_a_flipped_class_within_the_tolerance_is_refused(images: np.ndarray) -> 
             return np.tile(np.float32([1e-4, 0.0]), (1, len(images), 1))
 
     with pytest.raises(ExportError, match="predicts another class"):
-        verify(Other(), Undecided(), Normalize((0, 0, 0), (1, 1, 1)), images)  # type: ignore[arg-type]
+        verify(OtherClass(), TiedLogits(), Normalize((0, 0, 0), (1, 1, 1)), images)  # type: ignore[arg-type]
 
 
-def test_an_existing_target_is_left_alone(workplace: Path, tmp_path: Path) -> None:
+def test_an_existing_target_is_not_overwritten(workplace: Path, tmp_path: Path) -> None:
     target = tmp_path / "taken"
     target.mkdir()
     (target / "mine.txt").write_text("keep")
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(WriteError, match="exists already"):
         export_bundle(workplace / "runs" / "digits-oto", target, data_root=tmp_path)
     assert (target / "mine.txt").read_text() == "keep"
 
@@ -113,40 +114,40 @@ def test_the_card_shows_every_exit(digits_bundle: Path) -> None:
     assert f"{manifest.provenance.test_default.accuracy:.2f} %" in card
 
 
-def test_a_split_too_small_for_a_certificate_gives_a_policy_that_says_so(workplace: Path) -> None:
+def test_a_split_too_small_for_a_certificate_gives_an_uncertified_policy(workplace: Path) -> None:
     """The digits' held-out split is too small for a promise of half a point."""
     bundle = load_bundle(workplace / "digits")
     manifest = bundle.manifest
     assert bundle.policy.certificate is None
     table = load_table(bundle.path, manifest)
     costs = [entry.macs for entry in manifest.exits]
-    policy, said = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
+    policy, promise = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
     assert policy == bundle.policy
-    assert said.startswith("The default policy is not certified")
+    assert promise.startswith("The default policy is not certified")
 
 
-def test_temperatures_and_weights_have_not_seen_what_is_certified_on(workplace: Path) -> None:
+def test_temperatures_and_weights_are_fitted_on_the_selection_half_alone(workplace: Path) -> None:
     bundle = load_bundle(workplace / "digits")
     table = load_table(bundle.path, bundle.manifest)
     first, _ = halves(len(table.labels))
     assert fit_scaling(table.take(first)) == bundle.manifest.scaling
 
 
-def test_the_files_hold_no_path_of_the_machine_that_wrote_them(digits_bundle: Path) -> None:
-    here = str(Path(__file__).parents[2]).encode()
+def test_the_files_contain_no_path_of_the_machine_that_wrote_them(digits_bundle: Path) -> None:
+    repository = str(Path(__file__).parents[2]).encode()
     for file in digits_bundle.iterdir():
         content = file.read_bytes()
-        assert here not in content, file
+        assert repository not in content, file
         assert b"site-packages" not in content, file
 
 
-def test_the_embedded_bundle_is_as_accurate_as_it_says(cifar_root: Path) -> None:
+def test_the_embedded_bundle_has_the_accuracy_in_its_manifest(cifar_root: Path) -> None:
     """All 10,000 test images through the embedded stages, as its manifest and card report them."""
     bundle = load_bundle(embedded())
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test
     logits = StageRunner(bundle.stages).logits(test.images)
-    for entry, own in zip(bundle.manifest.exits, logits, strict=True):
-        assert 100 * (own.argmax(1) == test.labels).mean() == pytest.approx(
+    for entry, exit_logits in zip(bundle.manifest.exits, logits, strict=True):
+        assert 100 * (exit_logits.argmax(1) == test.labels).mean() == pytest.approx(
             entry.test.single, abs=0.03
         )
     outcome = simulate(bundle.policy, logits, bundle.manifest.scaling)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.page.browser import Record, chromium, watched
 from tests.servers import Server, started
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.page.browser import chromium
 from tests.page.conftest import SAMPLES
 from tests.servers import started

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from exports.bundle.reader import read_manifest
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.page.conftest import SAMPLES, Open
 from tests.page.test_tune import another, in_force
 from tests.servers import Server

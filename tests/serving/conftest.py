@@ -40,7 +40,7 @@ def engine(bundle: Bundle) -> Engine:
 
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
-    """Pictures from dark to bright, so that the network is sure of some and not of others."""
+    """Images from dark to bright: the network is confident of some of them."""
     rng = np.random.default_rng(7)
     noise = rng.integers(0, 256, (40, SIZE, SIZE, 3))
     return (noise * np.linspace(0.05, 1, 40)[:, None, None, None]).astype(np.uint8)
@@ -58,7 +58,7 @@ def settings(bundle_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def expected(engine: Engine, bundle: Bundle, images: NDArray[np.uint8]) -> list[Prediction]:
-    """What the engine says of each picture, without a server."""
+    """The engine's prediction for each image, without a server."""
     return engine.classify(images, bundle.policy)
 
 
@@ -81,7 +81,7 @@ class Client:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self.runner = asyncio.Runner()
-        # An unexpected fault must come back as an answer, not as the test's exception.
+        # An unexpected fault must be answered, not raised in the test.
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 

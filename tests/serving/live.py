@@ -1,4 +1,4 @@
-"""A server on a real socket in a thread of the test's process, so that the test can look inside."""
+"""A server on a real socket in a thread of the test process, so that tests can inspect its state."""
 
 from __future__ import annotations
 

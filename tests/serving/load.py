@@ -1,4 +1,4 @@
-"""Clients that ask a server without pause, each on a connection of its own, and check every answer."""
+"""Clients that send requests without pause, each on its own connection, and check every answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Check = Callable[[int, Any], bool]
 
 @dataclass
 class Load:
-    """What became of the requests: how many were answered rightly, and all that went wrong."""
+    """The number of right answers, and everything that went wrong."""
 
     address: tuple[str, int]
     images: list[bytes]
@@ -27,7 +27,7 @@ class Load:
     stopping: bool = False
 
     def client(self, first: int) -> None:
-        """Ask until told to stop, or until the server takes no new connections."""
+        """Send requests until `stopping`, or until the server accepts no new connections."""
         connection = http.client.HTTPConnection(*self.address, timeout=30)
         number = first
         while not self.stopping:
@@ -66,7 +66,7 @@ class Load:
 def load(
     address: tuple[str, int], images: list[bytes], check: Check, connections: int
 ) -> Iterator[Load]:
-    """Clients on `connections` connections meanwhile; they have all ended when this does."""
+    """Run clients on `connections` connections within the block."""
     state = Load(address, images, check)
     threads = [
         threading.Thread(target=state.client, args=(7 * i,), daemon=True)

@@ -73,7 +73,7 @@ def test_classify_prints_a_line_for_people(bundle_path: Path, photos: list[Path]
         (["{photo}", "--threshold", "-1"], "threshold must be"),
     ],
 )
-def test_classify_says_what_is_wrong_in_a_sentence(
+def test_classify_reports_an_error_in_a_sentence(
     bundle_path: Path, photos: list[Path], arguments: list[str], says: str
 ) -> None:
     filled = [argument.format(photo=photos[0]) for argument in arguments]
@@ -115,7 +115,7 @@ def test_an_idle_gpu_is_pointed_out(
     assert ("offramp[gpu]" in text) is hint
 
 
-def test_a_port_in_use_is_said_in_a_sentence(bundle_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_a_sentence(bundle_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""`offramp inspect` and `offramp pack`, and packed bundles where a directory would do."""
+"""`offramp inspect` and `offramp pack`, and packed bundles in place of directories."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.reader import load_bundle, sha256
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from tests.commands import call
-from tests.exports.card.test_card import CERTIFICATE
+from tests.exports.policies import CERTIFICATE
 from tests.servers import started
 from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
 

@@ -25,7 +25,7 @@ from exports.bundle.manifest import (
 )
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Table, sha256, stage_input, stage_outputs, write_table
-from exports.graphs.cam import maps_graph
+from exports.graphs.cam import cam_graph
 
 LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 SIZE = 8
@@ -130,7 +130,7 @@ def write_tiny_bundle(
     write_table(path / CALIBRATION, table, "held_out")
     whole: tuple[GraphEntry, ...] = ()
     if maps:
-        drawn = maps_graph(list(graphs.values()))
+        drawn = cam_graph(list(graphs.values()))
         (path / "maps.onnx").write_bytes(drawn)
         whole = (GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(drawn)),)
     accuracy = Accuracy(single=50.0, running=60.0)

@@ -163,7 +163,7 @@ def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: 
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
     refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
     assert refused.refused_in_one_sentence
-    assert "was trained on other pictures than photos holds now" in refused.err
+    assert "was trained on other images than photos has now" in refused.err
     assert not (tmp_path / "bundle").exists()
     (runs / "photos").rename(tmp_path / "before")
     with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other images"):

@@ -16,7 +16,8 @@ from training.checkpoint import load_checkpoint
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
-from training.recipes.schema import DataRecipe, NetworkRecipe, Recipe, StartRecipe, TrainRecipe
+from training.recipes.network import NetworkRecipe
+from training.recipes.schema import DataRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import Report
 from training.run import run_recipe
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from training.data.autoaugment import autoaugment
+from training.data.degrade import degrade
 from training.recipes.schema import DataRecipe
 
 ASPECT = (3 / 4, 4 / 3)
@@ -23,7 +24,7 @@ def augment(
     images: Tensor, recipe: DataRecipe, generator: torch.Generator, blank: Tensor
 ) -> Tensor:
     """The augmentations of `recipe` in this order: resized crop, crop and mirroring, rotation,
-    AutoAugment, cutout.
+    AutoAugment, degradation, cutout.
 
     uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one; `blank` is the colour of
     cutout's squares, uint8 [3] on the images' device.
@@ -36,6 +37,8 @@ def augment(
         images = rotate(images, degrees)
     if recipe.autoaugment is not None:
         images = autoaugment(images, recipe.autoaugment, generator)
+    if recipe.degrade:
+        images = degrade(images, recipe.degrade, generator)
     if recipe.cutout:
         images = cutout(images, recipe.cutout, generator, blank)
     return images

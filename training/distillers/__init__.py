@@ -7,14 +7,14 @@ from training.distillers.attention_features import AttentionFeatures
 from training.distillers.attention_transfer import AttentionTransfer
 from training.distillers.base import Distiller
 from training.distillers.contrastive_representation import ContrastiveRepresentation
-from training.distillers.correlation_congruence import CorrelationCongruence
 from training.distillers.factor_transfer import FactorTransfer
 from training.distillers.fitnet import FitNet
 from training.distillers.hierarchical_augmented import HierarchicalAugmented
-from training.distillers.probabilistic_transfer import ProbabilisticTransfer
-from training.distillers.relational_knowledge import RelationalKnowledge
+from training.distillers.relations.correlation_congruence import CorrelationCongruence
+from training.distillers.relations.probabilistic_transfer import ProbabilisticTransfer
+from training.distillers.relations.relational_knowledge import RelationalKnowledge
+from training.distillers.relations.similarity_preserving import SimilarityPreserving
 from training.distillers.self_supervision import SelfSupervision
-from training.distillers.similarity_preserving import SimilarityPreserving
 from training.distillers.teacher_and_self import TeacherAndSelf
 from training.distillers.variational_information import VariationalInformation
 

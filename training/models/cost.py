@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from training.models.build import build_network
-from training.recipes.schema import NetworkRecipe
+from training.models.build import network_from_recipe
+from training.recipes.network import NetworkRecipe
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -40,5 +40,5 @@ def network_cost(network: NetworkRecipe, side: int, classes: int) -> tuple[int, 
     """Parameters of a network and its multiply-accumulates for one image of `side` pixels with all
     exits. No weights are made for it."""
     with torch.device("meta"):
-        built = build_network(network.name, network.width, classes, network.exits, network.heads)
+        built = network_from_recipe(network, classes)
         return count_parameters(built), count_macs(built.eval(), torch.empty(1, 3, side, side))

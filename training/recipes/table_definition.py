@@ -10,13 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.errors import RecipeError
-from training.recipes.schema import (
-    CifarNetwork,
-    DataRecipe,
-    Objective,
-    TrainRecipe,
-    stages_of,
-)
+from training.recipes.network import CifarNetwork, stages_of
+from training.recipes.schema import DataRecipe, Objective, TrainRecipe
 
 FOLDER = files("training") / "recipes" / "tables"
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from training.recipes.schema import CifarNetwork, Recipe, TrainRecipe, validate_recipe
+from training.recipes.network import CifarNetwork
+from training.recipes.schema import Recipe, TrainRecipe, validate_recipe
 from training.recipes.table_definition import Pair, Row, Table, load_table, table_names
 from training.recipes.teacher import LOGIT_METHODS
 

@@ -67,6 +67,7 @@ def describe_run(directory: Path, config: CheckpointConfig, precision: str) -> d
     """The part of the key for the finished run in `directory` as the teacher."""
     return {
         "weights": _file_digest(directory / WEIGHTS),
+        "network": config.recipe.network.model_dump(mode="json", exclude_none=True),
         "mean": list(config.mean),
         "std": list(config.std),
         "precision": precision,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from serving.api.disconnect import CancelOnDisconnect
+from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.image_bodies import read_images
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer

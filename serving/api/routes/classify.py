@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api.access_log import note_answer
-from serving.api.disconnect import CancelOnDisconnect
+from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, resolve

@@ -16,8 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serving.api.access_log import note_answer
-from serving.api.disconnect import CancelOnDisconnect
-from serving.api.fast_path import CANCELLED
+from serving.api.asgi.disconnect import CancelOnDisconnect
+from serving.api.asgi.fast_path import CANCELLED
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY

@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from exports.bundle.errors import PolicyError
 from serving.api.access_log import note_answer
-from serving.api.disconnect import CancelOnDisconnect
+from serving.api.asgi.disconnect import CancelOnDisconnect
+from serving.api.asgi.fast_path import CANCELLED
 from serving.api.examples import sample_image
-from serving.api.fast_path import CANCELLED
 from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error

@@ -1,4 +1,4 @@
-"""The walk through an ONNX file finds every tensor there can be, and nothing breaks it."""
+"""External data is found in every tensor of an ONNX file, and no input breaks the search."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from exports.bundle.external_data import (
     DATA_LOCATION,
     EXTERNAL_DATA,
-    PARTS,
+    TENSOR_FIELDS,
     MalformedGraphError,
     has_external_data,
 )
 from tests.serving.tiny_bundle import stage_bytes
 
 
-def test_the_field_numbers_are_onnxs_own() -> None:
+def test_the_field_numbers_are_those_of_onnx() -> None:
     """From the message descriptors of the installed onnx: which fields lead to a TensorProto."""
     messages = onnx.ModelProto.DESCRIPTOR.file.message_types_by_name
     holds = {"TensorProto"}
@@ -34,7 +34,7 @@ def test_the_field_numbers_are_onnxs_own() -> None:
         if more <= holds:
             break
         holds |= more
-    found = {
+    fields = {
         name: {
             field.number: field.message_type.name
             for field in messages[name].fields
@@ -42,13 +42,13 @@ def test_the_field_numbers_are_onnxs_own() -> None:
         }
         for name in holds
     }
-    assert found == PARTS
+    assert fields == TENSOR_FIELDS
     tensor = messages["TensorProto"].fields_by_name
     assert tensor["external_data"].number == EXTERNAL_DATA
     assert tensor["data_location"].number == DATA_LOCATION
 
 
-def outside() -> TensorProto:
+def external_tensor() -> TensorProto:
     tensor = numpy_helper.from_array(np.ones(4, np.float32), "w")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -60,40 +60,40 @@ def in_a_graph(*nodes: onnx.NodeProto, initializers: list[TensorProto] | None = 
     return helper.make_graph(list(nodes), "g", [], [], initializers or [])
 
 
-def places() -> dict[str, onnx.ModelProto]:
-    constant = helper.make_node("Constant", [], ["c"], value=outside())
+def models() -> dict[str, onnx.ModelProto]:
+    constant = helper.make_node("Constant", [], ["c"], value=external_tensor())
     branch = helper.make_node("If", ["x"], ["y"], then_branch=in_a_graph(constant))
-    sparse = onnx.SparseTensorProto(values=outside())
+    sparse = onnx.SparseTensorProto(values=external_tensor())
     function = helper.make_function("d", "f", [], ["c"], [constant], [])
     graph = in_a_graph()
     graph.sparse_initializer.append(sparse)
-    only_named = outside()
+    only_named = external_tensor()
     only_named.ClearField("data_location")
-    only_told = outside()
-    only_told.ClearField("external_data")
+    only_flagged = external_tensor()
+    only_flagged.ClearField("external_data")
     return {
-        "initializer": helper.make_model(in_a_graph(initializers=[outside()])),
+        "initializer": helper.make_model(in_a_graph(initializers=[external_tensor()])),
         "constant": helper.make_model(in_a_graph(constant)),
         "branch": helper.make_model(in_a_graph(branch)),
         "sparse": helper.make_model(graph),
         "function": helper.make_model(in_a_graph(), functions=[function]),
         "named only": helper.make_model(in_a_graph(initializers=[only_named])),
-        "told only": helper.make_model(in_a_graph(initializers=[only_told])),
+        "flagged only": helper.make_model(in_a_graph(initializers=[only_flagged])),
     }
 
 
-@pytest.mark.parametrize("place", places())
-def test_it_is_found_wherever_it_is(place: str) -> None:
-    assert has_external_data(places()[place].SerializeToString())
+@pytest.mark.parametrize("place", models())
+def test_external_data_is_found_in_every_place(place: str) -> None:
+    assert has_external_data(models()[place].SerializeToString())
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_whole_graph_has_none(stage: int) -> None:
+def test_a_graph_with_its_weights_has_no_external_data(stage: int) -> None:
     assert not has_external_data(stage_bytes(stage))
 
 
-def test_weights_that_look_like_a_reference_are_weights() -> None:
-    content = outside().SerializeToString()
+def test_weights_that_look_like_a_reference_are_not_one() -> None:
+    content = external_tensor().SerializeToString()
     tensor = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[len(content)])
     tensor.raw_data = content
     assert not has_external_data(
@@ -102,20 +102,20 @@ def test_weights_that_look_like_a_reference_are_weights() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_an_answer_or_malformed(content: bytes) -> None:
+def test_random_bytes_are_classified_or_malformed(content: bytes) -> None:
     with contextlib.suppress(MalformedGraphError):
         has_external_data(content)
 
 
 @given(st.data())
-def test_a_reference_cannot_be_hidden_by_a_changed_byte(data: st.DataObject) -> None:
-    """If protobuf still reads a reference after the change, so does the walk."""
-    content = bytearray(places()["branch"].SerializeToString())
+def test_a_changed_byte_cannot_hide_a_reference(data: st.DataObject) -> None:
+    """If protobuf still reads a reference after the change, the search finds it."""
+    content = bytearray(models()["branch"].SerializeToString())
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] = data.draw(st.integers(0, 255))
     try:
         model = onnx.load_from_string(bytes(content))
-    except Exception:  # noqa: BLE001 - protobuf's own errors; what it cannot read onnxruntime cannot
+    except Exception:  # noqa: BLE001 - protobuf's errors; onnxruntime cannot read such a file either
         return
     tensors = [
         attribute.t
@@ -129,7 +129,7 @@ def test_a_reference_cannot_be_hidden_by_a_changed_byte(data: st.DataObject) -> 
             assert has_external_data(bytes(content))
 
 
-def test_deep_nesting_costs_no_stack() -> None:
+def test_deep_nesting_does_not_exhaust_the_stack() -> None:
     content = b""
     for _ in range(3000):
         attribute = b"\x32" + _size(content) + content

@@ -1,29 +1,36 @@
-"""Every way in which a bundle can be wrong: one sentence that names the file, and exit code 2."""
+"""Every fault of a bundle gives one sentence that names the file, and exit code 2."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle import safe_files as files
+from exports.bundle import safe_files
 from exports.bundle.errors import BundleError
 from exports.bundle.inspection import inspect_bundle
-from exports.bundle.manifest import MAX_TABLE_BYTES
+from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.bundle.reader import load_bundle, sha256
 from tests.commands import call
-from tests.serving.tiny_bundle import EXITS, LABELS, stage_bytes, write_tiny_bundle
-
-Damage = Callable[[Path], object]
+from tests.exports.bundle.damage import (
+    Damage,
+    first_exit,
+    graph,
+    in_json,
+    in_manifest,
+    in_place_of,
+    in_text,
+    stage,
+    table,
+    unix_socket,
+    with_external_data,
+)
+from tests.serving.tiny_bundle import EXITS, LABELS, write_tiny_bundle
 
 
 @pytest.fixture
@@ -32,97 +39,7 @@ def bundle(bundle_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
 
 
-def in_json(name: str, change: Callable[[Any], object]) -> Damage:
-    def damage(bundle: Path) -> None:
-        content = json.loads((bundle / name).read_text())
-        change(content)
-        (bundle / name).write_text(json.dumps(content))
-
-    return damage
-
-
-def in_manifest(change: Callable[[Any], object]) -> Damage:
-    return in_json("manifest.json", change)
-
-
-def first_exit(**values: object) -> Damage:
-    return in_manifest(lambda manifest: manifest["exits"][0].update(values))
-
-
-def in_text(name: str, old: str, new: str) -> Damage:
-    def damage(bundle: Path) -> None:
-        text = (bundle / name).read_text()
-        assert old in text
-        (bundle / name).write_text(text.replace(old, new, 1))
-
-    return damage
-
-
-def in_place_of(name: str, make: Damage) -> Damage:
-    def damage(bundle: Path) -> None:
-        (bundle / name).unlink()
-        make(bundle / name)
-
-    return damage
-
-
-def stage(content: bytes) -> Damage:
-    """Stage 2 replaced, hash included."""
-
-    def damage(bundle: Path) -> None:
-        (bundle / "stage2.onnx").write_bytes(content)
-        in_manifest(lambda m: m["exits"][1].update(sha256=sha256(content)))(bundle)
-
-    return damage
-
-
-def table(**arrays: Any) -> Damage:
-    """Another calibration table, hash included."""
-
-    def damage(bundle: Path) -> None:
-        logits = np.zeros((EXITS, 20, len(LABELS)), np.float16)
-        whole = {"logits": logits, "labels": np.zeros(20, np.int64)} | arrays
-        np.savez(bundle / "calibration.npz", **whole)
-        digest = sha256((bundle / "calibration.npz").read_bytes())
-        in_manifest(lambda m: m["calibration"].update(sha256=digest))(bundle)
-
-    return damage
-
-
-def graph(**values: object) -> Damage:
-    """A whole-network graph that the manifest lists."""
-    content = stage_bytes(1)
-    entry = {"kind": "exit", "exit": 1, "file": "exit1.onnx", "sha256": sha256(content)} | values
-
-    def damage(bundle: Path) -> None:
-        (bundle / "exit1.onnx").write_bytes(content)
-        in_manifest(lambda m: m.update(graphs=[entry]))(bundle)
-
-    return damage
-
-
-def unix_socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path must be short
-    try:
-        socket.socket(socket.AF_UNIX).bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-def with_external_data(where: str = "weights.bin") -> bytes:
-    """A stage whose weights onnx itself has put into another file."""
-    model = onnx.load_from_string(stage_bytes(2))
-    onnx.external_data_helper.convert_model_to_external_data(
-        model, size_threshold=0, convert_attribute=True
-    )
-    for tensor in model.graph.initializer:
-        tensor.ClearField("raw_data")
-        tensor.external_data[0].value = where
-    return bytes(model.SerializeToString())
-
-
-WRONG: dict[str, tuple[Damage, str]] = {
+FAULTS: dict[str, tuple[Damage, str]] = {
     # files
     "missing stage": (
         lambda b: (b / "stage2.onnx").unlink(),
@@ -144,40 +61,43 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "pipe": (in_place_of("manifest.json", os.mkfifo), "manifest.json is not a plain file"),
     "socket": (in_place_of("stage1.onnx", unix_socket), "stage1.onnx cannot be read"),
     "large manifest": (
-        in_text("manifest.json", "{", "{" + " " * files.MAX_MANIFEST_BYTES),
-        f"at most {files.MAX_MANIFEST_BYTES} are allowed",
+        in_text("manifest.json", "{", "{" + " " * safe_files.MAX_MANIFEST_BYTES),
+        f"at most {safe_files.MAX_MANIFEST_BYTES} are allowed",
     ),
     "large policy": (
-        in_text("policy.json", "{", "{" + " " * files.MAX_POLICY_BYTES),
-        f"at most {files.MAX_POLICY_BYTES} are allowed",
+        in_text("policy.json", "{", "{" + " " * safe_files.MAX_POLICY_BYTES),
+        f"at most {safe_files.MAX_POLICY_BYTES} are allowed",
     ),
     "large stage": (
-        lambda b: os.truncate(b / "stage3.onnx", files.MAX_FILE_BYTES + 1),
-        f"at most {files.MAX_FILE_BYTES} are allowed",
+        lambda b: os.truncate(b / "stage3.onnx", safe_files.MAX_FILE_BYTES + 1),
+        f"at most {safe_files.MAX_FILE_BYTES} are allowed",
     ),
     # names
-    "parent": (first_exit(file="../stage1.onnx"), "exits.0.file"),
-    "absolute": (first_exit(file="/etc/passwd"), "exits.0.file"),
-    "folder": (first_exit(file="a/stage1.onnx"), "exits.0.file"),
-    "windows": (first_exit(file="..\\stage1.onnx"), "exits.0.file"),
+    "parent folder": (first_exit(file="../stage1.onnx"), "exits.0.file"),
+    "absolute path": (first_exit(file="/etc/passwd"), "exits.0.file"),
+    "subfolder": (first_exit(file="a/stage1.onnx"), "exits.0.file"),
+    "backslash": (first_exit(file="..\\stage1.onnx"), "exits.0.file"),
     "zero byte": (first_exit(file="stage1.onnx\0"), "exits.0.file"),
     "line end": (first_exit(file="stage1.onnx\n"), "exits.0.file"),
     "hidden": (first_exit(file=".stage1.onnx"), "exits.0.file"),
-    "calibration's parent": (
+    "table in parent folder": (
         in_manifest(lambda m: m["calibration"].update(file="../calibration.npz")),
         "calibration.file",
     ),
-    "graph's parent": (graph(file="../exit1.onnx"), "graphs.0.file"),
-    "one file for two": (first_exit(file="stage2.onnx"), "every file must have a name of its own"),
+    "graph in parent folder": (graph(file="../exit1.onnx"), "graphs.0.file"),
+    "one file for two stages": (
+        first_exit(file="stage2.onnx"),
+        "every file must have a name of its own",
+    ),
     "policy as stage": (first_exit(file="Policy.json"), "every file must have a name of its own"),
     # JSON
-    "key twice": (
+    "duplicate key": (
         in_text("manifest.json", '"format":1', '"format":2,"format":1'),
-        "key 'format' stands there twice",
+        "key 'format' is duplicated",
     ),
-    "policy's key twice": (
+    "duplicate key in policy": (
         in_text("policy.json", '"max_exit":3', '"max_exit":2,"max_exit":3'),
-        "key 'max_exit' stands there twice",
+        "key 'max_exit' is duplicated",
     ),
     "NaN": (in_text("manifest.json", '"temperature":1.1', '"temperature":NaN'), "NaN is not a num"),
     "infinite weight": (
@@ -187,7 +107,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "overflow": (in_text("policy.json", "0.6", "1e999"), "1e999 is too large a number"),
     "NaN threshold": (in_text("policy.json", "0.6", "NaN"), "policy.json is not valid JSON: NaN"),
     "negative threshold": (in_text("policy.json", "0.6", "-1"), "thresholds.0"),
-    "deep": (
+    "deep nesting": (
         lambda b: (b / "manifest.json").write_text("[" * 100_000),
         "manifest.json is not valid JSON",
     ),
@@ -195,14 +115,17 @@ WRONG: dict[str, tuple[Damage, str]] = {
         lambda b: (b / "manifest.json").write_text("9" * 10_000),
         "manifest.json is not valid JSON",
     ),
-    "no UTF-8": (
+    "not UTF-8": (
         lambda b: (b / "manifest.json").write_bytes(b'{"a":"\xff"}'),
         "manifest.json is not valid JSON",
     ),
     "surrogate": (in_text("manifest.json", '"ant"', '"\\ud800"'), "surrogates not allowed"),
     "hostile key": (in_manifest(lambda m: m.update({"\x1b[2J\n": 1})), "Extra inputs"),
     # fields
-    "future": (in_manifest(lambda m: m.update(format=2)), "format 2 is not one this version reads"),
+    "future format": (
+        in_manifest(lambda m: m.update(format=2)),
+        "format 2 is not one this version reads",
+    ),
     "no format": (in_manifest(lambda m: m.pop("format")), "format None"),
     "hostile format": (in_manifest(lambda m: m.update(format="\n" * 999)), "format "),
     "unknown key": (in_manifest(lambda m: m.update(hook="os.system")), "hook: Extra inputs"),
@@ -210,7 +133,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
         in_json("policy.json", lambda p: p.update(hook=1)),
         "hook: Extra inputs",
     ),
-    "shares": (
+    "missing exit shares": (
         in_manifest(lambda m: m["provenance"]["test_default"].update(exit_shares=[1.0])),
         "exit_shares must have one entry per exit",
     ),
@@ -222,20 +145,20 @@ WRONG: dict[str, tuple[Damage, str]] = {
         ),
         "conversion",
     ),
-    "graph of no exit": (graph(exit=4), "exit1.onnx is of an exit that does not exist"),
+    "graph of an unknown exit": (graph(exit=4), "exit1.onnx is of an exit that does not exist"),
     "maps of an exit": (graph(kind="maps"), "an exit that does not exist"),
     "routed graph of an exit": (graph(kind="routed"), "an exit that does not exist"),
     "huge table": (
-        in_manifest(lambda m: m["calibration"].update(samples=MAX_TABLE_BYTES)),
+        in_manifest(lambda m: m["calibration"].update(samples=MAX_TABLE_LOGITS)),
         "more than",
     ),
     # graphs
     "external data": (stage(with_external_data()), "stage2.onnx keeps weights in another file"),
-    "external data far away": (
+    "external data at an absolute path": (
         stage(with_external_data("/etc/passwd")),
         "stage2.onnx keeps weights in another file",
     ),
-    "no graph": (stage(b"no graph at all"), "stage2.onnx is not an ONNX graph"),
+    "not a graph": (stage(b"no graph at all"), "stage2.onnx is not an ONNX graph"),
     "onnxruntime's format": (stage(b"\x0a\x00\x00\x00ORTM"), "stage2.onnx is not an ONNX graph"),
     # the calibration table
     "NaN logits": (
@@ -264,8 +187,8 @@ WRONG: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_refused_in_one_sentence(bundle: Path, damage: Damage, says: str) -> None:
+@pytest.mark.parametrize(("damage", "says"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_refused_in_one_sentence(bundle: Path, damage: Damage, says: str) -> None:
     load_bundle(bundle)
     damage(bundle)
     with pytest.raises(BundleError, match=says) as caught:
@@ -273,9 +196,9 @@ def test_what_is_wrong_is_refused_in_one_sentence(bundle: Path, damage: Damage, 
     sentence = str(caught.value)
     assert sentence.isprintable()
     assert len(sentence) < 1000
-    done = call("inspect", bundle)
-    assert done.refused_in_one_sentence, done
-    assert sentence in done.err
+    result = call("inspect", bundle)
+    assert result.refused_in_one_sentence, result
+    assert sentence in result.err
 
 
 def test_a_device_is_refused_without_reading_it(bundle: Path) -> None:
@@ -284,7 +207,7 @@ def test_a_device_is_refused_without_reading_it(bundle: Path) -> None:
     with pytest.raises(BundleError, match="is a link"):
         load_bundle(bundle)
     with pytest.raises(BundleError, match="/dev/zero is not a plain file"):
-        files.read_plain(Path("/dev"), "zero", files.MAX_FILE_BYTES)
+        safe_files.read_plain(Path("/dev"), "zero", safe_files.MAX_FILE_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +217,7 @@ def test_a_device_is_refused_without_reading_it(bundle: Path) -> None:
         (lambda b: (b / "exit1.onnx").unlink(), "exit1.onnx cannot be read"),
     ],
 )
-def test_inspect_verifies_what_the_server_does_not_read(
+def test_inspect_verifies_the_graphs_that_the_server_does_not_read(
     bundle: Path, damage: Damage, says: str
 ) -> None:
     graph()(bundle)
@@ -305,8 +228,8 @@ def test_inspect_verifies_what_the_server_does_not_read(
         inspect_bundle(bundle)
 
 
-def test_a_table_that_claims_to_be_small_is_not_inflated(bundle: Path) -> None:
-    """The header of the array decides before any of its values is read."""
+def test_a_table_of_another_shape_is_not_inflated(bundle: Path) -> None:
+    """The array's header is checked before any of its values is read."""
     content = np.zeros((EXITS, 2_000_000, len(LABELS)), np.float16)
     np.savez_compressed(bundle / "calibration.npz", logits=content, labels=np.zeros(20, np.int64))
     digest = sha256((bundle / "calibration.npz").read_bytes())
@@ -315,23 +238,23 @@ def test_a_table_that_claims_to_be_small_is_not_inflated(bundle: Path) -> None:
         load_bundle(bundle)
 
 
-def test_onnxruntime_alone_would_read_the_other_file(
+def test_onnxruntime_itself_would_read_the_external_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Why external data is looked for: bytes are completed from the working directory."""
+    """Why external data is refused: onnxruntime loads it from the working directory."""
     import onnxruntime as ort
 
     weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
-    given, made = (
+    inputs, outputs = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")
     )
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", [given], [made], [weight]),
+        helper.make_graph(nodes, "g", [inputs], [outputs], [weight]),
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=9,
     )
-    file = tmp_path / "whole.onnx"
+    file = tmp_path / "graph.onnx"
     onnx.save(model, file, save_as_external_data=True, location="w.bin", size_threshold=0)
     monkeypatch.chdir(tmp_path)
     session = ort.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""What a policy promises, whatever the logits."""
+"""Properties of policies for any logits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import (
     Certificate,
-    Combine,
     Decision,
     Floats,
     Measure,
-    Mode,
     Policy,
     Scaling,
     measure_confidence,
@@ -26,58 +23,42 @@ from exports.bundle.policy import (
     simulate,
     softmax,
 )
-
-EXITS, CLASSES = 4, 5
-MODES: tuple[Mode, ...] = ("early_exit", "ensemble", "exit")
-MEASURES: tuple[Measure, ...] = ("max_prob", "margin", "entropy")
-COMBINES: tuple[Combine, ...] = ("running", "single")
-
-finite = st.floats(-30, 30, width=32)
-tables = st.integers(1, 8).flatmap(
-    lambda count: arrays(np.float32, (EXITS, count, CLASSES), elements=finite)
-)
-scalings = st.builds(
-    Scaling,
-    temperatures=st.tuples(*[st.floats(0.3, 5)] * EXITS),
-    running_temperatures=st.tuples(*[st.floats(0.3, 5)] * EXITS),
-    weights=st.tuples(*[st.floats(0.1, 2)] * EXITS),
-)
-policies = st.builds(
-    Policy,
-    mode=st.sampled_from(MODES),
-    measure=st.sampled_from(MEASURES),
-    combine=st.sampled_from(COMBINES),
-    thresholds=st.tuples(*[st.floats(0, 1.5)] * (EXITS - 1)),
-    max_exit=st.integers(1, EXITS),
+from tests.exports.policies import (
+    CERTIFICATE,
+    EXITS,
+    MEASURES,
+    policies,
+    scalings,
+    tables,
 )
 
 
 @given(policies, tables, scalings, st.data())
-def test_where_a_sample_leaves_never_depends_on_its_neighbours(
+def test_a_samples_exit_does_not_depend_on_the_batch(
     policy: Policy, logits: Floats, scaling: Scaling, data: st.DataObject
 ) -> None:
     together = simulate(policy, logits, scaling)
     chosen = data.draw(st.lists(st.integers(0, logits.shape[1] - 1), min_size=1, max_size=6))
-    some = simulate(policy, logits[:, chosen], scaling)
-    assert some.exits.tolist() == together.exits[chosen].tolist()
-    assert some.predictions.tolist() == together.predictions[chosen].tolist()
-    assert some.confidence.tolist() == together.confidence[chosen].tolist()
+    alone = simulate(policy, logits[:, chosen], scaling)
+    assert alone.exits.tolist() == together.exits[chosen].tolist()
+    assert alone.predictions.tolist() == together.predictions[chosen].tolist()
+    assert alone.confidence.tolist() == together.confidence[chosen].tolist()
 
 
 @given(policies, tables, scalings)
-def test_threshold_zero_leaves_at_exit_one(
+def test_at_threshold_zero_every_sample_leaves_at_exit_one(
     policy: Policy, logits: Floats, scaling: Scaling
 ) -> None:
-    eager = policy.override(mode="early_exit", threshold=0.0)
-    assert set(simulate(eager, logits, scaling).exits) == {1}
+    always = policy.override(mode="early_exit", threshold=0.0)
+    assert set(simulate(always, logits, scaling).exits) == {1}
 
 
 @given(policies, tables, scalings, st.floats(1.0001, 1e6))
-def test_a_threshold_above_one_goes_to_the_deepest_exit(
+def test_above_threshold_one_every_sample_reaches_the_deepest_exit(
     policy: Policy, logits: Floats, scaling: Scaling, threshold: float
 ) -> None:
-    patient = policy.override(mode="early_exit", threshold=threshold)
-    assert set(simulate(patient, logits, scaling).exits) == {policy.max_exit}
+    never = policy.override(mode="early_exit", threshold=threshold)
+    assert set(simulate(never, logits, scaling).exits) == {policy.max_exit}
 
 
 @given(policies, tables, scalings, st.floats(0, 1), st.floats(0, 1))
@@ -127,7 +108,7 @@ def test_confidence_lies_between_zero_and_one(logits: Floats, measure: Measure) 
     assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
-def test_the_measures_by_hand() -> None:
+def test_the_measures_equal_values_computed_by_hand() -> None:
     p = np.array([[0.5, 0.25, 0.25]], dtype=np.float32)
     entropy = 0.5 * math.log(2) + 0.5 * math.log(4)
     assert measure_confidence(p, "max_prob").tolist() == [0.5]
@@ -135,7 +116,7 @@ def test_the_measures_by_hand() -> None:
     assert measure_confidence(p, "entropy")[0] == pytest.approx(1 - entropy / math.log(3), abs=1e-6)
 
 
-def test_a_sample_leaves_when_its_confidence_just_reaches_the_threshold() -> None:
+def test_a_sample_leaves_if_its_confidence_equals_the_threshold() -> None:
     logits = np.log(np.array([[[0.5, 0.5]], [[0.5, 0.5]]], dtype=np.float32))
     scaling = Scaling((1, 1), (1, 1), (0.5, 0.5))
     policy = Policy(thresholds=(0.5,), max_exit=2)
@@ -144,7 +125,7 @@ def test_a_sample_leaves_when_its_confidence_just_reaches_the_threshold() -> Non
     assert Decision(above, 1, [logits[0]], scaling).leaves.tolist() == [False]
 
 
-def test_the_running_ensemble_weighs_the_exits_so_far() -> None:
+def test_the_running_ensemble_is_the_weighted_mean_of_the_exits_so_far() -> None:
     logits = [np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 4.0]], np.float32)]
     mean = running_ensemble(logits, 2, (1.0, 3.0))
     assert mean.tolist() == [[0.25, 3.0]]
@@ -152,7 +133,7 @@ def test_the_running_ensemble_weighs_the_exits_so_far() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "change",
     [
         {"thresholds": [-0.1], "max_exit": 2},
         {"thresholds": [float("nan")], "max_exit": 2},
@@ -162,44 +143,34 @@ def test_the_running_ensemble_weighs_the_exits_so_far() -> None:
         {"thresholds": [0.5], "max_exit": 2, "treshold": 1},
     ],
 )
-def test_a_malformed_policy_is_refused(wrong: dict[str, object]) -> None:
+def test_a_malformed_policy_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Policy.model_validate(wrong)
+        Policy.model_validate(change)
 
 
-@pytest.mark.parametrize("wish", [{"max_exit": 5}, {"max_exit": 0}, {"threshold": -1.0}])
-def test_a_wish_out_of_range_is_refused(wish: dict[str, int]) -> None:
+@pytest.mark.parametrize("override", [{"max_exit": 5}, {"max_exit": 0}, {"threshold": -1.0}])
+def test_an_override_out_of_range_is_refused(override: dict[str, int]) -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4)
     with pytest.raises(PolicyError, match="must be"):
-        policy.override(**wish)  # type: ignore[arg-type]
+        policy.override(**override)  # type: ignore[arg-type]
 
 
-CERTIFICATE = Certificate(
-    method="exact-trinomial",
-    permitted_drop=0.5,
-    confidence=0.95,
-    bound=0.41,
-    chosen_on=2500,
-    samples=2500,
-    split_sha256="0" * 64,
-    target="labels",
-)
-
-
-def test_a_certificate_is_kept_in_the_file_and_by_who_wishes_nothing() -> None:
+def test_a_certificate_is_kept_in_the_file_and_without_overrides() -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4, certificate=CERTIFICATE)
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert policy.override().certificate == CERTIFICATE
     assert CERTIFICATE.against == "ensemble"
 
 
-@pytest.mark.parametrize("wish", [{"mode": "exit"}, {"threshold": 0.5}, {"max_exit": 4}])
-def test_any_wish_drops_the_certificate(wish: dict[str, str]) -> None:
+@pytest.mark.parametrize("override", [{"mode": "exit"}, {"threshold": 0.5}, {"max_exit": 4}])
+def test_any_override_drops_the_certificate(override: dict[str, str]) -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4, certificate=CERTIFICATE)
-    assert policy.override(**wish).certificate is None  # type: ignore[arg-type]
+    assert policy.override(**override).certificate is None  # type: ignore[arg-type]
 
 
-def test_policies_that_differ_by_their_certificate_alone_are_hashed_alike_but_not_equal() -> None:
+def test_policies_that_differ_only_in_their_certificate_have_equal_hashes_but_are_not_equal() -> (
+    None
+):
     bare = Policy(thresholds=(0.5,) * 3, max_exit=4)
     certified = bare.model_copy(update={"certificate": CERTIFICATE})
     assert hash(bare) == hash(certified)
@@ -208,8 +179,8 @@ def test_policies_that_differ_by_their_certificate_alone_are_hashed_alike_but_no
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"confidence": 1.0}, {"bound": -1}, {"split_sha256": "x"}, {"samples": 0}, {"n": 1}]
+    "change", [{"confidence": 1.0}, {"bound": -1}, {"split_sha256": "x"}, {"samples": 0}, {"n": 1}]
 )
-def test_a_malformed_certificate_is_refused(wrong: dict[str, object]) -> None:
+def test_a_malformed_certificate_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Certificate.model_validate(CERTIFICATE.model_dump() | wrong)
+        Certificate.model_validate(CERTIFICATE.model_dump() | change)

@@ -1,4 +1,4 @@
-"""A bundle is loaded whole and as it was written, or refused in one sentence."""
+"""A bundle is loaded as it was written, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle, load_table, read_manifest, sha256, write_table
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def test_an_exported_bundle_loads(digits_bundle: Path) -> None:
     assert [e.feature_shape for e in manifest.exits] == [(8, 16, 16), (16, 8, 8), (32, 4, 4), None]
 
 
-def test_the_calibration_table_gives_the_manifests_accuracies(digits_bundle: Path) -> None:
+def test_the_calibration_table_reproduces_the_accuracies_in_the_manifest(
+    digits_bundle: Path,
+) -> None:
     manifest = read_manifest(digits_bundle)
     table = load_table(digits_bundle, manifest)
     assert table.logits.shape == (4, 300, 10)
@@ -55,7 +57,7 @@ def flip_a_byte(bundle: Path) -> None:
     file.write_bytes(content)
 
 
-def replace_by_link(bundle: Path) -> None:
+def replace_with_a_link(bundle: Path) -> None:
     (bundle / "stage1.onnx").rename(bundle.parent / "stage1.onnx")
     (bundle / "stage1.onnx").symlink_to(bundle.parent / "stage1.onnx")
 
@@ -76,7 +78,7 @@ def first_exit(**values: object) -> Callable[[dict[str, object]], object]:
         (flip_a_byte, "stage2.onnx is damaged"),
         (lambda b: (b / "stage3.onnx").unlink(), "stage3.onnx cannot be read: No such file"),
         (lambda b: (b / "policy.json").unlink(), "policy.json cannot be read"),
-        (replace_by_link, "stage1.onnx is a link"),
+        (replace_with_a_link, "stage1.onnx is a link"),
         (pickled_table, "calibration.npz is not a calibration table"),
         (lambda b: (b / "manifest.json").write_text("{"), "not valid JSON"),
         (lambda b: (b / "manifest.json").write_text("[1]"), "manifest.json is not valid"),
@@ -101,7 +103,7 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_the_embedded_bundle_is_whole_small_and_free_of_images() -> None:
+def test_the_embedded_bundle_is_complete_small_and_without_images() -> None:
     bundle = load_bundle(embedded())
     files = {path.name: path.stat().st_size for path in embedded().iterdir()}
     graphs = {entry.file for entry in (*bundle.manifest.exits, *bundle.manifest.graphs)}
@@ -112,7 +114,7 @@ def test_the_embedded_bundle_is_whole_small_and_free_of_images() -> None:
         assert sorted(arrays) == ["labels", "logits", "split"]
 
 
-def test_a_table_survives_being_written(tmp_path: Path, digits_bundle: Path) -> None:
+def test_writing_a_table_preserves_it(tmp_path: Path, digits_bundle: Path) -> None:
     table = load_table(digits_bundle, read_manifest(digits_bundle))
     write_table(tmp_path / "again.npz", table, "held_out")
     with np.load(tmp_path / "again.npz") as arrays:

@@ -1,4 +1,4 @@
-"""The model card says what the manifest says, whatever the names in it are."""
+"""The model card agrees with the manifest, whatever names that contains."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from exports.bundle.manifest import Accuracy, Conversion, Manifest
-from exports.bundle.policy import Certificate, Policy
+from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle
 from exports.bundle.safe_files import one_line
 from exports.card.markup import markdown_text, yaml_string
 from exports.card.model_card import MAX_LABELS, model_card
+from tests.exports.policies import CERTIFICATE
 
 RECIPE = {
     "name": "tiny-recipe",
@@ -25,17 +26,7 @@ RECIPE = {
     "teacher": {"recipe": "tiny-teacher"},
     "train": {"epochs": 3},
 }
-CERTIFICATE = Certificate(
-    method="exact-trinomial",
-    permitted_drop=0.5,
-    confidence=0.95,
-    bound=0.43,
-    chosen_on=2500,
-    samples=2500,
-    split_sha256="0" * 64,
-    target="labels",
-)
-# With surrogates there would be no UTF-8.
+# Surrogates cannot be encoded in UTF-8.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -63,8 +54,8 @@ def body(card: str) -> str:
     return card.split("---\n", 2)[2]
 
 
-def renamed(manifest: Manifest, text: str) -> Manifest:
-    """`text` wherever the manifest's maker is free to write; validation is left out on purpose."""
+def filled_with(manifest: Manifest, text: str) -> Manifest:
+    """The manifest with `text` in every free field; not validated on purpose."""
     recipe = {
         "name": text,
         "network": {"name": text, "width": 8},
@@ -81,7 +72,9 @@ def renamed(manifest: Manifest, text: str) -> Manifest:
     )
 
 
-def test_the_front_matter_has_what_the_hub_reads(manifest: Manifest, policy: Policy) -> None:
+def test_the_front_matter_has_the_fields_that_the_hub_reads(
+    manifest: Manifest, policy: Policy
+) -> None:
     found = front_matter(model_card(manifest, policy, "apache-2.0"))
     assert found["license"] == "apache-2.0"
     assert found["library_name"] == "offramp"
@@ -127,19 +120,19 @@ def test_any_text_is_shown_literally_by_markdown(text: str) -> None:
 
 @settings(max_examples=30)
 @given(TEXT.filter(bool))
-def test_no_name_changes_the_cards_structure(manifest: Manifest, policy: Policy, text: str) -> None:
+def test_no_name_changes_the_structure_of_the_card(
+    manifest: Manifest, policy: Policy, text: str
+) -> None:
     def structure(card: str) -> list[str]:
         tokens = leaves(MarkdownIt().enable("table").parse(body(card)))
         return [t.type for t in tokens if t.type not in ("text", "inline", "softbreak")]
 
-    card = model_card(renamed(manifest, text), policy)
+    card = model_card(filled_with(manifest, text), policy)
     assert front_matter(card)["datasets"] == [text]
     assert structure(card) == structure(model_card(manifest, policy))
 
 
-def test_the_card_shows_the_certificate_when_there_is_one(
-    manifest: Manifest, policy: Policy
-) -> None:
+def test_the_card_shows_the_certificate_if_there_is_one(manifest: Manifest, policy: Policy) -> None:
     assert "With probability" not in model_card(manifest, policy)
     card = model_card(manifest, policy.model_copy(update={"certificate": CERTIFICATE}))
     text = "".join(t.content for t in leaves(MarkdownIt().parse(body(card))))
@@ -161,7 +154,7 @@ def test_a_certificate_is_one_plain_sentence(target: str, says: str) -> None:
     assert "chosen on 2,500 samples, certified on 2,500 others" in sentence
 
 
-def test_a_converted_bundles_card_has_the_accuracy_before(
+def test_the_card_of_a_converted_bundle_has_the_accuracy_before(
     manifest: Manifest, policy: Policy
 ) -> None:
     before = (Accuracy(single=51.25, running=61.75),) * len(manifest.exits)
@@ -174,7 +167,7 @@ def test_a_converted_bundles_card_has_the_accuracy_before(
     assert "u8s8, ranges from 512 held-out images" in card
 
 
-def test_a_thousand_labels_are_not_all_listed(manifest: Manifest, policy: Policy) -> None:
+def test_of_many_labels_only_some_are_listed(manifest: Manifest, policy: Policy) -> None:
     labels = tuple(f"class{index}" for index in range(1000))
     card = model_card(manifest.model_copy(update={"labels": labels}), policy)
     assert f"and {1000 - MAX_LABELS} more." in card

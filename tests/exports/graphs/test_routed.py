@@ -1,4 +1,4 @@
-"""One graph answers as the engine does, on any ONNX host."""
+"""The routed graph gives the same answers as the engine."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Combine, Measure, Mode, Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
+from exports.bundle.resolve import embedded
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import EXITS, SIZE, stage_bytes, write_tiny_bundle
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
-# Both add the same float32 numbers in another order: a confidence this near to its threshold may fall
-# on either side of it.
-TIE = 1e-5
+# Both add the same float32 numbers in a different order, so a confidence this close to its threshold may
+# fall on either side of it.
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def engine(tiny: Bundle) -> Engine:
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
-    """From dark to bright, so that the network is sure of some and not of others."""
+    """From dark to bright, so that confidences differ."""
     noise = np.random.default_rng(7).integers(0, 256, (40, SIZE, SIZE, 3))
     return (noise * np.linspace(0.05, 1, 40)[:, None, None, None]).astype(np.uint8)
 
@@ -63,7 +63,7 @@ def differences(
     images: NDArray[np.uint8],
     batch: int,
 ) -> tuple[int, int, float, float]:
-    """How many exits and classes differ, the largest differences of a probability and of a confidence."""
+    """How many exits and classes differ, and the largest difference of a probability and a confidence."""
     exits = classes = 0
     probability = confidence = 0.0
     thresholds = np.array(policy.thresholds, np.float32)
@@ -103,7 +103,7 @@ def test_every_kind_of_policy_answers_as_the_engine(
             session, engine, policy, images, batch
         )
         assert (exits, classes) == (0, 0)
-        assert max(probability, confidence) < TIE
+        assert max(probability, confidence) < TOLERANCE
 
 
 @given(
@@ -124,7 +124,7 @@ def test_any_thresholds_and_any_batch_even_an_empty_one(
     expected = engine.classify(images[chosen], policy)
     assert list(exits) == [one.exit for one in expected]
     assert probabilities.shape == (len(chosen), 7)
-    assert confidence == pytest.approx([one.confidence for one in expected], abs=TIE)
+    assert confidence == pytest.approx([one.confidence for one in expected], abs=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +132,16 @@ def routed(tiny: Bundle) -> ort.InferenceSession:
     return opened(routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling))
 
 
-def test_no_sample_need_reach_the_end(
+def test_stages_accept_an_empty_batch(
     routed: ort.InferenceSession, images: NDArray[np.uint8]
 ) -> None:
-    """The stages behind the first then run on batches of no row."""
+    """If all samples leave early, the later stages run on no rows."""
     for thresholds, exit_ in (([0, 0], 1), ([2, 0], 2), ([2, 2], 3), ([np.inf, np.nan], 3)):
         feeds = {"image": images, "thresholds": np.array(thresholds, np.float32)}
         assert set(routed.run(["exit"], feeds)[0]) == {exit_}
 
 
-def test_routing_needs_no_loop_and_no_branch() -> None:
+def test_the_graph_has_no_loop_and_no_branch() -> None:
     graph = onnx.load(embedded() / "routed.onnx").graph
     kinds = {node.op_type for node in graph.node}
     assert not kinds & {"Loop", "If", "Scan"}
@@ -154,7 +154,7 @@ def test_routing_needs_no_loop_and_no_branch() -> None:
 
 
 @pytest.mark.parametrize("exit_", range(1, EXITS + 1))
-def test_an_exit_graph_gives_its_exits_logits(
+def test_an_exit_graph_gives_the_logits_of_its_exit(
     tiny: Bundle, images: NDArray[np.uint8], exit_: int
 ) -> None:
     content = exit_graph(tiny.stages, exit_)
@@ -173,10 +173,10 @@ def test_stages_of_different_opsets_are_refused(tiny: Bundle) -> None:
         routed_graph(mixed, tiny.policy, tiny.manifest.scaling)
 
 
-def test_the_example_needs_onnxruntime_alone(
+def test_the_example_needs_only_onnxruntime(
     tiny: Bundle, engine: Engine, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    """A script that knows nothing of Offramp, in a process of its own, from another directory."""
+    """The script does not import Offramp; it runs in a process of its own, in another directory."""
     imports = {
         (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
         for node in ast.walk(ast.parse(EXAMPLE.read_text("utf-8")))
@@ -190,7 +190,7 @@ def test_the_example_needs_onnxruntime_alone(
     graph = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
     (bundle / "routed.onnx").write_bytes(graph)
     np.save(tmp_path / "images.npy", images)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(EXAMPLE), "bundle", "images.npy"],
         cwd=tmp_path,
         env={},
@@ -198,18 +198,20 @@ def test_the_example_needs_onnxruntime_alone(
         text=True,
         check=True,
     )
-    rows = [line.split() for line in done.stdout.splitlines()]
+    rows = [line.split() for line in result.stdout.splitlines()]
     expected = engine.classify(images, tiny.policy)
     labels = json.loads((bundle / "manifest.json").read_text())["labels"]
     assert [(r[0], int(r[2])) for r in rows] == [(labels[e.index], e.exit) for e in expected]
-    assert [float(r[1]) for r in rows] == pytest.approx([e.confidence for e in expected], abs=TIE)
+    assert [float(r[1]) for r in rows] == pytest.approx(
+        [e.confidence for e in expected], abs=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_the_embedded_file_answers_as_the_engine_on_the_test_set(
     cifar_root: Path, batch: int
 ) -> None:
-    """All 10,000 images in batches, and a share of them alone."""
+    """All 10,000 images in batches, and every 20th alone."""
     bundle = load_bundle(embedded())
     images = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test.images
     images = images if batch > 1 else images[::20]
@@ -218,4 +220,4 @@ def test_the_embedded_file_answers_as_the_engine_on_the_test_set(
         session, Engine(bundle), bundle.policy, images, batch
     )
     assert (exits, classes) == (0, 0)
-    assert max(probability, confidence) < TIE
+    assert max(probability, confidence) < TOLERANCE

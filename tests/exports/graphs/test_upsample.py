@@ -1,9 +1,8 @@
-"""Upsampling as products gives what onnxruntime's Resize gives."""
+"""Upsampling as matrix products gives the same values as onnxruntime's Resize."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.reader import load_bundle
-from exports.bundle.runner import StageRunner
 from exports.graphs.upsample import MAX_SIDE, MODES, PRODUCT, resizes_as_products
 from exports.precision.quantize import prepare, quantize
+from exports.stage_runner import StageRunner
+from tests.exports.bundles import FP32
 
-FP32 = Path(__file__).parents[3] / "benchmarks" / "bundles" / "cifar100-oto-fp32"
 CHANNELS = 3
 Side = st.integers(1, 20)
 
@@ -37,10 +36,10 @@ def resize(
     constants: dict[str, NDArray[Any]] = {}
     nodes = []
     if sizes:
-        constants["wanted"] = np.array(sizes, np.int64)
+        constants["target"] = np.array(sizes, np.int64)
         nodes = [
             helper.make_node("Shape", ["x"], ["own"], start=0, end=2),
-            helper.make_node("Concat", ["own", "wanted"], ["sizes"], axis=0),
+            helper.make_node("Concat", ["own", "target"], ["sizes"], axis=0),
         ]
     else:
         constants["scales"] = np.array([1, 1, *(scales or (2, 2))], np.float32)
@@ -63,10 +62,10 @@ def kinds(model: ModelProto) -> Counter[str]:
 
 
 def run(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = ort.InferenceSession(model.SerializeToString()).run(
+    output: NDArray[np.float32] = ort.InferenceSession(model.SerializeToString()).run(
         None, {"x": x}
     )[0]
-    return found
+    return output
 
 
 def assert_same(model: ModelProto, sides: tuple[int, int]) -> ModelProto:
@@ -93,14 +92,14 @@ def test_any_sizes_give_the_same(
 @pytest.mark.parametrize("version", [13, 18, 20])
 @pytest.mark.parametrize("scales", [(2.0, 2.0), (1.7, 2.6), (0.5, 3.0)])
 @pytest.mark.parametrize("sides", [(16, 16), (5, 7), (7, 3)])
-def test_a_scale_that_is_no_whole_number_keeps_its_meaning(
+def test_scales_that_are_not_integers_give_the_same(
     sides: tuple[int, int], scales: tuple[float, float], version: int
 ) -> None:
     assert_same(resize(sides, scales=scales, version=version), sides)
 
 
-def test_a_large_map_takes_a_product_per_side_and_a_small_one_a_single_product() -> None:
-    """And nothing is left of how the sizes were found."""
+def test_large_features_take_a_product_per_side_and_small_ones_a_single_product() -> None:
+    """The nodes that computed the sizes are removed."""
     assert kinds(assert_same(resize((16, 16), sizes=(32, 32)), (16, 16))) == {"MatMul": 2}
     small = assert_same(resize((4, 4), sizes=(8, 8)), (4, 4))
     assert kinds(small) == {"MatMul": 1, "Reshape": 2}
@@ -118,11 +117,11 @@ def test_a_large_map_takes_a_product_per_side_and_a_small_one_a_single_product()
     ],
     ids=["nearest", "cubic", "antialias", "aspect ratio", "too large"],
 )
-def test_any_other_resize_stays(model: ModelProto) -> None:
+def test_any_other_resize_is_left_as_it_is(model: ModelProto) -> None:
     assert resizes_as_products(model) == model
 
 
-def test_a_resize_of_unknown_sizes_stays() -> None:
+def test_a_resize_of_unknown_sizes_is_left_as_it_is() -> None:
     model = resize((4, 4), sizes=(8, 8))
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "h"
     assert resizes_as_products(model) == model
@@ -133,13 +132,13 @@ def test_products_are_neither_quantised_nor_candidates_for_float32() -> None:
     model = resizes_as_products(onnx.load_from_string(stage))
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     products = {node.name for node in model.graph.node if node.name.startswith(PRODUCT)}
-    ready = prepare(model.SerializeToString(), images)
+    prepared = prepare(model.SerializeToString(), images)
     assert products
-    assert not products & set(ready.weighted)
-    made = quantize(ready, "u8s8")
-    quantised = {i for n in onnx.load_from_string(made).graph.node for i in n.input}
+    assert not products & set(prepared.weighted)
+    int8 = quantize(prepared, "u8s8")
+    quantised = {i for n in onnx.load_from_string(int8).graph.node for i in n.input}
     assert "upsample_bilinear2d" in quantised
-    weights = {t.name: t for t in onnx.load_from_string(made).graph.initializer}
+    weights = {t.name: t for t in onnx.load_from_string(int8).graph.initializer}
     assert all(
         tensor.data_type == TensorProto.FLOAT
         for name, tensor in weights.items()
@@ -147,7 +146,7 @@ def test_products_are_neither_quantised_nor_candidates_for_float32() -> None:
     )
 
 
-def test_the_embedded_networks_heads_answer_as_before() -> None:
+def test_the_heads_of_the_embedded_network_give_the_same_logits() -> None:
     bundle = load_bundle(FP32)
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
     models = [resizes_as_products(onnx.load_from_string(stage)) for stage in bundle.stages]

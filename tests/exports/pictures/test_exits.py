@@ -1,4 +1,4 @@
-"""How the exits differ, counted; and when a bundle's pictures are refused."""
+"""The comparison of exits, and the refusal of pictures that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.pictures.exits import agreement, first_solved, gain
+from exports.pictures.exits import agreement, first_correct_exit, gain
 from tests.commands import call
 
 COMMANDS = ("exits", "calibration")
@@ -23,19 +23,19 @@ def test_agreement_is_the_share_of_equal_answers() -> None:
     np.testing.assert_array_equal(agreement(predictions), expected)
 
 
-def test_what_the_ensemble_wins_and_loses_adds_up_to_the_difference_of_accuracies() -> None:
+def test_the_gain_is_the_difference_of_the_accuracies() -> None:
     ensemble = np.array([True, True, True, False, False])
     single = np.array([True, False, False, True, False])
-    found = gain(ensemble, single)
-    assert (found.won, found.lost) == (0.4, 0.2)
-    assert found.net == pytest.approx(0.6 - 0.4)
+    result = gain(ensemble, single)
+    assert (result.won, result.lost) == (0.4, 0.2)
+    assert result.net == pytest.approx(0.6 - 0.4)
 
 
-def test_a_sample_is_solved_first_where_the_first_exit_is_right() -> None:
-    right = np.array(
+def test_the_first_correct_exit_is_counted_from_one() -> None:
+    correct = np.array(
         [[True, False, False, False], [False, True, False, True], [True, True, False, True]]
     )
-    assert first_solved(right).tolist() == [1, 2, 0, 2]
+    assert first_correct_exit(correct).tolist() == [1, 2, 0, 2]
 
 
 def test_the_command_draws_without_torch_or_onnx(digits_bundle: Path, tmp_path: Path) -> None:
@@ -44,11 +44,11 @@ def test_the_command_draws_without_torch_or_onnx(digits_bundle: Path, tmp_path: 
         f"app(['picture', 'exits', {str(digits_bundle)!r}, '-o', 'exits.png'], standalone_mode=False);"
         "print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["exits.png", "[]"]
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["exits.png", "[]"]
     with Image.open(tmp_path / "exits.png") as picture:
         assert picture.format == "PNG"
         assert "digits" in picture.text["Source"]
@@ -56,12 +56,12 @@ def test_the_command_draws_without_torch_or_onnx(digits_bundle: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_cannot_be_drawn_is_refused_in_one_sentence_and_leaves_nothing(
+def test_an_impossible_picture_is_refused_in_one_sentence_and_leaves_no_file(
     command: str, workplace: Path, digits_bundle: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(digits_bundle, damaged)
-    (damaged / "calibration.npz").write_bytes(b"rubbish")
+    (damaged / "calibration.npz").write_bytes(b"damaged")
     output = tmp_path / "out.png"
     cases = {
         "is a run, not a bundle": (workplace / "runs" / "digits-oto", output),
@@ -71,7 +71,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence_and_leaves_nothing(
         "there is no directory": (digits_bundle, tmp_path / "nowhere" / "out.png"),
     }
     for message, (bundle, path) in cases.items():
-        done = call("picture", command, bundle, "-o", path)
-        assert done.refused_in_one_sentence, (message, done)
-        assert message in done.err
+        result = call("picture", command, bundle, "-o", path)
+        assert result.refused_in_one_sentence, (message, result)
+        assert message in result.err
     assert list(tmp_path.iterdir()) == [damaged]

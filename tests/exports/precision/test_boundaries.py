@@ -1,4 +1,4 @@
-"""Int8 stages hand on what they hold, and answer without rounding."""
+"""Int8 stages exchange quantised features, and do not round their logits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.runner import StageRunner
 from exports.graphs.onnx_tools import exit_graph
-from exports.precision.boundaries import connected, feature_type
+from exports.precision.boundaries import connect_stages, feature_type
 from exports.precision.quantize import Prepared, Scheme, prepare_all, quantize
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.commands import call
 from training.data.load import load_dataset
@@ -39,18 +39,18 @@ def types(stages: Sequence[bytes]) -> list[str]:
     return [feature_type(stage) for stage in stages[:-1]]
 
 
-def makers(stage: bytes) -> dict[str, str]:
+def producers(stage: bytes) -> dict[str, str]:
     nodes = onnx.load_from_string(stage).graph.node
     return {output: node.op_type for node in nodes for output in node.output}
 
 
 @BOTH
-def test_features_go_on_as_they_were_quantised_and_change_no_answer(
+def test_features_stay_quantised_between_stages_and_logits_do_not_change(
     prepared: tuple[Prepared, ...], images: Images, scheme: Scheme, kind: str
 ) -> None:
-    """What is left out, from eight bits to float32 and back, changes no bit of them."""
+    """Converting eight bits to float32 and back, which is left out, changes no bit."""
     apart = [quantize(stage, scheme) for stage in prepared]
-    together = connected(apart)
+    together = connect_stages(apart)
     assert (types(apart), types(together)) == (["float32"] * 3, [kind] * 3)
     for stage in together:
         onnx.checker.check_model(onnx.load_from_string(stage))
@@ -65,66 +65,66 @@ def test_features_go_on_as_they_were_quantised_and_change_no_answer(
     )
 
 
-def test_a_side_that_stays_in_float32_takes_and_gives_float32(
+def test_a_stage_that_stays_in_float32_has_float32_features(
     prepared: tuple[Prepared, ...], images: Images
 ) -> None:
     kept = frozenset(prepared[1].weighted)
-    made = [
+    int8 = [
         quantize(stage, "u8s8", kept if k == 1 else frozenset()) for k, stage in enumerate(prepared)
     ]
-    first = onnx.load_from_string(made[1]).graph.input[0].name
+    first = onnx.load_from_string(int8[1]).graph.input[0].name
     assert first == "features1"
-    together = connected(made)
+    together = connect_stages(int8)
     assert types(together)[0] == "float32"
     assert types(together)[2] == "uint8"
     StageRunner(together).logits(images)
 
 
-def test_a_whole_stage_in_float32_is_left_as_it_is(
+def test_a_float32_stage_is_left_as_it_is(
     digits_bundle: Path, prepared: tuple[Prepared, ...], images: Images
 ) -> None:
     stages = [quantize(stage, "u8s8") for stage in prepared]
     stages[2] = load_bundle(digits_bundle).stages[2]
-    together = connected(stages)
+    together = connect_stages(stages)
     assert together[2] == stages[2]
     assert types(together) == ["uint8", "float32", "float32"]
     StageRunner(together).logits(images)
 
 
-def test_sides_of_different_scales_stay_apart(
+def test_stages_with_different_scales_are_not_connected(
     digits_bundle: Path, prepared: tuple[Prepared, ...], images: Images
 ) -> None:
     others = prepare_all(load_bundle(digits_bundle).stages, images // 2)
     stages = [quantize(one, "u8s8") for one in (prepared[0], *others[1:])]
-    assert types(connected(stages)) == ["float32", "uint8", "uint8"]
+    assert types(connect_stages(stages)) == ["float32", "uint8", "uint8"]
 
 
-def test_logits_are_as_the_last_layer_gives_them(prepared: tuple[Prepared, ...]) -> None:
+def test_logits_are_the_output_of_the_last_layer(prepared: tuple[Prepared, ...]) -> None:
     for stage in prepared:
-        assert makers(quantize(stage, "u8s8"))["logits"] == "Gemm"
+        assert producers(quantize(stage, "u8s8"))["logits"] == "Gemm"
 
 
 @pytest.fixture(scope="module")
 def int8(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    target = tmp_path_factory.mktemp("edges") / "int8"
+    target = tmp_path_factory.mktemp("boundaries") / "int8"
     options = ("--precision", "int8", "--target", "u8s8", "--graphs", "exits,routed,maps")
-    done = call("export", digits_bundle, "-o", target, *options)
-    assert done.code == 0, done.err
+    result = call("export", digits_bundle, "-o", target, *options)
+    assert result.code == 0, result.err
     return load_bundle(target)
 
 
-def test_the_manifest_says_what_the_features_are(int8: Bundle, digits_bundle: Path) -> None:
+def test_the_manifest_has_the_type_of_the_features(int8: Bundle, digits_bundle: Path) -> None:
     exits = int8.manifest.exits
     assert [entry.feature_type for entry in exits[:-1]] == types(int8.stages)
     assert "uint8" in types(int8.stages)
     exact = load_bundle(digits_bundle).manifest.exits
     assert {entry.feature_type for entry in exact} == {"float32"}
-    done = call("inspect", int8.path)
-    assert "every graph opened in onnxruntime" in done.out
-    assert "uint8 16 x 8 x 8" in done.out
+    result = call("inspect", int8.path)
+    assert "every graph opened in onnxruntime" in result.out
+    assert "uint8 16 x 8 x 8" in result.out
 
 
-def test_the_engine_and_the_whole_graphs_answer_like_the_stages(
+def test_the_engine_and_the_exit_graphs_answer_like_the_stages(
     int8: Bundle, images: Images
 ) -> None:
     logits = StageRunner(int8.stages).logits(images)
@@ -133,5 +133,5 @@ def test_the_engine_and_the_whole_graphs_answer_like_the_stages(
         policy = int8.policy.override(mode="exit", max_exit=k)
         answers = [p.index for p in engine.classify(images, policy)]
         np.testing.assert_array_equal(answers, logits[k - 1].argmax(axis=1))
-        whole = StageRunner([exit_graph(int8.stages, k)]).logits(images)[0]
-        np.testing.assert_allclose(whole, logits[k - 1], atol=1e-3)
+        exit_logits = StageRunner([exit_graph(int8.stages, k)]).logits(images)[0]
+        np.testing.assert_allclose(exit_logits, logits[k - 1], atol=1e-3)

@@ -1,4 +1,4 @@
-"""Bundles below float32: what they cost is measured, kept small, and said."""
+"""Bundles below float32: their loss of accuracy is measured, limited and reported."""
 
 from __future__ import annotations
 
@@ -17,36 +17,35 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Accuracy, Conversion
 from exports.bundle.policy import Scaling
 from exports.bundle.reader import Bundle, Table, load_bundle
-from exports.bundle.runner import StageRunner
-from exports.embedded import embedded
-from exports.measure import Measured
+from exports.bundle.resolve import embedded
+from exports.measure import Measurement
 from exports.precision.convert import Converted, check_loss
 from exports.precision.quantize import prepare, quantize, saturates
-from exports.precision.sensitivity import Loss, Trial, keep_sensitive
+from exports.precision.sensitivity import Loss, StageQuantizer, keep_sensitive
+from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
-from tests.commands import BatchResult, call
+from tests.commands import CommandResult, call
+from tests.exports.bundles import FP32
 from tests.serving.tiny_bundle import write_tiny_bundle
 from training.data.dataset import Split
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
-FP32 = Path(__file__).parents[3] / "benchmarks" / "bundles" / "cifar100-oto-fp32"
-
 
 @pytest.fixture(scope="module")
 def converted(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """The digits bundle in float32, and made of it in int8 and fp16."""
-    place = tmp_path_factory.mktemp("converted")
+    """The digits bundle in float32, int8 and fp16."""
+    folder = tmp_path_factory.mktemp("converted")
     for precision in ("int8", "fp16"):
-        done = call("export", digits_bundle, "-o", place / precision, "--precision", precision)
-        assert done.code == 0, done.err
-        assert "same class" in done.out
-    bundles = {precision: load_bundle(place / precision) for precision in ("int8", "fp16")}
+        result = call("export", digits_bundle, "-o", folder / precision, "--precision", precision)
+        assert result.code == 0, result.err
+        assert "same class" in result.out
+    bundles = {precision: load_bundle(folder / precision) for precision in ("int8", "fp16")}
     return {"fp32": load_bundle(digits_bundle), **bundles}
 
 
 @pytest.mark.parametrize(("precision", "size"), [("int8", 0.6), ("fp16", 0.65)])
-def test_a_conversion_keeps_the_contract_and_is_smaller(
+def test_a_converted_bundle_has_the_same_interface_and_is_smaller(
     converted: dict[str, Bundle], precision: str, size: float
 ) -> None:
     exact, bundle = converted["fp32"], converted[precision]
@@ -59,7 +58,7 @@ def test_a_conversion_keeps_the_contract_and_is_smaller(
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_the_manifest_says_what_a_conversion_cost(
+def test_the_manifest_records_the_cost_of_a_conversion(
     converted: dict[str, Bundle], precision: str
 ) -> None:
     exact, bundle = converted["fp32"].manifest, converted[precision].manifest
@@ -69,7 +68,7 @@ def test_the_manifest_says_what_a_conversion_cost(
     assert record.held_out == tuple(entry.held_out for entry in exact.exits)
     assert record.held_out[-1].running - bundle.exits[-1].held_out.running <= 0.5
     assert min(record.agreement) > 95
-    # All of the half that nothing is certified on.
+    # All images of the selection half.
     assert (record.scheme, record.images) == ({"int8": ("u8s8", 150), "fp16": (None, 0)}[precision])
 
 
@@ -86,7 +85,7 @@ def test_temperatures_and_weights_are_those_of_the_quantised_network(
 
 
 def test_the_normalisation_is_not_quantised(converted: dict[str, Bundle]) -> None:
-    """Eight bits of the pixels go in, and nothing rounds them again before they are normalised."""
+    """The uint8 pixels are not rounded again before they are normalised."""
     nodes = onnx.load_from_string(converted["int8"].stages[0]).graph.node
     first = next(i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear")
     before = [node.op_type for node in nodes[:first] if node.op_type != "DequantizeLinear"]
@@ -119,76 +118,76 @@ def edit(bundle: Path, change: Callable[[dict[str, object]], object]) -> None:
         (other_classes, "other classes than digits has"),
     ],
 )
-def test_a_bundle_whose_data_is_not_there_is_refused(
+def test_a_bundle_that_does_not_match_its_data_is_refused(
     digits_bundle: Path, tmp_path: Path, damage: Callable[[Path], None], says: str
 ) -> None:
     source = Path(shutil.copytree(digits_bundle, tmp_path / "source"))
     damage(source)
-    done = call("export", source, "-o", tmp_path / "b", "--precision", "int8")
-    assert_refused(done, says)
+    result = call("export", source, "-o", tmp_path / "b", "--precision", "int8")
+    assert_refused(result, says)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_what_is_below_float32_already_is_refused(tmp_path: Path) -> None:
+def test_a_bundle_below_float32_is_refused(tmp_path: Path) -> None:
     assert_refused(call("export", embedded(), "-o", tmp_path / "b"), "is in int8 already")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--target", "u8s8"), "--target u8s8 is a kind of int8"),
+        (("--target", "u8s8"), "--target u8s8 is an int8 type"),
         (("--graphs", "exits,loops"), "--graphs takes exits, routed and maps, not loops"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(
+def test_invalid_options_are_refused(
     digits_bundle: Path, tmp_path: Path, options: tuple[str, ...], says: str
 ) -> None:
     assert_refused(call("export", digits_bundle, "-o", tmp_path / "b", *options), says)
 
 
-def assert_refused(done: BatchResult, says: str) -> None:
-    assert done.refused_in_one_sentence, done
-    assert says in done.err
+def assert_refused(result: CommandResult, says: str) -> None:
+    assert result.refused_in_one_sentence, result
+    assert says in result.err
 
 
-def measured(right: int) -> Measured:
-    """A network of one exit that is right on `right` of 1000 samples."""
+def measurement(correct: int) -> Measurement:
+    """A network of one exit that is correct on `correct` of 1000 samples."""
     labels = np.zeros(1000, np.int64)
     logits = np.zeros((1, 1000, 2), np.float32)
-    logits[0, np.arange(1000), (np.arange(1000) >= right).astype(int)] = 1
+    logits[0, np.arange(1000), (np.arange(1000) >= correct).astype(int)] = 1
     table = Table(logits, labels)
-    return Measured(table, table, Scaling((1.0,), (1.0,), (1.0,)))
+    return Measurement(table, table, Scaling((1.0,), (1.0,), (1.0,)))
 
 
-@pytest.mark.parametrize(("right", "refused"), [(695, False), (694, True), (720, False)])
-def test_more_than_half_a_point_lost_is_refused(right: int, refused: bool) -> None:
+@pytest.mark.parametrize(("correct", "refused"), [(695, False), (694, True), (720, False)])
+def test_more_than_half_a_point_lost_is_refused(correct: int, refused: bool) -> None:
     exact = (Accuracy(single=70.0, running=70.0),)
     record = Conversion(
         scheme="u8s8", images=256, kept=(), held_out=exact, test=exact, agreement=(99.0,)
     )
-    made = Converted((), record, measured(right))
+    result = Converted((), record, measurement(correct))
     if refused:
         with pytest.raises(ExportError, match=r"0\.60 points .* more than 0\.5; no bundle"):
-            check_loss("int8", made)
+            check_loss("int8", result)
     else:
-        check_loss("int8", made)
+        check_loss("int8", result)
 
 
 @pytest.mark.parametrize(
     ("lost", "won", "acceptable"),
     [(5, 0, True), (34, 19, False), (33, 22, True), (60, 10, False), (600, 560, False)],
 )
-def test_a_loss_is_judged_by_its_size_and_by_chance(lost: int, won: int, acceptable: bool) -> None:
-    """5000 samples: 5 are a tenth of a point; 11 of 55 changes are chance; 40 are too many anyway."""
+def test_a_small_or_insignificant_loss_is_acceptable(lost: int, won: int, acceptable: bool) -> None:
+    """Of 5000 samples 5 are 0.1 points; a loss of 11 in 55 changes is not significant; 40 are too many."""
     assert Loss(lost, won, 5000).acceptable == acceptable
 
 
-def loud_channel(stage: int) -> bytes:
-    """A stage that answers whether green or blue is brighter. In stage 1 red is a thousand times
-    larger before the convolution drops it: one scale for the three does not fit."""
-    louder = np.float32([1000, 1, 1] if stage == 1 else [1, 1, 1]).reshape(1, 3, 1, 1) / 255
+def coarse_channel(stage: int) -> bytes:
+    """A stage that classifies whether green or blue is brighter. In stage 1 red is a thousand times
+    larger before the convolution drops it, so that one scale for the three channels is too coarse."""
+    factors = np.float32([1000, 1, 1] if stage == 1 else [1, 1, 1]).reshape(1, 3, 1, 1) / 255
     weights = {
-        "louder": louder if stage == 1 else np.float32(1).reshape(1, 1, 1, 1),
+        "factors": factors if stage == 1 else np.float32(1).reshape(1, 1, 1, 1),
         "kernel": np.float32([[0, 0, 0], [0, 1, 0], [0, 0, 1]]).reshape(3, 3, 1, 1),
         "head": 50 * np.float32([[0, 0], [1, 0], [0, 1]]),
     }
@@ -197,7 +196,7 @@ def loud_channel(stage: int) -> bytes:
     front = [
         helper.make_node("Cast", [name], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["wide"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Mul", ["planes", "louder"], ["ready"]),
+        helper.make_node("Mul", ["planes", "factors"], ["ready"]),
     ]
     nodes = [
         *(front if stage == 1 else []),
@@ -208,7 +207,7 @@ def loud_channel(stage: int) -> bytes:
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "head"], ["logits"], name="head"),
     ]
-    given = (
+    input_type = (
         (TensorProto.UINT8, ["n", 2, 2, 3]) if stage == 1 else (TensorProto.FLOAT, ["n", 3, 2, 2])
     )
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])]
@@ -219,7 +218,7 @@ def loud_channel(stage: int) -> bytes:
     graph = helper.make_graph(
         nodes,
         "stage",
-        [helper.make_tensor_value_info(name, *given)],
+        [helper.make_tensor_value_info(name, *input_type)],
         outputs,
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
@@ -228,36 +227,38 @@ def loud_channel(stage: int) -> bytes:
     return content
 
 
-def test_the_node_that_loses_the_accuracy_stays_in_float32() -> None:
+def test_the_node_that_loses_accuracy_stays_in_float32() -> None:
     rng = np.random.default_rng(0)
     images: NDArray[np.uint8] = rng.integers(0, 256, (400, 2, 2, 3)).astype(np.uint8)
     green, blue = images[..., 1].mean((1, 2)), images[..., 2].mean((1, 2))
     split = Split(images, (blue > green).astype(np.int64))
-    stages = (loud_channel(1), loud_channel(2))
+    stages = (coarse_channel(1), coarse_channel(2))
     runner = StageRunner(stages)
     prepared = [
-        prepare(stage, given) for stage, given in zip(stages, runner.inputs(images), strict=True)
+        prepare(stage, inputs) for stage, inputs in zip(stages, runner.inputs(images), strict=True)
     ]
-    said: list[str] = []
-    trial = Trial(stages, tuple(prepared), "u8s8", reduced=False)
-    kept = keep_sensitive(trial, split, runner.logits(images), said.append)
+    messages: list[str] = []
+    quantizer = StageQuantizer(stages, tuple(prepared), "u8s8", reduced=False)
+    kept = keep_sensitive(quantizer, split, runner.logits(images), messages.append)
     assert "conv" in kept[0]
     assert kept[1] == frozenset()
-    exits = StageRunner(trial.build(kept)).logits(images).argmax(axis=2)
+    exits = StageRunner(quantizer.build(kept)).logits(images).argmax(axis=2)
     assert ((exits == split.labels).mean(axis=1) > 0.98).all()
-    assert "1 nodes left in float32" in said[-1]
+    assert "1 nodes left in float32" in messages[-1]
 
 
-def test_seven_bits_where_sums_would_saturate(tmp_path: Path, digits_bundle: Path) -> None:
+def test_weights_have_seven_bits_if_sums_would_saturate(
+    tmp_path: Path, digits_bundle: Path
+) -> None:
     for flags, expected in (("fma avx2", True), ("avx2 avx512_vnni", False), ("avx_vnni", False)):
         (tmp_path / "cpuinfo").write_text(f"model name : x\nflags\t\t: {flags}\n")
         assert saturates(tmp_path / "cpuinfo") == expected
     assert not saturates(tmp_path / "absent")
     bundle = load_bundle(digits_bundle)
     data = load_dataset(DataRecipe(name="digits", held_out=300), Path("unused"))
-    ready = prepare(bundle.stages[0], data.test.images[:32])
+    prepared = prepare(bundle.stages[0], data.test.images[:32])
     for reduced, most in ((False, 127), (True, 64)):
-        model = onnx.load_from_string(quantize(ready, "u8s8", reduced=reduced))
+        model = onnx.load_from_string(quantize(prepared, "u8s8", reduced=reduced))
         weights = [
             numpy_helper.to_array(tensor)
             for tensor in model.graph.initializer
@@ -266,7 +267,7 @@ def test_seven_bits_where_sums_would_saturate(tmp_path: Path, digits_bundle: Pat
         assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= most
 
 
-def test_the_embedded_bundle_is_the_fp32_one_in_int8() -> None:
+def test_the_embedded_bundle_is_the_fp32_bundle_in_int8() -> None:
     exact, bundle = load_bundle(FP32).manifest, load_bundle(embedded()).manifest
     assert (exact.precision, bundle.precision) == ("fp32", "int8")
     assert bundle.conversion is not None
@@ -282,6 +283,6 @@ def test_both_bundles_agree_on_most_of_the_test_set(cifar_root: Path) -> None:
     assert ((exact.argmax(2) == int8.argmax(2)).mean(axis=1) > 0.95).all()
 
 
-def test_a_tiny_bundle_says_nothing_of_its_data(tmp_path: Path) -> None:
+def test_a_bundle_without_a_data_recipe_is_refused(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny")
     assert_refused(call("export", bundle, "-o", tmp_path / "b"), "does not say which data")

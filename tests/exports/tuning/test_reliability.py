@@ -1,4 +1,4 @@
-"""The calibration error is that of Guo et al. 2017; AUROC counts pairs of a right and a wrong answer."""
+"""Calibration error as in Guo et al. 2017; AUROC over pairs of a correct and a wrong answer."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.bundle.reader import load_table, read_manifest
-from exports.embedded import embedded
-from exports.tuning.reliability import failure_auroc, qualities, reliability
+from exports.bundle.resolve import embedded
+from exports.tuning.reliability import confidence_quality, failure_auroc, reliability
 
 
 def test_an_error_computed_by_hand() -> None:
-    # Four bins: (0.25, 0.5] holds 0.4 and 0.5, half of them right; (0.75, 1] holds 0.8, 0.9 and 1.0,
-    # one of three right. ECE = 2/5 |1/2 - 0.45| + 3/5 |1/3 - 0.9| = 0.02 + 0.34.
+    # Four bins: (0.25, 0.5] has 0.4 and 0.5, half of them correct; (0.75, 1] has 0.8, 0.9 and 1.0,
+    # one of three correct. ECE = 2/5 |1/2 - 0.45| + 3/5 |1/3 - 0.9| = 0.02 + 0.34.
     confidence = np.array([0.4, 0.5, 0.8, 0.9, 1.0], np.float32)
-    right = np.array([True, False, True, False, False])
-    found = reliability(confidence, right, bins=4)
-    np.testing.assert_allclose(found.confidence, [0.45, 0.9], rtol=1e-6)
-    np.testing.assert_allclose(found.accuracy, [0.5, 1 / 3])
-    np.testing.assert_allclose(found.share, [0.4, 0.6])
-    assert found.expected_calibration_error == pytest.approx(0.36)
+    correct = np.array([True, False, True, False, False])
+    bins = reliability(confidence, correct, bins=4)
+    np.testing.assert_allclose(bins.confidence, [0.45, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(bins.accuracy, [0.5, 1 / 3])
+    np.testing.assert_allclose(bins.share, [0.4, 0.6])
+    assert bins.expected_calibration_error == pytest.approx(0.36)
 
 
-def test_who_is_as_right_as_he_says_has_no_error() -> None:
+def test_calibrated_confidence_has_no_error() -> None:
     confidence = np.repeat(np.array([0.25, 0.75], np.float32), 4)
-    right = np.array([True, False, False, False, True, True, True, False])
-    assert reliability(confidence, right).expected_calibration_error == pytest.approx(0)
+    correct = np.array([True, False, False, False, True, True, True, False])
+    assert reliability(confidence, correct).expected_calibration_error == pytest.approx(0)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.6, 0.9]), st.booleans()), min_size=1))
-def test_auroc_counts_the_pairs_in_order(samples: list[tuple[float, bool]]) -> None:
+def test_auroc_is_the_share_of_pairs_in_order(samples: list[tuple[float, bool]]) -> None:
     pairs = [
         (a > b) + (a == b) / 2
-        for (a, right), (b, other) in itertools.product(samples, samples)
-        if right and not other
+        for (a, correct), (b, other) in itertools.product(samples, samples)
+        if correct and not other
     ]
     confidence = np.array([c for c, _ in samples], np.float32)
-    found = failure_auroc(confidence, np.array([right for _, right in samples]))
-    assert found == (pytest.approx(np.mean(pairs)) if pairs else None)
+    auroc = failure_auroc(confidence, np.array([correct for _, correct in samples]))
+    assert auroc == (pytest.approx(np.mean(pairs)) if pairs else None)
 
 
-def test_every_exit_and_every_ensemble_so_far_has_its_qualities() -> None:
+def test_every_exit_and_running_ensemble_has_a_quality() -> None:
     manifest = read_manifest(embedded())
     table = load_table(embedded(), manifest)
-    single, running = qualities(table, manifest.scaling)
+    single, running = confidence_quality(table, manifest.scaling)
     assert len(single) == len(running) == 4
-    assert single[0].ece_after == pytest.approx(running[0].ece_after)  # its own ensemble
+    assert single[0].ece_after == pytest.approx(running[0].ece_after)  # exit 1 is its own ensemble
     assert [q.temperature for q in running] == list(manifest.scaling.running_temperatures)
     for quality in (*single, *running):
         assert 0 <= quality.ece_before <= 1

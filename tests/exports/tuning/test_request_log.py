@@ -1,4 +1,4 @@
-"""Logged requests are read line by line, and a bad line is named."""
+"""Request logs are read line by line; an error names its line."""
 
 from __future__ import annotations
 
@@ -23,32 +23,36 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("log") / "tiny")
 
 
-def written(path: Path, lines: list[Any]) -> Path:
+def write_lines(path: Path, lines: list[Any]) -> Path:
     path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
     return path
 
 
-def test_what_was_logged_is_the_table(bundle: Path, tmp_path: Path) -> None:
+def test_the_logged_requests_are_the_table(bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(bundle)
-    known = load_table(bundle, manifest)
+    expected = load_table(bundle, manifest)
     lines = [
         {"logits": logits.tolist(), "label": LABELS[label] if i % 2 else int(label), "client": "x"}
         for i, (logits, label) in enumerate(
-            zip(known.logits.swapaxes(0, 1), known.labels, strict=True)
+            zip(expected.logits.swapaxes(0, 1), expected.labels, strict=True)
         )
     ]
-    file = written(tmp_path / "log.jsonl", [*lines, ""])
+    file = write_lines(tmp_path / "log.jsonl", [*lines, ""])
     log = read_requests(file, manifest)
-    assert (log.table.logits == known.logits).all()
-    assert log.table.labels.tolist() == known.labels.tolist()
+    assert (log.table.logits == expected.logits).all()
+    assert log.table.labels.tolist() == expected.labels.tolist()
     assert (log.target, log.sha256) == ("labels", hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def test_without_labels_the_ensembles_answers_stand_in(bundle: Path, tmp_path: Path) -> None:
+def test_without_labels_the_answers_of_the_ensemble_are_the_labels(
+    bundle: Path, tmp_path: Path
+) -> None:
     manifest = read_manifest(bundle)
     logits = np.random.default_rng(0).normal(size=(9, EXITS, len(LABELS)))
     log = read_requests(
-        written(tmp_path / "log.jsonl", [{"logits": x.tolist(), "label": None} for x in logits]),
+        write_lines(
+            tmp_path / "log.jsonl", [{"logits": x.tolist(), "label": None} for x in logits]
+        ),
         manifest,
     )
     mean = np.tensordot(np.array(manifest.ensemble_weights), logits, (0, 1))
@@ -79,17 +83,17 @@ def test_without_labels_the_ensembles_answers_stand_in(bundle: Path, tmp_path: P
         ([{"logits": GOOD}, {"logits": GOOD, "label": 1}], "line 2 has a label, but the lines"),
     ],
 )
-def test_a_bad_line_is_named(bundle: Path, tmp_path: Path, lines: list[Any], says: str) -> None:
-    file = written(tmp_path / "log.jsonl", lines)
-    with pytest.raises(TuningError) as refusal:
+def test_an_error_names_its_line(bundle: Path, tmp_path: Path, lines: list[Any], says: str) -> None:
+    file = write_lines(tmp_path / "log.jsonl", lines)
+    with pytest.raises(TuningError) as caught:
         read_requests(file, read_manifest(bundle))
-    message = str(refusal.value)
+    message = str(caught.value)
     assert message.startswith(str(file))
     assert says in message
     assert message.endswith(".")
     assert "\n" not in message
 
 
-def test_a_file_that_is_not_there_is_named(bundle: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(TuningError, match=r"cannot be read: No such file or directory\.$"):
         read_requests(tmp_path / "none.jsonl", read_manifest(bundle))

@@ -1,4 +1,4 @@
-"""Temperatures calibrate, weights are the likeliest."""
+"""Temperatures and weights maximise the likelihood of the labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from exports.tuning.scaling import fit_scaling, fit_temperature, fit_weights, fu
 
 
 def table(count: int = 3000, seed: int = 0) -> Table:
-    """Three exits that see the truth ever more clearly."""
+    """Three exits, each with a clearer signal than the one before."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count)
-    truth = np.eye(10)[labels]
-    logits = [truth * s + rng.normal(size=(count, 10)) for s in (1.5, 2.5, 3.5)]
+    signal = np.eye(10)[labels]
+    logits = [signal * s + rng.normal(size=(count, 10)) for s in (1.5, 2.5, 3.5)]
     return Table(np.stack(logits).astype(np.float32), labels)
 
 
@@ -43,7 +43,7 @@ def test_the_weights_that_made_the_labels_are_found() -> None:
     assert fit_weights(logits, labels) == pytest.approx((0.125, 0.3125, 0.5625), abs=0.02)
 
 
-def test_an_exit_that_knows_nothing_or_less_still_has_a_weight() -> None:
+def test_a_misleading_exit_has_the_smallest_allowed_weight() -> None:
     data = table()
     misleading = Table(np.concatenate([-data.logits[:1], data.logits]), data.labels)
     weights = fit_weights(misleading.logits, data.labels)

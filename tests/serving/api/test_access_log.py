@@ -20,8 +20,8 @@ from serving.api.access_log import MAX_QUEUED_LINES, AccessLog
 from serving.api.app import create_app
 from serving.settings import Settings
 from tests.servers import SERVE, started
-from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
 from tests.serving.conftest import Client, lifespan_of
+from tests.serving.requests import CLASSIFY, as_json, as_raw
 
 
 def logged(settings: Settings, ask: Any) -> list[dict[str, Any]]:
@@ -33,9 +33,7 @@ def logged(settings: Settings, ask: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_tells_what_was_answered_and_how_long_it_took(
-    settings: Settings, pngs: list[bytes]
-) -> None:
+def test_a_line_has_the_answer_and_its_duration(settings: Settings, pngs: list[bytes]) -> None:
     def ask(client: Client) -> None:
         body = as_json(pngs[:3])
         client.post(f"{CLASSIFY}?threshold=0", **body, headers={"X-Request-ID": "abc"})
@@ -102,25 +100,39 @@ class Blocked(io.RawIOBase):
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.lines: list[dict[str, Any]] = []
+        self.flushed = False
 
     def write(self, content: Any) -> int:
         assert self.opened.wait(20)
+        self.lines.append(json.loads(content))
         return len(content)
 
+    def flush(self) -> None:
+        self.flushed = True
 
-def test_a_reader_that_stops_reading_holds_up_nothing() -> None:
+
+def test_a_reader_that_stops_reading_delays_no_request() -> None:
     stream = Blocked()
-    journal = AccessLog(stream)  # type: ignore[arg-type]
+    access_log = AccessLog(stream)  # type: ignore[arg-type]
     scope: Scope = {"type": "http", "path": "/", "method": "GET", "client": None}
     began = time.monotonic()
     for _ in range(MAX_QUEUED_LINES + 500):
-        journal.finished(scope, "id", 200, 0.001)
+        access_log.finished(scope, "id", 200, 0.001)
     assert time.monotonic() - began < 5
     stream.opened.set()
-    journal.close(20)
+    while len(stream.lines) < MAX_QUEUED_LINES:
+        assert time.monotonic() - began < 20
+        time.sleep(0.01)
+    # The number of dropped lines is in the next one.
+    access_log.finished(scope, "id", 200, 0.001)
+    access_log.close(20)
+    dropped = [line["lines_dropped"] for line in stream.lines if "lines_dropped" in line]
+    assert dropped == [MAX_QUEUED_LINES + 500 + 1 - len(stream.lines)]
+    assert stream.flushed
 
 
-def test_a_reader_that_leaves_ends_the_log_and_not_the_server(
+def test_a_reader_that_closes_ends_the_log_and_not_the_server(
     tmp_path: Path, bundle_path: Path, pngs: list[bytes]
 ) -> None:
     process = subprocess.Popen(
@@ -146,7 +158,7 @@ def test_a_reader_that_leaves_ends_the_log_and_not_the_server(
         process.wait()
 
 
-def test_nothing_of_opentelemetry_is_imported_unless_asked_for(bundle_path: Path) -> None:
+def test_opentelemetry_is_not_imported_without_the_setting(bundle_path: Path) -> None:
     code = (
         "import sys; from serving.api.app import create_app; from serving.settings import Settings;"
         f"create_app(Settings(bundles=({str(bundle_path)!r},)));"

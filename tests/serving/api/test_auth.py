@@ -1,4 +1,4 @@
-"""Who may change the server."""
+"""The key of admin routes, and what is allowed without one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from serving.api.app import create_app
 from serving.errors import SettingsError
 from serving.settings import Settings
-from tests.serving.api.test_app import assert_error
 from tests.serving.conftest import Client, running
+from tests.serving.requests import assert_error
 
 KEY = "correct-horse-battery"
 ADMIN = [
@@ -47,7 +47,7 @@ def test_without_the_key_nothing_can_be_changed(bundle_path: Path, method: str, 
             assert ask(client, "PUT", ADMIN[2][1], **headers).status_code == 200
 
 
-def test_every_admin_route_asks_for_the_key(bundle_path: Path) -> None:
+def test_every_admin_route_requires_the_key(bundle_path: Path) -> None:
     with running(Settings(bundles=(bundle_path,), workers=1, api_key=KEY)) as client:
         schema = client.get("/openapi.json").json()["paths"]
         changing = {
@@ -113,7 +113,7 @@ def test_the_key_may_come_from_a_file(bundle_path: Path, tmp_path: Path) -> None
         ({"api_key_file": "/nowhere/key"}, "/nowhere/key cannot be read"),
     ],
 )
-def test_a_key_that_is_no_good_stops_the_start(wrong: dict[str, Any], says: str) -> None:
+def test_an_invalid_key_stops_the_start(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says) as raised:
         create_app(Settings(**wrong))
     assert KEY not in str(raised.value)

@@ -18,12 +18,12 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_json_comes_back(value: object) -> None:
+def test_json_round_trips(value: object) -> None:
     assert parse_json(orjson.dumps(value)) == value
 
 
 def seconds_to_parse(body: bytes, length: int) -> float:
-    """CPU time of this thread alone, without the collector's walks over what other tests left."""
+    """CPU time of this thread, without garbage collections of other tests' objects."""
     gc.disable()
     started = time.thread_time()
     assert len(parse_json(body)) == length

@@ -1,4 +1,4 @@
-"""The server keeps to its own OpenAPI, whatever is sent: schemathesis makes requests from the schema."""
+"""The server conforms to its own OpenAPI: schemathesis makes requests from the schema."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.serving.server_command import API_KEY, command
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-# With a key in every request, no route can be seen to refuse those without.
+# With a key in every request, the check of routes without one cannot pass.
 ADMIN = ("--header", f"X-API-Key: {API_KEY}", "--exclude-checks", "ignored_auth")
 SCHEMATHESIS = (sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()")
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Server]:
-    """A server that nobody else needs: with the key its models may be unloaded."""
+    """A server for one test: with the key its models may be unloaded."""
     bundle = write_tiny_bundle(tmp_path / "tiny", maps=True)
     with started(command(bundle), tmp_path) as server:
         yield server
@@ -55,6 +55,6 @@ def test_every_route_does_as_documented(
         paths = http.get("/openapi.json").json()["paths"]
         operations = sum(len(operations) for operations in paths.values())
         assert f"Tested: {operations}" in done.stdout
-        # It got through to the network, too.
+        # Some requests reached the network.
         assert 'outcome="ok"' in http.get("/metrics").text
         assert http.get("/livez").status_code == 200

@@ -1,4 +1,4 @@
-"""Spans of requests, for those who ask for them."""
+"""Spans of requests, with the setting `otel`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from offramp.errors import MissingExtraError
 from serving.api import tracing
 from serving.api.app import create_app
 from serving.settings import Settings
-from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
 from tests.serving.conftest import lifespan_of
+from tests.serving.requests import CLASSIFY, as_json, as_raw
 
 PARENT = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
 def spans(settings: Settings, pngs: list[bytes]) -> tuple[ReadableSpan, ...]:
-    """What a few requests leave behind."""
+    """The spans of a few requests."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -44,7 +44,7 @@ def test_every_request_but_probes_is_one_span_named_by_its_route(
     ]
 
 
-def test_a_span_tells_what_was_answered_and_belongs_to_its_callers_trace(
+def test_a_span_has_the_answer_and_belongs_to_the_callers_trace(
     spans: tuple[ReadableSpan, ...],
 ) -> None:
     first, failed, _ = spans

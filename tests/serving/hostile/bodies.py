@@ -1,4 +1,4 @@
-"""Requests made to hurt, byte by byte as they go over the wire."""
+"""Hostile requests, as the bytes that are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Request = tuple[str, str, dict[str, str], bytes]
 
 
 def inference(change: str, tensor: dict[str, object], **more: object) -> Request:
-    """An inference request whose tensor says something wrong."""
+    """An inference request whose tensor is wrong in some way."""
     good = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [_file()]}
     return change, INFER, {}, json.dumps({"inputs": [good | tensor], **more}).encode()
 
@@ -99,7 +99,7 @@ def documents() -> Iterator[tuple[str, bytes]]:
 
 
 def jsons() -> Iterator[Request]:
-    """Each of `documents` at each address that reads JSON, and some meant for one of them."""
+    """Each of `documents` at each address that reads JSON, and some for one address only."""
     for name, body in documents():
         for path in (CLASSIFY, INFER, INDEX):
             yield f"{name} at {path}", path, {"Content-Type": "application/json"}, body
@@ -113,7 +113,7 @@ def jsons() -> Iterator[Request]:
 
 
 def inferences() -> Iterator[Request]:
-    """Inference requests in which one field lies."""
+    """Inference requests in which one field is wrong."""
     for size in (-1, 0, 2**31, 2**63 - 1, 2**64, 10**40, 1.5, "8", True, None, [], {}):
         yield inference(f"size {size}", {"parameters": {"binary_data_size": size}, "data": None})
     for shape in (
@@ -166,14 +166,14 @@ def inferences() -> Iterator[Request]:
 
 
 def requests() -> Iterator[Request]:
-    """All of them."""
+    """All hostile requests."""
     yield from multipart()
     yield from jsons()
     yield from inferences()
 
 
 def wire() -> Iterator[tuple[str, bytes]]:
-    """Whole connections: what is not quite HTTP, or HTTP that two readers would read in two ways."""
+    """Whole connections: almost HTTP, or HTTP that two parsers could read differently."""
     head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
     yield "noise", bytes(range(256)) * 8
     yield "tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)

@@ -1,4 +1,4 @@
-"""Images made to hurt: larger or smaller than they say, endless, broken, or something else as well."""
+"""Hostile images: of another size than declared, endless, broken, or of two formats at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 8
 
 
 def picture(side: int = SIDE, seed: int = 0) -> Image.Image:
-    """Noise, which no encoder can shorten."""
+    """Noise, which does not compress."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
 
@@ -82,7 +82,7 @@ def _animated(kind: str, frames: int) -> bytes:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files that ask for much memory."""
+    """Small files that would need much memory."""
     files = honest()
     yield "png header", png(60_000, 60_000, [_rows(SIDE)])
     yield "png at its own limit", png(2**31 - 1, 2**31 - 1, [_rows(SIDE)])
@@ -127,7 +127,7 @@ def sloths() -> Iterator[tuple[str, bytes]]:
 
 
 def burdens() -> Iterator[tuple[str, bytes]]:
-    """Files with much in them that need not be looked at."""
+    """Files with much in them that a decoder can skip."""
     entries = [(tag, 7, 65_000, 8) for tag in range(1, 5000)]
     yield "jpeg of tags", in_jpeg(segment(0xE1, b"Exif\0\0" + exif(entries)))
     directory = exif([(tag, 7, 700_000, 8) for tag in range(1, 60_000)])
@@ -138,7 +138,7 @@ def burdens() -> Iterator[tuple[str, bytes]]:
 
 
 def oddities() -> Iterator[tuple[str, bytes]]:
-    """Files that are more than one thing, or that point at themselves."""
+    """Files of more than one format, or that refer to themselves."""
     files = honest()
     yield (
         "exif that points at itself",
@@ -171,14 +171,14 @@ def oddities() -> Iterator[tuple[str, bytes]]:
 
 
 def cut() -> Iterator[tuple[str, bytes]]:
-    """Each honest file, ended at every length."""
+    """Each honest file, truncated at every length."""
     for kind, content in honest().items():
         for length in range(len(content)):
             yield f"{kind} cut at {length}", content[:length]
 
 
 def flipped(step: int = 3) -> Iterator[tuple[str, bytes]]:
-    """Each honest file with one byte turned over, at every `step`-th place."""
+    """Each honest file with one byte inverted, at every `step`-th place."""
     for kind, content in honest().items():
         for at in range(0, len(content), step):
             damaged = bytearray(content)

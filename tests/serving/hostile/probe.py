@@ -1,4 +1,4 @@
-"""Sending one request to a server that is watched: one answer, soon, and memory as before."""
+"""Sending one request to a monitored server: one answer, in time, and memory within bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Watch:
-    """A running server: where it is, and which process."""
+    """A running server: a client of it, and its process id."""
 
     http: httpx.Client
     pid: int
@@ -37,7 +37,7 @@ class Watch:
         raise AssertionError("the server is gone")
 
     def send(self, name: str, path: str, headers: dict[str, str], body: bytes) -> int:
-        """Post it; the status, which must be 200 or a 4xx with one sentence, and come soon."""
+        """Post it and return the status, which must be 200, 4xx or 501 with one sentence, within SECONDS."""
         started = time.perf_counter()
         raw = [(key.encode(), value.encode()) for key, value in headers.items()]
         answer = self.http.post(path, content=body, headers=raw)
@@ -53,7 +53,7 @@ class Watch:
         return status
 
     def speak(self, name: str, content: bytes) -> bytes:
-        """Send `content` on a connection of its own; all that comes back, at most one answer."""
+        """Send `content` on a new connection and return what is received, at most one answer."""
         address = urlsplit(str(self.http.base_url))
         assert address.hostname is not None
         received = b""
@@ -71,7 +71,7 @@ class Watch:
         return received
 
     def is_healthy(self) -> bool:
-        """Whether probes are answered, at once."""
+        """Whether probes are answered."""
         return all(
             self.http.get(path, timeout=5).status_code == 200 for path in ("/livez", "/readyz")
         )

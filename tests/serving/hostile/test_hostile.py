@@ -1,4 +1,4 @@
-"""Hostile input costs one answer, bounded time and bounded memory, and the server goes on."""
+"""Hostile input gets one answer within bounds of time and memory, and the server stays healthy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.servers import Server
 from tests.serving.hostile import bodies, images
 from tests.serving.hostile.probe import MIB, Watch
 
-# What the largest picture allowed, the largest body, and their like of a second worker may take.
-ROOM = 200 * MIB
+# Memory for the largest image and body allowed, on each of two workers.
+MAX_GROWTH_BYTES = 200 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,16 @@ def watch(server: Server, http: httpx.Client, pngs: list[bytes]) -> Iterator[Wat
     before = watch.resident()
     yield watch
     assert watch.is_healthy()
-    assert watch.peak() < before + ROOM, f"{before / MIB:.0f} to {watch.peak() / MIB:.0f} MiB"
+    assert watch.peak() < before + MAX_GROWTH_BYTES, (
+        f"{before / MIB:.0f} to {watch.peak() / MIB:.0f} MiB"
+    )
     lines = "".join(server.printed)
     assert "Traceback" not in lines, lines
     assert len(server.printed) < 30, lines
 
 
 def _serving(server: Server) -> int:
-    """`env` becomes the server, so its process is the server's."""
+    """The id of the server's process: `env` replaces itself with the server."""
     return server.process.pid
 
 
@@ -54,7 +56,7 @@ def test_the_files_that_are_damaged_here_are_fine_before(watch: Watch, kind: str
     itertools.chain(images.bombs(), images.burdens(), images.oddities()),
     ids=only_names,
 )
-def test_a_hostile_image_costs_one_answer(watch: Watch, name: str, content: bytes) -> None:
+def test_a_hostile_image_gets_one_answer(watch: Watch, name: str, content: bytes) -> None:
     classify(watch, name, content)
     assert watch.is_healthy()
 
@@ -64,7 +66,7 @@ def test_a_file_made_to_be_slow_is_not_decoded(watch: Watch, name: str, content:
     assert classify(watch, name, content) == 400
 
 
-def test_a_file_cut_at_any_length_is_refused_or_whole(watch: Watch) -> None:
+def test_a_truncated_file_is_refused_or_decoded(watch: Watch) -> None:
     for name, content in images.cut():
         classify(watch, name, content)
     assert watch.is_healthy()
@@ -77,7 +79,7 @@ def test_a_file_with_a_flipped_byte_gets_one_answer(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("request_", bodies.requests(), ids=lambda request: request[0])
-def test_a_hostile_body_costs_one_answer(watch: Watch, request_: bodies.Request) -> None:
+def test_a_hostile_body_gets_one_answer(watch: Watch, request_: bodies.Request) -> None:
     watch.send(*request_)
 
 
@@ -86,7 +88,7 @@ def test_the_server_is_healthy_after_hostile_bodies(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize(("name", "content"), bodies.wire(), ids=only_names)
-def test_what_is_not_http_costs_one_connection(watch: Watch, name: str, content: bytes) -> None:
+def test_what_is_not_http_ends_one_connection(watch: Watch, name: str, content: bytes) -> None:
     answer = watch.speak(name, content)
     assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200")), name
     assert watch.is_healthy()
@@ -99,14 +101,14 @@ REQUESTS = [request for request in bodies.requests() if len(request[3]) < 2000]
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.sampled_from(FILES),
-    manager=st.lists(
+    changes=st.lists(
         st.tuples(st.integers(0, 2000), st.binary(max_size=8), st.integers(0, 8)), max_size=6
     ),
 )
 def test_any_change_of_an_image_gets_one_answer(
-    watch: Watch, content: bytes, manager: list[tuple[int, bytes, int]]
+    watch: Watch, content: bytes, changes: list[tuple[int, bytes, int]]
 ) -> None:
-    for at, new, removed in manager:
+    for at, new, removed in changes:
         at %= len(content) + 1
         content = content[:at] + new + content[at + removed :]
     classify(watch, "changed", content)
@@ -115,15 +117,15 @@ def test_any_change_of_an_image_gets_one_answer(
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     request=st.sampled_from(REQUESTS),
-    manager=st.lists(
+    changes=st.lists(
         st.tuples(st.integers(0, 2000), st.binary(max_size=8), st.integers(0, 8)), max_size=6
     ),
 )
 def test_any_change_of_a_body_gets_one_answer(
-    watch: Watch, request: bodies.Request, manager: list[tuple[int, bytes, int]]
+    watch: Watch, request: bodies.Request, changes: list[tuple[int, bytes, int]]
 ) -> None:
     name, path, headers, content = request
-    for at, new, removed in manager:
+    for at, new, removed in changes:
         at %= len(content) + 1
         content = content[:at] + new + content[at + removed :]
     watch.send(name, path, headers, content)

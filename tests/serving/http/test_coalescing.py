@@ -8,7 +8,7 @@ from serving.http.coalescing import CoalescingTransport
 
 
 class Recorder:
-    """What a transport was asked to do, in order."""
+    """Records the calls of a transport, in order."""
 
     def __init__(self) -> None:
         self.calls: list[bytes | str] = []
@@ -30,7 +30,7 @@ class Recorder:
 
 
 def calls(actions: Callable[[Any, Recorder], None]) -> list[bytes | str]:
-    """What comes of `actions` within one turn of the event loop, and the turn after it."""
+    """The calls that `actions` cause, in one iteration of the event loop and the one after it."""
 
     async def scenario() -> list[bytes | str]:
         recorder = Recorder()
@@ -41,7 +41,7 @@ def calls(actions: Callable[[Any, Recorder], None]) -> list[bytes | str]:
     return asyncio.run(scenario())
 
 
-def test_a_head_and_its_body_go_together() -> None:
+def test_a_head_and_its_body_are_sent_together() -> None:
     def actions(transport: Any, recorder: Recorder) -> None:
         transport.write(b"head")
         assert recorder.calls == []
@@ -52,11 +52,11 @@ def test_a_head_and_its_body_go_together() -> None:
     assert calls(actions) == [b"headbody"]
 
 
-def test_what_nothing_follows_goes_in_the_same_turn() -> None:
+def test_a_single_write_is_sent_in_the_same_iteration_of_the_loop() -> None:
     assert calls(lambda transport, _: transport.write(b"head")) == [b"head"]
 
 
-def test_every_byte_keeps_its_place() -> None:
+def test_bytes_are_sent_in_order() -> None:
     def actions(transport: Any, _: Recorder) -> None:
         for part in (b"1", b"2", b"", b"3", b"4", b"5"):
             transport.write(part)
@@ -73,7 +73,7 @@ def test_closing_sends_what_is_held_first() -> None:
     assert calls(actions) == [b"last words", "close"]
 
 
-def test_a_broken_connection_takes_nothing_more() -> None:
+def test_nothing_is_written_to_an_aborted_connection() -> None:
     def actions(transport: Any, _: Recorder) -> None:
         transport.write(b"head")
         transport.abort()
@@ -81,5 +81,5 @@ def test_a_broken_connection_takes_nothing_more() -> None:
     assert calls(actions) == ["abort"]
 
 
-def test_everything_else_is_the_transports() -> None:
+def test_everything_else_is_delegated() -> None:
     assert calls(lambda transport, _: transport.abort()) == ["abort"]

@@ -1,4 +1,4 @@
-"""Stopping a real server under load: what was accepted is answered."""
+"""Stopping a real server under load: accepted requests are answered."""
 
 from __future__ import annotations
 
@@ -12,27 +12,14 @@ from PIL import Image
 
 from tests.servers import SERVE, started
 from tests.serving.conftest import encode
+from tests.serving.http.raw import (
+    post,
+    read_all,
+)
 from tests.serving.load import load
 
-# What is held to seconds needs the machine.
+# Tests that measure seconds run alone.
 pytestmark = pytest.mark.serial
-
-
-def post(body: bytes, length: int | None = None) -> bytes:
-    """A request to classify, as bytes."""
-    head = (
-        "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-        f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
-    found = b""
-    while part := connection.recv(65536):
-        found += part
-    return found
 
 
 def test_sigterm_under_load_loses_no_request(
@@ -46,7 +33,7 @@ def test_sigterm_under_load_loses_no_request(
         httpx.Client(base_url=server.url) as prober,
     ):
         clients.wait_for(200)
-        # Accepted, and half of it still on its way.
+        # Accepted, and half of its body not sent yet.
         uploading.sendall(post(pngs[0][:50], len(pngs[0])))
         time.sleep(0.2)
         before = clients.answered
@@ -56,7 +43,7 @@ def test_sigterm_under_load_loses_no_request(
             assert time.monotonic() < end
         assert probe.json()["code"] == "draining"
         assert probe.headers["Connection"] == "close"
-        # Still taken, since a balancer may not have looked yet, but not for long.
+        # Connections are accepted for `drain_seconds`: a balancer may not have noticed yet.
         with socket.create_connection(server.address) as late:
             late.sendall(post(pngs[1]))
             answer = read_all(late)
@@ -91,7 +78,7 @@ def test_a_stream_in_progress_is_finished(tmp_path: Path, bundle_path: Path) -> 
         assert server.process.wait(20) == 0
 
 
-def test_past_the_grace_period_the_server_leaves_all_the_same(
+def test_after_the_grace_period_the_server_exits_regardless(
     tmp_path: Path, bundle_path: Path, pngs: list[bytes]
 ) -> None:
     settings = {"drain_seconds": 0, "grace_seconds": 1, "body_timeout_seconds": 60}

@@ -1,4 +1,4 @@
-"""Clients that offer HTTP/2 with a request, as Java's do: not taken up, and nothing of theirs is lost."""
+"""Requests that offer HTTP/2, as clients in Java do: the offer is ignored, and no request is lost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def chunked(body: bytes, name: str) -> bytes:
 
 @pytest.mark.parametrize("write", [offering, chunked])
 @pytest.mark.parametrize("split", [1, 2, 50])
-def test_its_body_is_read_however_it_comes(
+def test_its_body_is_read_in_any_number_of_parts(
     port: int, pngs: list[bytes], write: object, split: int
 ) -> None:
     whole = b"".join(write(pngs[0], name) for name in "ab")  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The uvicorn that is installed has what the server overrides, and one that has not is refused."""
+"""The installed uvicorn has everything that the server overrides; one that lacks something is refused."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 from serving.settings import Settings
-from tests.serving.api.test_app import CLASSIFY, as_raw, assert_error
 from tests.serving.conftest import Client, running
 from tests.serving.models.bundles import damage, names, version
+from tests.serving.requests import CLASSIFY, as_raw, assert_error
 from tests.serving.tiny_bundle import CHANNELS, EXITS, stage_bytes, write_tiny_bundle
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from exports.bundle.policy import Policy
 from serving.settings import Settings
-from tests.serving.api.test_app import CLASSIFY, as_raw, assert_error, metrics
 from tests.serving.conftest import Client, running
 from tests.serving.models.bundles import names, replace_bundle, version, wait_until
+from tests.serving.requests import CLASSIFY, as_raw, assert_error, metrics
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 
 from tests.debian import require
-from tests.serving.api.test_app import CLASSIFY, as_json, as_raw
 from tests.serving.conftest import Client
+from tests.serving.requests import CLASSIFY, as_json, as_raw
 
 
 def test_promtool_accepts_the_metrics(client: Client, pngs: list[bytes]) -> None:

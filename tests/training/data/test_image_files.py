@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from exports.bundle.manifest import InputSpec
-from serving.inference.images import decode
+from serving.inference.engine import decode
 from training.data.image_files import CHUNK_IMAGES, read_image, read_images
 from training.errors import DataError
 

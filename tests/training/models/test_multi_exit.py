@@ -6,11 +6,12 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
-from training.models.build import build_network
+from training.models.build import build_network, network_from_recipe
 from training.models.cost import count_parameters
 from training.models.multi_exit import MultiExit
-from training.recipes.schema import CifarNetwork, stages_of
+from training.recipes.network import CifarNetwork, NetworkRecipe, stages_of
 
 
 def scalar_network() -> MultiExit:
@@ -76,3 +77,30 @@ def test_what_is_frozen_keeps_weights_and_statistics_while_the_rest_learns() -> 
     assert count_parameters(network) > sum(
         p.numel() for p in network.parameters() if p.requires_grad
     )
+
+
+def resizing(side: int | None) -> MultiExit:
+    """A small network at `side` pixels, the same weights every time."""
+    torch.manual_seed(0)
+    recipe = NetworkRecipe(name="resnet10", width=4, side=side)
+    return network_from_recipe(recipe, classes=5).eval()
+
+
+def test_a_network_with_a_side_resizes_its_images_first() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    larger = interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
+    for own, given in zip(resizing(32)(images), resizing(None)(larger), strict=True):
+        torch.testing.assert_close(own, given)
+
+
+def test_another_side_replaces_the_networks_own() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    seen = resizing(64).observe(images, side=32)
+    for replaced, own in zip(seen.logits, resizing(32)(images), strict=True):
+        torch.testing.assert_close(replaced, own)
+
+
+def test_the_first_segment_resizes_too() -> None:
+    network, images = resizing(32), torch.randn(2, 3, 16, 16)
+    features = network.segments()[0](images)
+    torch.testing.assert_close(features, network.observe(images).features[0])

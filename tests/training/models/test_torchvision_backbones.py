@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exports.bundle.runner import StageRunner
 from exports.graphs.stages import export_stages
+from exports.stage_runner import StageRunner
 from exports.verify import verify
+from tests.training.models.settling import settle
 from training.errors import RecipeError
 from training.models.build import build_network
 from training.models.cost import count_macs, count_parameters
@@ -23,16 +24,6 @@ from training.models.torchvision_backbones import SPECS, load_state, torchvision
 
 MOBILENET = "torchvision-mobilenet-v3"
 CLASSIFIERS = ("fc", "classifier")
-
-
-@torch.no_grad()
-def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """`network` in eval mode with the statistics of `x`, so that signals neither fade nor explode."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the plain average over batches
-    network.train()(x)
-    return network.eval()
 
 
 def random_network(name: str) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.models.build import build_network
 from training.models.multi_exit import MultiExit
 from training.pictures.gradcam import class_activation
-from training.recipes.schema import HeadDesign
+from training.recipes.network import HeadDesign
 
 FEATURES = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[4.0, 0.0], [0.0, 1.0]]]])
 # The weights of class 1's logit; their means over positions are 1 and -2.

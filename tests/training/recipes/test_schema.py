@@ -10,7 +10,8 @@ import pytest
 from tests.commands import call
 from training.data.cifar import FILE_MD5, FOLDER
 from training.errors import RecipeError
-from training.recipes.files import load_recipe, recipe_file_names
+from training.recipes.files import load_recipe, recipe_file_names, to_toml
+from training.recipes.schema import Recipe
 
 GOOD = """
 name = "mine"
@@ -91,6 +92,9 @@ def test_a_network_is_by_default_the_published_one_with_all_exits(
             r"set network.exits = \[3\]",
         ),
         (("width = 8", 'width = 8\nheads = "none"'), "network.heads"),
+        (("width = 8", "width = 8\nchannels = [8]"), "resnet10 takes no channels"),
+        (("width = 8", 'width = 8\nstem = "cifar"'), "resnet10 takes no stem"),
+        (("width = 8", "width = 8\nexits_after = [4]"), "resnet10 takes no exits_after"),
     ],
 )
 def test_a_mistake_is_named_in_one_sentence(
@@ -99,6 +103,88 @@ def test_a_mistake_is_named_in_one_sentence(
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(written(tmp_path, GOOD.replace(*change)))
     assert "\n" not in str(caught.value)
+
+
+def general(*lines: str) -> str:
+    """GOOD with a general resnet of these lines."""
+    return GOOD.replace('"resnet10"\nwidth = 8', "\n".join(('"resnet"', *lines)))
+
+
+def test_a_general_resnet_has_an_exit_after_each_group_or_wherever_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    groups = ("channels = [32, 64, 160, 320]", "blocks = [1, 2, 3, 2]")
+    network = load_recipe(written(tmp_path, general(*groups))).network
+    assert (network.exits_after, network.exits, network.stem) == (
+        (1, 3, 6, 8),
+        (1, 2, 3, 4),
+        "cifar",
+    )
+    assert (network.width, network.stages) == (None, 4)
+    assert network.title == "resnet of channels 32-64-160-320 and blocks 1-2-3-2"
+    whole = load_recipe(
+        written(tmp_path, general(*groups, "exits_after = [1, 4, 8]", 'stem = "imagenet"'))
+    )
+    assert (whole.network.exits_after, whole.network.exits) == ((1, 4, 8), (1, 2, 3))
+    assert whole.network.stem == "imagenet"
+    again = written(tmp_path, to_toml(whole))
+    assert load_recipe(again) == whole
+    assert Recipe.model_validate_json(whole.model_dump_json()) == whole
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (("channels = [8]",), "resnet needs blocks"),
+        (("blocks = [1]",), "resnet needs channels"),
+        (("channels = [8, 16]", "blocks = [1]"), "one entry a group, not 2 and 1"),
+        (("channels = []", "blocks = []"), "network.channels"),
+        (("channels = [2]", "blocks = [1]"), "network.channels"),
+        (("channels = [8]", "blocks = [0]"), "network.blocks"),
+        (("channels = [8]", "blocks = [1]", "width = 8"), "has its own width"),
+        (("channels = [8]", "blocks = [3]", "exits_after = [1, 2]"), "end with 3, the last block"),
+        (("channels = [8]", "blocks = [3]", "exits_after = [0, 3]"), "increase from 1"),
+        (("channels = [8]", "blocks = [3]", "exits_after = [2, 1, 3]"), "increase from 1"),
+        (("channels = [8]", "blocks = [3]", "exits_after = []"), "end with 3, the last block"),
+        (("channels = [8]", "blocks = [3]", "exits = [2]"), "end with 1, the last stage"),
+        (("channels = [8]", "blocks = [3]", 'stem = "none"'), "network.stem"),
+    ],
+)
+def test_a_general_resnet_that_makes_no_sense_is_refused_in_one_sentence(
+    tmp_path: Path, lines: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(RecipeError, match=says) as caught:
+        load_recipe(written(tmp_path, general(*lines)))
+    assert "\n" not in str(caught.value)
+
+
+def start_from(network: str, weights: str) -> str:
+    text = GOOD.replace('"resnet10"\nwidth = 8', f'"{network}"')
+    return text.replace("[objective]", f'[start]\nweights = "{weights}"\n[objective]')
+
+
+def test_efficientnet_lite_starts_from_imagenet_or_a_file(tmp_path: Path) -> None:
+    for weights in ("imagenet", "weights.pth"):
+        recipe = load_recipe(written(tmp_path, start_from("efficientnet-lite0", weights)))
+        assert recipe.start is not None
+        assert (recipe.start.weights, recipe.network.title) == (weights, "efficientnet-lite0")
+        assert (recipe.network.width, recipe.network.exits) == (None, (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "says"),
+    [
+        ("efficientnet-lite2", "torchvision", '"imagenet" or a file, not "torchvision"'),
+        ("torchvision-resnet18", "imagenet", '"torchvision" or a file, not "imagenet"'),
+        ("vgg8", "imagenet", "for torchvision's networks and EfficientNet-Lite, not vgg8"),
+        ("efficientnet-lite1", "imagenet", "network.name"),
+    ],
+)
+def test_weights_of_another_source_are_refused(
+    tmp_path: Path, network: str, weights: str, says: str
+) -> None:
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(written(tmp_path, start_from(network, weights)))
 
 
 def test_the_message_for_an_unknown_name_lists_the_recipes() -> None:

@@ -121,9 +121,9 @@ def test_the_teacher_sees_the_whole_image_while_the_student_sees_a_smaller_one(
         sides["teacher"].add(images.shape[1])
         return logits(self, images)
 
-    def watch_student(self: Step, inputs: Tensor) -> Outputs:
+    def watch_student(self: Step, inputs: Tensor, side: int | None) -> Outputs:
         sides["student"].add(inputs.shape[2])
-        return run_student(self, inputs)
+        return run_student(self, inputs, side)
 
     monkeypatch.setattr(NetworkClassifier, "logits", watch_teacher)
     monkeypatch.setattr(Step, "_run_student", watch_student)

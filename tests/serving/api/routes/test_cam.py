@@ -1,4 +1,4 @@
-"""POST /v1/classify/maps: where each exit finds evidence, drawn when asked for and not before."""
+"""POST /v1/classify/maps: class-activation maps, whose graph is opened at the first request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def expected_maps(bundle: Path, image: NDArray[np.uint8], index: int) -> list[ND
     return [one / max(one.max(), 1e-9) for one in positive]
 
 
-def test_the_model_says_that_it_offers_them(client: Client) -> None:
+def test_the_model_reports_that_it_has_maps(client: Client) -> None:
     assert client.get("/v1/models/tiny").json()["maps"] is True
 
 
@@ -78,7 +78,7 @@ def test_maps_are_of_the_answer_and_relative_to_their_peak(
 
 
 @pytest.mark.parametrize(("wanted", "index"), [("dog", 3), ("5", 5)])
-def test_a_class_is_asked_for_by_label_or_index(
+def test_a_class_is_named_by_label_or_index(
     client: Client, pngs: list[bytes], wanted: str, index: int
 ) -> None:
     found = client.post(PATH, params={"class": wanted}, content=pngs[0], headers=PNG).json()
@@ -94,7 +94,7 @@ def test_a_class_that_does_not_exist_is_refused(
     assert answer.json()["error"] == "class must be a label of the model or an index from 0 to 6."
 
 
-def test_exactly_one_image_is_taken(client: Client, pngs: list[bytes]) -> None:
+def test_exactly_one_image_is_accepted(client: Client, pngs: list[bytes]) -> None:
     answer = client.post(PATH, files=[("files", one) for one in pngs[:1]])
     assert answer.status_code == 200
     answer = client.post(PATH, files=[("files", one) for one in pngs[:2]])
@@ -108,17 +108,17 @@ def test_what_is_no_image_is_refused(client: Client) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_image")
 
 
-def test_a_bundle_without_maps_says_so(settings: Settings, pngs: list[bytes]) -> None:
+def test_a_bundle_without_maps_is_answered_with_404(settings: Settings, pngs: list[bytes]) -> None:
     with running(settings) as client:
         answer = client.post(PATH, content=pngs[0], headers=PNG)
     assert answer.status_code == 404
     assert answer.json()["error"] == "This model's bundle offers no maps."
 
 
-def test_nothing_is_read_before_somebody_asks(
+def test_the_maps_graph_is_read_at_the_first_request(
     client: Client, mapped: Path, pngs: list[bytes]
 ) -> None:
-    """The file is verified then: another one is refused, and the model goes on."""
+    """The file is verified then: a changed one is refused, and the model still classifies."""
     whole = (mapped / "maps.onnx").read_bytes()
     (mapped / "maps.onnx").write_bytes(whole[:-1] + b"?")
     assert client.post("/v1/classify", content=pngs[0], headers=PNG).status_code == 200
@@ -144,7 +144,7 @@ def test_one_is_drawn_at_a_time_and_few_wait() -> None:
         await asyncio.sleep(0)
         with pytest.raises(OverCapacityError):
             await turns.take(draw)
-        # Who goes makes room, unless it was drawn for already.
+        # A cancelled request makes room for another, unless its maps are being drawn.
         waiting.pop().cancel()
         await asyncio.sleep(0)
         waiting.append(asyncio.create_task(turns.take(draw)))
@@ -157,7 +157,7 @@ def test_one_is_drawn_at_a_time_and_few_wait() -> None:
     turns.close()
 
 
-def test_too_many_are_told_to_come_again(client: Client, pngs: list[bytes]) -> None:
+def test_too_many_requests_are_refused_with_retry_after(client: Client, pngs: list[bytes]) -> None:
     turns, go = service_of(client).turns, threading.Event()
 
     async def fill() -> list[asyncio.Task[bool]]:
@@ -170,13 +170,13 @@ def test_too_many_are_told_to_come_again(client: Client, pngs: list[bytes]) -> N
     tasks = client.runner.run(fill())
     answer = client.post(PATH, params={"class": "dog"}, content=pngs[0], headers=PNG)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
-    # Nothing of that is in the way of answers.
+    # Classification is not affected.
     assert client.post("/v1/classify", content=pngs[0], headers=PNG).status_code == 200
     go.set()
     client.runner.run(asyncio.wait(tasks))
     assert client.post(PATH, content=pngs[0], headers=PNG).status_code == 200
 
 
-def test_a_picture_of_another_size_is_brought_to_the_network_s(client: Client) -> None:
+def test_an_image_of_another_size_is_resized_to_the_input(client: Client) -> None:
     photo = encode(Image.new("RGB", (3 * SIZE, 2 * SIZE), "orange"))
     assert client.post(PATH, content=photo, headers=PNG).status_code == 200

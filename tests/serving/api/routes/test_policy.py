@@ -1,4 +1,4 @@
-"""Reading, trying and changing the policy while serving."""
+"""Reading, previewing and changing the policy while serving."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import load_bundle, load_table, read_manifest
 from exports.tuning.scaling import full_depth_accuracy
-from exports.tuning.select import Data
+from exports.tuning.select import TuningData
 from serving.settings import Settings
-from tests.serving.api.test_app import as_raw, assert_error, metrics
 from tests.serving.conftest import Client, running
+from tests.serving.requests import as_raw, assert_error, metrics
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
 
 POLICY = "/v1/models/tiny/policy"
@@ -83,7 +83,7 @@ def test_a_change_of_another_revision_is_refused(served: Client, if_match: str) 
     ],
 )
 @pytest.mark.parametrize("method", ["put", "post"])
-def test_a_policy_that_makes_no_sense_is_refused_in_a_sentence(
+def test_an_invalid_policy_is_refused_in_a_sentence(
     served: Client, body: str, says: str, method: str
 ) -> None:
     url = POLICY if method == "put" else PREVIEW
@@ -95,7 +95,9 @@ def test_a_policy_that_makes_no_sense_is_refused_in_a_sentence(
 
 def test_a_certificate_that_the_table_refutes_is_refused(served: Client, bundle_dir: Path) -> None:
     manifest = read_manifest(bundle_dir)
-    data = Data.of(load_table(bundle_dir, manifest), manifest.scaling, manifest.calibration.sha256)
+    data = TuningData.from_table(
+        load_table(bundle_dir, manifest), manifest.scaling, manifest.calibration.sha256
+    )
     invented = {
         "method": "exact-trinomial",
         "permitted_drop": 0.5,
@@ -170,7 +172,7 @@ def test_a_policy_is_not_written_into_another_bundle(served: Client, bundle_dir:
 
 
 def outcome(bundle_dir: Path, policy: Policy) -> tuple[float, float]:
-    """Accuracy in percent and mean MACs of `policy`, reckoned apart from the server."""
+    """Accuracy in percent and mean MACs of `policy`, computed without the server."""
     manifest = read_manifest(bundle_dir)
     table = load_table(bundle_dir, manifest)
     found = simulate(policy, table.logits, manifest.scaling)
@@ -232,7 +234,7 @@ def test_reckoning_on_a_table_that_was_changed_is_refused(served: Client, bundle
 
 
 @pytest.mark.parametrize("query", ["measure=size", "combine=all", "colour=red"])
-def test_a_wrong_wish_for_the_tradeoff_is_named(served: Client, query: str) -> None:
+def test_a_wrong_parameter_of_the_tradeoff_is_named(served: Client, query: str) -> None:
     assert_error(served.get(f"{TRADEOFF}?{query}"), 400, "invalid_request", query.split("=")[0])
 
 

@@ -1,4 +1,4 @@
-"""The server, driven by NVIDIA's own client of the protocol."""
+"""The server with NVIDIA's client of the protocol."""
 
 from __future__ import annotations
 
@@ -171,14 +171,14 @@ def test_parameters_change_the_policy_of_one_request(
 
 
 @pytest.mark.parametrize("priority", [0, 1, 2, 9])
-def test_timeout_and_priority_are_taken(
+def test_timeout_and_priority_are_accepted(
     triton: InferenceServerClient, pngs: list[bytes], priority: int
 ) -> None:
     answer = triton.infer("tiny", [files(pngs[:1])], priority=priority, timeout=20_000_000)
     assert answer.as_numpy("label").shape == (1,)
 
 
-def test_a_timeout_that_cannot_be_kept_is_an_error(
+def test_a_timeout_before_the_first_exit_is_an_error(
     triton: InferenceServerClient, pngs: list[bytes]
 ) -> None:
     with pytest.raises(InferenceServerException) as error:
@@ -186,7 +186,7 @@ def test_a_timeout_that_cannot_be_kept_is_an_error(
     assert error.value.status() == "504"
 
 
-def test_an_id_comes_back(triton: InferenceServerClient, pngs: list[bytes]) -> None:
+def test_an_id_is_returned(triton: InferenceServerClient, pngs: list[bytes]) -> None:
     answer = triton.infer("tiny", [files(pngs[:1])], request_id="äß-42", model_version="1")
     assert answer.get_response()["id"] == "äß-42"
     assert answer.get_response()["model_version"] == "1"
@@ -229,7 +229,7 @@ def test_three_requests_at_once_get_three_answers(
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_a_clients_batch_comes_back_whole(
+def test_a_batch_is_answered_completely(
     triton: InferenceServerClient, pngs: list[bytes], expected: list[Prediction], count: int
 ) -> None:
     answer = triton.infer("tiny", [files(pngs[:count])])

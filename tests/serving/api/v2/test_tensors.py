@@ -24,7 +24,7 @@ pixels = arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, max_side=4))
 
 
 @given(st.lists(st.binary(max_size=50)))
-def test_bytes_come_back_from_binary(elements: list[bytes]) -> None:
+def test_bytes_round_trip_through_binary(elements: list[bytes]) -> None:
     assert split_bytes(join_bytes(elements), len(elements)) == elements
 
 
@@ -43,13 +43,13 @@ def test_bytes_cut_anywhere_or_counted_wrong_are_refused(
             split_bytes(content[: data.draw(st.integers(0, len(content) - 1))], len(elements))
 
 
-def test_a_length_beyond_the_body_reads_nothing() -> None:
+def test_a_length_beyond_the_body_is_refused() -> None:
     with pytest.raises(InvalidRequestError):
         split_bytes(b"\xff\xff\xff\xffabc", 1)
 
 
 @given(pixels)
-def test_pixels_come_back_from_binary_and_json(wanted: NDArray[np.uint8]) -> None:
+def test_pixels_round_trip_through_binary_and_json(wanted: NDArray[np.uint8]) -> None:
     shape = wanted.shape
     flat, nested = wanted.ravel().tolist(), wanted.tolist()
     for found in (

@@ -1,4 +1,4 @@
-"""Requests that there is no room for, turned away by their heads alone, on real sockets."""
+"""Requests refused for load by their heads alone, on real sockets."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from benchmarks.harness.wire import Connection, request
-from serving.api.middleware import RequestContext
+from serving.api.asgi.middleware import RequestContext
 from serving.service import Service
 from serving.settings import Settings
-from tests.serving.http.test_sockets import stage_of, until
 from tests.serving.live import live
+from tests.serving.stages import stage_of, until
 
 CLASSIFY = "/v1/classify"
 
 
 @pytest.fixture
 def full(bundle_path: Path) -> Settings:
-    """Whoever comes while a single image waits is refused."""
+    """While a single image waits, every other request is refused."""
     return Settings(bundles=(bundle_path,), workers=1, max_queue_ms=1e-3)
 
 
 @pytest.fixture
 def busy(full: Settings, pngs: list[bytes]) -> Iterator[Callable[..., None]]:
-    """Runs a scenario, given the port, on a server whose only worker is held by somebody else's image."""
+    """Runs a scenario, given the port, on a server whose only worker is busy with another image."""
     with live(full) as (port, service):
         yield lambda scenario: asyncio.run(_held(port, service, pngs[0], scenario))
 
@@ -49,7 +49,7 @@ async def _held(
 
 @asynccontextmanager
 async def held(port: int, service: Service, file: bytes) -> AsyncIterator[None]:
-    """Meanwhile an image of another connection is in work; it is answered in the end."""
+    """Keeps the worker busy with an image of another connection, which is answered at the end."""
     stage = stage_of(service)
     stage.open.clear()
     other = await Connection.open("127.0.0.1", port)
@@ -62,7 +62,7 @@ async def held(port: int, service: Service, file: bytes) -> AsyncIterator[None]:
     assert (await task).status == 200
 
 
-def test_the_app_is_not_asked(
+def test_the_application_does_not_see_the_request(
     busy: Callable[..., None], pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(port: int) -> None:
@@ -82,7 +82,7 @@ def test_the_app_is_not_asked(
     busy(scenario)
 
 
-def test_the_answer_is_like_any_other(busy: Callable[..., None], pngs: list[bytes]) -> None:
+def test_the_refusal_is_like_any_other(busy: Callable[..., None], pngs: list[bytes]) -> None:
     async def scenario(port: int) -> None:
         connection = await Connection.open("127.0.0.1", port)
         for path in (CLASSIFY, f"{CLASSIFY}/stream"):
@@ -101,7 +101,7 @@ def test_the_answer_is_like_any_other(busy: Callable[..., None], pngs: list[byte
     busy(scenario)
 
 
-def test_the_connection_goes_on_after_its_body(full: Settings, pngs: list[bytes]) -> None:
+def test_the_connection_serves_further_requests(full: Settings, pngs: list[bytes]) -> None:
     with live(full) as (port, service):
 
         async def scenario() -> None:
@@ -131,7 +131,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(
     busy(scenario)
 
 
-def test_who_wants_to_close_is_closed_and_who_is_left_by_the_server_is_told(
+def test_the_connection_closes_if_the_client_asks_for_it_or_the_server_drains(
     busy: Callable[..., None], full: Settings, pngs: list[bytes]
 ) -> None:
     async def leaving(port: int) -> None:
@@ -155,7 +155,7 @@ def test_who_wants_to_close_is_closed_and_who_is_left_by_the_server_is_told(
         asyncio.run(draining())
 
 
-def test_what_is_wrong_besides_is_said_first(busy: Callable[..., None], pngs: list[bytes]) -> None:
+def test_other_errors_have_priority(busy: Callable[..., None], pngs: list[bytes]) -> None:
     async def scenario(port: int) -> None:
         connection = await Connection.open("127.0.0.1", port)
         statuses = {
@@ -195,7 +195,7 @@ def test_it_is_counted_and_logged(full: Settings, pngs: list[bytes]) -> None:
     assert line["duration_ms"] >= 0
 
 
-def test_who_traces_sees_it(full: Settings, pngs: list[bytes]) -> None:
+def test_a_refusal_has_a_span_with_tracing(full: Settings, pngs: list[bytes]) -> None:
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -217,7 +217,7 @@ def test_who_traces_sees_it(full: Settings, pngs: list[bytes]) -> None:
 
 
 @pytest.mark.serial
-def test_a_client_that_reads_none_of_its_refusals_costs_no_memory(
+def test_refusals_that_are_not_read_use_no_memory(
     busy: Callable[..., None], pngs: list[bytes]
 ) -> None:
     async def scenario(port: int) -> None:

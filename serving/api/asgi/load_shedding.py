@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.api.completion import Completion, CompletionHook
-from serving.api.fast_path import Endpoint, query_model, read_query
+from serving.api.asgi.completion import Completion, CompletionHook
+from serving.api.asgi.fast_path import Endpoint, query_model, read_query
 from serving.api.query import ClassifyQuery, admit
 from serving.errors import OverCapacityError, ServingError
 from serving.service import Service

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from serving.api import app as app_module
 from serving.api.app import create_app
-from serving.api.fast_path import FastPathError, check_fast_routes
+from serving.api.asgi.fast_path import FastPathError, check_fast_routes
 from serving.api.routes import classify
 from serving.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Running a bundle's stages in onnxruntime, whole batches at a time, without torch or onnx."""
+"""Runs all stages of a bundle on whole batches in onnxruntime, without early exit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TIMED_ROUNDS = 100
 
 
 class StageRunner:
-    """The stages of a bundle, one after the other, on the CPU in onnxruntime."""
+    """The stages of a bundle on the CPU, one after the other."""
 
     def __init__(self, stages: Sequence[bytes], threads: int = 0) -> None:
-        """`threads` is onnxruntime's, per stage; 0 takes every core."""
+        """`threads` is the number of onnxruntime's threads per stage; 0 uses every core."""
         ort = load_onnxruntime()
         options = session_options()
         options.intra_op_num_threads = threads
-        # A pool per session, each spinning, would fight for the cores.
+        # Every session has its own thread pool, and spinning pools would compete for the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions = [
             ort.InferenceSession(stage, options, providers=["CPUExecutionProvider"])
@@ -38,35 +38,36 @@ class StageRunner:
         return np.concatenate(parts, axis=1)
 
     def inputs(self, images: NDArray[np.uint8], batch_size: int = 100) -> list[NDArray[Any]]:
-        """What each stage takes: the images themselves, then features [N, C, H, W]."""
+        """The inputs of every stage: the images, then features [N, C, H, W]."""
         parts = [inputs for inputs, _ in self._batches(images, batch_size)]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def stage_milliseconds(
         self, image: NDArray[np.uint8], rounds: int = TIMED_ROUNDS
     ) -> tuple[float, ...]:
-        """How long each stage takes on one image, uint8 [1, H, W, 3]: the median of `rounds` runs
-        through all stages, in milliseconds, after a tenth as many to warm up."""
-        seen: list[list[float]] = [[] for _ in self._sessions]
-        for turn in range(rounds + rounds // 10):
+        """The time of each stage on one image, uint8 [1, H, W, 3]: the median in milliseconds of `rounds`
+        runs through all stages, after `rounds` / 10 warm-up runs."""
+        warm_up = rounds // 10
+        stage_times: list[list[float]] = [[] for _ in self._sessions]
+        for round_ in range(warm_up + rounds):
             inputs: NDArray[Any] = image
             for k, session in enumerate(self._sessions, 1):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 outputs = session.run(None, {stage_input(k): inputs})
-                if turn >= rounds // 10:
-                    seen[k - 1].append(1e3 * (time.perf_counter() - began))
+                if round_ >= warm_up:
+                    stage_times[k - 1].append(1e3 * (time.perf_counter() - start))
                 inputs = outputs[0]
-        return tuple(statistics.median(times) for times in seen)
+        return tuple(statistics.median(times) for times in stage_times)
 
     def _batches(
         self, images: NDArray[np.uint8], size: int
     ) -> Iterator[tuple[list[NDArray[Any]], list[Floats]]]:
-        """The inputs of every stage, and every exit's logits, a batch at a time."""
+        """The inputs of every stage and the logits of every exit, for one batch at a time."""
         for start in range(0, len(images), size):
             inputs: list[NDArray[Any]] = [images[start : start + size]]
             logits: list[Floats] = []
             for k, session in enumerate(self._sessions, 1):
-                *features, own = session.run(None, {stage_input(k): inputs[-1]})
+                *features, exit_logits = session.run(None, {stage_input(k): inputs[-1]})
                 inputs += features
-                logits.append(own)
+                logits.append(exit_logits)
             yield inputs, logits

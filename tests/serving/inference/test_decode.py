@@ -10,7 +10,7 @@ from PIL import Image
 
 from exports.bundle.manifest import InputSpec
 from serving.errors import InvalidImageError
-from serving.inference.images import decode
+from serving.inference.engine import decode
 from tests.serving.conftest import encode
 
 SPEC = InputSpec(height=16, width=16)

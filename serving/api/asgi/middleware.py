@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api.completion import Completion, CompletionHook
-from serving.api.headers import header
+from serving.api.asgi.completion import Completion, CompletionHook
+from serving.api.asgi.headers import header
 from serving.errors import InternalError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")

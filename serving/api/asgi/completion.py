@@ -9,7 +9,7 @@ from random import getrandbits
 
 from starlette.types import Scope
 
-from serving.api.headers import header
+from serving.api.asgi.headers import header
 
 REQUEST_ID = b"x-request-id"
 USABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -1,0 +1,1 @@
+"""The layers between the HTTP server and FastAPI, in plain ASGI."""

@@ -1,0 +1,1 @@
+"""Distillers that compare the relations between samples of a batch."""

@@ -17,6 +17,25 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
+def session_errors() -> tuple[type[Exception], ...]:
+    """What creating or running a session raises. Raises MissingExtraError without onnxruntime."""
+    load_onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    # Their only common base is Exception.
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
 def session_options() -> Any:
     """Options of a session that logs only errors. Raises MissingExtraError without onnxruntime.
 

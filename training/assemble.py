@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint
+from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, read_config
 from training.data.dataset import Dataset
 from training.distillers import DISTILLERS
 from training.errors import RecipeError
@@ -23,31 +23,38 @@ from training.step import Step
 def load_teacher(
     recipe: Recipe, dataset: Dataset, runs: Path
 ) -> tuple[MultiExit | None, CheckpointConfig | None]:
-    """The teacher of `recipe`, on the CPU, and its config; (None, None) for a recipe without one.
+    """The teacher of `recipe`, on the CPU, and its config.
 
-    Raises RecipeError if the teacher is not trained yet or does not fit.
+    Its network is None where views stand in for it, and its config for ONNX classifiers; both are for a
+    recipe without a teacher. Raises RecipeError if the teacher is not trained yet or does not fit.
     """
-    if recipe.teacher is None:
+    if recipe.teacher is None or recipe.teacher.recipe is None:
         return None, None
-    teacher, config = _load_earlier(recipe, recipe.teacher.recipe, runs, "teacher")
+    name = recipe.teacher.recipe
+    config = _check_earlier(recipe, name, runs, "teacher")
     _refuse_other_images(config, dataset, "teacher")
-    if recipe.objective.method == "oto" and teacher.exits != len(recipe.network.exits):
+    exits = len(config.recipe.network.exits)
+    if recipe.objective.method == "oto" and exits != len(recipe.network.exits):
         raise RecipeError(
-            f"oto pairs exits one to one, but teacher {config.recipe.name} has {teacher.exits} exits "
+            f"oto pairs exits one to one, but teacher {config.recipe.name} has {exits} exits "
             f"and {recipe.name} {len(recipe.network.exits)}."
         )
-    return teacher, config
+    if recipe.teacher.views is not None:
+        return None, config
+    network, _ = load_checkpoint(runs / name)
+    return network, config
 
 
-def _load_earlier(
-    recipe: Recipe, name: str, runs: Path, role: str
-) -> tuple[MultiExit, CheckpointConfig]:
-    """The finished run `name`. Raises RecipeError unless it held out the same samples as `recipe`."""
+def _check_earlier(recipe: Recipe, name: str, runs: Path, role: str) -> CheckpointConfig:
+    """The config of the finished run `name`.
+
+    Raises RecipeError unless it held out the same samples as `recipe`.
+    """
     if not (runs / name / CONFIG).is_file():
         raise RecipeError(
             f"the {role} of {recipe.name} is not trained yet: run `offramp train {name}` first."
         )
-    network, config = load_checkpoint(runs / name)
+    config = read_config(runs / name)
     earlier, data = config.recipe.data, recipe.data
     if (earlier.name, earlier.path, earlier.held_out, earlier.held_out_seed) != (
         data.name,
@@ -58,7 +65,7 @@ def _load_earlier(
         raise RecipeError(
             f"{role} {name} was trained on another data set or held-out split than {recipe.name} uses."
         )
-    return network, config
+    return config
 
 
 def _refuse_other_images(config: CheckpointConfig, dataset: Dataset, role: str) -> None:
@@ -105,7 +112,7 @@ def use_statistics(
 
             at_start = pixel_statistics(recipe.network.name)
         else:
-            _, earlier = _load_earlier(recipe, recipe.start.recipe or "", runs, "start")
+            earlier = _check_earlier(recipe, recipe.start.recipe or "", runs, "start")
             _refuse_other_images(earlier, dataset, "start")
             at_start = earlier.mean, earlier.std
         if statistics not in (None, at_start):
@@ -136,7 +143,8 @@ def _start_from_run(student: MultiExit, recipe: Recipe, runs: Path) -> None:
     start = recipe.start
     assert start is not None
     assert start.recipe is not None
-    earlier, config = _load_earlier(recipe, start.recipe, runs, "start")
+    config = _check_earlier(recipe, start.recipe, runs, "start")
+    earlier, _ = load_checkpoint(runs / start.recipe)
     shared = [k for k in student.exit_stages if k in earlier.exit_stages]
     targets = [student.stages, *(student.heads[student.exit_stages.index(k)] for k in shared)]
     sources = [earlier.stages, *(earlier.heads[earlier.exit_stages.index(k)] for k in shared)]

@@ -91,7 +91,7 @@ def train(
                     )
                 loaded = load_recipe(recipe)
                 if dry_run:
-                    typer.echo(take_two_steps(loaded, device=device))
+                    typer.echo(take_two_steps(loaded, runs=runs, device=device))
                     return
                 config = run_recipe(loaded, data_root=data, download=download, **options)
         except KeyboardInterrupt:

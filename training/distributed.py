@@ -70,6 +70,18 @@ class DistContext:
             value /= self.world_size
         return value
 
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of `value`, of any shape, over the processes; in place."""
+        if self.world_size > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def from_main(self, value: Tensor) -> Tensor:
+        """The main process's `value` in every process; all have one of the same shape. In place."""
+        if self.world_size > 1:
+            distributed.broadcast(value, src=0)
+        return value
+
     def barrier(self) -> None:
         """Wait until all processes have reached this call."""
         if self.world_size > 1:

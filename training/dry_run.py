@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from training.assemble import build_step
-from training.data.batches import DeviceDataset
+from training.checkpoint import CONFIG, read_config
+from training.data.batches import DeviceDataset, View
 from training.data.dataset import Dataset, Split
 from training.data.dataset_info import DATASET_INFO, DatasetInfo
 from training.distributed import choose_device
@@ -25,6 +26,9 @@ from training.recipes.files import load_recipe
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import Recipe, StartRecipe
 from training.step import Step
+from training.teachers.cached_views import describe
+from training.teachers.key import TrainingImages
+from training.teachers.open_views import view_cache
 
 STEPS = 2
 NOWHERE = Path("/nonexistent")
@@ -36,7 +40,8 @@ class DryRun:
 
     `macs` are the student's for one image with all exits; `criterion_parameters` are trained beside
     the student. `peak_memory_bytes` is measured on a GPU only. `step_s` and `preparation_step_s` are the
-    times of the second step; the latter is 0 for a method without preparation.
+    times of the second step; the latter is 0 for a method without preparation. `views` describes the
+    teacher's views and their cache, if the recipe has any.
     """
 
     recipe: Recipe
@@ -50,10 +55,12 @@ class DryRun:
     preparation_epochs: int
     preparation_step_s: float
     step_s: float
+    views: str | None = None
 
     @property
     def seconds(self) -> float:
-        """Estimated time of the whole run, without the evaluation after every epoch."""
+        """Estimated time of the whole run, without the evaluation after every epoch and without the
+        time in which the teacher fills views."""
         preparation_s = self.preparation_epochs * self.preparation_step_s
         return self.steps_per_epoch * (preparation_s + self.recipe.train.epochs * self.step_s)
 
@@ -69,27 +76,38 @@ class DryRun:
                 f"{self.preparation_step_s:.3f} s and {epochs}"
             )
         minutes, seconds = divmod(round(self.seconds), 60)
+        views, unmeasured = "", "evaluation"
+        if self.views is not None:
+            views, unmeasured = f"{self.views}\n", "evaluation and filling views"
         return (
             f"{self.recipe.name}: dry run on {self.device} in batches of {train.batch_size}\n"
             f"student: {network.title}, {len(network.exits)} exits, "
             f"{self.parameters:,} parameters, {self.macs:,} MACs an image\n"
             f"parameters beside it: {self.criterion_parameters:,} trained, "
             f"{self.teacher_parameters:,} of the teacher\n"
+            f"{views}"
             f"peak memory: {memory}\n"
             f"a step: {self.step_s:.3f} s; {epochs} of {self.steps_per_epoch} steps: about "
-            f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} without evaluation"
+            f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} without {unmeasured}"
         )
 
 
 def dry_run(
-    recipe: Recipe, *, device: str = "auto", shrink: int = 1, batch_size: int | None = None
+    recipe: Recipe,
+    *,
+    runs: Path = NOWHERE,
+    device: str = "auto",
+    shrink: int = 1,
+    batch_size: int | None = None,
 ) -> DryRun:
     """Take two steps of `recipe`, and two of its preparation if it has one; write nothing.
 
-    The images are noise; teacher and start are new networks of the same shape. To check many recipes
+    The images are noise; teacher and start are new networks of the same shape, and a teacher with views
+    is not run. `runs` is where its views would be. To check many recipes
     quickly, `shrink` divides every network's width (down to 4) and `batch_size` replaces the recipe's.
     Raises RecipeError if the recipe cannot be assembled, DivergedError if a loss is not finite.
     """
+    views = _describe_views(recipe, runs)
     recipe = recipe.model_copy(
         update={
             "network": _shrunk(recipe.network, shrink),
@@ -123,7 +141,27 @@ def dry_run(
         preparation_epochs=run.preparation,
         preparation_step_s=preparation_step_s,
         step_s=step_s,
+        views=views,
     )
+
+
+def _describe_views(recipe: Recipe, runs: Path) -> str | None:
+    """The views that `recipe` trains on, as far as they are known before its data is read."""
+    if recipe.teacher is None or recipe.teacher.views is None:
+        return None
+    info = _dataset_info(recipe)
+    count = info.train_images - recipe.data.held_out
+    images = TrainingImages(recipe.data, count, info.side, info.side)
+    config = None
+    if recipe.teacher.recipe is not None:
+        directory = runs / recipe.teacher.recipe
+        if not (directory / CONFIG).is_file():
+            return (
+                f"teacher's views: {min(recipe.teacher.views, recipe.train.epochs)}, none are there: "
+                f"{recipe.teacher.recipe} is not trained yet"
+            )
+        config = read_config(directory)
+    return describe(recipe, view_cache(recipe, images, info.classes, config, runs))
 
 
 def _dataset_info(recipe: Recipe) -> DatasetInfo:
@@ -147,7 +185,8 @@ def _assemble(recipe: Recipe, info: DatasetInfo, shrink: int) -> Step:
     noise = _noise(recipe, info)
     images = Normalize(noise.mean, noise.std)(torch.from_numpy(noise.train.images[:8]))
     teacher = None
-    if recipe.teacher is not None:
+    if recipe.teacher is not None and recipe.teacher.views is None:
+        assert recipe.teacher.recipe is not None
         network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
         teacher = network_from_recipe(network, info.classes)
         _give_statistics(teacher, images)
@@ -194,6 +233,14 @@ def _noise(recipe: Recipe, info: DatasetInfo) -> Dataset:
     return Dataset(recipe.data.name, split, split, classes, half, half)
 
 
+def _noise_view(run: Run) -> View:
+    """The images with random logits of a teacher that has the student's exits."""
+    images, labels = run.train.images, run.train.labels
+    classes = DATASET_INFO[run.recipe.data.name].classes
+    shape = (len(run.recipe.network.exits), len(labels), classes)
+    return View(images, labels, torch.randn(shape).half().to(images.device))
+
+
 def _step_seconds(run: Run, epoch: int) -> float:
     """Seconds of the last step of `epoch`."""
     ends = []
@@ -203,7 +250,8 @@ def _step_seconds(run: Run, epoch: int) -> float:
             torch.cuda.synchronize(run.device)
         ends.append(time.perf_counter())
 
-    loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time)
+    view = _noise_view(run) if run.recipe.teacher and run.recipe.teacher.views else None
+    loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time, view)
     if not math.isfinite(loss):
         raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")
     return ends[-1] - ends[-2]

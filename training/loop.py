@@ -13,18 +13,22 @@ import torch
 from torch import nn
 
 from training.checkpoint import ResumeState, load_resume, save_resume
-from training.data.batches import DeviceDataset
+from training.data.batches import DeviceDataset, View
 from training.distributed import SINGLE_PROCESS, DistContext
 from training.errors import DivergedError
 from training.evaluate import accuracies, predict
 from training.recipes.schema import Recipe, TrainRecipe
 from training.report import EpochMetrics, Report
 from training.step import Step
+from training.teachers.cached_views import CachedViews
 
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of one training run; `fingerprint` is its data set's."""
+    """The parts of one training run; `fingerprint` is its data set's.
+
+    `views` are None where the teacher runs in the step, or there is none.
+    """
 
     directory: Path
     recipe: Recipe
@@ -34,6 +38,7 @@ class Run:
     device: torch.device
     dist: DistContext = SINGLE_PROCESS
     fingerprint: str | None = None
+    views: CachedViews | None = None
 
     @cached_property
     def parallel(self) -> nn.Module:
@@ -80,7 +85,8 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
         if epoch == run.preparation:
             optimizer = new_optimizer(run, epoch)
         started = time.perf_counter()
-        loss = train_epoch(run, optimizer, epoch, report.step if report else _no_report)
+        view = run.views.load(epoch, report) if run.views else None
+        loss = train_epoch(run, optimizer, epoch, report.step if report else _no_report, view)
         if not (math.isfinite(loss) and _all_finite(run.step)):
             raise DivergedError(_diverged(run, epoch, loss))
         if report is None:
@@ -95,9 +101,16 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
 
 
 def train_epoch(
-    run: Run, optimizer: torch.optim.Optimizer, epoch: int, on_step: Callable[[int, int], None]
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    on_step: Callable[[int, int], None],
+    view: View | None = None,
 ) -> float:
-    """One pass over the training split; returns the mean loss. Calls `on_step(done, steps)`."""
+    """One pass over the training split, as `view` shows it if given; returns the mean loss.
+
+    Calls `on_step(done, steps)`.
+    """
     settings = run.recipe.train
     steps = len(run.train) // settings.batch_size
     preparing = epoch < run.preparation
@@ -105,10 +118,11 @@ def train_epoch(
     side = None if preparing else _side(settings, epoch - run.preparation)
     total = torch.zeros((), device=run.device)
     run.step.train()
-    share = run.dist.share(settings.batch_size)
-    batches = run.train.shuffled(
-        settings.batch_size, run.recipe.data, run.recipe.seed, epoch, share
-    )
+    size, seed, share = settings.batch_size, run.recipe.seed, run.dist.share(settings.batch_size)
+    if view is None:
+        batches = run.train.shuffled(size, run.recipe.data, seed, epoch, share)
+    else:
+        batches = view.shuffled(size, seed, epoch, share)
     for done, (images, batch) in enumerate(batches):
         step = first_step + done
         if preparing:  # the whole schedule, scaled to the preparation's length

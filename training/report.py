@@ -42,17 +42,17 @@ class Report:
         self._epochs = epochs
         self._done = first_epoch
         self._first = first_epoch
-        self._started = self._drawn = time.perf_counter()
+        self._started = self._drawn = self._fill_started = time.perf_counter()
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[label]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("ETA {task.fields[eta]}"),
             console=self._console,
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("", total=None, epoch="", eta="")
+        self._task = self._bar.add_task("", total=None, label="", eta="")
         self.history = read_metrics(directory)[:first_epoch]
         write_metrics(self.history, directory)
 
@@ -69,8 +69,31 @@ class Report:
             self._task,
             completed=done,
             total=steps,
-            epoch=f"{self._done + 1}/{self._epochs}",
+            label=f"epoch {self._done + 1}/{self._epochs}",
             eta=self._eta(done / steps),
+        )
+
+    def filling(self, view: int, done: int, batches: int) -> None:
+        """Show that the teacher has seen `done` of `batches` batches of `view` (0-based)."""
+        now = time.perf_counter()
+        if done == 1:
+            self._fill_started = now
+        left = (now - self._fill_started) / max(1, done - 1) * (batches - done)
+        self._bar.update(
+            self._task,
+            completed=done,
+            total=batches,
+            label=f"teacher's view {view}",
+            eta=_clock(left) if done > 1 else "?",
+        )
+
+    def filled(self, view: int, seconds: float, left: int) -> None:
+        """Print that `view` is stored after `seconds`, and the time that the `left` others will take."""
+        self._console.print(
+            f"teacher's view {view} stored  {seconds:.0f} s  "
+            f"{left} left to fill, about {_clock(seconds * left)}",
+            highlight=False,
+            soft_wrap=True,
         )
 
     def epoch(self, metrics: EpochMetrics) -> None:
@@ -92,15 +115,20 @@ class Report:
         )
 
     def _eta(self, fraction: float) -> str:
-        """Time left after `fraction` of the current epoch, as H:MM:SS."""
+        """The time left after `fraction` of the current epoch."""
         done = self._done + fraction - self._first
         if done <= 0:
             return "?"
         seconds = (
             (time.perf_counter() - self._started) / done * (self._epochs - self._done - fraction)
         )
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+        return _clock(seconds)
+
+
+def _clock(seconds: float) -> str:
+    """As H:MM:SS."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def read_metrics(directory: Path) -> list[EpochMetrics]:

@@ -31,6 +31,7 @@ from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report
 from training.run_lock import run_lock
 from training.speed import compile_step, use_tensor_cores
+from training.teachers.open_views import open_views
 
 
 def run_recipe(
@@ -75,14 +76,19 @@ def run_recipe(
         use_tensor_cores()
     if compiled:
         compile_step(step, target)
+    views = open_views(recipe, dataset, teacher_config, train_split, runs, dist, say)
     directory.mkdir(parents=True, exist_ok=True)
 
-    run = Run(directory, recipe, step, train_split, held_out, target, dist, dataset.fingerprint)
+    run = Run(
+        directory, recipe, step, train_split, held_out, target, dist, dataset.fingerprint, views
+    )
     if dist.is_main:
         with run_lock(directory):
             first_epoch = _first_epoch(run, resume, dataset)
             on_start()
             say(_headline(run))
+            if views is not None:
+                say(views.headline())
             with Report(directory, run.epochs, first_epoch) as report:
                 train(run, report, first_epoch)
             _finish(run, report.history, dataset, teacher_config)

@@ -13,7 +13,8 @@ from training.objectives.criterion import Batch, Criterion
 class Step(nn.Module):
     """Normalises the images, runs teacher and student, and returns the criterion's loss.
 
-    Student and criterion are in train mode, the teacher stays in eval mode and gets no gradient.
+    Student and criterion are in train mode, the teacher stays in eval mode and gets no gradient. Where
+    batches carry the teacher's cached logits, `teacher` is None.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Step(nn.Module):
         if side is not None and self.student.side is None:
             inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
             side = None
-        teacher = self._run_teacher(inputs)
+        teacher = self._teacher_outputs(inputs, batch)
         if not preparing:
             return self.criterion(self._run_student(inputs, side), teacher, batch)
         student = self._run_student(inputs, side) if self.criterion.prepares_student else None
@@ -57,6 +58,11 @@ class Step(nn.Module):
                 gradient_equilibrium=self.criterion.gradient_equilibrium,
             )
         return _with_float_logits(outputs)
+
+    def _teacher_outputs(self, inputs: Tensor, batch: Batch) -> Outputs | None:
+        if batch.teacher_logits is not None:
+            return Outputs(batch.teacher_logits, [])
+        return self._run_teacher(inputs)
 
     @torch.no_grad()
     def _run_teacher(self, inputs: Tensor) -> Outputs | None:

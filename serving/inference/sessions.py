@@ -12,7 +12,7 @@ import numpy as np
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
 from exports.bundle.reader import Bundle, cam_output, stage_input, stage_outputs
-from offramp.onnx_runtime import load_onnxruntime
+from offramp.onnx_runtime import load_onnxruntime, session_errors
 from offramp.onnx_runtime import session_options as quiet_options
 from serving.inference.providers import CPU, CUDA, active_provider, requested_providers
 from serving.inference.runners import (
@@ -49,7 +49,7 @@ def open_sessions(bundle: Bundle, threads: int, provider: Provider, pool: Pool =
         _open(ort, bundle, stage, options, providers) for stage in range(1, len(bundle.stages) + 1)
     ]
     active = active_provider(stages, provider)
-    graph_errors = _graph_errors()
+    graph_errors = session_errors()
     try:
         for count in (CHECK_BATCH, 1):
             _check_run(bundle, stages, count)
@@ -89,7 +89,7 @@ def open_graph(path: Path, manifest: Manifest, entry: GraphEntry, content: bytes
     if entry.kind == "routed":
         inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
     # ValueError: an input or output has another name.
-    graph_errors: tuple[type[Exception], ...] = (*_graph_errors(), ValueError)
+    graph_errors: tuple[type[Exception], ...] = (*session_errors(), ValueError)
     exits = range(1, len(manifest.exits) + 1)
     names = {
         "exit": ["logits"],
@@ -131,7 +131,7 @@ def session_options(ort: Any, threads: int, pool: Pool) -> Any:
 def _open(ort: Any, bundle: Bundle, stage: int, options: Any, providers: list[str]) -> Any:
     try:
         session = ort.InferenceSession(bundle.stages[stage - 1], options, providers=providers)
-    except _graph_errors() as error:
+    except session_errors() as error:
         raise BundleError(
             f"{_file(bundle, stage)} is not an ONNX graph that onnxruntime can run."
         ) from error
@@ -143,23 +143,6 @@ def _open(ort: Any, bundle: Bundle, stage: int, options: Any, providers: list[st
 def _open_shared_pool(ort: Any, threads: int) -> None:
     # Cached: onnxruntime accepts it once per process, before the first session.
     ort.set_global_thread_pool_sizes(threads, 1)
-
-
-def _graph_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    # Their only common base is Exception.
-    return (
-        state.EPFail,
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoModel,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
 
 
 def _check_signature(bundle: Bundle, k: int, session: Any) -> None:

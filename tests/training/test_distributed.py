@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
 from tests.training.processes import context, two
-from tests.training.runs import kill_at
+from tests.training.runs import contents, kill_at
 from training.assemble import build_step
 from training.checkpoint import load_checkpoint, resume_state
 from training.data.batches import DeviceDataset
@@ -51,6 +51,7 @@ precision = "fp32"
 STUDENT = TEACHER.replace('"teacher"', '"student"').replace('"cross_entropy"', '"kd"') + (
     '[teacher]\nrecipe = "teacher"\n'
 )
+CACHED = STUDENT.replace('"student"', '"cached"') + "views = 2\n"
 # Distance between the weights of two runs in units of their size. On a CPU torch's own batch norm is
 # exact to 1e-4 only, in float32 and channels_last, and the error grows over a dozen steps. (With batch
 # norm over each process's half only, the distance is 7e-4.) The gradients are compared in float64 below, to
@@ -60,20 +61,21 @@ TOLERANCE = 5e-4
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with recipes and the runs of teacher and student, each trained by one process."""
+    """A directory with recipes and the runs of the teacher and of two students, one with cached views,
+    each trained by one process."""
     place = tmp_path_factory.mktemp("alone")
-    (place / "teacher.toml").write_text(TEACHER)
-    (place / "student.toml").write_text(STUDENT)
-    for name in ("teacher", "student"):
+    for name, text in (("teacher", TEACHER), ("student", STUDENT), ("cached", CACHED)):
+        (place / f"{name}.toml").write_text(text)
         train(place, name)
     return place
 
 
 @pytest.fixture
 def place(alone: Path, tmp_path: Path) -> Path:
-    """The same directory, with the teacher's run only."""
+    """The same directory, with the teacher's run and views only."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "runs" / "student")
+    for name in ("student", "cached"):
+        shutil.rmtree(tmp_path / "runs" / name)
     return tmp_path
 
 
@@ -88,15 +90,15 @@ def train(place: Path, name: str, resume: bool = False) -> None:
     )
 
 
-def assert_close(place: Path, alone: Path) -> None:
-    ours, config = load_checkpoint(place / "runs" / "student")
-    theirs, single = load_checkpoint(alone / "runs" / "student")
+def assert_close(place: Path, alone: Path, name: str = "student") -> None:
+    ours, config = load_checkpoint(place / "runs" / name)
+    theirs, single = load_checkpoint(alone / "runs" / name)
     mine, whole = (
         torch.cat([p.detach().flatten() for p in net.parameters()]) for net in (ours, theirs)
     )
     assert float((mine - whole).norm() / whole.norm()) < TOLERANCE
-    for name, buffer in ours.named_buffers():
-        torch.testing.assert_close(buffer, theirs.get_buffer(name), rtol=0.02, atol=0.02, msg=name)
+    for part, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer, theirs.get_buffer(part), rtol=0.02, atol=0.02, msg=part)
     assert config.held_out.exits == pytest.approx(single.held_out.exits, abs=0.3)
 
 
@@ -138,6 +140,30 @@ def test_when_one_of_two_is_killed_both_end_and_a_single_process_can_resume(
     assert state.epochs_done == 1
     train(place, "student", resume=True)
     assert_close(place, alone)
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_two_processes_train_on_cached_views_what_one_does(
+    place: Path, alone: Path, filled: bool
+) -> None:
+    views = place / "runs" / "teacher" / "views"
+    if not filled:
+        shutil.rmtree(views)
+    for process in two(place, ("train", "cached.toml"), {}):
+        assert process.wait() == 0, process.output
+    assert_close(place, alone, "cached")
+    files = contents(views)
+    assert sorted(Path(name).name for name in files) == [
+        "key.json",
+        "view-00.safetensors",
+        "view-01.safetensors",
+    ]
+    for name in files:
+        if name.endswith(".safetensors"):
+            ours, theirs = (
+                load_file(runs / "runs" / "teacher" / "views" / name) for runs in (place, alone)
+            )
+            assert torch.equal(ours["logits"], theirs["logits"])
 
 
 def diverge() -> None:

@@ -10,6 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from offramp.cli import app
+from tests.training.runs import contents
+from tests.training.teachers.recipes import run, student, teacher, view_files
 from training.dry_run import dry_run
 from training.errors import DivergedError, RecipeError
 from training.recipes.files import load_recipe, recipe_file_names
@@ -42,6 +44,26 @@ def test_a_dry_run_prints_what_the_run_needs_and_writes_nothing(
     assert "peak memory: not measured on a CPU" in result.stdout
     assert "4 epochs of 17 steps: about " in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_how_large_the_teachers_views_are_and_whether_they_are_there(
+    tmp_path: Path,
+) -> None:
+    recipe, runs = student(epochs=4), tmp_path / "runs"
+    assert "teacher's views: 3, none are there: teacher is not trained yet" in str(
+        dry_run(recipe, runs=runs, device="cpu")
+    )
+    run(runs, teacher())
+    untouched = contents(runs)
+    empty = str(dry_run(recipe, runs=runs, device="cpu"))
+    assert "teacher's views: 3 of 0.02 MiB each, 0.06 MiB in " in empty
+    assert "0 of them filled already" in empty
+    assert "without evaluation and filling views" in empty
+    assert contents(runs) == untouched
+    run(runs, recipe)
+    filled = str(dry_run(recipe, runs=runs, device="cpu"))
+    assert f"{view_files(runs)[0].parent}, 3 of them filled already" in filled
+    assert " 0 of the teacher" in filled
 
 
 def test_a_dry_run_at_full_width_counts_parameters_and_macs() -> None:

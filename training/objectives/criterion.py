@@ -12,10 +12,15 @@ from training.models.multi_exit import MultiExit, Outputs
 
 @dataclass(frozen=True)
 class Batch:
-    """The labels of a batch, int64 [N], and each sample's index in the training split, int64 [N]."""
+    """The labels of a batch, int64 [N], and each sample's index in the training split, int64 [N].
+
+    `teacher_logits` are the cached ones of a view, float32 [N, C] for every exit of the teacher; None
+    where the teacher runs in the step, or there is none.
+    """
 
     labels: Tensor
     index: Tensor
+    teacher_logits: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)

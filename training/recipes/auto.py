@@ -13,9 +13,9 @@ from training.recipes.schema import (
     ExitObjective,
     Recipe,
     StartRecipe,
-    TeacherRecipe,
     TrainRecipe,
 )
+from training.recipes.teacher import TeacherRecipe
 
 # Images up to this shorter side get a network made for 32 pixels, larger ones one made for 224.
 MAX_SMALL_SIDE = 64

@@ -10,6 +10,7 @@ from offramp.validation import first_problem
 from training.errors import RecipeError
 from training.recipes.network import LITE, TORCHVISION, NetworkRecipe
 from training.recipes.part import RecipePart
+from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRecipe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -99,12 +100,6 @@ class DistillerObjective(RecipePart):
 Objective = Annotated[ExitObjective | DistillerObjective, Field(discriminator="method")]
 
 
-class TeacherRecipe(RecipePart):
-    """The recipe whose finished run teaches."""
-
-    recipe: str
-
-
 class StartRecipe(RecipePart):
     """Where the first weights come from: from the finished run of `recipe`, its backbone and the heads
     both networks have; or, as `weights`, the backbone alone: for torchvision's networks "torchvision"
@@ -183,6 +178,21 @@ class Recipe(RecipePart):
         weights = getattr(objective, "exit_weights", None)
         if weights is not None and len(weights) != len(exits):
             raise ValueError(f"there are {len(exits)} exits but {len(weights)} exit_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> Self:
+        teacher, method = self.teacher, self.objective.method
+        if teacher is None or teacher.views is None:
+            return self
+        if teacher.onnx is not None and method not in LAST_EXIT_METHODS:
+            raise ValueError(
+                f"teacher.onnx is for {' and '.join(LAST_EXIT_METHODS)}, not for {method}"
+            )
+        if method not in LOGIT_METHODS:
+            raise ValueError(
+                f"objective {method} needs more of the teacher than its logits: leave out teacher.views"
+            )
         return self
 
     @model_validator(mode="after")

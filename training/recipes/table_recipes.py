@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.recipes.network import CifarNetwork
 from training.recipes.schema import Recipe, TrainRecipe, validate_recipe
 from training.recipes.table_definition import Pair, Row, Table, load_table, table_names
+from training.recipes.teacher import LOGIT_METHODS
 
 # Students of every seed have the same teacher, as is usual: only the student varies.
 TEACHER_SEED = 0
 
 _SEED = re.compile(r"seed(0|[1-9][0-9]*)")
-_VARIANT = re.compile(r"(?:epochs([1-9][0-9]*))?-?(?:width([1-9][0-9]*))?")
+_VARIANT = re.compile(r"(?:epochs([1-9][0-9]*))?-?(?:width([1-9][0-9]*))?-?(?:views([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,18 @@ class Variant:
     """Changes to a table's protocol; by default none.
 
     `epochs` replaces the number of epochs (milestones and preparation in proportion), `width` the
-    channels of every network's first stage.
+    channels of every network's first stage. `views` caches so many views of the teacher's logits in the
+    rows that need nothing else of a teacher; the other rows, and their names, are the same without it.
     """
 
     epochs: int | None = None
     width: int | None = None
+    views: int | None = None
 
     @property
     def name(self) -> str:
-        """As in `epochs24-width16`; empty for the table's own protocol."""
-        parts = [("epochs", self.epochs), ("width", self.width)]
+        """As in `epochs24-width16-views24`; empty for the table's own protocol."""
+        parts = [("epochs", self.epochs), ("width", self.width), ("views", self.views)]
         return "-".join(f"{field}{value}" for field, value in parts if value is not None)
 
     def changes_to(self, table: Table) -> Variant:
@@ -46,7 +49,16 @@ class Variant:
         return Variant(
             None if self.epochs == table.train.epochs else self.epochs,
             None if self.width == table.width else self.width,
+            self.views,
         )
+
+    def without_views(self) -> Variant:
+        """The same with teachers that run online."""
+        return replace(self, views=None)
+
+    def for_objective(self, method: str) -> Variant:
+        """The same as it applies to a row with that objective."""
+        return self if method in LOGIT_METHODS else self.without_views()
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,8 @@ def find_table_recipe(name: str) -> Recipe | None:
     if row is None or variant_and_seed is None:
         return None
     variant, seed = variant_and_seed
+    if variant.for_objective(row.objective.method) != variant:
+        return None  # such a row has one name with views and without
     pair = table.pair(rest[0])
     if pair is not None:
         return cell_recipe(table, Cell(pair, row), variant, seed)
@@ -93,9 +107,11 @@ def cell_recipe(table: Table, cell: Cell, variant: Variant, seed: int) -> Recipe
     assert teacher_row is not None
     teacher = run_name(table, cell.pair.teacher, teacher_row, variant, TEACHER_SEED)
     name = run_name(table, cell.pair.name, cell.row, variant, seed)
-    return _compose(
-        table, name, cell.pair.student, cell.row, variant, seed, teacher={"recipe": teacher}
-    )
+    reference: dict[str, object] = {"recipe": teacher}
+    views = variant.for_objective(cell.row.objective.method).views
+    if views is not None:
+        reference["views"] = views
+    return _compose(table, name, cell.pair.student, cell.row, variant, seed, teacher=reference)
 
 
 def network_recipe(
@@ -114,7 +130,8 @@ def network_recipe(
 
 def run_name(table: Table, pair_or_network: str, row: Row, variant: Variant, seed: int) -> str:
     """The name of a recipe and of its run."""
-    parts = [table.name, pair_or_network, row.key, variant.changes_to(table).name, f"seed{seed}"]
+    changes = variant.changes_to(table).for_objective(row.objective.method)
+    parts = [table.name, pair_or_network, row.key, changes.name, f"seed{seed}"]
     return "/".join(part for part in parts if part)
 
 
@@ -168,8 +185,7 @@ def _parse_variant_and_seed(table: Table, parts: list[str]) -> tuple[Variant, in
     match = _VARIANT.fullmatch(parts[0])
     if match is None or len(parts) > 1:
         return None
-    epochs, width = (None if group is None else int(group) for group in match.groups())
-    variant = Variant(epochs, width)
+    variant = Variant(*(None if group is None else int(group) for group in match.groups()))
     # A recipe has one name only: values equal to the table's are not written.
     return (variant, seed) if variant.changes_to(table).name == parts[0] else None
 

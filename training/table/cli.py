@@ -32,6 +32,15 @@ def table(
         int | None,
         typer.Option(help="Width of all networks' first stages; results are kept apart."),
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Views of the teacher's logits to cache, for the rows that need nothing else of a "
+            "teacher; their results are kept apart.",
+        ),
+    ] = None,
     runs: Annotated[
         Path, typer.Option(help="Directory of all runs, one subdirectory each.")
     ] = Path("runs"),
@@ -60,7 +69,7 @@ def table(
     from training.recipes.table_recipes import Variant
     from training.table.selection import parse_seeds
 
-    table_run = TableRun.open(name, rows, Variant(epochs, width), runs, out)
+    table_run = TableRun.open(name, rows, Variant(epochs, width, views), runs, out)
     failures = {}
     if train:
         failures = table_run.train(

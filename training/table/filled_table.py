@@ -12,6 +12,7 @@ from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
 from training.data.dataset_info import DATASET_INFO
 from training.models.cost import network_cost
+from training.recipes.schema import Recipe
 from training.recipes.table_definition import Table
 from training.recipes.table_recipes import Cell, Variant, cell_recipe, find_table_recipe
 from training.table.results import Results, RunResult
@@ -119,7 +120,7 @@ def _cell_result(table: Table, cell: Cell, variant: Variant, results: Results) -
         measured=_measured([result for result in seeds if result.test is not None]),
         failed={r.recipe.seed: r.failed for r in seeds if r.failed is not None},
         stopped={r.recipe.seed: r.epochs_done for r in seeds if not r.ended},
-        teacher=_teacher_result(recipe.teacher.recipe, results) if recipe.teacher else None,
+        teacher=_teacher_result(recipe, results),
         parameters=parameters,
         macs=macs,
     )
@@ -136,10 +137,13 @@ def _measured(finished: Sequence[RunResult]) -> Measured | None:
     )
 
 
-def _teacher_result(name: str, results: Results) -> TeacherResult:
-    recipe = find_table_recipe(name)
-    assert recipe is not None
-    result = results.get(recipe)
+def _teacher_result(recipe: Recipe, results: Results) -> TeacherResult | None:
+    if recipe.teacher is None or recipe.teacher.recipe is None:
+        return None
+    name = recipe.teacher.recipe
+    teacher = find_table_recipe(name)
+    assert teacher is not None
+    result = results.get(teacher)
     return TeacherResult(run=name, test=result.test if result else None)
 
 

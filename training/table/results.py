@@ -7,7 +7,7 @@ machines. A result counts only for exactly the recipe of its run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from training.checkpoint import CONFIG, ExitAccuracies, read_config, resume_state
 from training.errors import CheckpointError
 from training.recipes.schema import Recipe
-from training.recipes.table_recipes import find_table_recipe
+from training.recipes.table_recipes import Variant, find_table_recipe
 
 
 class RunResult(BaseModel):
@@ -69,20 +69,21 @@ class _Stored(BaseModel):
     runs: dict[str, RunResult]
 
 
-def read_results(file: Path, runs: Path, table: str, variant: str) -> Results:
-    """The results in `file`, updated with those of the run directories below `runs`.
+def read_results(files: Iterable[Path], runs: Path, table: str, variant: Variant) -> Results:
+    """The results in `files`, updated with those of the run directories below `runs`.
 
     Results of another protocol than `variant` or of another recipe than the table's are ignored.
-    Raises CheckpointError if the file or a checkpoint cannot be read.
+    Raises CheckpointError if a file or a checkpoint cannot be read.
     """
     results = Results()
-    if file.is_file():
+    for file in files:
         try:
             stored = _Stored.model_validate_json(file.read_text("utf-8"))
         except (OSError, ValidationError) as error:
             raise CheckpointError(f"{file} is not a file of results; move it away.") from error
         for stored_result in stored.runs.values():
-            if belongs(stored_result.recipe, variant):
+            replaces = stored_result.test is not None or not results.finished(stored_result.recipe)
+            if belongs(stored_result.recipe, variant) and replaces:
                 results.add(stored_result)
     for name in _run_names(runs, table):
         result = read_run(runs, name)
@@ -94,10 +95,11 @@ def read_results(file: Path, runs: Path, table: str, variant: str) -> Results:
     return results
 
 
-def belongs(recipe: Recipe, variant: str) -> bool:
+def belongs(recipe: Recipe, variant: Variant) -> bool:
     """Whether `recipe` is the table's recipe of its name, under the protocol `variant`."""
-    match = re.search(r"/((?:epochs|width)[^/]*)/seed", recipe.name)
-    return find_table_recipe(recipe.name) == recipe and (match[1] if match else "") == variant
+    match = re.search(r"/((?:epochs|width|views)[^/]*)/seed", recipe.name)
+    expected = variant.for_objective(recipe.objective.method).name
+    return find_table_recipe(recipe.name) == recipe and (match[1] if match else "") == expected
 
 
 def read_run(runs: Path, name: str) -> RunResult | None:

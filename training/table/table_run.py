@@ -42,8 +42,8 @@ class TableRun:
         variant = variant.changes_to(table)
         for cell in cells:
             cell_recipe(table, cell, variant, 0)  # raises if the width is impossible
-        file = results_file(out, name, variant.name)
-        return cls(table, cells, variant, runs, out, read_results(file, runs, name, variant.name))
+        files = _files_with_results(out, name, variant)
+        return cls(table, cells, variant, runs, out, read_results(files, runs, name, variant))
 
     def train(
         self,
@@ -96,6 +96,17 @@ class TableRun:
 
     def _fill(self, cells: Sequence[Cell]) -> FilledTable:
         return fill(self.table, cells, self.variant, self.results)
+
+
+def _files_with_results(out: Path, table: str, variant: Variant) -> list[Path]:
+    """The files that may hold results under `variant`, its own last: rows that need more than a
+    teacher's logits, or no teacher, are the same with views and without."""
+    own = results_file(out, table, variant.name)
+    plain = results_file(out, table, variant.without_views().name)
+    others = [plain, *sorted(out.glob(f"{plain.stem}-views*.json"))]
+    return [
+        file for file in dict.fromkeys([*(o for o in others if o != own), own]) if file.is_file()
+    ]
 
 
 def results_file(out: Path, table: str, variant: str) -> Path:

@@ -124,9 +124,34 @@ def test_another_width_applies_to_teacher_and_student() -> None:
     assert load_recipe(recipe.teacher.recipe).network.width == 16
 
 
+@pytest.mark.parametrize("row", ["kd", "mskd", "oto", "oto-autoaugment"])
+def test_views_are_for_rows_that_need_nothing_but_the_teachers_logits(row: str) -> None:
+    recipe = load_recipe(f"cifar100/vgg13-vgg8/{row}/epochs24-width32-views24/seed1")
+    online = load_recipe(f"cifar100/vgg13-vgg8/{row}/epochs24-width32/seed1")
+    assert recipe.teacher is not None
+    assert online.teacher is not None
+    assert (recipe.teacher.views, online.teacher.views) == (24, None)
+    assert recipe.teacher.recipe == online.teacher.recipe
+    same = {"name": recipe.name, "teacher": recipe.teacher}
+    assert online.model_copy(update=same) == recipe
+
+
+@pytest.mark.parametrize("row", ["baseline", "self-distillation", "fitnet", "tskd"])
+def test_other_rows_are_the_same_runs_with_views_and_without(row: str) -> None:
+    table = load_table("cifar100")
+    (cell,) = select_cells(table, f"vgg13-vgg8/{row}")
+    with_views, without = (Variant(24, 32, views) for views in (24, None))
+    assert with_views.name == "epochs24-width32-views24"
+    assert cell_recipe(table, cell, with_views, 0) == cell_recipe(table, cell, without, 0)
+
+
 @pytest.mark.parametrize(
     "name",
     [
+        "cifar100/vgg13-vgg8/baseline/epochs24-views24",
+        "cifar100/vgg13-vgg8/fitnet/views24",
+        "cifar100/vgg13-vgg8/oto/views24-epochs24",
+        "cifar100/vgg13-vgg8/oto/views0",
         "cifar100/vgg13-vgg8/nothing",
         "cifar100/vgg8-vgg13/oto",
         "cifar100/vgg13/oto",

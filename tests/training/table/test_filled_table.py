@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,43 @@ def test_a_changed_protocol_is_kept_apart_and_marked(tmp_path: Path) -> None:
     assert (written["changed"], written["epochs"]) == (SHORT.name, 2)
     assert written["cells"][0]["measured"]["ensemble"]["mean"] == 60.0
     assert f"CHANGED PROTOCOL {SHORT.name}" in markdown(table_run.filled())
+
+
+def finish(place: Path, name: str, accuracy: float) -> None:
+    recipe = load_recipe(name)
+    exits = tuple(accuracy for _ in recipe.network.exits)
+    write_finished_run(place / "runs", recipe, exits, accuracy)
+
+
+def measured(place: Path, variant: Variant) -> dict[str, float]:
+    """The measured ensemble accuracies of the table's file by row, after it is written."""
+    table_run = open_table(place, variant=variant)
+    table_run.write()
+    cells = table_run.filled().cells
+    return {cell.row: cell.measured.ensemble.mean for cell in cells if cell.measured}
+
+
+def test_rows_without_a_logits_teacher_count_with_views_and_without(tmp_path: Path) -> None:
+    cached = Variant(SHORT.epochs, SHORT.width, views=24)
+    finish(tmp_path, f"digits/resnet10/baseline/{SHORT.name}", 60.0)
+    finish(tmp_path, f"digits/resnet10/self-distillation/{SHORT.name}", 61.0)
+    finish(tmp_path, f"digits/resnet18-resnet10/oto/{SHORT.name}", 62.0)
+    finish(tmp_path, f"digits/resnet18-resnet10/oto/{cached.name}", 63.0)
+    shared = {"baseline": 60.0, "self-distillation": 61.0}
+    assert measured(tmp_path, SHORT) == {**shared, "oto": 62.0}
+    assert measured(tmp_path, cached) == {**shared, "oto": 63.0}
+    assert measured(tmp_path, Variant(SHORT.epochs, SHORT.width, views=8)) == shared
+
+
+@pytest.mark.parametrize("views", [None, 24])
+def test_shared_rows_are_read_from_either_file_when_their_runs_are_elsewhere(
+    tmp_path: Path, views: int | None
+) -> None:
+    variants = [Variant(SHORT.epochs, SHORT.width, number) for number in (None, 24)]
+    finish(tmp_path, f"digits/resnet10/baseline/{SHORT.name}", 60.0)
+    measured(tmp_path, Variant(SHORT.epochs, SHORT.width, views))
+    shutil.rmtree(tmp_path / "runs")
+    assert [measured(tmp_path, variant) for variant in variants] == [{"baseline": 60.0}] * 2
 
 
 def test_the_json_file_keeps_results_whose_runs_are_elsewhere(tmp_path: Path) -> None:

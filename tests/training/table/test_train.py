@@ -55,6 +55,20 @@ def test_a_killed_table_resumes_with_the_epoch_it_was_killed_in(
     assert seen == []
 
 
+def test_rows_with_views_are_trained_and_share_the_teachers_cache(tmp_path: Path) -> None:
+    options = ["--epochs", "2", "--width", "4", "--views", "2", "--rows", "*/kd,*/mskd"]
+    place = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["table", "digits", "--train", *options, *place])
+    assert result.exit_code == 0, result.output
+    for row in ("kd", "mskd"):
+        run = f"digits/resnet18-resnet10/{row}/{SHORT.name}-views2/seed0"
+        assert (tmp_path / "runs" / run / "checkpoint.json").is_file()
+    (views,) = (tmp_path / "runs").rglob("views")
+    assert views.parent == tmp_path / f"runs/digits/resnet18/baseline/{SHORT.name}/seed0"
+    assert len(list(views.rglob("view-*.safetensors"))) == 2
+    assert (tmp_path / "out" / f"table-digits-{SHORT.name}-views2.json").is_file()
+
+
 def test_a_failed_run_is_reported_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ class Service:
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
         )
-        self.turns = CamQueue()
+        self.cam_queue = CamQueue()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
@@ -92,7 +92,7 @@ class Service:
     def close(self) -> None:
         """Finish accepted work and end the worker threads."""
         self.drain()
-        self.turns.close()
+        self.cam_queue.close()
         self.dispatcher.close()
 
 

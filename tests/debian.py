@@ -16,7 +16,7 @@ LOCK = Path(gettempdir()) / "offramp-apt.lock"
 def require(package: str, command: str) -> str:
     """The path of `command`; Debian's `package` is installed first if it is missing and we may.
 
-    Raises RuntimeError, in one sentence, where it cannot be had: the test then fails and is not skipped.
+    Raises RuntimeError, in one sentence, where it is unavailable: the test then fails and is not skipped.
     """
     found = _find(command)
     if found:

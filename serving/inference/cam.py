@@ -57,7 +57,7 @@ class CamQueue:
     """One thread that draws maps, one request after the other: classification keeps the other cores."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-maps")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-cam")
         self._slots = threading.BoundedSemaphore(MAX_CAM_REQUESTS)
 
     async def take(self, draw: Callable[[], Result]) -> Result:

@@ -68,8 +68,8 @@ function list() {
 function choose(name) {
   chosen = name;
   byId("model").value = name;
-  const told = JSON.stringify(model());
-  if (told === known) return;
-  known = told;
+  const current = JSON.stringify(model());
+  if (current === known) return;
+  known = current;
   for (const watcher of watchers) watcher(model());
 }

@@ -55,7 +55,7 @@ def _take(page: Page, view: str, folder: Path) -> None:
             page.set_viewport_size({"width": across, "height": down})
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.mouse.move(0, 0)
-            # Charts are drawn anew when their size is known.
+            # Charts are drawn again when their size is known.
             page.clock.run_for(100)
             file = folder / f"{view}-{scheme}-{width}.webp"
             picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))

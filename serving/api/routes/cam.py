@@ -73,8 +73,8 @@ async def classify_maps(
 ) -> MapsAnswer:
     """Class-activation maps: where every exit finds evidence for a class in one image."""
     model = service.models.get(query.model)
-    maps, labels = model.cam, model.engine.manifest.labels
-    if maps is None:
+    cam, labels = model.cam, model.engine.manifest.labels
+    if cam is None:
         raise NotFoundError("This model's bundle offers no maps.")
     index = None if query.class_ is None else _index(query.class_, labels)
     service.dispatcher.check()
@@ -91,7 +91,7 @@ async def classify_maps(
             )
             index = done.predictions[0].index
         chosen = index
-        drawn = await service.turns.take(lambda: maps.draw(files[0], chosen, settings.max_pixels))
+        drawn = await service.cam_queue.take(lambda: cam.draw(files[0], chosen, settings.max_pixels))
     return MapsAnswer(
         model=model.name,
         of=ClassAnswer(label=labels[chosen], index=chosen),

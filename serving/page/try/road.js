@@ -22,7 +22,7 @@ export class Road {
     this.traveller.src = address;
     this.traveller.hidden = false;
     this.#move(0, false);
-    // Without this the picture would travel back instead of starting anew.
+    // Without this the picture would travel back instead of starting again.
     this.lane.classList.add("still");
     this.lane.getBoundingClientRect();
     this.lane.classList.remove("still");

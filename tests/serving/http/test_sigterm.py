@@ -72,9 +72,9 @@ def test_a_stream_in_progress_is_finished(tmp_path: Path, bundle_path: Path) -> 
         lines = events.iter_lines()
         assert next(lines) == "event: exit"
         server.process.terminate()
-        told = [line for line in lines if line.startswith("event: ")]
-        assert told[-2:] == ["event: answer", "event: done"]
-        assert len(told) >= 24
+        events = [line for line in lines if line.startswith("event: ")]
+        assert events[-2:] == ["event: answer", "event: done"]
+        assert len(events) >= 24
         assert server.process.wait(20) == 0
 
 

@@ -165,9 +165,9 @@ def test_parameters_change_the_policy_of_one_request(
 ) -> None:
     answer = triton.infer("tiny", [files(pngs[:1])], parameters=parameters)
     assert answer.as_numpy("exit").tolist() == [exit_]
-    told = answer.get_response()["parameters"]
-    assert told["exit"] == exit_
-    assert told["confidence"] == pytest.approx(answer.as_numpy("confidence")[0], abs=1e-6)
+    parameters = answer.get_response()["parameters"]
+    assert parameters["exit"] == exit_
+    assert parameters["confidence"] == pytest.approx(answer.as_numpy("confidence")[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("priority", [0, 1, 2, 9])

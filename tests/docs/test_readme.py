@@ -164,7 +164,11 @@ def test_the_page_on_training_lists_every_recipe() -> None:
     for recipe in (ROOT / "training" / "recipes").glob("*.toml"):
         content = tomllib.loads(recipe.read_text("utf-8"))
         network = content["network"]
-        shown = f"{network['name'].replace('resnet', 'ResNet-')}, width {network['width']}"
+        name = (
+            network["name"].replace("resnet", "ResNet-").replace("efficientnet-l", "EfficientNet-L")
+        )
+        size = f"width {network['width']}" if "width" in network else f"{network['side']} pixels"
+        shown = f"{name}, {size}"
         assert f"| `{recipe.stem}` | {shown} |" in training
 
 

@@ -91,7 +91,9 @@ async def classify_maps(
             )
             index = done.predictions[0].index
         chosen = index
-        drawn = await service.cam_queue.take(lambda: cam.draw(files[0], chosen, settings.max_pixels))
+        drawn = await service.cam_queue.take(
+            lambda: cam.draw(files[0], chosen, settings.max_pixels)
+        )
     return MapsAnswer(
         model=model.name,
         of=ClassAnswer(label=labels[chosen], index=chosen),

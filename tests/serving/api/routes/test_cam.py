@@ -132,7 +132,7 @@ def test_the_maps_graph_is_read_at_the_first_request(
 
 
 def test_one_is_drawn_at_a_time_and_few_wait() -> None:
-    turns, go, drawn = CamQueue(), threading.Event(), []
+    queue, go, drawn = CamQueue(), threading.Event(), []
 
     def draw() -> str:
         go.wait(20)
@@ -140,29 +140,29 @@ def test_one_is_drawn_at_a_time_and_few_wait() -> None:
         return "drawn"
 
     async def ask() -> list[str]:
-        waiting = [asyncio.create_task(turns.take(draw)) for _ in range(MAX_CAM_REQUESTS)]
+        waiting = [asyncio.create_task(queue.take(draw)) for _ in range(MAX_CAM_REQUESTS)]
         await asyncio.sleep(0)
         with pytest.raises(OverCapacityError):
-            await turns.take(draw)
+            await queue.take(draw)
         # A cancelled request makes room for another, unless its maps are being drawn.
         waiting.pop().cancel()
         await asyncio.sleep(0)
-        waiting.append(asyncio.create_task(turns.take(draw)))
+        waiting.append(asyncio.create_task(queue.take(draw)))
         await asyncio.sleep(0)
         go.set()
         return await asyncio.gather(*waiting)
 
     assert asyncio.run(ask()) == ["drawn"] * MAX_CAM_REQUESTS
     assert len(set(drawn)) == 1
-    turns.close()
+    queue.close()
 
 
 def test_too_many_requests_are_refused_with_retry_after(client: Client, pngs: list[bytes]) -> None:
-    turns, go = service_of(client).turns, threading.Event()
+    queue, go = service_of(client).cam_queue, threading.Event()
 
     async def fill() -> list[asyncio.Task[bool]]:
         tasks = [
-            asyncio.create_task(turns.take(lambda: go.wait(20))) for _ in range(MAX_CAM_REQUESTS)
+            asyncio.create_task(queue.take(lambda: go.wait(20))) for _ in range(MAX_CAM_REQUESTS)
         ]
         await asyncio.sleep(0)
         return tasks

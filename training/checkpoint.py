@@ -40,7 +40,8 @@ class ExitAccuracies(BaseModel):
 
 
 class CheckpointConfig(BaseModel):
-    """Everything about a finished run except its weights. `fingerprint` is the data set's."""
+    """Everything about a finished run except its weights. `fingerprint` is the data set's. `test` is
+    None if that has no test split, `held_out` if nothing was held out, as in a refit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,8 +53,8 @@ class CheckpointConfig(BaseModel):
     image_size: tuple[int, int]
     fingerprint: Fingerprint = None
     teacher_test: ExitAccuracies | None
-    held_out: ExitAccuracies
-    test: ExitAccuracies
+    held_out: ExitAccuracies | None
+    test: ExitAccuracies | None
     seconds: float
     tools: dict[str, str]
 

@@ -16,7 +16,7 @@ from training.checkpoint import ResumeState, load_resume, save_resume
 from training.data.batches import DeviceDataset, View
 from training.distributed import SINGLE_PROCESS, DistContext
 from training.errors import DivergedError
-from training.evaluate import accuracies, predict
+from training.evaluate import measure
 from training.recipes.schema import Recipe, TrainRecipe
 from training.report import EpochMetrics, Report
 from training.step import Step
@@ -91,9 +91,7 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
             raise DivergedError(_diverged(run, epoch, loss))
         if report is None:
             continue
-        held_out = accuracies(
-            predict(run.step.student, run.step.normalize, run.held_out), run.held_out.labels
-        )
+        held_out = measure(run.step, run.held_out)
         seconds = time.perf_counter() - started
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
         state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, fingerprint=run.fingerprint)

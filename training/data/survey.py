@@ -1,47 +1,76 @@
-"""Number and size of the images in an image folder, without decoding them."""
+"""Number, size and resolution of the images in an image folder; few of them are decoded."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
 
 from PIL import Image
 
-from training.data.image_folder import list_images, test_share
+from training.data.image_files import read_image
+from training.data.image_folder import list_images
+from training.data.resolution import MAX_SIDE, detail_ratios, effective_side
 from training.errors import DataError
+from training.recipes.auto import MAX_SMALL_SIDE
 
-# Images whose header is read.
+# Images whose header is read, and those that are decoded to estimate their resolution.
 MAX_SAMPLES = 1000
+MAX_DECODED = 40
 
 
 @dataclass(frozen=True)
 class FolderSurvey:
-    """Training images of each class, and the median of the shorter sides in pixels."""
+    """Training images of each class, the median of the shorter sides in pixels, and the side that the
+    images had before they were enlarged, None if they were not."""
 
     counts: dict[str, int]
     side: int
+    enlarged_from: int | None = None
 
 
 def survey_folder(directory: Path) -> FolderSurvey:
-    """Count the images of `directory` and sample the sizes of at most 1000 of them.
+    """Count the images of `directory`, sample the sizes of at most 1000 and the detail of at most 40.
 
-    Raises DataError as `load_image_folder` does.
+    Images that cannot be read are passed over. Raises DataError as `list_images` does, and if no sampled
+    image can be read.
     """
-    train, test = list_images(directory)
-    counts = {
-        name: len(images) - (test_share(len(images)) if test is None else 0)
-        for name, images in train.items()
-    }
-    paths = [path for images in train.values() for path in images]
-    sample = paths[:: -(-len(paths) // MAX_SAMPLES)]
-    return FolderSurvey(counts, median_low(_shorter_side(path) for path in sample))
+    listed = list_images(directory)
+    counts = {name: len(images) for name, images in listed.train.items()}
+    paths = [path for images in listed.train.values() for path in images]
+    sides = {path: side for path in _sample(paths, MAX_SAMPLES) if (side := _shorter_side(path))}
+    if not sides:
+        raise DataError(f"{directory} has no image that can be read.")
+    side = median_low(sides.values())
+    enlarged_from = None
+    if side > MAX_SMALL_SIDE:
+        decoded = [_detail_ratios(path, sides[path]) for path in _sample(list(sides), MAX_DECODED)]
+        enlarged_from = effective_side([ratios for ratios in decoded if ratios])
+    return FolderSurvey(counts, side, enlarged_from)
 
 
-def _shorter_side(path: Path) -> int:
+def _sample(paths: list[Path], count: int) -> list[Path]:
+    return paths[:: -(-len(paths) // count)]
+
+
+def _shorter_side(path: Path) -> int | None:
     try:
         with Image.open(path) as image:
             return min(image.size)
-    except Exception as error:
-        # Pillow raises many types on damaged files (SyntaxError, struct.error …).
-        raise DataError(f"{path} cannot be read as an image.") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        struct.error,
+    ):  # of Pillow's, on damaged files
+        return None
+
+
+def _detail_ratios(path: Path, side: int) -> dict[int, float]:
+    try:
+        pixels = read_image(path, min(side, MAX_SIDE))
+    except DataError:  # a whole header does not make a whole file
+        return {}
+    return detail_ratios(Image.fromarray(pixels))

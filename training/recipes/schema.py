@@ -14,6 +14,7 @@ from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
 DistillerName = Literal[
@@ -38,9 +39,9 @@ SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd
 class DataRecipe(RecipePart):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
-    `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
-    its directory, from the data root unless absolute, and the pixels of a side that pictures are
-    brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
+    `held_out` counts samples of the training split; a refit has 0. `path` and `side` belong to the set
+    "folder": its directory, from the data root unless absolute, and the pixels of a side that pictures
+    are brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
     area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
     square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
@@ -50,7 +51,7 @@ class DataRecipe(RecipePart):
     name: DataName
     path: Annotated[str, Field(min_length=1)] | None = None
     side: Annotated[int, Field(ge=32, le=224)] | None = None
-    held_out: Positive
+    held_out: Annotated[int, Field(ge=0)]
     held_out_seed: int = 0
     scale: tuple[Share, Share] | None = None
     padding: Annotated[int, Field(ge=0, le=64)] = Field(
@@ -151,16 +152,29 @@ class TrainRecipe(RecipePart):
 
 
 class Recipe(RecipePart):
-    """A whole training run."""
+    """A whole training run.
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
+    `followed_by` names the run whose network follows this network's last exit, at the image: `offramp
+    export` writes both as one bundle. Training ignores it. With `refit` the run is repeated on everything,
+    the held-out split included (training/refit.py).
+    """
+
+    name: RecipeName
+    followed_by: RecipeName | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    refit: bool = False
     data: DataRecipe
     network: NetworkRecipe
     objective: Objective
     teacher: TeacherRecipe | None = None
     start: StartRecipe | None = None
     train: TrainRecipe
+
+    @model_validator(mode="after")
+    def _another_run_follows(self) -> Self:
+        if self.followed_by == self.name:
+            raise ValueError(f"{self.name} cannot be followed by itself")
+        return self
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:

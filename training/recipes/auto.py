@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from training.recipes.network import NetworkRecipe
+from training.recipes.network import LiteNetwork, NetworkRecipe
 from training.recipes.schema import (
     DataRecipe,
     ExitObjective,
@@ -29,7 +29,8 @@ MAX_REFIT_IMAGES = 5_000
 # A view of the teacher holds the pictures once more in memory.
 MAX_VIEW_BYTES = 1 << 30
 VIEWS = 4
-LITE0, LITE2 = "efficientnet-lite0", "efficientnet-lite2"
+LITE0: LiteNetwork = "efficientnet-lite0"
+LITE2: LiteNetwork = "efficientnet-lite2"
 # Of the distillation of the second network by the first.
 TEMPERATURE, ALPHA = 2.0, 0.5
 DEGRADE = 0.25
@@ -227,8 +228,9 @@ def _schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
     batch = 32 if samples < 1_000 else 64 if samples < 10_000 else 128
     if pretrained:
         batch = min(batch, 32)
-    # With fewer samples a power of two as well: torch 2.15 crashed on odd batches on a CPU.
-    batch = min(batch, 1 << (samples.bit_length() - 1))
+    # With fewer samples a power of two as well: torch 2.15 crashed on odd batches on a CPU. A quarter of
+    # the files may turn out to be unreadable.
+    batch = min(batch, 1 << ((3 * samples // 4).bit_length() - 1))
     steps = samples // batch
     min_epochs, min_steps = (10, 200) if pretrained else (30, 200)
     epochs = max(min_epochs, math.ceil(min_steps / steps))

@@ -40,6 +40,7 @@ def plan_training(
     from_scratch: bool = False,
     teacher: bool = False,
     refit: bool | None = None,
+    seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> Plan:
     """Choose recipes for the images in `folder`, print the reasons and a forecast; write nothing.
@@ -58,6 +59,7 @@ def plan_training(
         from_scratch=from_scratch,
         teacher=teacher,
         refit=refit,
+        seed=seed,
     )
     for reason in choice.reasons:
         say(f"- {reason}")
@@ -89,6 +91,7 @@ def auto_train(
     from_scratch: bool = False,
     teacher: bool = False,
     refit: bool | None = None,
+    seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> CheckpointConfig:
     """Choose recipes for the images in `folder`, write them to `runs`, and train them in order.
@@ -107,6 +110,7 @@ def auto_train(
         from_scratch=from_scratch,
         teacher=teacher,
         refit=refit,
+        seed=seed,
         say=say,
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from offramp.files import replacing
 from offramp.validation import first_problem
+from training.average import WeightAverage
 from training.errors import CheckpointError
 from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit
@@ -110,15 +111,22 @@ def read_config(run: Path) -> CheckpointConfig:
 
 
 def save_resume(
-    run: Path, step: Step, optimizer: torch.optim.Optimizer, state: ResumeState
+    run: Path,
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    state: ResumeState,
+    average: WeightAverage | None = None,
 ) -> None:
-    """Write student, criterion, momentum and `state` for `load_resume`."""
+    """Write student, criterion, momentum, `average` and `state` for `load_resume`."""
     trained = _trained(step)
     tensors = {f"model.{name}": tensor for name, tensor in _weights(trained).items()}
     for name, parameter in trained.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
+    if average is not None:
+        for name, tensor in average.tensors.items():
+            tensors[f"average.{name}"] = tensor.cpu().contiguous()
     _write_tensors(run / RESUME, tensors, {"state": state.model_dump_json()})
 
 
@@ -138,8 +146,13 @@ def resume_state(run: Path) -> ResumeState | None:
         ) from error
 
 
-def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None:
-    """Load what `save_resume` wrote into student, criterion and `optimizer`."""
+def load_resume(
+    run: Path,
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
+) -> None:
+    """Load what `save_resume` wrote into student, criterion, `optimizer` and `average`."""
     trained = _trained(step)
     tensors, _ = _read_tensors(run / RESUME)
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
@@ -150,6 +163,9 @@ def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
                 buffer
             )
+    if average is not None:
+        for name, tensor in average.tensors.items():
+            tensor.copy_(tensors[f"average.{name}"])
 
 
 def _trained(step: Step) -> nn.Module:

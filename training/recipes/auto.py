@@ -56,6 +56,7 @@ def choose_recipes(
     from_scratch: bool = False,
     teacher: bool = False,
     refit: bool | None = None,
+    seed: int = 0,
 ) -> Choice:
     """Recipes for the image folder `path`; the run to export is called `name`.
 
@@ -82,7 +83,7 @@ def choose_recipes(
         padding=input_side // 8 if small and from_scratch else 0,
         degrade=DEGRADE,
     )
-    recipe = partial(Recipe, data=data, train=settings, refit=repeated)
+    recipe = partial(Recipe, data=data, train=settings, refit=repeated, seed=seed)
     choose = _from_scratch if from_scratch else _pretrained
     recipes, network_reasons = choose(name, recipe, content, images, teacher)
     return Choice(

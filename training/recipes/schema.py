@@ -77,12 +77,14 @@ class DataRecipe(RecipePart):
 
 class ExitObjective(RecipePart):
     """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
-    training/objectives/losses.py. `exit_weights` are all 1 unless given."""
+    training/objectives/losses.py. `exit_weights` are all 1 unless given. `smoothing` is the share of a
+    label that is spread over all classes."""
 
     method: Literal["cross_entropy", "kd", "self_distillation", "mskd", "oto"]
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
     exit_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_equilibrium: bool = False
 
 
@@ -120,10 +122,15 @@ class StartRecipe(RecipePart):
 
 
 class Progressive(RecipePart):
-    """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute."""
+    """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute.
+
+    With a fraction of 1 the network never sees its own side in training: random crops show objects larger
+    than they are when the whole picture is shown, by about as much (Touvron et al. 2019, "Fixing the
+    train-test resolution discrepancy").
+    """
 
     side: Annotated[int, Field(ge=8)]
-    fraction: Annotated[float, Field(gt=0, lt=1)]
+    fraction: Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainRecipe(RecipePart):

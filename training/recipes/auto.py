@@ -11,6 +11,7 @@ from training.recipes.network import LiteNetwork, NetworkRecipe
 from training.recipes.schema import (
     DataRecipe,
     ExitObjective,
+    Progressive,
     Recipe,
     StartRecipe,
     TrainRecipe,
@@ -22,8 +23,10 @@ from training.recipes.teacher import TeacherRecipe
 MAX_SMALL_SIDE = 64
 LARGE_SIDES = (128, 160, 192, 224)
 # The sides at which the two networks of a pretrained cascade see a picture of the largest input, and of a
-# smaller one. Cost grows with the square of the side.
+# smaller one. Cost grows with the square of the side. Random crops show objects larger, so they are seen at
+# a share of the side.
 FRONT_SIDES, DEEP_SIDES = (112, 96), (192, 160)
+CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
 # A view of the teacher holds the pictures once more in memory.
@@ -33,8 +36,10 @@ LITE0: LiteNetwork = "efficientnet-lite0"
 LITE2: LiteNetwork = "efficientnet-lite2"
 # Of the distillation of the second network by the first.
 TEMPERATURE, ALPHA = 2.0, 0.5
+SMOOTHING = 0.1
 DEGRADE = 0.25
 PRETRAINED_RATE = 0.04
+AVERAGE = 0.98
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,13 @@ def choose_recipes(
         path=path,
         side=input_side,
         held_out=held_out,
-        scale=None if small and from_scratch else (0.35, 1.0),
+        scale=(0.08, 1.0) if not from_scratch else None if small else (0.35, 1.0),
         padding=input_side // 8 if small and from_scratch else 0,
         degrade=DEGRADE,
     )
-    recipe = partial(Recipe, data=data, train=settings, refit=repeated, seed=seed)
+    recipe = partial(Recipe, data=data, refit=repeated, seed=seed)
     choose = _from_scratch if from_scratch else _pretrained
-    recipes, network_reasons = choose(name, recipe, content, images, teacher)
+    recipes, network_reasons = choose(name, recipe, settings, content, images, teacher)
     return Choice(
         recipes,
         (
@@ -109,13 +114,18 @@ _REFIT_REASON = (
 
 
 def _pretrained(
-    name: str, recipe: Callable[..., Recipe], content: int, images: int, teacher: bool
+    name: str,
+    recipe: Callable[..., Recipe],
+    train: TrainRecipe,
+    content: int,
+    images: int,
+    teacher: bool,
 ) -> _Recipes:
     """EfficientNet-Lite0 at two resolutions, the lower one first."""
     index = 0 if _input_side(content) == LARGE_SIDES[-1] else 1
     front_side, deep_side = FRONT_SIDES[index], DEEP_SIDES[index]
     imagenet = StartRecipe(weights="imagenet")
-    plain = ExitObjective(method="cross_entropy")
+    plain = ExitObjective(method="cross_entropy", smoothing=SMOOTHING)
     kd = ExitObjective(method="kd", temperature=TEMPERATURE, alpha=ALPHA)
     side = _input_side(content)
     views = VIEWS if images * side * side * 3 <= MAX_VIEW_BYTES else None
@@ -124,12 +134,14 @@ def _pretrained(
         recipe,
         name=f"{name}-deep",
         network=NetworkRecipe(name=LITE0, side=deep_side, exits=(4,)),
+        train=_crops_at(train, deep_side),
         start=imagenet,
     )
     if teacher:
         larger = recipe(
             name=f"{name}-teacher",
             network=NetworkRecipe(name=LITE2, side=deep_side, exits=(4,)),
+            train=_crops_at(train, deep_side),
             objective=plain,
             start=imagenet,
         )
@@ -141,6 +153,7 @@ def _pretrained(
         name=name,
         followed_by=f"{name}-deep",
         network=NetworkRecipe(name=LITE0, side=front_side, exits=(4,)),
+        train=_crops_at(train, front_side),
         objective=kd,
         teacher=TeacherRecipe(recipe=f"{name}-deep", views=views),
         start=StartRecipe(recipe=f"{name}-deep"),
@@ -157,9 +170,15 @@ def _pretrained(
 
 
 def _from_scratch(
-    name: str, recipe: Callable[..., Recipe], content: int, images: int, teacher: bool
+    name: str,
+    recipe: Callable[..., Recipe],
+    train: TrainRecipe,
+    content: int,
+    images: int,
+    teacher: bool,
 ) -> _Recipes:
     """A residual network with four exits and no pretrained weights."""
+    recipe = partial(recipe, train=train)
     if content <= MAX_SMALL_SIDE:
         width = 16 if images < 1_000 else 32 if images < 10_000 else 64
         network = NetworkRecipe(name="resnet18", width=width)
@@ -191,6 +210,12 @@ def _from_scratch(
         reason,
         f"oto: each exit learns from the same exit of a {larger.title} trained first, from scratch",
     )
+
+
+def _crops_at(train: TrainRecipe, side: int) -> TrainRecipe:
+    """`train` with random crops seen at a share of `side`, a multiple of 4."""
+    progressive = Progressive(side=round(CROP_SHARE * side / 4) * 4, fraction=1)
+    return train.model_copy(update={"progressive": progressive})
 
 
 def _held_out(images: int, classes: int) -> int:
@@ -241,6 +266,7 @@ def _schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
         # In proportion to the batch, the usual rule. Pretrained weights need a lower rate.
         learning_rate=(PRETRAINED_RATE if pretrained else 0.05) * batch / 64,
         weight_decay=1e-4 if pretrained else 5e-4,
+        average=AVERAGE if pretrained else None,
     )
     return settings, (
         f"{epochs} epochs in batches of {batch}: at least {min_epochs} epochs and {min_steps} steps"

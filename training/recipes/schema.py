@@ -151,6 +151,12 @@ class TrainRecipe(RecipePart):
     precision: Literal["fp32", "bf16"] = "bf16"
     progressive: Progressive | None = None
 
+    @property
+    def crop_side(self) -> int | None:
+        """The side at which the network sees random crops in every epoch, if that is not its own."""
+        progressive = self.progressive
+        return progressive.side if progressive is not None and progressive.fraction == 1 else None
+
     @model_validator(mode="after")
     def _milestones_lie_within(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)) or any(

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, never a pickle.
 
 The directory of a finished run holds the checkpoint, `model.safetensors` and `checkpoint.json`. The
-directory of an unfinished run holds `resume.safetensors`: weights, momentum and the epoch in one file,
-which is replaced in one step, so a killed process leaves the last complete one.
+directory of an unfinished run holds `resume.safetensors`: weights, the optimiser's state and the epoch in
+one file, which is replaced in one step, so a killed process leaves the last complete one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ from training.step import Step
 WEIGHTS = "model.safetensors"
 CONFIG = "checkpoint.json"
 RESUME = "resume.safetensors"
+# What SGD and AdamW keep of a parameter, and the prefix of its name in a resume file.
+OPTIMIZER_STATE = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "adamw.exp_avg",
+    "exp_avg_sq": "adamw.exp_avg_sq",
+    "step": "adamw.step",
+}
 
 # Earlier versions wrote it as `listing`.
 Fingerprint = Annotated[str | None, Field(validation_alias=AliasChoices("fingerprint", "listing"))]
@@ -117,13 +124,14 @@ def save_resume(
     state: ResumeState,
     average: WeightAverage | None = None,
 ) -> None:
-    """Write student, criterion, momentum, `average` and `state` for `load_resume`."""
+    """Write student, criterion, the optimiser's state, `average` and `state` for `load_resume`."""
     trained = _trained(step)
     tensors = {f"model.{name}": tensor for name, tensor in _weights(trained).items()}
     for name, parameter in trained.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
+        for entry, prefix in OPTIMIZER_STATE.items():
+            buffer = optimizer.state.get(parameter, {}).get(entry)
+            if buffer is not None:
+                tensors[f"{prefix}.{name}"] = buffer.detach().cpu().contiguous()
     if average is not None:
         for name, tensor in average.tensors.items():
             tensors[f"average.{name}"] = tensor.cpu().contiguous()
@@ -158,11 +166,13 @@ def load_resume(
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
     _fill(trained, weights, run / RESUME)
     for name, parameter in trained.named_parameters():
-        buffer = tensors.get(f"momentum.{name}")
-        if buffer is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                buffer
-            )
+        for entry, prefix in OPTIMIZER_STATE.items():
+            buffer = tensors.get(f"{prefix}.{name}")
+            if buffer is None:
+                continue
+            if buffer.ndim:  # AdamW counts its steps in a scalar on the CPU
+                buffer = torch.empty_like(parameter).copy_(buffer)
+            optimizer.state[parameter][entry] = buffer
     if average is not None:
         for name, tensor in average.tensors.items():
             tensor.copy_(tensors[f"average.{name}"])

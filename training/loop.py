@@ -155,9 +155,13 @@ def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
     else:
         criterion.settle()
         trained = [student, criterion]
-    parameters = nn.ModuleList(trained).parameters()
+    parameters = [p for p in nn.ModuleList(trained).parameters() if p.requires_grad]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
     return torch.optim.SGD(
-        [p for p in parameters if p.requires_grad],
+        parameters,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

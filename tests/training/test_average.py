@@ -69,9 +69,13 @@ def trained(folder: Path, decay: float | None, resume: bool = False) -> Checkpoi
     )
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_run_keeps_its_average_and_a_resumed_run_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
+    monkeypatch.setattr(
+        "tests.training.test_average.RECIPE", f'{RECIPE}optimizer = "{optimizer}"\n'
+    )
     config = trained(tmp_path / "whole", 0.9)
     plain = trained(tmp_path / "plain", None)
     with monkeypatch.context() as patch:

@@ -38,7 +38,7 @@ LITE2: LiteNetwork = "efficientnet-lite2"
 TEMPERATURE, ALPHA = 2.0, 0.5
 SMOOTHING = 0.1
 DEGRADE = 0.25
-PRETRAINED_RATE = 0.04
+PRETRAINED_RATE = 0.001
 AVERAGE = 0.98
 
 
@@ -260,14 +260,22 @@ def _schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
     steps = samples // batch
     min_epochs, min_steps = (10, 200) if pretrained else (30, 200)
     epochs = max(min_epochs, math.ceil(min_steps / steps))
-    settings = TrainRecipe(
-        epochs=epochs,
-        batch_size=batch,
-        # In proportion to the batch, the usual rule. Pretrained weights need a lower rate.
-        learning_rate=(PRETRAINED_RATE if pretrained else 0.05) * batch / 64,
-        weight_decay=1e-4 if pretrained else 5e-4,
-        average=AVERAGE if pretrained else None,
-    )
+    if pretrained:
+        settings = TrainRecipe(
+            epochs=epochs,
+            batch_size=batch,
+            optimizer="adamw",
+            learning_rate=PRETRAINED_RATE * batch / 32,
+            weight_decay=0.01,
+            average=AVERAGE,
+        )
+    else:
+        settings = TrainRecipe(
+            epochs=epochs,
+            batch_size=batch,
+            # In proportion to the batch, the usual rule.
+            learning_rate=0.05 * batch / 64,
+        )
     return settings, (
         f"{epochs} epochs in batches of {batch}: at least {min_epochs} epochs and {min_steps} steps"
     )

@@ -134,12 +134,14 @@ class Progressive(RecipePart):
 
 
 class TrainRecipe(RecipePart):
-    """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
-    `decay` from each of those epochs on. With `average`, the decay of a moving average of the weights a
-    step, that average is evaluated and kept (training/average.py)."""
+    """The optimiser, SGD or AdamW (which has no `momentum` and no `nesterov`): linear warm-up, then linear
+    decay to zero; or, with `milestones`, times `decay` from each of those epochs on. With `average`, the
+    decay a step of a moving average of the weights, that average is evaluated and kept
+    (training/average.py)."""
 
     epochs: Positive
     batch_size: Positive = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     milestones: tuple[Positive, ...] = ()

@@ -25,7 +25,7 @@ LARGE_SIDES = (128, 160, 192, 224)
 # The sides at which the two networks of a pretrained cascade see a picture of the largest input, and of a
 # smaller one. Cost grows with the square of the side. Random crops show objects larger, so they are seen at
 # a share of the side.
-FRONT_SIDES, DEEP_SIDES = (112, 96), (176, 160)
+FRONT_SIDE, DEEP_SIDES = 96, (192, 160)
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
@@ -123,7 +123,7 @@ def _pretrained(
 ) -> _Recipes:
     """EfficientNet-Lite0 at two resolutions, the lower one first."""
     index = 0 if _input_side(content) == LARGE_SIDES[-1] else 1
-    front_side, deep_side = FRONT_SIDES[index], DEEP_SIDES[index]
+    front_side, deep_side = FRONT_SIDE, DEEP_SIDES[index]
     imagenet = StartRecipe(weights="imagenet")
     plain = ExitObjective(method="cross_entropy", smoothing=SMOOTHING)
     kd = ExitObjective(method="kd", temperature=TEMPERATURE, alpha=ALPHA)

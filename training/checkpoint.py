@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from offramp.files import replacing
 from offramp.validation import first_problem
-from training.average import WeightAverage
 from training.errors import CheckpointError
 from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit
@@ -122,9 +121,8 @@ def save_resume(
     step: Step,
     optimizer: torch.optim.Optimizer,
     state: ResumeState,
-    average: WeightAverage | None = None,
 ) -> None:
-    """Write student, criterion, the optimiser's state, `average` and `state` for `load_resume`."""
+    """Write student, criterion, the optimiser's state and `state` for `load_resume`."""
     trained = _trained(step)
     tensors = {f"model.{name}": tensor for name, tensor in _weights(trained).items()}
     for name, parameter in trained.named_parameters():
@@ -132,9 +130,6 @@ def save_resume(
             buffer = optimizer.state.get(parameter, {}).get(entry)
             if buffer is not None:
                 tensors[f"{prefix}.{name}"] = buffer.detach().cpu().contiguous()
-    if average is not None:
-        for name, tensor in average.tensors.items():
-            tensors[f"average.{name}"] = tensor.cpu().contiguous()
     _write_tensors(run / RESUME, tensors, {"state": state.model_dump_json()})
 
 
@@ -158,9 +153,8 @@ def load_resume(
     run: Path,
     step: Step,
     optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None = None,
 ) -> None:
-    """Load what `save_resume` wrote into student, criterion, `optimizer` and `average`."""
+    """Load what `save_resume` wrote into student, criterion and `optimizer`."""
     trained = _trained(step)
     tensors, _ = _read_tensors(run / RESUME)
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
@@ -173,9 +167,6 @@ def load_resume(
             if buffer.ndim:  # AdamW counts its steps in a scalar on the CPU
                 buffer = torch.empty_like(parameter).copy_(buffer)
             optimizer.state[parameter][entry] = buffer
-    if average is not None:
-        for name, tensor in average.tensors.items():
-            tensor.copy_(tensors[f"average.{name}"])
 
 
 def _trained(step: Step) -> nn.Module:

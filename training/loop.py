@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.average import WeightAverage
 from training.checkpoint import ResumeState, load_resume, save_resume
 from training.data.batches import DeviceDataset, View
 from training.distributed import SINGLE_PROCESS, DistContext
@@ -81,29 +79,24 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
     that is not finite; the resume file of the previous epoch is kept.
     """
     optimizer = new_optimizer(run, first_epoch)
-    average = new_average(run, first_epoch) if first_epoch > run.preparation else None
     if first_epoch:
-        load_resume(run.directory, run.step, optimizer, average)
+        load_resume(run.directory, run.step, optimizer)
     for epoch in range(first_epoch, run.epochs):
         if epoch == run.preparation:
             optimizer = new_optimizer(run, epoch)
-            average = new_average(run, epoch)
         started = time.perf_counter()
         view = run.views.load(epoch, report) if run.views else None
         on_step = report.step if report else _no_report
-        loss = train_epoch(run, optimizer, epoch, on_step, view, average)
+        loss = train_epoch(run, optimizer, epoch, on_step, view)
         if not (math.isfinite(loss) and _all_finite(run.step)):
             raise DivergedError(_diverged(run, epoch, loss))
         if report is None:
             continue
-        with average.applied() if average else nullcontext():
-            held_out = measure(run.step, run.held_out)
+        held_out = measure(run.step, run.held_out)
         seconds = time.perf_counter() - started
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
         state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, fingerprint=run.fingerprint)
-        save_resume(run.directory, run.step, optimizer, state, average)
-    if average is not None:
-        average.apply()
+        save_resume(run.directory, run.step, optimizer, state)
 
 
 def train_epoch(
@@ -112,11 +105,10 @@ def train_epoch(
     epoch: int,
     on_step: Callable[[int, int], None],
     view: View | None = None,
-    average: WeightAverage | None = None,
 ) -> float:
     """One pass over the training split, as `view` shows it if given; returns the mean loss.
 
-    Calls `on_step(done, steps)`, and updates `average` after every step.
+    Calls `on_step(done, steps)`.
     """
     settings = run.recipe.train
     steps = len(run.train) // settings.batch_size
@@ -140,8 +132,6 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if average is not None:
-            average.update()
         total += loss.detach()
         on_step(done + 1, steps)
     return run.dist.mean(total).item() / steps
@@ -167,16 +157,6 @@ def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov and settings.momentum > 0,
     )
-
-
-def new_average(run: Run, epoch: int) -> WeightAverage | None:
-    """The average of the student's weights from `epoch` on; None in a preparation, or without `average`
-    in the recipe."""
-    decay = run.recipe.train.average
-    if decay is None or epoch < run.preparation:
-        return None
-    steps = len(run.train) // run.recipe.train.batch_size
-    return WeightAverage(run.step.student, decay, (epoch - run.preparation) * steps)
 
 
 def _side(settings: TrainRecipe, epoch: int) -> int | None:

@@ -22,10 +22,10 @@ from training.recipes.teacher import TeacherRecipe
 # network made for such images.
 MAX_SMALL_SIDE = 64
 LARGE_SIDES = (128, 160, 192, 224)
-# The sides at which the two networks of a pretrained cascade see a picture of the largest input, and of a
-# smaller one. Cost grows with the square of the side. Random crops show objects larger, so they are seen at
-# a share of the side.
-FRONT_SIDE, DEEP_SIDES = 96, (192, 160)
+# The sides at which the first and the second network of a pretrained cascade see a picture; the third is the
+# second's for the largest input. Cost grows with the square of the side. Random crops show objects larger,
+# so they are seen at a share of the side.
+FRONT_SIDE, DEEP_SIDE, LARGE_DEEP_SIDE = 96, 160, 192
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
@@ -39,7 +39,6 @@ TEMPERATURE, ALPHA = 2.0, 0.5
 SMOOTHING = 0.1
 DEGRADE = 0.25
 PRETRAINED_RATE = 0.001
-AVERAGE = 0.98
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ def _pretrained(
     teacher: bool,
 ) -> _Recipes:
     """EfficientNet-Lite0 at two resolutions, the lower one first."""
-    index = 0 if _input_side(content) == LARGE_SIDES[-1] else 1
-    front_side, deep_side = FRONT_SIDE, DEEP_SIDES[index]
+    deep_side = LARGE_DEEP_SIDE if _input_side(content) == LARGE_SIDES[-1] else DEEP_SIDE
     imagenet = StartRecipe(weights="imagenet")
     plain = ExitObjective(method="cross_entropy", smoothing=SMOOTHING)
     kd = ExitObjective(method="kd", temperature=TEMPERATURE, alpha=ALPHA)
@@ -152,15 +150,15 @@ def _pretrained(
     front = recipe(
         name=name,
         followed_by=f"{name}-deep",
-        network=NetworkRecipe(name=LITE0, side=front_side, exits=(4,)),
-        train=_crops_at(train, front_side),
+        network=NetworkRecipe(name=LITE0, side=FRONT_SIDE, exits=(4,)),
+        train=_crops_at(train, FRONT_SIDE),
         objective=kd,
         teacher=TeacherRecipe(recipe=f"{name}-deep", views=views),
         start=StartRecipe(recipe=f"{name}-deep"),
     )
-    share = (front_side / deep_side) ** 2
+    share = (FRONT_SIDE / deep_side) ** 2
     reasons = [
-        f"{LITE0} from ImageNet weights, twice: {name} at {front_side} pixels answers the easy "
+        f"{LITE0} from ImageNet weights, twice: {name} at {FRONT_SIDE} pixels answers the easy "
         f"pictures, {name}-deep at {deep_side} pixels sees the others",
         f"{name} costs {share:.0%} of {name}-deep, starts from its weights and learns from its answers",
     ]
@@ -267,7 +265,6 @@ def _schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
             optimizer="adamw",
             learning_rate=PRETRAINED_RATE * batch / 32,
             weight_decay=0.01,
-            average=AVERAGE,
         )
     else:
         settings = TrainRecipe(

@@ -135,9 +135,7 @@ class Progressive(RecipePart):
 
 class TrainRecipe(RecipePart):
     """The optimiser, SGD or AdamW (which has no `momentum` and no `nesterov`): linear warm-up, then linear
-    decay to zero; or, with `milestones`, times `decay` from each of those epochs on. With `average`, the
-    decay a step of a moving average of the weights, that average is evaluated and kept
-    (training/average.py)."""
+    decay to zero; or, with `milestones`, times `decay` from each of those epochs on."""
 
     epochs: Positive
     batch_size: Positive = 128
@@ -149,7 +147,6 @@ class TrainRecipe(RecipePart):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16"] = "bf16"
     progressive: Progressive | None = None
 

@@ -62,10 +62,8 @@ class SampleTracker:
                 sample.block = None
                 continue
             prediction = outcome.predictions[row]
-            if sample.answered:
-                self._pass_exit(sample, prediction, outcome.block, row, now)
-            elif outcome.leaves[row]:
-                self._answer(sample, prediction, outcome.block, row, now)
+            if sample.answered or outcome.leaves[row]:
+                self._report_exit(sample, prediction, outcome.block, row, now)
             else:
                 self._continue(sample, prediction, outcome.block, row, now)
 
@@ -105,7 +103,7 @@ class SampleTracker:
         events, self._events = self._events, []
         return events
 
-    def _answer(
+    def _report_exit(
         self,
         sample: Sample,
         prediction: Prediction | None,
@@ -113,25 +111,11 @@ class SampleTracker:
         row: int,
         now: float,
     ) -> None:
+        """Report the answer or, for a request that runs all exits, an exit after it."""
+        is_answer = not sample.answered
         sample.answered = True
         last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
-        self._events.append(SampleEvent(sample, prediction, answered=True, last=last))
-        if last:
-            self._finish(sample)
-        else:
-            self._enqueue_next_stage(sample, block, row, now)
-
-    def _pass_exit(
-        self,
-        sample: Sample,
-        prediction: Prediction | None,
-        block: Block | None,
-        row: int,
-        now: float,
-    ) -> None:
-        """Report an exit after the answer, for a request that runs all exits."""
-        last = sample.stage == sample.job.engine.exits
-        self._events.append(SampleEvent(sample, prediction, last=last))
+        self._events.append(SampleEvent(sample, prediction, answered=is_answer, last=last))
         if last:
             self._finish(sample)
         else:

@@ -96,7 +96,7 @@ def test_a_failed_export_leaves_nothing(
 
     bundle = load_bundle(workplace / "digits")
     graphs = [
-        StageGraph(onnx, entry.macs, entry.params, entry.feature_shape)
+        StageGraph(onnx, entry.input, entry.macs, entry.params, entry.feature_shape)
         for onnx, entry in zip(bundle.stages, bundle.manifest.exits, strict=True)
     ]
     monkeypatch.setattr("exports.graphs.stages.export_stages", lambda *_: graphs)  # seconds faster

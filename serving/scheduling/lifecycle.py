@@ -148,7 +148,7 @@ class SampleTracker:
     ) -> None:
         sample.stage += 1
         sample.block, sample.row = block, row
-        if sample.stage > sample.job.engine.last_image_stage:
+        if sample.image is not None and sample.stage > sample.job.engine.last_image_stage:
             sample.image = None
         expected = sample.job.forecast.remaining(sample.stage)
         sample.job.queues.backlog[sample.job.low_priority] += expected - sample.expected

@@ -122,7 +122,8 @@ def take_turns(works: dict[str, Callable[[], object]], repeats: int) -> dict[str
 def _chained(engine: Engine, image: np.ndarray) -> None:
     inputs: Any = image
     for stage in range(1, engine.exits + 1):
-        inputs = engine.compute(stage, inputs).features
+        features = engine.compute(stage, inputs).features
+        inputs = image if features is None else features
 
 
 def throughput(work: Callable[[], object], callers: int, count: int) -> float:

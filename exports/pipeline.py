@@ -10,7 +10,6 @@ from typing import Literal
 from exports.bundle.manifest import (
     CALIBRATION,
     CARD,
-    FORMAT,
     MANIFEST,
     POLICY,
     CalibrationEntry,
@@ -21,6 +20,7 @@ from exports.bundle.manifest import (
     Operating,
     Precision,
     Provenance,
+    format_of,
 )
 from exports.bundle.policy import Policy, Scaling, simulate
 from exports.bundle.reader import load_bundle, sha256, write_table
@@ -54,6 +54,7 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
 
+    A run that is followed by others (`followed_by` of its recipe) becomes one bundle with them.
     Temperatures, weights and the default policy come from one half of the held-out split of the data
     set, which must be under `data_root`, and the policy's certificate from the other half. Accuracies
     are measured in onnxruntime on the stages as written. `graphs` are whole-network graphs to add,
@@ -87,7 +88,7 @@ def export_bundle(
         for file, content in files.items():
             (folder / file).write_bytes(content)
         manifest = Manifest(
-            format=FORMAT,
+            format=format_of(entries),
             name=name or network.name,
             version=version or network.version,
             labels=network.labels,
@@ -131,6 +132,7 @@ def _exit_entries(
             ExitEntry(
                 file=f"stage{k + 1}.onnx",
                 sha256=sha256(content),
+                input=graph.input,
                 feature_shape=graph.feature_shape,
                 feature_type=feature_type(content) if graph.feature_shape else "float32",
                 macs=macs,
@@ -171,6 +173,7 @@ def _provenance(
     outcome = simulate(policy, measurement.test.logits, measurement.scaling)
     return Provenance(
         recipe=network.recipe,
+        followers=network.followers,
         dataset=network.data.name,
         splits=network.data.counts,
         seed=network.seed,

@@ -43,8 +43,11 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class Source:
-    """A float32 network as stages, its data and its origin. `recipe` has no directories of the machine
-    that trained it."""
+    """A float32 network as stages, its data and its origin.
+
+    `recipe` is of the network of stage 1, `followers` are those of the networks after it; they have no
+    directories of the machine that trained them.
+    """
 
     name: str
     version: str
@@ -53,6 +56,7 @@ class Source:
     stages: tuple[StageGraph, ...]
     data: EvaluationData
     recipe: dict[str, Any]
+    followers: tuple[dict[str, Any], ...]
     seed: int
     tools: dict[str, str]
 
@@ -60,7 +64,8 @@ class Source:
 def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
     """Read the checkpoint or the float32 bundle in directory `path`, and its data under `data_root`.
 
-    A checkpoint's stages are compared with torch. Raises ExportError, BundleError, CheckpointError
+    With a checkpoint come those of the runs that follow it (`followed_by`), from the same directory of
+    runs. A checkpoint's stages are compared with torch. Raises ExportError, BundleError, CheckpointError
     or DataError.
     """
     if (path / MANIFEST).exists():
@@ -88,9 +93,8 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
     stages = []
     for content, entry in zip(bundle.stages, manifest.exits, strict=True):
         stage_macs, stage_params = entry.macs - macs, entry.params - params
-        stages.append(
-            StageGraph(_modernised(content), stage_macs, stage_params, entry.feature_shape)
-        )
+        graph = _modernised(content)
+        stages.append(StageGraph(graph, entry.input, stage_macs, stage_params, entry.feature_shape))
         macs, params = entry.macs, entry.params
     return Source(
         name=manifest.name,
@@ -100,6 +104,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         stages=tuple(stages),
         data=data,
         recipe=origin.recipe,
+        followers=origin.followers,
         seed=origin.seed,
         tools=origin.tools | _tools(),
     )
@@ -109,19 +114,24 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
     with needs_extra("train"):
         import torch
 
+        from exports.cascade import load_cascade
         from exports.graphs.stages import export_stages
         from exports.verify import verify
-        from training.checkpoint import load_checkpoint
         from training.models.multi_exit import Normalize
-    network, config = load_checkpoint(path)
+    runs = load_cascade(path)
+    config = runs[0].config
     recipe = config.recipe
     data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)
-    normalize = Normalize(config.mean, config.std)
-    say(f"exporting {network.exits} stages")
-    stages = export_stages(network, normalize, config.image_size)
-    runner = StageRunner([stage.onnx for stage in stages])
-    difference = verify(runner, network, normalize, data.held_out.images)
-    say(f"onnxruntime agrees with torch: logits at most {difference:.1e} apart")
+    stages: list[StageGraph] = []
+    for run in runs:
+        network, normalize = run.network, Normalize(run.config.mean, run.config.std)
+        say(f"exporting {network.exits} stages of {run.config.recipe.name}")
+        first = len(stages) + 1
+        graphs = export_stages(network, normalize, run.config.image_size, first)
+        runner = StageRunner([graph.onnx for graph in graphs])
+        difference = verify(runner, network, normalize, data.held_out.images, first)
+        say(f"onnxruntime agrees with torch: logits at most {difference:.1e} apart")
+        stages += graphs
     return Source(
         name=recipe.name.replace("/", "-"),
         version="1",
@@ -130,6 +140,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         stages=tuple(stages),
         data=data,
         recipe=_portable(recipe),
+        followers=tuple(_portable(run.config.recipe) for run in runs[1:]),
         seed=recipe.seed,
         tools=_tools() | {"torch": torch.__version__},
     )

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.policy import Floats
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import IMAGE
 from offramp.onnx_runtime import load_onnxruntime, session_options
 
 TIMED_ROUNDS = 100
 
 
 class StageRunner:
-    """The stages of a bundle on the CPU, one after the other."""
+    """The stages of a bundle on the CPU, one after the other. The graphs say which take the image."""
 
     def __init__(self, stages: Sequence[bytes], threads: int = 0) -> None:
         """`threads` is the number of onnxruntime's threads per stage; 0 uses every core."""
@@ -31,6 +31,7 @@ class StageRunner:
             ort.InferenceSession(stage, options, providers=["CPUExecutionProvider"])
             for stage in stages
         ]
+        self._inputs = [session.get_inputs()[0].name for session in self._sessions]
 
     def logits(self, images: NDArray[np.uint8], batch_size: int = 100) -> Floats:
         """Logits of every exit for uint8 images [N, H, W, 3]: float32 [K, N, C]."""
@@ -38,7 +39,7 @@ class StageRunner:
         return np.concatenate(parts, axis=1)
 
     def inputs(self, images: NDArray[np.uint8], batch_size: int = 100) -> list[NDArray[Any]]:
-        """The inputs of every stage: the images, then features [N, C, H, W]."""
+        """The inputs of every stage: the images, or features [N, C, H, W]."""
         parts = [inputs for inputs, _ in self._batches(images, batch_size)]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
@@ -50,13 +51,14 @@ class StageRunner:
         warm_up = rounds // 10
         stage_times: list[list[float]] = [[] for _ in self._sessions]
         for round_ in range(warm_up + rounds):
-            inputs: NDArray[Any] = image
-            for k, session in enumerate(self._sessions, 1):
+            features: NDArray[Any] = image
+            for session, name, times in zip(self._sessions, self._inputs, stage_times, strict=True):
+                inputs = image if name == IMAGE else features
                 start = time.perf_counter()
-                outputs = session.run(None, {stage_input(k): inputs})
+                outputs = session.run(None, {name: inputs})
                 if round_ >= warm_up:
-                    stage_times[k - 1].append(1e3 * (time.perf_counter() - start))
-                inputs = outputs[0]
+                    times.append(1e3 * (time.perf_counter() - start))
+                features = outputs[0]
         return tuple(statistics.median(times) for times in stage_times)
 
     def _batches(
@@ -64,10 +66,12 @@ class StageRunner:
     ) -> Iterator[tuple[list[NDArray[Any]], list[Floats]]]:
         """The inputs of every stage and the logits of every exit, for one batch at a time."""
         for start in range(0, len(images), size):
-            inputs: list[NDArray[Any]] = [images[start : start + size]]
+            batch = images[start : start + size]
+            inputs: list[NDArray[Any]] = []
             logits: list[Floats] = []
-            for k, session in enumerate(self._sessions, 1):
-                *features, exit_logits = session.run(None, {stage_input(k): inputs[-1]})
-                inputs += features
+            features: list[NDArray[Any]] = []
+            for session, name in zip(self._sessions, self._inputs, strict=True):
+                inputs.append(batch if name == IMAGE else features[0])
+                *features, exit_logits = session.run(None, {name: inputs[-1]})
                 logits.append(exit_logits)
             yield inputs, logits

@@ -5,12 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import onnx
-from onnx import compose
+from onnx import TensorProto, helper
 
-from exports.bundle.manifest import CALIBRATION, MANIFEST, POLICY
+from exports.bundle.manifest import CALIBRATION, MANIFEST, POLICY, format_of
 from exports.bundle.reader import Bundle, load_bundle, sha256
 from exports.bundle.resolve import embedded
+from exports.graphs.onnx_tools import (
+    assemble,
+    connection,
+    exit_graph,
+    image_info,
+    load_stages,
+    prefixed,
+    serialised,
+)
 
 
 def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bundle:
@@ -37,6 +45,7 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
         macs, params = macs + graph.macs, params + graph.params
         changes = {
             "sha256": sha256(graph.onnx),
+            "input": graph.input,
             "feature_shape": graph.feature_shape,
             "feature_type": "float32",
             "macs": macs,
@@ -44,7 +53,13 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
         }
         entries.append(entry.model_copy(update=changes))
     name = f"{network}-random"
-    plain = {"precision": "fp32", "conversion": None, "graphs": ()}
+    plain = {
+        "format": format_of(entries),
+        "precision": "fp32",
+        "conversion": None,
+        "graphs": (),
+        "provenance": manifest.provenance.model_copy(update={"followers": ()}),
+    }
     changed = manifest.model_copy(update={**plain, "name": name, "exits": tuple(entries)})
     (path / MANIFEST).write_text(changed.model_dump_json(), "utf-8")
     (path / POLICY).write_text(like.policy.model_dump_json(), "utf-8")
@@ -55,16 +70,17 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
 def whole_network(bundle: Bundle, *, exits: bool) -> bytes:
     """The stages of `bundle` as one graph: image -> the logits of every exit, or of the last one alone,
     without the early heads."""
-    whole = compose.add_prefix(onnx.load_from_string(bundle.stages[0]), "s1_")
-    logits = ["s1_logits"]
-    for k, content in enumerate(bundle.stages[1:], 2):
-        stage = compose.add_prefix(onnx.load_from_string(content), f"s{k}_")
-        seam = (f"s{k - 1}_features{k - 1}", f"s{k}_features{k - 1}")
-        logits.append(f"s{k}_logits")
-        whole = compose.merge_models(whole, stage, io_map=[seam])
-    wanted = logits if exits else logits[-1:]
-    kept = [output for output in whole.graph.output if output.name in wanted]
-    del whole.graph.output[:]
-    whole.graph.output.extend(kept)
-    content: bytes = whole.SerializeToString()
-    return content
+    if not exits:
+        return exit_graph(bundle.stages, len(bundle.stages))
+    models = load_stages(bundle.stages)
+    nodes = [
+        node
+        for k, model in enumerate(models, 1)
+        for node in (connection(model, k), *model.graph.node)
+    ]
+    shape = ["batch", len(bundle.manifest.labels)]
+    logits = [
+        helper.make_tensor_value_info(prefixed(k, "logits"), TensorProto.FLOAT, shape)
+        for k in range(1, len(models) + 1)
+    ]
+    return serialised(assemble("exits", models, nodes, [image_info(models)], logits))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from exports.bundle.policy import Scaling
 
-FORMAT = 1
+# Format 2 has stages that take the image; see `format_of`.
+FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 POLICY = "policy.json"
 CALIBRATION = "calibration.npz"
@@ -26,6 +36,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 FeatureType = Literal["float32", "uint8", "int8"]
+StageInput = Literal["features", "image"]
 
 
 class _Model(BaseModel):
@@ -54,12 +65,14 @@ class Accuracy(_Model):
 class ExitEntry(_Model):
     """Stage k with head k. `macs` and `params` count stages and heads 1..k: the cost of leaving here.
 
-    `feature_shape` is the shape (C, H, W) of the stage's output features, None for the last stage, and
-    `feature_type` their type.
+    `input` is what the stage takes: the features of stage k-1, or the image. Stage 1 takes the image.
+    `feature_shape` is the shape (C, H, W) of the stage's output features, None if the next stage takes
+    the image or if there is none, and `feature_type` their type.
     """
 
     file: FileName
     sha256: Sha256
+    input: StageInput = "features"
     feature_shape: tuple[int, int, int] | None
     feature_type: FeatureType = "float32"
     macs: Annotated[int, Field(gt=0)]
@@ -121,9 +134,13 @@ class Operating(_Model):
 
 
 class Provenance(_Model):
-    """The origin of the bundle. `test_default` is of the policy that the exporter wrote."""
+    """The origin of the bundle. `test_default` is of the policy that the exporter wrote.
+
+    `recipe` is of the network of stage 1, `followers` are those of the networks after it.
+    """
 
     recipe: dict[str, Any]
+    followers: tuple[dict[str, Any], ...] = ()
     dataset: str
     splits: dict[str, int]
     seed: int
@@ -135,7 +152,7 @@ class Provenance(_Model):
 class Manifest(_Model):
     """manifest.json. `labels` are the class names in the order of the logits."""
 
-    format: int
+    format: Literal[1, 2]
     name: FileName
     version: FileName
     labels: tuple[str, ...]
@@ -148,15 +165,43 @@ class Manifest(_Model):
     calibration: CalibrationEntry
     provenance: Provenance
 
+    @field_validator("exits", mode="before")
+    @classmethod
+    def _stage_1_takes_the_image(cls, exits: Any) -> Any:
+        """Fill in the `input` of stage 1, which format 1 leaves out."""
+        if not isinstance(exits, list | tuple) or not exits:
+            return exits
+        first, *others = exits
+        if isinstance(first, dict):
+            return [{"input": "image"} | first, *others]
+        if isinstance(first, ExitEntry) and "input" not in first.model_fields_set:
+            return [first.model_copy(update={"input": "image"}), *others]
+        return exits
+
+    @model_validator(mode="after")
+    def _stages_fit_each_other(self) -> Self:
+        if self.exits[0].input != "image":
+            raise ValueError("stage 1 must take the image")
+        if self.format < format_of(self.exits):
+            raise ValueError("only stage 1 takes the image in format 1")
+        if self.format == 1 and self.provenance.followers:
+            raise ValueError("a bundle of format 1 has no followers")
+        following = [entry.input for entry in self.exits[1:]]
+        for k, (entry, input_) in enumerate(zip(self.exits, [*following, None], strict=True), 1):
+            if input_ == "features" and entry.feature_shape is None:
+                raise ValueError(
+                    f"exit {k} must have a feature_shape, since stage {k + 1} takes its features"
+                )
+            if input_ != "features" and entry.feature_shape is not None:
+                raise ValueError(f"exit {k} has a feature_shape, but no stage takes its features")
+        return self
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if len(self.ensemble_weights) != len(self.exits):
             raise ValueError("ensemble_weights must have one entry per exit")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be at least two and all different")
-        has_features = [entry.feature_shape is not None for entry in self.exits]
-        if has_features != [True] * (len(has_features) - 1) + [False]:
-            raise ValueError("every exit but the last must have a feature_shape")
         if len(self.provenance.test_default.exit_shares) != len(self.exits):
             raise ValueError("exit_shares must have one entry per exit")
         conversion = self.conversion
@@ -179,6 +224,16 @@ class Manifest(_Model):
             raise ValueError("every file must have a name of its own")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A manifest of format 1 has no field that format 2 added: its readers refuse unknown ones."""
+        content: dict[str, Any] = handler(self)
+        if self.format == 1:
+            for entry in content["exits"]:
+                del entry["input"]
+            del content["provenance"]["followers"]
+        return content
+
     @property
     def files(self) -> tuple[str, ...]:
         """The names of the files that the manifest has a hash of: stages, calibration table, graphs."""
@@ -198,3 +253,9 @@ class Manifest(_Model):
             running_temperatures=tuple(entry.running_temperature for entry in self.exits),
             weights=self.ensemble_weights,
         )
+
+
+def format_of(exits: Sequence[ExitEntry]) -> Literal[1, 2]:
+    """The oldest format that a bundle of `exits` can have, so that earlier versions can read it: 2 if a
+    stage after the first takes the image, else 1."""
+    return 2 if any(entry.input == "image" for entry in exits[1:]) else 1

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 
 from exports.bundle.errors import BundleError
 from exports.bundle.external_data import MalformedGraphError, has_external_data
-from exports.bundle.manifest import FORMAT, MANIFEST, POLICY, ExitEntry, GraphEntry, Manifest
+from exports.bundle.manifest import (
+    FORMATS,
+    MANIFEST,
+    POLICY,
+    ExitEntry,
+    GraphEntry,
+    Manifest,
+    StageInput,
+)
 from exports.bundle.policy import Floats, Policy
 from exports.bundle.safe_files import (
     MAX_FILE_BYTES,
@@ -27,6 +35,9 @@ from exports.bundle.safe_files import (
 )
 from exports.bundle.safe_zip import DAMAGE, ArraySpec, read_arrays
 from offramp.validation import first_problem
+
+# The name of the image uint8 [N, H, W, 3] as the input of a graph.
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,10 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} is not a bundle: there is no such directory or file.")
     file = path / MANIFEST
     content = parse_json(read_plain(path, MANIFEST, MAX_MANIFEST_BYTES), file)
-    if isinstance(content, dict) and content.get("format") != FORMAT:
+    if isinstance(content, dict) and content.get("format") not in FORMATS:
         format_ = one_line(str(content.get("format"))[:100])
-        raise BundleError(f"{file}: format {format_} is not one this version reads ({FORMAT}).")
+        known = ", ".join(map(str, FORMATS))
+        raise BundleError(f"{file}: format {format_} is not one this version reads ({known}).")
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -145,18 +157,24 @@ def as_stored(table: Table) -> Table:
     return Table(table.logits.astype(np.float16).astype(np.float32), table.labels)
 
 
-def stage_input(stage: int) -> str:
-    """The name of the input of stage `stage` in its graph: `image`, then `features1`, `features2` …"""
-    return "image" if stage == 1 else f"features{stage - 1}"
-
-
-def stage_outputs(stage: int, exits: int) -> tuple[str, ...]:
-    """The names of the outputs of stage `stage`: (`features1`, `logits`) for stage 1, and so on; only
-    `logits` for the last stage.
+def features_of(stage: int) -> str:
+    """The name of the output features of stage `stage`, which the next stage takes: `features1` …
 
     Features are numbered because a graph cannot use one name for both an input and an output.
     """
-    return ("logits",) if stage == exits else (f"features{stage}", "logits")
+    return f"features{stage}"
+
+
+def stage_input(stage: int, input_: StageInput) -> str:
+    """The name of the input of stage `stage` in its graph: `image`, or the features of the previous
+    stage."""
+    return IMAGE if input_ == "image" else features_of(stage - 1)
+
+
+def stage_outputs(stage: int, has_features: bool) -> tuple[str, ...]:
+    """The names of the outputs of stage `stage`: (`features1`, `logits`) for stage 1, and so on; only
+    `logits` for a stage without output features."""
+    return (features_of(stage), "logits") if has_features else ("logits",)
 
 
 def cam_output(exit_: int) -> str:

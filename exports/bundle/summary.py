@@ -114,9 +114,14 @@ def _precision(inspection: Inspection) -> str:
 
 
 def _features(inspection: Inspection) -> list[str]:
-    """Type and shape of the features between the stages."""
-    exits = inspection.bundle.manifest.exits[:-1]
-    return [f"{e.feature_type} {' x '.join(map(str, e.feature_shape or ()))}" for e in exits]
+    """Type and shape of the features between the stages, and which stages take the image instead."""
+    exits = inspection.bundle.manifest.exits
+    return [
+        f"stage {k} takes the image"
+        if entry.feature_shape is None
+        else f"{entry.feature_type} {' x '.join(map(str, entry.feature_shape))}"
+        for k, entry in enumerate(exits[:-1], 2)
+    ]
 
 
 def _graphs(inspection: Inspection) -> list[str]:

@@ -5,6 +5,8 @@ The front matter has the fields that the Hugging Face Hub reads: hf.co/docs/hub/
 
 from __future__ import annotations
 
+from typing import Any
+
 from exports.bundle.manifest import Accuracy, Manifest
 from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
@@ -24,7 +26,7 @@ def model_card(manifest: Manifest, policy: Policy, license_: str = "unknown") ->
 
 A multi-exit image classifier for {len(manifest.labels)} classes, version {markdown_text(manifest.version)}, exported by Offramp
 as one ONNX file per stage ({manifest.precision}). Inputs are RGB pictures, scaled to {manifest.input.width} x {manifest.input.height} ({markdown_text(manifest.input.resize)}).
-An image leaves at the first exit whose confidence reaches its threshold.
+An image leaves at the first exit whose confidence reaches its threshold.{_image_stages(manifest)}
 
 ## Intended use
 Classifying photographs into the classes below, if they resemble the images the network was trained on.
@@ -90,6 +92,15 @@ model-index:
 """
 
 
+def _image_stages(manifest: Manifest) -> str:
+    """Where another network begins, as a sentence."""
+    stages = [str(k) for k, entry in enumerate(manifest.exits[1:], 2) if entry.input == "image"]
+    if not stages:
+        return ""
+    which = f"Stage {stages[0]} takes" if len(stages) == 1 else f"Stages {', '.join(stages)} take"
+    return f"\n{which} the image, not the features of the stage before."
+
+
 def _exits(manifest: Manifest) -> str:
     shares = manifest.provenance.test_default.exit_shares
     rows = "\n".join(
@@ -145,13 +156,19 @@ def _labels(manifest: Manifest) -> str:
 
 def _origin(manifest: Manifest) -> str:
     origin = manifest.provenance
-    recipe = origin.recipe
+    splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
+    tools = ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))
+    recipes = [_recipe(origin.recipe, origin.seed)]
+    recipes += [_recipe(follower, follower["seed"]) for follower in origin.followers]
+    lines = "\n".join(recipes)
+    return f"""{lines}
+- Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
+- Tools: {markdown_text(tools)}"""
+
+
+def _recipe(recipe: dict[str, Any], seed: int) -> str:
     network = recipe["network"]
     backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
     teacher = (recipe.get("teacher") or {}).get("recipe", "none")
-    splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
-    tools = ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))
     objective = recipe["objective"]["method"]
-    return f"""- Recipe: {markdown_text(recipe["name"])} ({markdown_text(f"{backbone}, objective {objective}")}, {recipe["train"]["epochs"]} epochs, seed {origin.seed}); teacher: {markdown_text(str(teacher))}
-- Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
-- Tools: {markdown_text(tools)}"""
+    return f"- Recipe: {markdown_text(recipe['name'])} ({markdown_text(f'{backbone}, objective {objective}')}, {recipe['train']['epochs']} epochs, seed {seed}); teacher: {markdown_text(str(teacher))}"

@@ -9,14 +9,14 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.utils import Extractor
 
 from exports.bundle.errors import ExportError
-from exports.bundle.reader import cam_output, stage_input
+from exports.bundle.reader import IMAGE, cam_output
 from exports.graphs.onnx_tools import (
     assemble,
+    connection,
     image_info,
     load_stages,
     opset,
     prefixed,
-    rename,
     serialised,
 )
 
@@ -40,18 +40,16 @@ def cam_graph(stages: Sequence[bytes]) -> bytes:
         raise ExportError(f"maps need stages of ONNX opset {OPSET} or newer.")
     nodes: list[NodeProto] = []
     outputs = []
-    source = stage_input(1)
     for k, model in enumerate(models, 1):
-        nodes += [rename(source, prefixed(k, stage_input(k))), *model.graph.node]
+        nodes += [connection(model, k), *model.graph.node]
         nodes += _cam_nodes(model, k)
         classes = model.graph.output[-1].type.tensor_type.shape.dim[1].dim_value
         shape = ["batch", classes, f"height{k}", f"width{k}"]
         outputs.append(helper.make_tensor_value_info(cam_output(k), TensorProto.FLOAT, shape))
-        source = prefixed(k, stage_input(k + 1))
     axes = helper.make_tensor(AXES, TensorProto.INT64, [2], [2, 3])
     model = assemble("maps", models, nodes, [image_info(models)], outputs, [axes])
     names = [output.name for output in outputs]
-    return serialised(Extractor(model).extract_model(["image"], names))
+    return serialised(Extractor(model).extract_model([IMAGE], names))
 
 
 def _cam_nodes(model: ModelProto, k: int) -> list[NodeProto]:

@@ -10,22 +10,20 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx.utils import Extractor
 
 from exports.bundle.errors import ExportError
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import IMAGE, features_of
 
 
 def exit_graph(stages: Sequence[bytes], exit_: int) -> bytes:
     """image uint8 [N, H, W, 3] -> logits float32 [N, C] of exit `exit_`, without the other heads."""
     models = load_stages(stages)
     nodes: list[NodeProto] = []
-    source = stage_input(1)
     for k, model in enumerate(models[:exit_], 1):
-        nodes += [rename(source, prefixed(k, stage_input(k))), *model.graph.node]
-        source = prefixed(k, stage_input(k + 1))
+        nodes += [connection(model, k), *model.graph.node]
     nodes.append(rename(prefixed(exit_, "logits"), "logits"))
     classes = models[exit_ - 1].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
     joined = assemble(f"exit{exit_}", models[:exit_], nodes, [image_info(models)], [logits])
-    return serialised(Extractor(joined).extract_model(["image"], ["logits"]))
+    return serialised(Extractor(joined).extract_model([IMAGE], ["logits"]))
 
 
 def load_stages(stages: Sequence[bytes]) -> list[ModelProto]:
@@ -47,16 +45,29 @@ def prefixed(stage: int, name: str) -> str:
     return f"stage{stage}.{name}"
 
 
+def takes_image(model: ModelProto, stage: int) -> bool:
+    """Whether stage `stage`, loaded by `load_stages`, takes the image and not features."""
+    name: str = model.graph.input[0].name
+    return name == prefixed(stage, IMAGE)
+
+
+def connection(model: ModelProto, stage: int) -> NodeProto:
+    """The node that gives stage `stage` of a joined graph its input: the image, or the features of the
+    stage before."""
+    source = IMAGE if takes_image(model, stage) else prefixed(stage - 1, features_of(stage - 1))
+    return rename(source, model.graph.input[0].name)
+
+
 def rename(old: str, new: str) -> NodeProto:
     """A node that gives tensor `old` the name `new`."""
     return helper.make_node("Identity", [old], [new], name=f"{new}_is")
 
 
 def image_info(models: Sequence[ModelProto]) -> onnx.ValueInfoProto:
-    """The input `image` of stage 1, with a dynamic batch."""
+    """The input `image`, of the size that stage 1 takes, with a dynamic batch."""
     dims = models[0].graph.input[0].type.tensor_type.shape.dim[1:]
     shape = ["batch", *(dim.dim_value for dim in dims)]
-    return helper.make_tensor_value_info(stage_input(1), TensorProto.UINT8, shape)
+    return helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape)
 
 
 def assemble(

@@ -16,15 +16,16 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Policy, Scaling, combination
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import IMAGE, features_of
 from exports.graphs.onnx_tools import (
     assemble,
+    connection,
     image_info,
     load_stages,
     opset,
     prefixed,
-    rename,
     serialised,
+    takes_image,
 )
 
 OPSET = 13  # the first whose Squeeze, Unsqueeze and ReduceSum take their axes as an input
@@ -51,11 +52,12 @@ def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> b
     classes = models[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
     router = _Router(policy, scaling, classes)
     router.begin()
+    router.nodes.append(connection(models[0], 1))
     for k, model in enumerate(models[:depth], 1):
         router.nodes += model.graph.node
         router.add_confidence(k)
         if k < depth:
-            router.split(k)
+            router.split(k, image_next=takes_image(models[k], k + 1))
     router.gather(depth)
     outputs = [
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes]),
@@ -88,11 +90,10 @@ class _Router:
         self.combine = combination(policy)
 
     def begin(self) -> None:
-        """Number the rows of the batch and pass the images to stage 1."""
-        self.op("Shape", ["image"], "image.shape")
+        """Number the rows of the batch."""
+        self.op("Shape", [IMAGE], "image.shape")
         self.op("Gather", ["image.shape", self.int64("first", 0)], "rows.count")
         self.op("Range", [self.int64("zero", 0), "rows.count", self.int64("one", 1)], "exit1.rows")
-        self.nodes.append(rename("image", prefixed(1, stage_input(1))))
 
     def add_confidence(self, k: int) -> None:
         """Probabilities and confidence at exit k, in the same order of operations as `Decision`."""
@@ -152,8 +153,9 @@ class _Router:
         bounds = [self.float32("least", 0.0), self.float32("most", 1.0)]
         self.op("Clip", [raw, *bounds], f"{at}.confidence")
 
-    def split(self, k: int) -> None:
-        """Separate the samples that leave at exit k from those that go on to stage k + 1."""
+    def split(self, k: int, image_next: bool) -> None:
+        """Separate the samples that leave at exit k from those that go on to stage k + 1, which takes
+        their features or, if `image_next`, their images."""
         at, after = f"exit{k}", f"exit{k + 1}"
         index = self.int64(f"{at}.index", k - 1)
         self.op("Gather", ["thresholds", index], f"{at}.threshold")
@@ -162,11 +164,15 @@ class _Router:
         for name in ("rows", "probabilities", "confidence"):
             self.op("Compress", [f"{at}.{name}", f"{at}.leaves"], f"{at}.{name}.left", axis=0)
         staying = [(f"{at}.rows", f"{after}.rows")]
-        staying.append((prefixed(k, stage_input(k + 1)), prefixed(k + 1, stage_input(k + 1))))
+        if not image_next:
+            features = features_of(k)
+            staying.append((prefixed(k, features), prefixed(k + 1, features)))
         if self.combine == "running":
             staying.append((f"{at}.sum", f"{after}.before"))
         for name, next_name in staying:
             self.op("Compress", [name, f"{at}.stays"], next_name, axis=0)
+        if image_next:
+            self.op("Gather", [IMAGE, f"{after}.rows"], prefixed(k + 1, IMAGE), axis=0)
 
     def gather(self, depth: int) -> None:
         """Write every sample's answer to its row; at exit `depth` all remaining samples leave."""

@@ -10,6 +10,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from exports.bundle.manifest import StageInput
 from exports.bundle.reader import stage_input, stage_outputs
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
@@ -21,7 +22,7 @@ MAX_BATCH = 1 << 16
 
 
 class _Stage(nn.Module):
-    """The computation of one file. Stage 1 takes uint8 [N, H, W, 3] and normalises it."""
+    """The computation of one file. `entry` normalises an image uint8 [N, H, W, 3], and passes features."""
 
     def __init__(self, entry: nn.Module, stage: nn.Module, head: nn.Module, last: bool) -> None:
         super().__init__()
@@ -34,25 +35,27 @@ class _Stage(nn.Module):
 
 
 def export_stages(
-    network: MultiExit, normalize: Normalize, image_size: tuple[int, int]
+    network: MultiExit, normalize: Normalize, image_size: tuple[int, int], first: int = 1
 ) -> list[StageGraph]:
     """Export every stage of `network` (on the CPU, in eval mode) as an ONNX graph in memory.
 
-    Inputs and outputs have the bundle's names. The batch is dynamic, the graph holds its weights, and
-    bilinear upsampling is written as matrix products.
+    `first` is the number in the bundle of the network's first stage, which takes the image. Inputs and
+    outputs have the bundle's names. The batch is dynamic, the graph holds its weights, and bilinear
+    upsampling is written as matrix products.
     """
     example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     graphs: list[StageGraph] = []
-    for k, (stage, head) in enumerate(zip(network.segments(), network.heads, strict=True), 1):
-        last = k == network.exits
-        module = _Stage(normalize if k == 1 else nn.Identity(), stage, head, last).eval()
+    for k, (stage, head) in enumerate(zip(network.segments(), network.heads, strict=True), first):
+        input_: StageInput = "image" if k == first else "features"
+        last = k == first + network.exits - 1
+        module = _Stage(normalize if k == first else nn.Identity(), stage, head, last).eval()
         macs = count_macs(module, example[:1])
         with torch.no_grad():
             outputs = module(example)
-        onnx = _to_onnx(module, example, stage_input(k), stage_outputs(k, network.exits))
+        onnx = _to_onnx(module, example, stage_input(k, input_), stage_outputs(k, not last))
         shape = None if last else tuple(outputs[0].shape[1:])
         params = count_parameters(module)
-        graphs.append(StageGraph(onnx, macs, params, shape))
+        graphs.append(StageGraph(onnx, input_, macs, params, shape))
         if not last:
             example = outputs[0]
     return graphs

@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from exports.bundle.manifest import FeatureType
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import features_of
 from exports.graphs.onnx_tools import prune, serialised
 
 FEATURE_TYPES: dict[int, FeatureType] = {
@@ -45,17 +45,17 @@ def remove_final_rounding(model: ModelProto, output: str) -> ModelProto:
 def connect_stages(stages: Sequence[bytes]) -> tuple[bytes, ...]:
     """`stages` with uint8 or int8 features between them, wherever one stage ends by dequantising them
     and the next begins by quantising them with the same scale and zero point. Other stages are
-    returned as they are."""
+    returned as they are, so there is nothing to connect before a stage that takes the image."""
     models = [onnx.load_from_string(stage) for stage in stages]
     changed = set()
     for k in range(1, len(models)):
-        if _connect(models[k - 1], models[k], stage_input(k + 1)):
+        if _connect(models[k - 1], models[k], features_of(k)):
             changed |= {k - 1, k}
     return tuple(serialised(models[k]) if k in changed else stage for k, stage in enumerate(stages))
 
 
 def feature_type(stage: bytes) -> FeatureType:
-    """The type of the output features of `stage`, which is not the last."""
+    """The type of the output features of `stage`, which must have some."""
     features = onnx.load_from_string(stage).graph.output[0]
     return FEATURE_TYPES[features.type.tensor_type.elem_type]
 

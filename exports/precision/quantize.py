@@ -26,7 +26,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import IMAGE
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.upsample import PRODUCT
 from exports.precision.boundaries import remove_final_rounding
@@ -92,10 +92,11 @@ def prepare_all(stages: Sequence[bytes], images: NDArray[np.uint8]) -> tuple[Pre
     input of the next.
     """
     prepared: list[Prepared] = []
-    for k, inputs in enumerate(StageRunner(stages).inputs(images), 1):
-        stage = prepare(stages[k - 1], inputs)
-        if prepared:
-            stage.ranges[stage_input(k)] = prepared[-1].ranges[stage_input(k)]
+    for content, inputs in zip(stages, StageRunner(stages).inputs(images), strict=True):
+        stage = prepare(content, inputs)
+        name = stage.model.graph.input[0].name
+        if name != IMAGE:
+            stage.ranges[name] = prepared[-1].ranges[name]
         prepared.append(stage)
     return tuple(prepared)
 

@@ -15,7 +15,7 @@ import numpy as np
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
 from exports.bundle.policy import Floats
-from exports.bundle.reader import cam_output, read_graph, stage_input
+from exports.bundle.reader import IMAGE, cam_output, read_graph
 from serving.errors import BadBundleError, OverCapacityError
 from serving.inference.engine import decode
 from serving.inference.sessions import open_graph
@@ -41,7 +41,7 @@ class CamGraph:
         """
         pixels = decode(file, self._manifest.input, max_pixels)
         names = [cam_output(k) for k in range(1, len(self._manifest.exits) + 1)]
-        outputs = self._session.run(names, {stage_input(1): pixels[None]})
+        outputs = self._session.run(names, {IMAGE: pixels[None]})
         return [_normalize(maps[0, index]) for maps in outputs]
 
     @cached_property

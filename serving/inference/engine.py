@@ -31,7 +31,7 @@ Reason = Literal["confident", "max_exit", "deadline"]
 @dataclass(frozen=True)
 class StageOutput:
     """The output of stage k for n samples: features [n, C, H, W] of the manifest's `feature_type`, on the
-    provider's device, None after the last stage; and logits float32 [n, classes] of exit k."""
+    provider's device, None if no stage takes them; and logits float32 [n, classes] of exit k."""
 
     features: Tensor | None
     logits: Floats
@@ -58,7 +58,7 @@ def ignore(stage: int, batch: int, seconds: float) -> None:
 
 
 def decode(content: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
-    """The pixels of an image file at the size that stage 1 takes; raises InvalidImageError."""
+    """The pixels of an image file at the network's input size; raises InvalidImageError."""
     try:
         return decode_image(content, ImageSpec(spec.height, spec.width, spec.resize), max_pixels)
     except ImageError as error:
@@ -86,6 +86,10 @@ class Engine:
         self.manifest: Manifest = bundle.manifest
         self.provider = sessions.provider
         self.exits = len(bundle.manifest.exits)
+        # Up to this stage a sample needs its image.
+        self.last_image_stage = max(
+            k for k, entry in enumerate(bundle.manifest.exits, 1) if entry.input == "image"
+        )
         self._runner = sessions.runner
         self.take = sessions.runner.take
         self.join = sessions.runner.join
@@ -93,8 +97,8 @@ class Engine:
         self._on_stage = on_stage
 
     def run_stage(self, stage: int, inputs: Tensor) -> StageOutput:
-        """Run stage `stage`, from 1, on images uint8 [n, H, W, 3] for stage 1, else on the features
-        [n, C, H, W] of the previous stage."""
+        """Run stage `stage`, from 1, on images uint8 [n, H, W, 3] or on the features [n, C, H, W] of the
+        previous stage, as the manifest says."""
         started = time.perf_counter()
         output = self.compute(stage, inputs)
         self._on_stage(stage, len(output.logits), time.perf_counter() - started)
@@ -156,19 +160,24 @@ class Engine:
             for index, prediction in zip(waiting.tolist(), predictions, strict=True):
                 answers[index] = prediction
             stays = np.flatnonzero(np.logical_not(leaves))
-            if output.features is not None and len(stays) > 0:
-                whole = len(stays) == len(waiting)
-                inputs = output.features if whole else self.take(output.features, stays)
-                logits = logits if whole else [values[stays] for values in logits]
+            whole = len(stays) == len(waiting)
             waiting = waiting[stays]
+            if not whole:
+                logits = [values[stays] for values in logits]
+            if output.features is None:
+                inputs = images if len(waiting) == len(images) else images[waiting]
+            elif len(waiting) > 0:
+                inputs = output.features if whole else self.take(output.features, stays)
         return [answer for answer in answers if answer is not None]
 
     def warm_up(self) -> None:
         """Run every stage once on one sample, so that no request waits for first-run work."""
         spec = self.manifest.input
-        inputs: Tensor = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
+        image = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
+        inputs: Tensor = image
         for stage in range(1, self.exits + 1):
-            inputs = self.compute(stage, inputs).features
+            features = self.compute(stage, inputs).features
+            inputs = image if features is None else features
 
     def check(self, images: NDArray[np.uint8], policies: Iterable[Policy]) -> None:
         """Raise ValueError if `images` do not have the input's shape and type, PolicyError if one of

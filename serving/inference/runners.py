@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from exports.bundle.manifest import FeatureType
 from exports.bundle.policy import Floats
-from exports.bundle.reader import stage_input, stage_outputs
 
 # The input of a stage, [n, ...]: an array, or an OrtValue on the device.
 Tensor = Any
@@ -45,7 +44,8 @@ class Runner(Protocol):
     """The stages of a bundle as functions of tensors. Any thread may call it."""
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        """Features of stage `stage`, None after the last, and the logits of its exit as an array."""
+        """Features of stage `stage`, None if no stage takes them, and the logits of its exit as an
+        array."""
 
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:
         """The rows `rows` of `tensor`."""
@@ -59,9 +59,10 @@ class HostRunner:
 
     def __init__(self, sessions: Sequence[Any]) -> None:
         self._sessions = sessions
+        self._inputs = [session.get_inputs()[0].name for session in sessions]
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        outputs = self._sessions[stage - 1].run(None, {stage_input(stage): inputs})
+        outputs = self._sessions[stage - 1].run(None, {self._inputs[stage - 1]: inputs})
         return outputs[0] if len(outputs) == 2 else None, outputs[-1]
 
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:
@@ -84,18 +85,20 @@ class DeviceRunner:
         """`take` has a session of `take_graph` for each type of features; `device` is onnxruntime's name,
         cuda or cpu."""
         self._sessions = sessions
+        self._inputs = [session.get_inputs()[0].name for session in sessions]
+        self._outputs = [[node.name for node in session.get_outputs()] for session in sessions]
         self._take = {TENSOR_TYPES[kind]: session for kind, session in take.items()}
         self._device = device
         self._ort = ort
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
         session = self._sessions[stage - 1]
-        names = stage_outputs(stage, len(self._sessions))
+        *features_name, logits_name = self._outputs[stage - 1]
         binding = session.io_binding()
-        self._bind(binding, stage_input(stage), inputs)
-        for name in names[:-1]:
+        self._bind(binding, self._inputs[stage - 1], inputs)
+        for name in features_name:
             binding.bind_output(name, self._device)
-        binding.bind_output(names[-1], "cpu")
+        binding.bind_output(logits_name, "cpu")
         session.run_with_iobinding(binding)
         *features, logits = binding.get_outputs()
         return features[0] if features else None, logits.numpy()

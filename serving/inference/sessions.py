@@ -11,7 +11,7 @@ import numpy as np
 
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GraphEntry, Manifest
-from exports.bundle.reader import Bundle, cam_output, stage_input, stage_outputs
+from exports.bundle.reader import IMAGE, Bundle, cam_output, stage_input, stage_outputs
 from offramp.onnx_runtime import load_onnxruntime, session_errors
 from offramp.onnx_runtime import session_options as quiet_options
 from serving.inference.providers import CPU, CUDA, active_provider, requested_providers
@@ -85,7 +85,7 @@ def open_graph(path: Path, manifest: Manifest, entry: GraphEntry, content: bytes
     ort = load_onnxruntime()
     file = path / entry.file
     size = (manifest.input.height, manifest.input.width)
-    inputs: dict[str, Any] = {stage_input(1): np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
+    inputs: dict[str, Any] = {IMAGE: np.zeros((CHECK_BATCH, *size, 3), dtype=np.uint8)}
     if entry.kind == "routed":
         inputs["thresholds"] = np.ones(len(manifest.exits) - 1, dtype=np.float32)
     # ValueError: an input or output has another name.
@@ -147,25 +147,30 @@ def _open_shared_pool(ort: Any, threads: int) -> None:
 
 def _check_signature(bundle: Bundle, k: int, session: Any) -> None:
     exits = bundle.manifest.exits
-    input_type = "tensor(uint8)" if k == 1 else TENSOR_TYPES[exits[k - 2].feature_type]
+    entry = exits[k - 1]
+    takes_image = entry.input == "image"
+    input_type = TENSOR_TYPES["uint8" if takes_image else exits[k - 2].feature_type]
+    expected_inputs = [(stage_input(k, entry.input), input_type)]
     inputs = [(node.name, node.type) for node in session.get_inputs()]
     outputs = [(node.name, node.type) for node in session.get_outputs()]
-    *features, logits = stage_outputs(k, len(exits))
-    expected = [(name, TENSOR_TYPES[exits[k - 1].feature_type]) for name in features]
+    *features, logits = stage_outputs(k, entry.feature_shape is not None)
+    expected = [(name, TENSOR_TYPES[entry.feature_type]) for name in features]
     expected.append((logits, TENSOR_TYPES["float32"]))
-    if inputs != [(stage_input(k), input_type)] or outputs != expected:
+    if inputs != expected_inputs or outputs != expected:
         raise BundleError(
             f"{_file(bundle, k)} has the inputs {_list(inputs)} and outputs {_list(outputs)}, "
-            f"not {_list([(stage_input(k), input_type)])} and {_list(expected)}."
+            f"not {_list(expected_inputs)} and {_list(expected)}."
         )
 
 
 def _check_run(bundle: Bundle, stages: list[Any], count: int) -> None:
     manifest = bundle.manifest
     size = (manifest.input.height, manifest.input.width)
-    inputs = np.zeros((count, *size, 3), dtype=np.uint8)
+    images = np.zeros((count, *size, 3), dtype=np.uint8)
+    features: list[Any] = []
     for k, (session, entry) in enumerate(zip(stages, manifest.exits, strict=True), 1):
-        *features, logits = session.run(None, {stage_input(k): inputs})
+        inputs = images if entry.input == "image" else features[0]
+        *features, logits = session.run(None, {stage_input(k, entry.input): inputs})
         shapes = [tuple(array.shape) for array in (*features, logits)]
         feature_shapes = [] if entry.feature_shape is None else [entry.feature_shape]
         expected = [(count, *shape) for shape in (*feature_shapes, (len(manifest.labels),))]
@@ -174,7 +179,6 @@ def _check_run(bundle: Bundle, stages: list[Any], count: int) -> None:
                 f"{_file(bundle, k)} gives outputs of the shapes {shapes}, "
                 f"but the manifest says {expected}."
             )
-        inputs = features[0] if features else inputs
 
 
 def _file(bundle: Bundle, k: int) -> str:

@@ -17,7 +17,7 @@ from ray.exceptions import ObjectLostError
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats
-from exports.bundle.reader import Bundle, load_bundle, stage_input
+from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import resolve_bundle
 from offramp.lru import LruDict
 from serving.inference.sessions import open_stage
@@ -35,7 +35,8 @@ SPARE_BUNDLES = 1
 
 @dataclass(frozen=True)
 class Call:
-    """Samples for a stage of the bundle `source`, as `resolve_bundle` takes it, with the key `bundle`."""
+    """Samples for a stage of the bundle `source`, as `resolve_bundle` takes it, with the key `bundle`.
+    `features` are its input, which may be images."""
 
     bundle: str
     source: str
@@ -44,7 +45,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """Features of the samples, None after the last stage; logits float32 [n, classes]; and the
+    """Features of the samples, None if no stage takes them; logits float32 [n, classes]; and the
     onnxruntime provider that computed them."""
 
     features: Features | None
@@ -59,6 +60,7 @@ class LostFeatures:
 @dataclass(frozen=True)
 class _OpenStage:
     session: Any
+    input: str
     provider: str
 
 
@@ -106,7 +108,7 @@ class Stage:
         """Run the stage once on `parts`, and split the result again."""
         stage = self._open_stages.get(bundle) or self._open_called(source, bundle)
         inputs = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        outputs = stage.session.run(None, {stage_input(self._number): inputs})
+        outputs = stage.session.run(None, {stage.input: inputs})
         answers = []
         ends = np.cumsum([len(part) for part in parts])
         for part, end in zip(parts, ends.tolist(), strict=True):
@@ -135,8 +137,9 @@ class Stage:
             session, provider = open_stage(
                 bundle, self._number, settings.threads, settings.provider, settings.pool
             )
-            session.run(None, {stage_input(self._number): _blank(bundle.manifest, self._number)})
-            stage = _OpenStage(session, provider)
+            name = session.get_inputs()[0].name
+            session.run(None, {name: _blank(bundle.manifest, self._number)})
+            stage = _OpenStage(session, name, provider)
             self._open_stages.put(key, stage)
         return stage
 
@@ -161,7 +164,7 @@ def _pass_on(features: NDArray[Any]) -> Features:
 
 def _blank(manifest: Manifest, stage: int) -> NDArray[Any]:
     """One sample of the input of `stage`."""
-    if stage == 1:
+    if manifest.exits[stage - 1].input == "image":
         return np.zeros((1, manifest.input.height, manifest.input.width, 3), dtype=np.uint8)
     previous = manifest.exits[stage - 2]
     return np.zeros((1, *(previous.feature_shape or ())), dtype=previous.feature_type)

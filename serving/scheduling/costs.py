@@ -68,7 +68,8 @@ def measure(engine: Engine) -> CostTable:
     for any network. The fastest of MEASUREMENTS runs counts: other work on the host only adds time.
     """
     spec = engine.manifest.input
-    inputs: Any = np.zeros((MAX_BATCH, spec.height, spec.width, 3), dtype=np.uint8)
+    images = np.zeros((MAX_BATCH, spec.height, spec.width, 3), dtype=np.uint8)
+    inputs: Any = images
     policy = Policy(thresholds=(2.0,) * (engine.exits - 1), max_exit=engine.exits)
     table = []
     for stage in range(1, engine.exits + 1):
@@ -80,7 +81,8 @@ def measure(engine: Engine) -> CostTable:
                 break
         table.append(measured)
         if stage < engine.exits:
-            inputs = _next_inputs(engine, stage, inputs)
+            features = _features(engine, stage, inputs)
+            inputs = images if features is None else features
     return CostTable(table)
 
 
@@ -109,10 +111,11 @@ def _time(engine: Engine, stage: int, policy: Policy, inputs: Any, size: int) ->
     return time.perf_counter() - started
 
 
-def _next_inputs(engine: Engine, stage: int, inputs: Any) -> Any:
-    """MAX_BATCH rows for the next stage, copies of one: values make no difference in time."""
-    output = engine.compute(stage, engine.take(inputs, np.arange(1)))
-    return engine.take(output.features, np.zeros(MAX_BATCH, dtype=np.int64))
+def _features(engine: Engine, stage: int, inputs: Any) -> Any:
+    """MAX_BATCH rows of features, copies of one: values make no difference in time. None if the stage
+    has no features."""
+    features = engine.compute(stage, engine.take(inputs, np.arange(1))).features
+    return None if features is None else engine.take(features, np.zeros(MAX_BATCH, dtype=np.int64))
 
 
 def _interpolate(measured: dict[int, float]) -> list[float]:

@@ -121,6 +121,9 @@ class Dispatcher:
             Sample(request, number, size, block=block, row=number, stage=1)
             for number in range(len(images))
         ]
+        if engine.last_image_stage > 1:
+            for sample, image in zip(request.samples, images, strict=True):
+                sample.image = image
         return await self._finish(request)
 
     async def _finish(self, request: _Request) -> BatchResult:

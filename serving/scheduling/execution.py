@@ -52,11 +52,15 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
 
 
 def gather(engine: Engine, samples: Sequence[Sample]) -> Block:
-    """One block with the rows of `samples`, in their order. A whole block is returned without a copy."""
+    """One block with the rows of `samples`, in their order, and the input of their next stage. A whole
+    block is returned without a copy."""
     parts = [_select(engine, block, rows) for block, rows in _group_by_block(samples)]
-    if len(parts) == 1:
-        return parts[0]
+    first = parts[0]
+    if len(parts) == 1 and first.inputs is not None:
+        return first
     logits = [np.concatenate(values) for values in zip(*(p.logits for p in parts), strict=True)]
+    if first.inputs is None:
+        return Block(len(samples), np.stack([_image(sample) for sample in samples]), logits)
     return Block(len(samples), engine.join([part.inputs for part in parts]), logits)
 
 
@@ -73,6 +77,8 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
             image = decode(sample.file, engine.manifest.input, max_pixels)
             sample.row = len(pixels)
             pixels.append(image)
+            if engine.last_image_stage > 1:
+                sample.image = image
         except InvalidImageError as error:
             errors[row] = _with_number(error, sample)
         except Exception as error:
@@ -130,9 +136,15 @@ def _group_by_block(samples: Sequence[Sample]) -> Iterator[tuple[Block, list[int
     yield block, rows
 
 
+def _image(sample: Sample) -> Pixels:
+    assert sample.image is not None
+    return sample.image
+
+
 def _select(engine: Engine, block: Block, rows: list[int]) -> Block:
     if len(rows) == block.rows and rows == list(range(block.rows)):
         return block
     indices = np.asarray(rows, dtype=np.int64)
     logits = [values[indices] for values in block.logits]
-    return Block(len(rows), engine.take(block.inputs, indices), logits)
+    inputs = None if block.inputs is None else engine.take(block.inputs, indices)
+    return Block(len(rows), inputs, logits)

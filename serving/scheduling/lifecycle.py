@@ -58,14 +58,16 @@ class SampleTracker:
         self._update_forecasts(batch, outcome.leaves)
         for row, sample in enumerate(samples):
             sample.computing += elapsed
-            if sample.finished:
-                sample.block = None
-                continue
             prediction = outcome.predictions[row]
-            if sample.answered or outcome.leaves[row]:
+            if sample.finished:
+                pass
+            elif sample.answered or outcome.leaves[row]:
                 self._report_exit(sample, prediction, outcome.block, row, now)
             else:
                 self._continue(sample, prediction, outcome.block, row, now)
+            if sample.finished:
+                # The worker has read them.
+                sample.block = sample.image = None
 
     def expire(self, sample: Sample) -> None:
         """End `sample`, whose deadline leaves no time to go deeper, with its best prediction so far."""
@@ -146,6 +148,8 @@ class SampleTracker:
     ) -> None:
         sample.stage += 1
         sample.block, sample.row = block, row
+        if sample.image is not None and sample.stage > sample.job.engine.last_image_stage:
+            sample.image = None
         expected = sample.job.forecast.remaining(sample.stage)
         sample.job.queues.backlog[sample.job.low_priority] += expected - sample.expected
         sample.expected = expected
@@ -161,7 +165,7 @@ class SampleTracker:
         if sample.queue is not None:
             self.dequeue(sample)
             # Only here: a worker that runs the sample still reads them.
-            sample.file = sample.block = None
+            sample.file = sample.image = sample.block = None
         sample.finished = True
         self.in_flight -= 1
         queues = sample.job.queues

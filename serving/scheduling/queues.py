@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from exports.bundle.policy import Floats, Policy
+from offramp.images import Pixels
 from serving.inference.engine import Engine, Prediction
 from serving.inference.runners import Tensor
 from serving.scheduling.costs import CostTable
@@ -22,10 +23,11 @@ MIN_SLOWDOWN = 0.5
 @dataclass(eq=False, slots=True)
 class Block:
     """What the `rows` samples of one batch carry: the input of the next stage, and the logits
-    [rows, classes] of every exit so far."""
+    [rows, classes] of every exit so far. `inputs` is None after a stage without features: the samples'
+    images are the next stage's input."""
 
     rows: int
-    inputs: Tensor
+    inputs: Tensor | None
     logits: list[Floats]
 
 
@@ -54,6 +56,7 @@ class Sample:
     """One image of a request: number `number`, from 0, of `size` bytes.
 
     - `stage` is the next stage to run, 0 for decoding `file`.
+    - `image` is its pixels uint8 [H, W, 3], kept while a stage after the next may take them.
     - `queue` is where it waits since `enqueued_at`; None while a worker runs it.
     - `expected` is the seconds of work still ahead.
     - `held` is its size in bytes until it is taken out of its first queue, then 0.
@@ -66,6 +69,7 @@ class Sample:
     number: int
     size: int
     file: bytes | None = None
+    image: Pixels | None = None
     block: Block | None = None
     row: int = 0
     stage: int = 0

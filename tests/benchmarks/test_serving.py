@@ -99,7 +99,7 @@ def test_one_session_computes_what_the_stages_do(
         inputs = output.features
     for exits, wanted in ((True, expected), (False, expected[-1:])):
         session = ort.InferenceSession(whole_network(bundle, exits=exits))
-        found = session.run(None, {"s1_image": images})
+        found = session.run(None, {"image": images})
         assert len(found) == len(wanted)
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)

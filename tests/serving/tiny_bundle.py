@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exports.bundle.manifest import (
     CALIBRATION,
-    FORMAT,
     MANIFEST,
     POLICY,
     Accuracy,
@@ -22,6 +22,8 @@ from exports.bundle.manifest import (
     Manifest,
     Operating,
     Provenance,
+    StageInput,
+    format_of,
 )
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Table, sha256, stage_input, stage_outputs, write_table
@@ -45,12 +47,19 @@ NUMBERS: dict[FeatureType, int] = {
 
 
 def stage_bytes(
-    stage: int, classes: int = len(LABELS), seed: int = 0, kind: FeatureType = "float32"
+    stage: int,
+    classes: int = len(LABELS),
+    seed: int = 0,
+    kind: FeatureType = "float32",
+    image_stages: Collection[int] = (1,),
 ) -> bytes:
     """The ONNX graph of stage `stage`: a strided convolution, and a linear head on its mean. `kind` is
-    what its features are, taken and given."""
+    what its features are, taken and given; `image_stages` take the image instead."""
     rng = np.random.default_rng(stage + 10 * seed)
-    wide, narrow = CHANNELS[stage], CHANNELS[stage - 1]
+    takes_image = stage in image_stages
+    has_features = stage < EXITS and stage + 1 not in image_stages
+    wide, narrow = CHANNELS[stage], 3 if takes_image else CHANNELS[stage - 1]
+    stride = SIZE // SIDES[stage] if takes_image else 2
     weights = {
         "kernel": rng.normal(0, 0.6, (wide, narrow, 3, 3)).astype(np.float32),
         "head": rng.normal(0, 6.0, (wide, classes)).astype(np.float32),
@@ -59,9 +68,10 @@ def stage_bytes(
     if kind != "float32":
         weights["step"] = np.float32(LOUDEST / 255).reshape(())
         weights["zero"] = np.array(np.iinfo(kind).min, kind)
-    name, outputs = stage_input(stage), stage_outputs(stage, EXITS)
+    name = stage_input(stage, "image" if takes_image else "features")
+    outputs = stage_outputs(stage, has_features)
     nodes, source = [], name
-    if stage == 1:
+    if takes_image:
         nodes = [
             helper.make_node("Cast", [name], ["wide"], to=TensorProto.FLOAT),
             helper.make_node("Div", ["wide", "scale"], ["unit"]),
@@ -71,19 +81,19 @@ def stage_bytes(
     elif kind != "float32":
         nodes = [helper.make_node("DequantizeLinear", [name, "step", "zero"], ["scaled"])]
         source = "scaled"
-    last = outputs[0] if stage < EXITS and kind == "float32" else "last"
+    last = outputs[0] if has_features and kind == "float32" else "last"
     nodes += [
-        helper.make_node("Conv", [source, "kernel"], ["raw"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Conv", [source, "kernel"], ["raw"], pads=[1] * 4, strides=[stride] * 2),
         helper.make_node("Relu", ["raw"], [last]),
         helper.make_node("GlobalAveragePool", [last], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "head"], ["logits"]),
     ]
-    if stage < EXITS and last != outputs[0]:
+    if has_features and last != outputs[0]:
         nodes.append(helper.make_node("QuantizeLinear", [last, "step", "zero"], [outputs[0]]))
     given = (
         helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", SIZE, SIZE, 3])
-        if stage == 1
+        if takes_image
         else helper.make_tensor_value_info(
             name, NUMBERS[kind], ["n", narrow, SIDES[stage - 1], SIDES[stage - 1]]
         )
@@ -106,6 +116,31 @@ def stage_bytes(
     return content
 
 
+def exit_entry(
+    k: int,
+    content: bytes,
+    kind: FeatureType,
+    image_stages: Collection[int],
+    accuracy: Accuracy,
+) -> ExitEntry:
+    """The manifest's entry of exit k, whose stage is the graph `content`."""
+    has_features = k < EXITS and k + 1 not in image_stages
+    input_: StageInput = "image" if k in image_stages else "features"
+    return ExitEntry(
+        file=f"stage{k}.onnx",
+        sha256=sha256(content),
+        input=input_,
+        feature_shape=(CHANNELS[k], SIDES[k], SIDES[k]) if has_features else None,
+        feature_type=kind if has_features else "float32",
+        macs=1000 * k,
+        params=100 * k,
+        temperature=1.0 + k / 10,
+        running_temperature=0.9,
+        held_out=accuracy,
+        test=accuracy,
+    )
+
+
 def write_tiny_bundle(
     path: Path,
     *,
@@ -116,11 +151,16 @@ def write_tiny_bundle(
     seed: int = 0,
     maps: bool = False,
     kind: FeatureType = "float32",
+    image_stages: Collection[int] = (1,),
 ) -> Path:
     """Write the bundle `path`; `stages` replaces some graphs, hashes included, `seed` all weights; with
-    `maps` it offers class-activation maps; `kind` is what its features are."""
+    `maps` it offers class-activation maps; `kind` is what its features are; `image_stages` take the
+    image instead of features."""
     path.mkdir(parents=True)
-    graphs = {k: stage_bytes(k, seed=seed, kind=kind) for k in range(1, EXITS + 1)} | (stages or {})
+    graphs = {
+        k: stage_bytes(k, seed=seed, kind=kind, image_stages=image_stages)
+        for k in range(1, EXITS + 1)
+    } | (stages or {})
     for k, content in graphs.items():
         (path / f"stage{k}.onnx").write_bytes(content)
     rng = np.random.default_rng(0)
@@ -134,28 +174,15 @@ def write_tiny_bundle(
         (path / "maps.onnx").write_bytes(drawn)
         whole = (GraphEntry(kind="maps", exit=None, file="maps.onnx", sha256=sha256(drawn)),)
     accuracy = Accuracy(single=50.0, running=60.0)
+    exits = [exit_entry(k, graphs[k], kind, image_stages, accuracy) for k in range(1, EXITS + 1)]
     manifest = Manifest(
-        format=FORMAT,
+        format=format_of(exits),
         name=name,
         version=version,
         labels=LABELS,
         input=InputSpec(height=SIZE, width=SIZE),
         precision="fp32",
-        exits=tuple(
-            ExitEntry(
-                file=f"stage{k}.onnx",
-                sha256=sha256(graphs[k]),
-                feature_shape=(CHANNELS[k], SIDES[k], SIDES[k]) if k < EXITS else None,
-                feature_type=kind if k < EXITS else "float32",
-                macs=1000 * k,
-                params=100 * k,
-                temperature=1.0 + k / 10,
-                running_temperature=0.9,
-                held_out=accuracy,
-                test=accuracy,
-            )
-            for k in range(1, EXITS + 1)
-        ),
+        exits=tuple(exits),
         graphs=whole,
         ensemble_weights=(0.2, 0.3, 0.5),
         calibration=CalibrationEntry(

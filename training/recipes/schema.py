@@ -14,6 +14,7 @@ from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
 DistillerName = Literal[
@@ -151,9 +152,14 @@ class TrainRecipe(RecipePart):
 
 
 class Recipe(RecipePart):
-    """A whole training run."""
+    """A whole training run.
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
+    `followed_by` names the run whose network follows this network's last exit, at the image: `offramp
+    export` writes both as one bundle. Training ignores it.
+    """
+
+    name: RecipeName
+    followed_by: RecipeName | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataRecipe
     network: NetworkRecipe
@@ -161,6 +167,12 @@ class Recipe(RecipePart):
     teacher: TeacherRecipe | None = None
     start: StartRecipe | None = None
     train: TrainRecipe
+
+    @model_validator(mode="after")
+    def _another_run_follows(self) -> Self:
+        if self.followed_by == self.name:
+            raise ValueError(f"{self.name} cannot be followed by itself")
+        return self
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:

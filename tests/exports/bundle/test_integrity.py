@@ -123,8 +123,8 @@ FAULTS: dict[str, tuple[Damage, str]] = {
     "hostile key": (in_manifest(lambda m: m.update({"\x1b[2J\n": 1})), "Extra inputs"),
     # fields
     "future format": (
-        in_manifest(lambda m: m.update(format=2)),
-        "format 2 is not one this version reads",
+        in_manifest(lambda m: m.update(format=3)),
+        "format 3 is not one this version reads",
     ),
     "no format": (in_manifest(lambda m: m.pop("format")), "format None"),
     "hostile format": (in_manifest(lambda m: m.update(format="\n" * 999)), "format "),

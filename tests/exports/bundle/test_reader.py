@@ -82,7 +82,7 @@ def first_exit(**values: object) -> Callable[[dict[str, object]], object]:
         (pickled_table, "calibration.npz is not a calibration table"),
         (lambda b: (b / "manifest.json").write_text("{"), "not valid JSON"),
         (lambda b: (b / "manifest.json").write_text("[1]"), "manifest.json is not valid"),
-        (lambda b: edit(b / "manifest.json", lambda m: m.update(format=2)), "format 2"),
+        (lambda b: edit(b / "manifest.json", lambda m: m.update(format=3)), "format 3"),
         (lambda b: edit(b / "manifest.json", first_exit(file="../../etc/passwd")), "exits.0.file"),
         (lambda b: edit(b / "manifest.json", first_exit(macs=0)), "exits.0.macs"),
         (lambda b: edit(b / "manifest.json", first_exit(extra=1)), "exits.0.extra"),

@@ -35,9 +35,10 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("routed") / "tiny"))
+@pytest.fixture(scope="module", params=[(1,), (1, 2)], ids=["features", "image at stage 2"])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("routed") / "tiny"
+    return load_bundle(write_tiny_bundle(path, image_stages=request.param))
 
 
 @pytest.fixture(scope="module")

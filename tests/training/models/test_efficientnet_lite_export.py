@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_image
 
-from exports.bundle.reader import stage_input
+from exports.bundle.reader import IMAGE
 from exports.graphs.stages import export_stages
 from exports.stage_runner import StageRunner
 from exports.verify import verify
@@ -62,7 +62,7 @@ def test_stages_agree_with_torch(
 ) -> None:
     assert verify(StageRunner(stages), student, normalize, images[:14]) < 1e-3
     session = load_onnxruntime().InferenceSession(stages[0], providers=["CPUExecutionProvider"])
-    features, logits = session.run(None, {stage_input(1): images})
+    features, logits = session.run(None, {IMAGE: images})
     with torch.no_grad():
         seen = student.observe(normalize(torch.from_numpy(images)))
     assert seen.features[1].std() > 0.1

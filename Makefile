@@ -84,5 +84,6 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing Offramp with torch and the development tools into $(VENV) (several GB) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,otel,ray,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--editable '.[cpu,train,otel,ray,dev]'
 	@touch $@ $(VENV)/.serve

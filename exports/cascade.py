@@ -47,7 +47,8 @@ def load_cascade(path: Path) -> list[TrainedRun]:
 
 def _runs_directory(path: Path, name: str) -> Path:
     """The directory of runs that holds the run `name` as `path`; a name may have several parts."""
-    return Path(os.path.abspath(path)).parents[name.count("/")]
+    parents = Path(os.path.abspath(path)).parents
+    return parents[min(name.count("/"), len(parents) - 1)]
 
 
 def _check_same_task(first: CheckpointConfig, follower: CheckpointConfig) -> None:

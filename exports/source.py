@@ -90,7 +90,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} is in {manifest.precision} already; convert the float32 bundle it comes from."
         )
-    if origin.recipe.get("refit"):
+    if origin.refit:
         raise ExportError(
             f"the weights in {path} were trained on its held-out split, so another precision cannot be "
             "calibrated on it: export the run instead."

@@ -151,9 +151,14 @@ class Provenance(_Model):
     created: str
 
     @property
+    def has_test(self) -> bool:
+        """Whether the figures called `test` are of a test split."""
+        return self.splits.get("test") != 0
+
+    @property
     def evaluated_on(self) -> str:
         """The images that the figures called `test` are of, in words."""
-        if self.splits.get("test", 1):
+        if self.has_test:
             return "test split"
         return "half of the held-out split on which nothing was chosen"
 

@@ -43,10 +43,10 @@ def _overview(inspection: Inspection, opened: bool) -> Table:
         ),
         ("certificate", inspection.promise or "none: this policy promises nothing"),
         (
-            "on test" if origin.splits.get("test", 1) else "held out",
+            "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
             f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth"
-            + ("" if origin.splits.get("test", 1) else f", on the {origin.evaluated_on}"),
+            + ("" if origin.has_test else f", on the {origin.evaluated_on}"),
         ),
         (
             "made",

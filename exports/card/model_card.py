@@ -85,7 +85,7 @@ model-index:
     dataset:
       name: {dataset}
       type: {dataset}
-      split: {"test" if manifest.provenance.splits.get("test", 1) else "held_out"}
+      split: {"test" if manifest.provenance.has_test else "held_out"}
     metrics:
 {results}
 ---
@@ -125,18 +125,18 @@ def _default(manifest: Manifest, policy: Policy) -> str:
 
 
 def _split(manifest: Manifest) -> str:
-    return "test" if manifest.provenance.splits.get("test", 1) else "held-out"
+    return "test" if manifest.provenance.has_test else "held-out"
 
 
 def _accuracies(manifest: Manifest) -> str:
     """The images that the accuracies are of, and what a refit means for them."""
     origin = manifest.provenance
-    if origin.splits.get("test", 1):
+    if origin.has_test:
         text = "All accuracies are on the test split; no temperature or threshold was chosen on it."
     else:
         text = f"There was no test split: all accuracies are on the {origin.evaluated_on}."
     if origin.refit:
-        before = "" if origin.splits.get("test", 1) else ", accuracies"
+        before = "" if origin.has_test else ", accuracies"
         text += (
             " The weights were trained once more on everything, the held-out split included; "
             f"temperatures{before} and thresholds are those of the network before that."

@@ -63,6 +63,16 @@ def rename(old: str, new: str) -> NodeProto:
     return helper.make_node("Identity", [old], [new], name=f"{new}_is")
 
 
+def rename_output(model: ModelProto, old: str, new: str) -> None:
+    """Rename the output `old` of `model`; changes it in place."""
+    graph = model.graph
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for output in graph.output:
+        output.name = new if output.name == old else output.name
+
+
 def image_info(models: Sequence[ModelProto]) -> onnx.ValueInfoProto:
     """The input `image`, of the size that stage 1 takes, with a dynamic batch."""
     dims = models[0].graph.input[0].type.tensor_type.shape.dim[1:]

@@ -8,11 +8,12 @@ import logging
 import warnings
 
 import torch
+from onnx import ModelProto
+from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from exports.bundle.manifest import StageInput
-from exports.bundle.reader import stage_input, stage_outputs
-from exports.graphs.onnx_tools import serialised
+from exports.bundle.reader import IMAGE, features_of
+from exports.graphs.onnx_tools import rename_output, serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
 from training.models.cost import count_macs, count_parameters
@@ -21,17 +22,23 @@ from training.models.multi_exit import MultiExit, Normalize
 MAX_BATCH = 1 << 16
 
 
-class _Stage(nn.Module):
-    """The computation of one file. `entry` normalises an image uint8 [N, H, W, 3], and passes features."""
+class _Stages(nn.Module):
+    """All stages of a network: uint8 [N, H, W, 3] -> features and logits of each stage, but only logits of
+    the last."""
 
-    def __init__(self, entry: nn.Module, stage: nn.Module, head: nn.Module, last: bool) -> None:
+    def __init__(self, network: MultiExit, normalize: Normalize) -> None:
         super().__init__()
-        self.entry, self.stage, self.head, self.last = entry, stage, head, last
+        self.segments = nn.ModuleList(network.segments())
+        self.heads = network.heads
+        self.segments[0] = nn.Sequential(normalize, self.segments[0])
 
-    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        features = self.stage(self.entry(inputs))
-        logits = self.head(features)
-        return logits if self.last else (features, logits)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features, outputs = images, list[Tensor]()
+        for segment, head in zip(self.segments, self.heads, strict=True):
+            features = segment(features)
+            outputs += [features, head(features)]
+        del outputs[-2]
+        return tuple(outputs)
 
 
 def export_stages(
@@ -43,34 +50,58 @@ def export_stages(
     outputs have the bundle's names. The batch is dynamic, the graph holds its weights, and bilinear
     upsampling is written as matrix products.
     """
-    example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
+    stages = _Stages(network, normalize).eval()
+    images = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
+    numbers = range(first, first + network.exits)
+    names = [name for k in numbers for name in (features_of(k), f"logits{k}")]
+    del names[-2]
+    # torch's exporter takes seconds for a network of any size, so all stages are exported at once.
+    extractor = Extractor(resizes_as_products(_to_onnx(stages, images, names)))
     graphs: list[StageGraph] = []
-    for k, (stage, head) in enumerate(zip(network.segments(), network.heads, strict=True), first):
-        input_: StageInput = "image" if k == first else "features"
-        last = k == first + network.exits - 1
-        module = _Stage(normalize if k == first else nn.Identity(), stage, head, last).eval()
-        macs = count_macs(module, example[:1])
+    inputs = images[:1]
+    for k, segment, head in zip(numbers, stages.segments, stages.heads, strict=True):
+        last = k == numbers[-1]
+        outputs = [f"logits{k}"] if last else [features_of(k), f"logits{k}"]
+        if k == first:
+            stage = extractor.extract_model([IMAGE], outputs)
+        else:
+            stage = extractor.extract_model([IMAGE, features_of(k - 1)], outputs)
+            _take_batch_size_from(stage, features_of(k - 1))
+        rename_output(stage, f"logits{k}", "logits")
         with torch.no_grad():
-            outputs = module(example)
-        onnx = _to_onnx(module, example, stage_input(k, input_), stage_outputs(k, not last))
-        shape = None if last else tuple(outputs[0].shape[1:])
-        params = count_parameters(module)
-        graphs.append(StageGraph(onnx, input_, macs, params, shape))
-        if not last:
-            example = outputs[0]
+            features = segment(inputs)
+        graphs.append(
+            StageGraph(
+                onnx=serialised(stage),
+                input="image" if k == first else "features",
+                macs=count_macs(segment, inputs) + count_macs(head, features),
+                params=count_parameters(segment) + count_parameters(head),
+                feature_shape=None if last else tuple(features.shape[1:]),
+            )
+        )
+        inputs = features
     return graphs
 
 
-def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[str, ...]) -> bytes:
+def _take_batch_size_from(stage: ModelProto, features: str) -> None:
+    """Remove the image, the first input of `stage`, of which the exporter reads only the batch size."""
+    graph = stage.graph
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] == IMAGE:
+            node.input[0] = features
+    del graph.input[0]
+
+
+def _to_onnx(module: nn.Module, images: Tensor, names: list[str]) -> ModelProto:
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     # The exporter prints its steps and warns about packages it does not need.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet_logging():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=[input_name],
-            output_names=list(names),
+            (images,),
+            input_names=[IMAGE],
+            output_names=names,
             dynamic_shapes=({0: batch},),
             dynamo=True,
             external_data=False,
@@ -78,7 +109,7 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, names: tuple[s
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return serialised(resizes_as_products(program.model_proto))
+    return program.model_proto
 
 
 @contextlib.contextmanager

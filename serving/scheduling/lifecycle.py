@@ -61,10 +61,8 @@ class SampleTracker:
             prediction = outcome.predictions[row]
             if sample.finished:
                 pass
-            elif sample.answered:
-                self._pass_exit(sample, prediction, outcome.block, row, now)
-            elif outcome.leaves[row]:
-                self._answer(sample, prediction, outcome.block, row, now)
+            elif sample.answered or outcome.leaves[row]:
+                self._report_exit(sample, prediction, outcome.block, row, now)
             else:
                 self._continue(sample, prediction, outcome.block, row, now)
             if sample.finished:
@@ -107,7 +105,7 @@ class SampleTracker:
         events, self._events = self._events, []
         return events
 
-    def _answer(
+    def _report_exit(
         self,
         sample: Sample,
         prediction: Prediction | None,
@@ -115,25 +113,11 @@ class SampleTracker:
         row: int,
         now: float,
     ) -> None:
+        """Report the answer or, for a request that runs all exits, an exit after it."""
+        is_answer = not sample.answered
         sample.answered = True
         last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
-        self._events.append(SampleEvent(sample, prediction, answered=True, last=last))
-        if last:
-            self._finish(sample)
-        else:
-            self._enqueue_next_stage(sample, block, row, now)
-
-    def _pass_exit(
-        self,
-        sample: Sample,
-        prediction: Prediction | None,
-        block: Block | None,
-        row: int,
-        now: float,
-    ) -> None:
-        """Report an exit after the answer, for a request that runs all exits."""
-        last = sample.stage == sample.job.engine.exits
-        self._events.append(SampleEvent(sample, prediction, last=last))
+        self._events.append(SampleEvent(sample, prediction, answered=is_answer, last=last))
         if last:
             self._finish(sample)
         else:
@@ -164,7 +148,7 @@ class SampleTracker:
     ) -> None:
         sample.stage += 1
         sample.block, sample.row = block, row
-        if sample.stage > sample.job.engine.last_image_stage:
+        if sample.image is not None and sample.stage > sample.job.engine.last_image_stage:
             sample.image = None
         expected = sample.job.forecast.remaining(sample.stage)
         sample.job.queues.backlog[sample.job.low_priority] += expected - sample.expected

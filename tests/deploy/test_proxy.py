@@ -94,6 +94,7 @@ def answered_by(address: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in ok)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: signal.Signals) -> None:
     first, second = REPLICAS

@@ -14,10 +14,11 @@ import onnxruntime as ort
 import pytest
 
 from exports.bundle.errors import ExportError
-from exports.bundle.policy import Decision, combination, simulate
+from exports.bundle.policy import Combine, Decision, Policy, simulate
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 from exports.card.markup import markdown_text
 from exports.cascade import load_cascade
+from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
 from exports.tuning.timing import exit_milliseconds
 from serving.inference.engine import Engine
@@ -31,7 +32,7 @@ from training.recipes.schema import DataRecipe, validate_recipe
 from training.run import run_recipe
 
 FRONT = {"name": "resnet", "channels": [8, 16], "blocks": [1, 1]}
-BIG = FRONT | {"channels": [16, 24], "side": 32}
+BIG = FRONT | {"channels": [8, 24], "side": 32}
 EXITS = 4
 
 
@@ -41,7 +42,7 @@ def recipe(name: str, **fields: object) -> dict[str, object]:
         "data": {"name": "digits", "held_out": 300, "padding": 1, "flip": False},
         "network": FRONT,
         "objective": {"method": "cross_entropy"},
-        "train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.05},
+        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "precision": "fp32"},
         **fields,
     }
 
@@ -98,7 +99,7 @@ def test_the_bundle_has_the_stages_of_both_networks_the_second_at_the_image(bund
     assert manifest.name == "front"
     assert [entry.input for entry in manifest.exits] == ["image", "features", "image", "features"]
     shapes = [entry.feature_shape for entry in manifest.exits]
-    assert shapes == [(8, 16, 16), None, (16, 32, 32), None]
+    assert shapes == [(8, 16, 16), None, (8, 32, 32), None]
     assert [recipe["name"] for recipe in manifest.provenance.followers] == ["group/big"]
     assert manifest.provenance.recipe["name"] == "front"
 
@@ -172,20 +173,20 @@ def test_the_graph_of_an_exit_has_its_logits_and_its_network_alone(
     assert stages == {f"stage{k}" for k in range(first, exit_ + 1)}
 
 
-def test_the_routed_graph_answers_as_the_engine(workshop: Workshop, test_split: Split) -> None:
-    bundle = workshop.int8
-    entry = next(graph for graph in bundle.manifest.graphs if graph.kind == "routed")
-    routed = opened(read_graph(bundle.path, entry))
-    images = test_split.images[:64]
+@pytest.mark.parametrize("combine", ["single", "running"])
+def test_the_routed_graph_answers_as_the_engine(
+    workshop: Workshop, test_split: Split, combine: Combine
+) -> None:
+    bundle, images = workshop.int8, test_split.images[:64]
     logits = list(StageRunner(bundle.stages).logits(images))
-    changes = {"mode": "early_exit", "combine": combination(bundle.policy)}
-    policy = bundle.policy.model_copy(update=changes)
+    policy = Policy(combine=combine, thresholds=(1.0,) * (EXITS - 1), max_exit=EXITS)
     # At each exit about half of all samples are confident enough.
     medians = tuple(
         float(np.median(Decision(policy, k, logits[:k], bundle.manifest.scaling).confidence))
         for k in range(1, EXITS)
     )
     policy = policy.model_copy(update={"thresholds": medians})
+    routed = opened(routed_graph(bundle.stages, policy, bundle.manifest.scaling))
     expected = Engine(bundle).classify(images, policy)
     assert len({answer.exit for answer in expected}) > 2
     _, exits, confidence = routed.run(
@@ -220,6 +221,7 @@ def test_tune_inspect_pack_and_the_pictures_take_it(workshop: Workshop, tmp_path
     packed = tmp_path / "packed.offramp.zip"
     for command in (
         ("inspect", bundle),
+        ("inspect", workshop.int8.path),
         ("pack", bundle, "-o", packed),
         ("inspect", packed),
         ("picture", "exits", bundle, "-o", tmp_path / "exits.png"),

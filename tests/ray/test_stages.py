@@ -148,3 +148,15 @@ def test_answers_are_the_same_with_features_of_eight_bits(
     with cluster.deploy(args) as http:
         for file, one in zip(files, wanted, strict=True):
             check(http.post("/v1/classify", content=file, headers=PNG).json(), one)
+
+
+def test_a_stage_that_takes_the_image_answers_as_the_engine(
+    cluster: Cluster, files: list[bytes], images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "cascade", image_stages=(1, EXITS)))
+    expected = Engine(bundle).classify(images, bundle.policy)
+    assert len({wanted.exit for wanted in expected}) == EXITS
+    args = {"form": "stages", "bundles": [str(bundle.path)], "replicas": ONE, "stages": [ONE]}
+    with cluster.deploy(args) as http:
+        for file, wanted in zip(files, expected, strict=True):
+            check(http.post("/v1/classify", content=file, headers=PNG).json(), wanted)

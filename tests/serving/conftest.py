@@ -34,6 +34,15 @@ def bundle(bundle_path: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def bundle_with_image_stages(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """A bundle whose stages of the parameter take the image."""
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    return load_bundle(write_tiny_bundle(path, image_stages=request.param))
+
+
+@pytest.fixture(scope="session")
 def engine(bundle: Bundle) -> Engine:
     return Engine(bundle)
 

@@ -35,10 +35,11 @@ from tests.serving.scheduling.harness import (
 from tests.serving.tiny_bundle import EXITS
 
 
+@pytest.mark.parametrize("bundle_with_image_stages", [(1,), (1, 3)], indirect=True)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_each_image_of_each_request_gets_the_answer_of_the_engine_once(
-    bundle: Bundle, images: Images, data: st.DataObject
+    bundle_with_image_stages: Bundle, images: Images, data: st.DataObject
 ) -> None:
     requests = data.draw(
         st.lists(
@@ -54,7 +55,9 @@ def test_each_image_of_each_request_gets_the_answer_of_the_engine_once(
     )
     workers = data.draw(st.integers(1, 3))
     best = data.draw(st.sampled_from([1, 3, 8, MAX_BATCH]))
-    with dispatching(bundle, workers=workers, costs=even_costs(0.001, best)) as setup:
+    with dispatching(
+        bundle_with_image_stages, workers=workers, costs=even_costs(0.001, best)
+    ) as setup:
 
         async def request(rows: list[int], policy: Policy, priority: Any, kind: str) -> None:
             events: list[ExitReached] = []

@@ -44,6 +44,13 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None
 def test_a_recipe_file_is_read(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, GOOD))
     assert (recipe.name, recipe.network.width, recipe.train.precision) == ("mine", 8, "bf16")
+    assert recipe.followed_by is None
+
+
+def test_a_recipe_may_name_the_run_that_follows(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, 'followed_by = "group/big"' + GOOD))
+    assert recipe.followed_by == "group/big"
+    assert load_recipe(written(tmp_path, to_toml(recipe))) == recipe
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,8 @@ def test_a_network_is_by_default_the_published_one_with_all_exits(
         (('"cross_entropy"', '"sp"\nalhpa = 1'), "alhpa"),
         (("[train]", "[train"), "not valid TOML"),
         (('name = "mine"', 'name = "../mine"'), "name"),
+        (('"mine"', '"mine"\nfollowed_by = "mine"'), "mine cannot be followed by itself"),
+        (('"mine"', '"mine"\nfollowed_by = "../other"'), "followed_by"),
         (("[objective]", '[teacher]\nrecipe = "t"\n[objective]'), "takes no"),
         (
             ('"cross_entropy"', '"kd"\n[teacher]\nrecipe = "t"'),

@@ -50,7 +50,7 @@ def brief(*arguments: object, **options: bool | None) -> Choice:
         side = recipe.network.side and 32
         start = recipe.start if recipe.start is None or recipe.start.recipe else None
         network = NetworkRecipe(name="resnet10", width=4, exits=exits, side=side)
-        train = recipe.train.model_copy(update={"epochs": 1})
+        train = recipe.train.model_copy(update={"epochs": 1, "progressive": None})
         recipes.append(
             recipe.model_copy(update={"network": network, "train": train, "start": start})
         )

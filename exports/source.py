@@ -132,7 +132,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
 
         from exports.cascade import load_cascade
         from training.checkpoint import CONFIG
-        from training.refit import REFIT
+        from training.recipes.refit import REFIT
     runs = load_cascade(path)
     config = runs[0].config
     recipe = config.recipe

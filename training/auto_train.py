@@ -13,7 +13,7 @@ from training.data.dataset_info import DatasetInfo
 from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
-from training.forecast import forecast
+from training.planning.forecast import forecast
 from training.recipes.auto import choose_recipes
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe

@@ -85,7 +85,7 @@ def train(
         from training.auto_train import auto_train, plan_training
         from training.data.load import dataset_info
         from training.distributed import DistContext, join_processes
-        from training.dry_run import dry_run as take_two_steps
+        from training.planning.dry_run import dry_run as take_two_steps
         from training.recipes.files import load_recipe
         from training.run import run_recipe
     from training.errors import RecipeError, StoppedError

@@ -28,8 +28,8 @@ from training.errors import CheckpointError, RecipeError
 from training.evaluate import measure
 from training.loop import Run, train
 from training.models.cost import count_parameters
+from training.recipes.refit import REFIT, refit_recipe
 from training.recipes.schema import Recipe
-from training.refit import REFIT, refit_recipe
 from training.report import EpochMetrics, Report, without_repeats
 from training.run_lock import run_lock
 from training.speed import compile_step, use_tensor_cores

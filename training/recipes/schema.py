@@ -170,7 +170,7 @@ class Recipe(RecipePart):
 
     `followed_by` names the run whose network follows this network's last exit, at the image: `offramp
     export` writes both as one bundle. Training ignores it. With `refit` the run is repeated on everything,
-    the held-out split included (training/refit.py).
+    the held-out split included (training/recipes/refit.py).
     """
 
     name: RecipeName

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.resolution import detail_ratios, effective_side
-from training.data.survey import survey_folder
+from training.data.survey import detail_ratios, effective_side, survey_folder
 
 PICTURES = 6
 

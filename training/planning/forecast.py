@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.dataset_info import DatasetInfo
-from training.dry_run import DryRun, dry_run
+from training.planning.dry_run import DryRun, dry_run
 from training.recipes.schema import Recipe
 from training.report import clock
 from training.teachers.cached_views import size_text

@@ -3,8 +3,8 @@
 Enlarged pictures have files of 256 pixels that hold no more than 32 ever did. A picture is shrunk to m pixels
 and enlarged again; e(m) is the root mean square of the difference. In photographs detail goes on at every
 scale: e(m) is 0.57 to 0.75 of e(m / 2). Beyond the size that a picture had before it was enlarged there is no
-detail left, and the ratio falls: to 0.25 and less for pictures of 32 pixels enlarged to between 100 and 256 by
-any usual method and saved as JPEG.
+detail left, and the ratio falls: to 0.25 and less for pictures of 32 pixels enlarged to between 100 and 256
+by any usual method and saved as JPEG.
 """
 
 from __future__ import annotations

@@ -36,10 +36,17 @@ class Measurement:
         )
 
 
-def measure(stages: Sequence[bytes], data: EvaluationData) -> Measurement:
-    """Run `stages` on both splits."""
+def measure(
+    stages: Sequence[bytes], data: EvaluationData, served: Sequence[bytes] | None = None
+) -> Measurement:
+    """Run `stages` on both splits; if others are `served`, these on the test split.
+
+    `served` may have been trained on the held-out split, so they are never run on a part of it.
+    """
     runner = StageRunner(stages)
     held_out = as_stored(Table(runner.logits(data.held_out.images), data.held_out.labels))
+    if served is not None and data.counts["test"]:
+        runner = StageRunner(served)
     test = Table(runner.logits(data.test.images), data.test.labels)
     first, _ = halves(len(held_out.labels))
     return Measurement(held_out, test, fit_scaling(held_out.take(first)))

@@ -57,7 +57,9 @@ def export_bundle(
     A run that is followed by others (`followed_by` of its recipe) becomes one bundle with them.
     Temperatures, weights and the default policy come from one half of the held-out split of the data
     set, which must be under `data_root`, and the policy's certificate from the other half. Accuracies
-    are measured in onnxruntime on the stages as written. `graphs` are whole-network graphs to add,
+    are measured in onnxruntime on the stages as written, on the test split or, without one, on that other
+    half. Of a run with a refit the refit's weights are written; everything that needs the held-out split
+    is measured with those of the first fit. `graphs` are whole-network graphs to add,
     `license_` is the licence of the weights on the model card. The bundle is written completely or not
     at all.
 
@@ -66,11 +68,16 @@ def export_bundle(
     """
     with new_directory(target) as folder:
         network = open_source(source, data_root, say)
-        float_stages = tuple(stage.onnx for stage in network.stages)
-        stages, measurement = float_stages, measure(float_stages, network.data)
+        calibrated = tuple(stage.onnx for stage in network.calibrated)
+        refit = network.calibrated != network.stages
+        stages = tuple(stage.onnx for stage in network.stages)
+        served = stages if refit else None
+        measurement = measure(calibrated, network.data, served)
         conversion: Conversion | None = None
         if precision != "fp32":
-            converted = convert(float_stages, measurement, network.data, precision, scheme, say)
+            converted = convert(
+                calibrated, measurement, network.data, precision, scheme, say, served
+            )
             stages, measurement = converted.stages, converted.measurement
             conversion = converted.conversion
             say(comparison(precision, converted))
@@ -110,10 +117,12 @@ def export_bundle(
         (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
         (folder / CARD).write_text(model_card(manifest, policy, license_), "utf-8")
         load_bundle(folder)
-    default = manifest.provenance.test_default
+    origin = manifest.provenance
+    default = origin.test_default
     say(
         f"{target}: default policy {default.accuracy:.2f} % at "
-        f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the test split"
+        f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the "
+        f"{origin.evaluated_on}"
     )
     say(promise)
     return manifest

@@ -7,11 +7,11 @@ needs torch.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,16 +24,24 @@ from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
 from exports.stage_runner import StageRunner
+from exports.tuning.certificate import halves
 from offramp import __version__
 from offramp.extras import needs_extra
 from training.data.dataset import Split, hold_out
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe, Recipe
 
+if TYPE_CHECKING:
+    from exports.cascade import TrainedRun
+
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The splits that were not trained on; `counts` has the sizes of train, held_out and test."""
+    """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
+
+    Of a data set without a test split, `test` is the half of the held-out split on which no temperature
+    and no threshold is chosen, and its count is 0.
+    """
 
     name: str
     held_out: Split
@@ -45,8 +53,9 @@ class EvaluationData:
 class Source:
     """A float32 network as stages, its data and its origin.
 
-    `recipe` is of the network of stage 1, `followers` are those of the networks after it; they have no
-    directories of the machine that trained them.
+    `stages` are those to serve. `calibrated` have not seen the held-out split; they are others only if
+    `stages` are of a refit. `recipe` is of the network of stage 1, `followers` are those of the networks
+    after it; they have no directories of the machine that trained them.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Source:
     labels: tuple[str, ...]
     input: InputSpec
     stages: tuple[StageGraph, ...]
+    calibrated: tuple[StageGraph, ...]
     data: EvaluationData
     recipe: dict[str, Any]
     followers: tuple[dict[str, Any], ...]
@@ -80,6 +90,11 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} is in {manifest.precision} already; convert the float32 bundle it comes from."
         )
+    if origin.refit:
+        raise ExportError(
+            f"the weights in {path} were trained on its held-out split, so another precision cannot be "
+            "calibrated on it: export the run instead."
+        )
     try:
         recipe = DataRecipe.model_validate(origin.recipe.get("data"))
     except ValidationError as error:
@@ -102,6 +117,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         labels=manifest.labels,
         input=manifest.input,
         stages=tuple(stages),
+        calibrated=tuple(stages),
         data=data,
         recipe=origin.recipe,
         followers=origin.followers,
@@ -115,13 +131,46 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         import torch
 
         from exports.cascade import load_cascade
-        from exports.graphs.stages import export_stages
-        from exports.verify import verify
-        from training.models.multi_exit import Normalize
+        from training.checkpoint import CONFIG
+        from training.recipes.refit import REFIT
     runs = load_cascade(path)
     config = runs[0].config
     recipe = config.recipe
+    if not recipe.data.held_out:
+        raise ExportError(
+            f"{path} held out no images to choose thresholds on: export {path.parent}."
+        )
+    if recipe.refit and not (path / REFIT / CONFIG).is_file():
+        raise ExportError(
+            f"the refit of {path} is not finished: train with --resume, or without a refit."
+        )
     data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)
+    calibrated = stages = _stages(runs, data, say)
+    if recipe.refit:
+        stages = _stages(load_cascade(path / REFIT), data, say)
+    return Source(
+        name=recipe.name.replace("/", "-"),
+        version="1",
+        labels=config.classes,
+        input=InputSpec(height=config.image_size[0], width=config.image_size[1]),
+        stages=stages,
+        calibrated=calibrated,
+        data=data,
+        recipe=_portable(recipe),
+        followers=tuple(_portable(run.config.recipe) for run in runs[1:]),
+        seed=recipe.seed,
+        tools=_tools() | {"torch": torch.__version__},
+    )
+
+
+def _stages(
+    runs: Sequence[TrainedRun], data: EvaluationData, say: Callable[[str], None]
+) -> tuple[StageGraph, ...]:
+    """The stages of `runs` in a row, compared with torch."""
+    from exports.graphs.stages import export_stages
+    from exports.verify import verify
+    from training.models.multi_exit import Normalize
+
     stages: list[StageGraph] = []
     for run in runs:
         network, normalize = run.network, Normalize(run.config.mean, run.config.std)
@@ -132,18 +181,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         difference = verify(runner, network, normalize, data.held_out.images, first)
         say(f"onnxruntime agrees with torch: logits at most {difference:.1e} apart")
         stages += graphs
-    return Source(
-        name=recipe.name.replace("/", "-"),
-        version="1",
-        labels=config.classes,
-        input=InputSpec(height=config.image_size[0], width=config.image_size[1]),
-        stages=tuple(stages),
-        data=data,
-        recipe=_portable(recipe),
-        followers=tuple(_portable(run.config.recipe) for run in runs[1:]),
-        seed=recipe.seed,
-        tools=_tools() | {"torch": torch.__version__},
-    )
+    return tuple(stages)
 
 
 def _modernised(stage: bytes) -> bytes:
@@ -168,7 +206,9 @@ def _load(
         )
     trained_on, held_out = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
     counts = {"train": len(trained_on), "held_out": len(held_out), "test": len(dataset.test)}
-    return EvaluationData(dataset.name, dataset.train.take(held_out), dataset.test, counts)
+    _, unused = halves(len(held_out))
+    test = dataset.test if len(dataset.test) else dataset.train.take(held_out[unused])
+    return EvaluationData(dataset.name, dataset.train.take(held_out), test, counts)
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:

@@ -42,7 +42,13 @@ def load_teacher(
     if recipe.teacher.views is not None:
         return None, config
     network, _ = load_checkpoint(runs / name)
+    teach_at_crop_side(network, config)
     return network, config
+
+
+def teach_at_crop_side(network: MultiExit, config: CheckpointConfig) -> None:
+    """Let the network of a finished run see random crops at the side at which it has learned from them."""
+    network.side = config.recipe.train.crop_side or network.side
 
 
 def _check_earlier(recipe: Recipe, name: str, runs: Path, role: str) -> CheckpointConfig:

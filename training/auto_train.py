@@ -4,17 +4,81 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from training.checkpoint import CONFIG, CheckpointConfig, read_config
+from training.checkpoint import CheckpointConfig, read_config
+from training.data.dataset_info import DatasetInfo
 from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
+from training.planning.forecast import forecast
 from training.recipes.auto import choose_recipes
 from training.recipes.files import load_recipe, write_recipe
 from training.recipes.schema import Recipe
-from training.run import check_resumable, run_recipe
+from training.report import without_repeats
+from training.run import check_resumable, is_finished, run_recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipes chosen for a folder, in training order, those left to train, and the first lines of
+    their files."""
+
+    recipes: tuple[Recipe, ...]
+    to_train: tuple[Recipe, ...]
+    comments: tuple[str, ...]
+
+
+def plan_training(
+    folder: Path,
+    *,
+    runs: Path,
+    device: str = "auto",
+    resume: bool = False,
+    from_scratch: bool = False,
+    teacher: bool = False,
+    refit: bool | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Plan:
+    """Choose recipes for the images in `folder`, print the reasons and a forecast; write nothing.
+
+    Raises what `run_recipe` raises, where possible, and RecipeError if `runs`/NAME.toml holds another
+    recipe.
+    """
+    survey = survey_folder(folder)
+    path = folder.resolve()
+    choice = choose_recipes(
+        run_name(path.name),
+        str(path),
+        survey.counts,
+        survey.side,
+        enlarged_from=survey.enlarged_from,
+        from_scratch=from_scratch,
+        teacher=teacher,
+        refit=refit,
+        seed=seed,
+    )
+    for reason in choice.reasons:
+        say(f"- {reason}")
+    *_, last = choice.recipes
+    to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
+    for recipe in to_train:
+        check_resumable(runs / recipe.name, recipe, resume)
+        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+    dist = DistContext.current()
+    with dist.main_process_first():
+        for recipe in to_train:
+            _fetch_weights(recipe)
+    if dist.is_main:
+        side = last.data.side
+        assert side is not None
+        info = DatasetInfo(side, len(survey.counts), sum(survey.counts.values()))
+        say(str(forecast(to_train, info, earlier=choice.recipes, runs=runs, device=device)))
+    comments = (f"Chosen for {len(survey.counts)} classes:", *choice.reasons)
+    return Plan(choice.recipes, tuple(to_train), comments)
 
 
 def auto_train(
@@ -26,42 +90,33 @@ def auto_train(
     compiled: bool = False,
     from_scratch: bool = False,
     teacher: bool = False,
+    refit: bool | None = None,
+    seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> CheckpointConfig:
     """Choose recipes for the images in `folder`, write them to `runs`, and train them in order.
 
     The last one's run, `runs`/NAME, is named after the folder. Its recipe is written to
-    `runs`/NAME.toml when the run starts. A teacher that is already trained is not trained again. Of
-    several processes only the main one prints. Raises what `run_recipe` raises, where possible before
-    anything is written, and RecipeError if `runs`/NAME.toml holds another recipe.
+    `runs`/NAME.toml when the run starts. A run that is already trained is not trained again, except for the
+    last one. Of several processes only the main one prints. Raises what `plan_training` and `run_recipe`
+    raise, where possible before anything is written.
     """
-    dist = DistContext.current()
-    if not dist.is_main:
-        say = _print_nothing
-    survey = survey_folder(folder)
-    path = folder.resolve()
-    choice = choose_recipes(
-        run_name(path.name),
-        str(path),
-        survey.counts,
-        survey.side,
+    say = without_repeats(say) if DistContext.current().is_main else _print_nothing
+    plan = plan_training(
+        folder,
+        runs=runs,
+        device=device,
+        resume=resume,
         from_scratch=from_scratch,
         teacher=teacher,
+        refit=refit,
+        seed=seed,
+        say=say,
     )
-    for reason in choice.reasons:
-        say(f"- {reason}")
-    *_, last = choice.recipes
-    to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
-    for recipe in to_train:
-        check_resumable(runs / recipe.name, recipe, resume)
-        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
-    with dist.main_process_first():
-        for recipe in to_train:
-            _fetch_weights(recipe)
 
     def write(recipe: Recipe) -> None:
         file = _recipe_file(runs, recipe)
-        write_recipe(recipe, file, [f"Chosen for {len(survey.counts)} classes:", *choice.reasons])
+        write_recipe(recipe, file, plan.comments)
         say(f"recipe: {file}")
 
     configs = [
@@ -75,7 +130,7 @@ def auto_train(
             say=say,
             on_start=partial(write, recipe),
         )
-        for recipe in to_train
+        for recipe in plan.to_train
     ]
     return configs[-1]
 
@@ -91,7 +146,7 @@ def _recipe_file(runs: Path, recipe: Recipe) -> Path:
 
 
 def _is_trained(directory: Path, recipe: Recipe) -> bool:
-    return (directory / CONFIG).is_file() and read_config(directory).recipe == recipe
+    return is_finished(directory, recipe) and read_config(directory).recipe == recipe
 
 
 def _refuse_to_replace(file: Path, recipe: Recipe) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, never a pickle.
 
 The directory of a finished run holds the checkpoint, `model.safetensors` and `checkpoint.json`. The
-directory of an unfinished run holds `resume.safetensors`: weights, momentum and the epoch in one file,
-which is replaced in one step, so a killed process leaves the last complete one.
+directory of an unfinished run holds `resume.safetensors`: weights, the optimiser's state and the epoch in
+one file, which is replaced in one step, so a killed process leaves the last complete one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ from training.step import Step
 WEIGHTS = "model.safetensors"
 CONFIG = "checkpoint.json"
 RESUME = "resume.safetensors"
+# What SGD and AdamW keep of a parameter, and the prefix of its name in a resume file.
+OPTIMIZER_STATE = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "adamw.exp_avg",
+    "exp_avg_sq": "adamw.exp_avg_sq",
+    "step": "adamw.step",
+}
 
 # Earlier versions wrote it as `listing`.
 Fingerprint = Annotated[str | None, Field(validation_alias=AliasChoices("fingerprint", "listing"))]
@@ -40,7 +47,8 @@ class ExitAccuracies(BaseModel):
 
 
 class CheckpointConfig(BaseModel):
-    """Everything about a finished run except its weights. `fingerprint` is the data set's."""
+    """Everything about a finished run except its weights. `fingerprint` is the data set's. `test` is
+    None if that has no test split, `held_out` if nothing was held out, as in a refit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,8 +60,8 @@ class CheckpointConfig(BaseModel):
     image_size: tuple[int, int]
     fingerprint: Fingerprint = None
     teacher_test: ExitAccuracies | None
-    held_out: ExitAccuracies
-    test: ExitAccuracies
+    held_out: ExitAccuracies | None
+    test: ExitAccuracies | None
     seconds: float
     tools: dict[str, str]
 
@@ -109,15 +117,19 @@ def read_config(run: Path) -> CheckpointConfig:
 
 
 def save_resume(
-    run: Path, step: Step, optimizer: torch.optim.Optimizer, state: ResumeState
+    run: Path,
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    state: ResumeState,
 ) -> None:
-    """Write student, criterion, momentum and `state` for `load_resume`."""
+    """Write student, criterion, the optimiser's state and `state` for `load_resume`."""
     trained = _trained(step)
     tensors = {f"model.{name}": tensor for name, tensor in _weights(trained).items()}
     for name, parameter in trained.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer.detach().cpu().contiguous()
+        for entry, prefix in OPTIMIZER_STATE.items():
+            buffer = optimizer.state.get(parameter, {}).get(entry)
+            if buffer is not None:
+                tensors[f"{prefix}.{name}"] = buffer.detach().cpu().contiguous()
     _write_tensors(run / RESUME, tensors, {"state": state.model_dump_json()})
 
 
@@ -137,18 +149,24 @@ def resume_state(run: Path) -> ResumeState | None:
         ) from error
 
 
-def load_resume(run: Path, step: Step, optimizer: torch.optim.Optimizer) -> None:
+def load_resume(
+    run: Path,
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """Load what `save_resume` wrote into student, criterion and `optimizer`."""
     trained = _trained(step)
     tensors, _ = _read_tensors(run / RESUME)
     weights = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
     _fill(trained, weights, run / RESUME)
     for name, parameter in trained.named_parameters():
-        buffer = tensors.get(f"momentum.{name}")
-        if buffer is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                buffer
-            )
+        for entry, prefix in OPTIMIZER_STATE.items():
+            buffer = tensors.get(f"{prefix}.{name}")
+            if buffer is None:
+                continue
+            if buffer.ndim:  # AdamW counts its steps in a scalar on the CPU
+                buffer = torch.empty_like(parameter).copy_(buffer)
+            optimizer.state[parameter][entry] = buffer
 
 
 def _trained(step: Step) -> nn.Module:

@@ -19,6 +19,14 @@ class _Options(TypedDict):
     compiled: bool
 
 
+class _Choices(TypedDict):
+    """The options of the choice of recipes for an image folder."""
+
+    from_scratch: bool
+    teacher: bool
+    refit: bool | None
+
+
 def train(
     ctx: typer.Context,
     recipe: Annotated[
@@ -54,19 +62,30 @@ def train(
         bool,
         typer.Option("--teacher", help="Without a recipe: train a larger teacher network first."),
     ] = False,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Without a recipe: train once more on everything, held-out pictures included. "
+            "By default up to 5,000 pictures.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Take two steps on noise and print the time and memory a run needs; write nothing.",
+            help="Take two steps on noise and print the time and memory a run needs; write nothing. "
+            "For an image folder, too.",
         ),
     ] = False,
 ) -> None:
     """Train a network from a recipe and write its checkpoint to RUNS/NAME."""
     with needs_extra("train"):
-        from training.auto_train import auto_train
+        from training.auto_train import auto_train, plan_training
+        from training.data.load import dataset_info
         from training.distributed import DistContext, join_processes
-        from training.dry_run import dry_run as take_two_steps
+        from training.planning.dry_run import dry_run as take_two_steps
         from training.recipes.files import load_recipe
         from training.run import run_recipe
     from training.errors import RecipeError, StoppedError
@@ -76,31 +95,45 @@ def train(
         try:
             if recipe is None:
                 source = ctx.get_parameter_source("data")
-                if dry_run or source is None or source.name != "COMMANDLINE":
+                if source is None or source.name != "COMMANDLINE":
                     raise RecipeError(
                         "name a recipe, or an image folder with one subfolder per class: "
                         "`offramp train --data photos/`."
                     )
-                config = auto_train(
-                    data, from_scratch=from_scratch, teacher=teacher, say=typer.echo, **options
-                )
+                chosen: _Choices = {
+                    "from_scratch": from_scratch,
+                    "teacher": teacher,
+                    "refit": refit,
+                }
+                if dry_run:
+                    plan_training(
+                        data, runs=runs, device=device, resume=resume, say=typer.echo, **chosen
+                    )
+                    return
+                config = auto_train(data, say=typer.echo, **chosen, **options)
             else:
-                if from_scratch or teacher:
+                if from_scratch or teacher or refit is not None:
                     raise RecipeError(
-                        f"--from-scratch and --teacher are for a chosen recipe, but {recipe} is named."
+                        "--from-scratch, --teacher and --refit are for a chosen recipe, but "
+                        f"{recipe} is named."
                     )
                 loaded = load_recipe(recipe)
                 if dry_run:
-                    typer.echo(take_two_steps(loaded, runs=runs, device=device))
+                    info = dataset_info(loaded.data, data)
+                    typer.echo(take_two_steps(loaded, runs=runs, device=device, info=info))
                     return
                 config = run_recipe(loaded, data_root=data, download=download, **options)
         except KeyboardInterrupt:
             raise StoppedError("stopped; add --resume to the same command to go on.") from None
         if DistContext.current().is_main:
-            exits = ", ".join(
-                f"exit {k}: {value:.2f}" for k, value in enumerate(config.test.exits, 1)
-            )
-            typer.echo(f"test accuracy, %: {exits}, ensemble: {config.test.ensemble:.2f}")
+            split, found = "test", config.test
+            if found is None:
+                split, found = "held-out", config.held_out
+            if found is not None:
+                exits = ", ".join(
+                    f"exit {k}: {value:.2f}" for k, value in enumerate(found.exits, 1)
+                )
+                typer.echo(f"{split} accuracy, %: {exits}, ensemble: {found.ensemble:.2f}")
             typer.echo(f"checkpoint: {runs / config.recipe.name}")
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from training.checkpoint import ExitAccuracies
 from training.data.batches import DeviceDataset
 from training.models.multi_exit import MultiExit, Normalize
+from training.step import Step
 
 
 @torch.no_grad()
@@ -39,3 +40,10 @@ def accuracies(logits: Tensor, labels: Tensor) -> ExitAccuracies:
     return ExitAccuracies(
         exits=tuple(percent(scores) for scores in logits), ensemble=percent(logits.mean(0))
     )
+
+
+def measure(step: Step, data: DeviceDataset) -> ExitAccuracies | None:
+    """The accuracies of the step's student on `data`; None if that is empty."""
+    if not len(data):
+        return None
+    return accuracies(predict(step.student, step.normalize, data), data.labels)

@@ -16,7 +16,7 @@ from training.checkpoint import ResumeState, load_resume, save_resume
 from training.data.batches import DeviceDataset, View
 from training.distributed import SINGLE_PROCESS, DistContext
 from training.errors import DivergedError
-from training.evaluate import accuracies, predict
+from training.evaluate import measure
 from training.recipes.schema import Recipe, TrainRecipe
 from training.report import EpochMetrics, Report
 from training.step import Step
@@ -86,14 +86,13 @@ def train(run: Run, report: Report | None, first_epoch: int) -> None:
             optimizer = new_optimizer(run, epoch)
         started = time.perf_counter()
         view = run.views.load(epoch, report) if run.views else None
-        loss = train_epoch(run, optimizer, epoch, report.step if report else _no_report, view)
+        on_step = report.step if report else _no_report
+        loss = train_epoch(run, optimizer, epoch, on_step, view)
         if not (math.isfinite(loss) and _all_finite(run.step)):
             raise DivergedError(_diverged(run, epoch, loss))
         if report is None:
             continue
-        held_out = accuracies(
-            predict(run.step.student, run.step.normalize, run.held_out), run.held_out.labels
-        )
+        held_out = measure(run.step, run.held_out)
         seconds = time.perf_counter() - started
         report.epoch(EpochMetrics(epoch=epoch + 1, loss=loss, held_out=held_out, seconds=seconds))
         state = ResumeState(epochs_done=epoch + 1, recipe=run.recipe, fingerprint=run.fingerprint)
@@ -146,9 +145,13 @@ def new_optimizer(run: Run, epoch: int) -> torch.optim.Optimizer:
     else:
         criterion.settle()
         trained = [student, criterion]
-    parameters = nn.ModuleList(trained).parameters()
+    parameters = [p for p in nn.ModuleList(trained).parameters() if p.requires_grad]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
     return torch.optim.SGD(
-        [p for p in parameters if p.requires_grad],
+        parameters,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -21,11 +22,12 @@ REDRAW_S = 10.0
 
 
 class EpochMetrics(BaseModel):
-    """One line of metrics.jsonl. `epoch` counts from 1, `loss` is the training mean."""
+    """One line of metrics.jsonl. `epoch` counts from 1, `loss` is the training mean; `held_out` is None
+    where nothing is held out."""
 
     epoch: int
     loss: float
-    held_out: ExitAccuracies
+    held_out: ExitAccuracies | None
     seconds: float
 
 
@@ -84,14 +86,14 @@ class Report:
             completed=done,
             total=batches,
             label=f"teacher's view {view}",
-            eta=_clock(left) if done > 1 else "?",
+            eta=clock(left) if done > 1 else "?",
         )
 
     def filled(self, view: int, seconds: float, left: int) -> None:
         """Print that `view` is stored after `seconds`, and the time that the `left` others will take."""
         self._console.print(
             f"teacher's view {view} stored  {seconds:.0f} s  "
-            f"{left} left to fill, about {_clock(seconds * left)}",
+            f"{left} left to fill, about {clock(seconds * left)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -105,11 +107,13 @@ class Report:
         if metrics.epoch == self._epochs or now - self._drawn > REDRAW_S:
             draw_curves(self.history, self._directory / CURVES)
             self._drawn = now
-        exits = " ".join(f"{value:.2f}" for value in metrics.held_out.exits)
+        held_out = ""
+        if metrics.held_out is not None:
+            exits = " ".join(f"{value:.2f}" for value in metrics.held_out.exits)
+            held_out = f"held-out {exits} ensemble {metrics.held_out.ensemble:.2f}  "
         self._console.print(
-            f"epoch {metrics.epoch}/{self._epochs}  loss {metrics.loss:.4f}  held-out {exits} "
-            f"ensemble {metrics.held_out.ensemble:.2f}  {metrics.seconds:.0f} s  "
-            f"ETA {self._eta(0.0)}",
+            f"epoch {metrics.epoch}/{self._epochs}  loss {metrics.loss:.4f}  {held_out}"
+            f"{metrics.seconds:.0f} s  ETA {self._eta(0.0)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -122,10 +126,22 @@ class Report:
         seconds = (
             (time.perf_counter() - self._started) / done * (self._epochs - self._done - fraction)
         )
-        return _clock(seconds)
+        return clock(seconds)
 
 
-def _clock(seconds: float) -> str:
+def without_repeats(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say`, but a line that it has printed before is not printed again."""
+    printed: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in printed:
+            printed.add(line)
+            say(line)
+
+    return say_once
+
+
+def clock(seconds: float) -> str:
     """As H:MM:SS."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
@@ -160,10 +176,12 @@ def draw_curves(history: list[EpochMetrics], path: Path) -> None:
     epochs = [metrics.epoch for metrics in history]
     left.plot(epochs, [metrics.loss for metrics in history], color="tab:gray")
     left.set(xlabel="epoch", ylabel="training loss")
-    for k in range(len(history[0].held_out.exits)):
-        right.plot(epochs, [m.held_out.exits[k] for m in history], label=f"exit {k + 1}")
-    right.plot(epochs, [m.held_out.ensemble for m in history], "k--", label="ensemble")
+    held_out = [metrics.held_out for metrics in history if metrics.held_out is not None]
+    if held_out:
+        for k in range(len(held_out[0].exits)):
+            right.plot(epochs, [m.exits[k] for m in held_out], label=f"exit {k + 1}")
+        right.plot(epochs, [m.ensemble for m in held_out], "k--", label="ensemble")
+        right.legend()
     right.set(xlabel="epoch", ylabel="held-out accuracy, %")
-    right.legend()
     with replacing(path) as part:
         figure.savefig(part, dpi=120, format="png")

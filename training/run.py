@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,11 +25,12 @@ from training.data.dataset import Dataset, hold_out
 from training.data.load import load_dataset
 from training.distributed import DistContext, choose_device, sync_batch_norm
 from training.errors import CheckpointError, RecipeError
-from training.evaluate import accuracies, predict
+from training.evaluate import measure
 from training.loop import Run, train
 from training.models.cost import count_parameters
+from training.recipes.refit import REFIT, refit_recipe
 from training.recipes.schema import Recipe
-from training.report import EpochMetrics, Report
+from training.report import EpochMetrics, Report, without_repeats
 from training.run_lock import run_lock
 from training.speed import compile_step, use_tensor_cores
 from training.teachers.open_views import open_views
@@ -49,11 +51,40 @@ def run_recipe(
     """Train `recipe` in directory `runs`/NAME and write its checkpoint there.
 
     With `resume`, an unfinished run goes on and a finished run is returned unchanged; without it, an
-    existing run is refused. `compiled` passes the step through torch.compile. Of several processes
-    (training/distributed.py) only the main one writes and prints; it calls `on_start` after all checks,
-    before training. Raises RecipeError, DataError, CheckpointError, BusyError, WriteError or
-    DivergedError.
+    existing run is refused. A recipe's refit follows in `runs`/NAME/refit. `compiled` passes the step
+    through torch.compile. Of several processes (training/distributed.py) only the main one writes and
+    prints; it calls `on_start` after all checks, before training. Raises RecipeError, DataError,
+    CheckpointError, BusyError, WriteError or DivergedError.
     """
+    say = without_repeats(say)
+    fit = partial(
+        _fit,
+        runs=runs,
+        data_root=data_root,
+        device=device,
+        download=download,
+        resume=resume,
+        compiled=compiled,
+        say=say,
+    )
+    config = fit(recipe, on_start=on_start)
+    if recipe.refit:
+        fit(refit_recipe(recipe), on_start=lambda: say(f"{recipe.name}: again on everything"))
+    return config
+
+
+def _fit(
+    recipe: Recipe,
+    *,
+    runs: Path,
+    data_root: Path,
+    device: str,
+    download: bool,
+    resume: bool,
+    compiled: bool,
+    say: Callable[[str], None],
+    on_start: Callable[[], None],
+) -> CheckpointConfig:
     directory = runs / recipe.name
     dist = DistContext.current()
     dist.share(recipe.train.batch_size)  # raises before any work is done
@@ -86,6 +117,8 @@ def run_recipe(
         with run_lock(directory):
             first_epoch = _first_epoch(run, resume, dataset)
             on_start()
+            if dataset.passed_over is not None:
+                say(dataset.passed_over)
             say(_headline(run))
             if views is not None:
                 say(views.headline())
@@ -122,12 +155,18 @@ def _finish(
         fingerprint=dataset.fingerprint,
         teacher_test=teacher.test if teacher else None,
         held_out=history[-1].held_out,
-        test=accuracies(predict(network, run.step.normalize, test), test.labels),
+        test=measure(run.step, test),
         seconds=round(sum(metrics.seconds for metrics in history), 1),
         tools={"python": platform.python_version(), "torch": torch.__version__},
     )
     save_checkpoint(run.directory, network, config)
     (run.directory / RESUME).unlink()
+
+
+def is_finished(directory: Path, recipe: Recipe) -> bool:
+    """Whether `directory` holds a finished run, and its refit if `recipe` has one."""
+    needed = [directory, *([directory / REFIT] if recipe.refit else [])]
+    return all((place / CONFIG).is_file() for place in needed)
 
 
 def check_resumable(directory: Path, recipe: Recipe, resume: bool) -> ResumeState | None:
@@ -137,6 +176,11 @@ def check_resumable(directory: Path, recipe: Recipe, resume: bool) -> ResumeStat
     """
     if (directory / CONFIG).is_file():
         if not resume:
+            if not is_finished(directory, recipe):
+                raise CheckpointError(
+                    f"{directory} holds a run whose refit is not finished: add --resume to go on, or "
+                    "move it away."
+                )
             raise CheckpointError(f"{directory} holds a finished run; move it away to train again.")
         if read_config(directory).recipe != recipe:
             raise CheckpointError(

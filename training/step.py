@@ -40,13 +40,15 @@ class Step(nn.Module):
         if self.criterion.rotations:
             inputs = torch.cat([inputs.rot90(turns, (2, 3)) for turns in range(4)])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if side is not None and self.student.side is None:
-            inputs = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
-            side = None
+        own = inputs
+        if side is not None:
+            own = interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
+            if self.student.side is None:
+                inputs = own
         teacher = self._teacher_outputs(inputs, batch)
         if not preparing:
-            return self.criterion(self._run_student(inputs, side), teacher, batch)
-        student = self._run_student(inputs, side) if self.criterion.prepares_student else None
+            return self.criterion(self._run_student(own, side), teacher, batch)
+        student = self._run_student(own, side) if self.criterion.prepares_student else None
         return self.criterion.prepare(student, teacher, batch)
 
     def _run_student(self, inputs: Tensor, side: int | None) -> Outputs:

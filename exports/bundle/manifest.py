@@ -136,7 +136,9 @@ class Operating(_Model):
 class Provenance(_Model):
     """The origin of the bundle. `test_default` is of the policy that the exporter wrote.
 
-    `recipe` is of the network of stage 1, `followers` are those of the networks after it.
+    `recipe` is of the network of stage 1, `followers` are those of the networks after it. Where `splits`
+    has no test images, all figures called `test` are of the half of the held-out split on which no
+    temperature and no threshold was chosen; and if the recipe has a `refit`, of the weights before it.
     """
 
     recipe: dict[str, Any]
@@ -147,6 +149,23 @@ class Provenance(_Model):
     test_default: Operating
     tools: dict[str, str]
     created: str
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the figures called `test` are of a test split."""
+        return self.splits.get("test") != 0
+
+    @property
+    def evaluated_on(self) -> str:
+        """The images that the figures called `test` are of, in words."""
+        if self.has_test:
+            return "test split"
+        return "half of the held-out split on which nothing was chosen"
+
+    @property
+    def refit(self) -> bool:
+        """Whether the weights were trained once more on everything, the held-out split included."""
+        return bool(self.recipe.get("refit"))
 
 
 class Manifest(_Model):

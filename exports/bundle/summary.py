@@ -43,16 +43,18 @@ def _overview(inspection: Inspection, opened: bool) -> Table:
         ),
         ("certificate", inspection.promise or "none: this policy promises nothing"),
         (
-            "on test",
+            "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
-            f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth",
+            f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth"
+            + ("" if origin.has_test else f", on the {origin.evaluated_on}"),
         ),
         (
             "made",
             f"{origin.created} from {origin.dataset} by recipe {origin.recipe.get('name', 'unnamed')}"
             f", seed {origin.seed} ("
             + ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
-            + ")",
+            + ")"
+            + (", weights refit on train and held_out" if origin.refit else ""),
         ),
         ("tools", ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))),
     ]

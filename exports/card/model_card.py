@@ -85,7 +85,7 @@ model-index:
     dataset:
       name: {dataset}
       type: {dataset}
-      split: test
+      split: {"test" if manifest.provenance.has_test else "held_out"}
     metrics:
 {results}
 ---
@@ -108,7 +108,7 @@ def _exits(manifest: Manifest) -> str:
         f"| {entry.test.running:.2f} | {share:.1%} |"
         for k, (entry, share) in enumerate(zip(manifest.exits, shares, strict=True), 1)
     )
-    return f"""| exit | MACs to here, M | parameters to here, M | test accuracy, % | with all exits so far, % | leave here by default |
+    return f"""| exit | MACs to here, M | parameters to here, M | {_split(manifest)} accuracy, % | with all exits so far, % | leave here by default |
 |---|---|---|---|---|---|
 {rows}"""
 
@@ -121,7 +121,27 @@ def _default(manifest: Manifest, policy: Policy) -> str:
         promise = f"\n\n{markdown_text(policy.certificate.sentence)}"
     return f"""Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({markdown_text(policy.mode)}, {markdown_text(policy.measure)} of the
 {policy.combine} logits, thresholds {thresholds}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
-{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth. All accuracies are on the test split; no temperature or threshold was chosen on it.{promise}"""
+{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth. {_accuracies(manifest)}{promise}"""
+
+
+def _split(manifest: Manifest) -> str:
+    return "test" if manifest.provenance.has_test else "held-out"
+
+
+def _accuracies(manifest: Manifest) -> str:
+    """The images that the accuracies are of, and what a refit means for them."""
+    origin = manifest.provenance
+    if origin.has_test:
+        text = "All accuracies are on the test split; no temperature or threshold was chosen on it."
+    else:
+        text = f"There was no test split: all accuracies are on the {origin.evaluated_on}."
+    if origin.refit:
+        before = "" if origin.has_test else ", accuracies"
+        text += (
+            " The weights were trained once more on everything, the held-out split included; "
+            f"temperatures{before} and thresholds are those of the network before that."
+        )
+    return text
 
 
 def _conversion(manifest: Manifest) -> str:
@@ -136,7 +156,7 @@ def _conversion(manifest: Manifest) -> str:
     kept = ", ".join(markdown_text(name) for name in conversion.kept) or "nothing"
     return f"""
 Converted from float32 to {manifest.precision}{scheme if conversion.scheme else ""}; kept in float32: {kept}.
-Test accuracy of the exit alone and with all exits so far, %:
+{_split(manifest).capitalize()} accuracy of the exit alone and with all exits so far, %:
 
 | exit | float32 | {manifest.precision} |
 |---|---|---|

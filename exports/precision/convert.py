@@ -38,7 +38,8 @@ TIMED_ROUNDS = 30
 
 @dataclass(frozen=True)
 class Converted:
-    """Stages below float32, the record of the conversion for the manifest, and their measurement."""
+    """Stages below float32 to serve, the record of the conversion for the manifest, and their
+    measurement."""
 
     stages: tuple[bytes, ...]
     conversion: Conversion
@@ -52,16 +53,21 @@ def convert(
     precision: Precision,
     target: Target,
     say: Callable[[str], None],
+    served: Sequence[bytes] | None = None,
 ) -> Converted:
     """Convert the float32 `stages`, measured as `before`, to int8 or fp16.
 
     For int8, images of the first half of the held-out split determine the activations' ranges. Nodes
-    stay in float32 if the ensemble's accuracy on that half requires it.
+    stay in float32 if the ensemble's accuracy on that half requires it. If others are `served`, stages of
+    the same networks trained on the held-out split too, these are converted in the same way.
     """
     scheme: Scheme | None = None
     images, kept = 0, none_kept(stages)
+    converted_served: tuple[bytes, ...] | None = None
     if precision == "fp16":
         converted = tuple(to_float16(stage) for stage in stages)
+        if served is not None:
+            converted_served = tuple(to_float16(stage) for stage in served)
     else:
         # Only the first half: a policy will be certified on the other.
         first, _ = halves(len(data.held_out))
@@ -75,7 +81,10 @@ def convert(
         quantizer = StageQuantizer(tuple(stages), prepared, scheme, reduced)
         kept = keep_sensitive(quantizer, held_out, float_logits, say)
         converted = quantizer.build(kept)
-    after = measure(converted, data)
+        if served is not None:
+            alike = StageQuantizer(tuple(served), prepare_all(served, calibration), scheme, reduced)
+            converted_served = alike.build(kept)
+    after = measure(converted, data, converted_served)
     same = before.test.logits.argmax(axis=2) == after.test.logits.argmax(axis=2)
     conversion = Conversion(
         scheme=scheme,
@@ -85,7 +94,7 @@ def convert(
         test=before.accuracies(before.test),
         agreement=tuple(round(100 * float(share), 2) for share in same.mean(axis=1)),
     )
-    return Converted(converted, conversion, after)
+    return Converted(converted_served or converted, conversion, after)
 
 
 def check_loss(precision: Precision, converted: Converted) -> None:

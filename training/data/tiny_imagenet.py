@@ -123,7 +123,10 @@ def _decoded(folder: Path, paths: Sequence[Path]) -> NDArray[np.uint8]:
     cached = _read_cache(folder / CACHE, key, len(paths))
     if cached is not None:
         return cached
-    images = read_images(paths, SIDE, "decoding Tiny ImageNet")
+    read = read_images(paths, SIDE, "decoding Tiny ImageNet")
+    for error in read.failures.values():
+        raise error
+    images = read.pixels
     try:
         _write_cache(folder / CACHE, key, images)
     except OSError as error:

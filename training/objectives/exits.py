@@ -20,18 +20,15 @@ class ExitCriterion(Criterion):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         objective, s, y = self._objective, student.logits, batch.labels
-        temperature, alpha, weights = (
-            objective.temperature,
-            objective.alpha,
-            objective.exit_weights,
-        )
+        temperature, alpha = objective.temperature, objective.alpha
+        weights, smoothing = objective.exit_weights, objective.smoothing
         if objective.method == "cross_entropy":
-            return losses.cross_entropy(s, y, weights)
+            return losses.cross_entropy(s, y, weights, smoothing)
         if objective.method == "self_distillation":
-            return losses.self_distillation(s, y, temperature, alpha, weights)
+            return losses.self_distillation(s, y, temperature, alpha, weights, smoothing)
         if teacher is None:
             raise ValueError(f"objective {objective.method} needs a teacher's outputs")
         if objective.method == "oto":
-            return losses.oto(s, teacher.logits, y, temperature, alpha, weights)
+            return losses.oto(s, teacher.logits, y, temperature, alpha, weights, smoothing)
         # kd is mskd with one exit.
-        return losses.mskd(s, teacher.logits, y, temperature, alpha, weights)
+        return losses.mskd(s, teacher.logits, y, temperature, alpha, weights, smoothing)

@@ -39,9 +39,9 @@ SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd
 class DataRecipe(RecipePart):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
-    `held_out` counts samples of the training split. `path` and `side` belong to the set "folder":
-    its directory, from the data root unless absolute, and the pixels of a side that pictures are
-    brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
+    `held_out` counts samples of the training split; a refit has 0. `path` and `side` belong to the set
+    "folder": its directory, from the data root unless absolute, and the pixels of a side that pictures
+    are brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
     area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
     square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
@@ -51,7 +51,7 @@ class DataRecipe(RecipePart):
     name: DataName
     path: Annotated[str, Field(min_length=1)] | None = None
     side: Annotated[int, Field(ge=32, le=224)] | None = None
-    held_out: Positive
+    held_out: Annotated[int, Field(ge=0)]
     held_out_seed: int = 0
     scale: tuple[Share, Share] | None = None
     padding: Annotated[int, Field(ge=0, le=64)] = Field(
@@ -77,12 +77,14 @@ class DataRecipe(RecipePart):
 
 class ExitObjective(RecipePart):
     """An objective on the exits' logits; `temperature` and `alpha` are those of the formulas in
-    training/objectives/losses.py. `exit_weights` are all 1 unless given."""
+    training/objectives/losses.py. `exit_weights` are all 1 unless given. `smoothing` is the share of a
+    label that is spread over all classes."""
 
     method: Literal["cross_entropy", "kd", "self_distillation", "mskd", "oto"]
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
     exit_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_equilibrium: bool = False
 
 
@@ -120,18 +122,24 @@ class StartRecipe(RecipePart):
 
 
 class Progressive(RecipePart):
-    """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute."""
+    """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute.
+
+    With a fraction of 1 the network never sees its own side in training: random crops show objects larger
+    than they are when the whole picture is shown, by about as much (Touvron et al. 2019, "Fixing the
+    train-test resolution discrepancy").
+    """
 
     side: Annotated[int, Field(ge=8)]
-    fraction: Annotated[float, Field(gt=0, lt=1)]
+    fraction: Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainRecipe(RecipePart):
-    """The optimiser: SGD with linear warm-up, then linear decay to zero; or, with `milestones`, times
-    `decay` from each of those epochs on."""
+    """The optimiser, SGD or AdamW (which has no `momentum` and no `nesterov`): linear warm-up, then linear
+    decay to zero; or, with `milestones`, times `decay` from each of those epochs on."""
 
     epochs: Positive
     batch_size: Positive = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     milestones: tuple[Positive, ...] = ()
@@ -141,6 +149,12 @@ class TrainRecipe(RecipePart):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     precision: Literal["fp32", "bf16"] = "bf16"
     progressive: Progressive | None = None
+
+    @property
+    def crop_side(self) -> int | None:
+        """The side at which the network sees random crops in every epoch, if that is not its own."""
+        progressive = self.progressive
+        return progressive.side if progressive is not None and progressive.fraction == 1 else None
 
     @model_validator(mode="after")
     def _milestones_lie_within(self) -> Self:
@@ -155,12 +169,14 @@ class Recipe(RecipePart):
     """A whole training run.
 
     `followed_by` names the run whose network follows this network's last exit, at the image: `offramp
-    export` writes both as one bundle. Training ignores it.
+    export` writes both as one bundle. Training ignores it. With `refit` the run is repeated on everything,
+    the held-out split included (training/recipes/refit.py).
     """
 
     name: RecipeName
     followed_by: RecipeName | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    refit: bool = False
     data: DataRecipe
     network: NetworkRecipe
     objective: Objective

@@ -133,14 +133,14 @@ def describe(recipe: Recipe, cache: ViewCache) -> str:
     filled already"."""
     views = views_of_run(recipe)
     present = sum(cache.path(view).exists() for view in views)
-    each, together = _mib(cache.view_bytes), _mib(len(views) * cache.view_bytes)
+    each, together = size_text(cache.view_bytes), size_text(len(views) * cache.view_bytes)
     return (
         f"teacher's views: {len(views)} of {each} each, {together} in {cache.directory}, "
         f"{present} of them filled already"
     )
 
 
-def _mib(size: int) -> str:
+def size_text(size: int) -> str:
     mib = size / 2**20
     return f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.2f} MiB"
 

@@ -65,9 +65,11 @@ def digest(content: dict[str, Any]) -> str:
 
 def describe_run(directory: Path, config: CheckpointConfig, precision: str) -> dict[str, Any]:
     """The part of the key for the finished run in `directory` as the teacher."""
+    network = config.recipe.network.model_dump(mode="json", exclude_none=True)
+    crop_side = config.recipe.train.crop_side
     return {
         "weights": _file_digest(directory / WEIGHTS),
-        "network": config.recipe.network.model_dump(mode="json", exclude_none=True),
+        "network": network if crop_side is None else network | {"side": crop_side},
         "mean": list(config.mean),
         "std": list(config.std),
         "precision": precision,

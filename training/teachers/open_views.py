@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from training.assemble import teach_at_crop_side
 from training.checkpoint import CheckpointConfig, load_checkpoint
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset
@@ -86,5 +87,6 @@ def _open_teacher(
         return OnnxClassifier(recipe.teacher, classes, device)
     assert recipe.teacher.recipe is not None
     network, _ = load_checkpoint(runs / recipe.teacher.recipe)
+    teach_at_crop_side(network, config)
     normalize = Normalize(config.mean, config.std)
     return NetworkClassifier(network, normalize, recipe.train.precision, device)

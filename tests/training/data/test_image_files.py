@@ -66,7 +66,9 @@ def test_images_are_read_in_order(tmp_path: Path) -> None:
     for number in range(CHUNK_IMAGES + 3):
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", (40, 40), (number, 0, 255 - number)).save(paths[-1])
-    images = read_images(paths, 32, "reading")
+    read = read_images(paths, 32, "reading")
+    images = read.pixels
+    assert (len(read.positions), read.failures) == (len(paths), {})
     assert images.shape == (CHUNK_IMAGES + 3, 32, 32, 3)
     assert images[:, 5, 5, 0].tolist() == list(range(CHUNK_IMAGES + 3))
 
@@ -94,14 +96,17 @@ def claims_to_be_huge(path: Path) -> None:
         ("missing.jpg", lambda path: None),
     ],
 )
-def test_an_unreadable_image_is_named_in_one_sentence(
+def test_an_unreadable_image_is_passed_over_and_named_in_one_sentence(
     tmp_path: Path, name: str, spoil: object
 ) -> None:
     good, bad = tmp_path / "good.png", tmp_path / name
     noise(40, 40).save(good)
     assert callable(spoil)
     spoil(bad)
-    with pytest.raises(DataError) as caught:
-        read_images([good, bad, good], 32, "reading")
-    assert str(bad) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    read = read_images([good, bad, good], 32, "reading")
+    assert read.positions.tolist() == [0, 2]
+    assert np.array_equal(read.pixels, np.stack([read_image(good, 32)] * 2))
+    assert list(read.failures) == [1]
+    assert isinstance(read.failures[1], DataError)
+    assert str(bad) in str(read.failures[1])
+    assert "\n" not in str(read.failures[1])

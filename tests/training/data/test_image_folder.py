@@ -32,21 +32,19 @@ def numbers(images: np.ndarray) -> list[int]:
     return images[:, 16, 16, 1].tolist()
 
 
-def test_a_fifth_of_every_class_is_the_test_split_and_always_the_same(tmp_path: Path) -> None:
+def test_without_a_test_folder_every_image_is_trained_on(tmp_path: Path) -> None:
     fill(tmp_path / "photos" / "dog", 20, 200)
     fill(tmp_path / "photos" / "cat", 11, 100)
     found = load(tmp_path / "photos")
     assert found.name == "photos"
     assert found.classes == ("cat", "dog")
-    assert found.train.images.shape == (25, 32, 32, 3)
-    assert np.bincount(found.train.labels).tolist() == [9, 16]
-    assert np.bincount(found.test.labels).tolist() == [2, 4]
-    for split in (found.train, found.test):
-        assert (split.images[:, 16, 16, 0] == np.where(split.labels == 0, 100, 200)).all()
-    dogs = [numbers(s.images[s.labels == 1]) for s in (found.train, found.test)]
-    assert sorted([*dogs[0], *dogs[1]]) == list(range(20))
-    assert dogs[1] != [0, 1, 2, 3]
-    assert np.array_equal(load(tmp_path / "photos").test.images, found.test.images)
+    assert found.train.images.shape == (31, 32, 32, 3)
+    assert np.bincount(found.train.labels).tolist() == [11, 20]
+    assert len(found.test) == 0
+    assert found.passed_over is None
+    split = found.train
+    assert (split.images[:, 16, 16, 0] == np.where(split.labels == 0, 100, 200)).all()
+    assert numbers(split.images) == [*range(11), *range(20)]
 
 
 def test_the_fingerprint_depends_on_the_files_of_the_split_and_nothing_else(
@@ -104,11 +102,11 @@ def test_the_folder_test_is_preferred_to_val(tmp_path: Path) -> None:
     assert load(tmp_path).test.images[:, 0, 0, 0].tolist() == [2] * 4
 
 
-def test_a_train_folder_without_a_test_folder_is_split(tmp_path: Path) -> None:
+def test_a_train_folder_needs_no_test_folder(tmp_path: Path) -> None:
     for name in "ab":
         fill(tmp_path / "train" / name, 10, 1)
     found = load(tmp_path)
-    assert (len(found.train), len(found.test)) == (16, 4)
+    assert (len(found.train), len(found.test)) == (20, 0)
 
 
 def test_train_can_be_a_class(tmp_path: Path) -> None:
@@ -120,7 +118,9 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
     assert len(found.train) + len(found.test) == 15
 
 
-def test_hidden_and_other_files_are_ignored_and_all_image_suffixes_are_read(tmp_path: Path) -> None:
+def test_hidden_files_are_ignored_others_counted_and_all_image_suffixes_are_read(
+    tmp_path: Path,
+) -> None:
     for name in "ab":
         for suffix in ("png", "JPG", "jpeg", "webp", "PNG", "JPEG"):
             fill(tmp_path / name / suffix, 1, 1, suffix)
@@ -132,12 +132,49 @@ def test_hidden_and_other_files_are_ignored_and_all_image_suffixes_are_read(tmp_
     (tmp_path / "readme.txt").write_text("what these are")
     found = load(tmp_path)
     assert found.classes == ("a", "b")
-    assert len(found.train) + len(found.test) == 12
+    assert len(found.train) == 12
+    assert found.passed_over is not None
+    assert "passed over: 2 without an image suffix: " in found.passed_over
+    assert str(tmp_path / "b" / "Thumbs.db") in found.passed_over
+
+
+def damage(*paths: Path) -> None:
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_images_that_cannot_be_read_are_passed_over_counted_and_five_of_them_named(
+    tmp_path: Path,
+) -> None:
+    for name in "ab":
+        fill(tmp_path / "train" / name, 12, 1)
+        fill(tmp_path / "test" / name, 3, 1)
+    whole = load(tmp_path)
+    damaged = [tmp_path / "train" / "a" / f"{number:03}.png" for number in (0, 2, 4, 6, 8, 9)]
+    damage(*damaged, tmp_path / "test" / "b" / "001.png")
+    found = load(tmp_path)
+    assert numbers(found.train.images) == [1, 3, 5, 7, 10, 11, *range(12)]
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 12
+    assert numbers(found.test.images) == [0, 1, 2, 0, 2]
+    assert found.test.labels.tolist() == [0, 0, 0, 1, 1]
+    assert found.passed_over is not None
+    assert "passed over: 7 that cannot be read: " in found.passed_over
+    assert [str(path) in found.passed_over for path in damaged] == [True] * 5 + [False]
+    assert found.passed_over.endswith("; and 2 more")
+    # Another split than with all images, so a run is not continued with these.
+    assert not whole.matches(found.fingerprint)
 
 
 def unreadable(folder: Path) -> None:
-    fill(folder / "b", 6, 1)
-    (folder / "b" / "003.png").write_bytes((folder / "b" / "003.png").read_bytes()[:60])
+    fill(folder / "b", 5, 1)
+    damage(folder / "b" / "003.png")
+
+
+def untestable(folder: Path) -> None:
+    for name in "ab":
+        fill(folder / "train" / name, 5, 1)
+        fill(folder / "test" / name, 1, 1)
+    damage(folder / "test" / "b" / "000.png")
 
 
 def untested(folder: Path) -> None:
@@ -158,7 +195,9 @@ def empty_test(folder: Path) -> None:
         (lambda folder: None, "only one class (a)"),
         (lambda folder: (folder / "b").mkdir(), "class b has too few images"),
         (lambda folder: fill(folder / "b", 4, 1), "4 of at least 5"),
+        (unreadable, "class b has 4 readable images to train on, of at least 5: "),
         (unreadable, "b/003.png cannot be read"),
+        (untestable, "class b has 0 readable images to test on, of at least 1: "),
         (untested, "class b has a folder"),
         (empty_test, "class b has no images"),
     ],

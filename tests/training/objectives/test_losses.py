@@ -107,3 +107,19 @@ def test_in_self_distillation_the_last_exit_learns_from_the_labels_alone() -> No
 )
 def test_each_exit_counts_by_its_weight(value: torch.Tensor, expected: float) -> None:
     assert value.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_smoothing_spreads_its_share_of_the_label_over_all_classes() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    label = torch.tensor([0])
+    log_p = torch.log_softmax(logits, dim=1)[0]
+    # 0.3 of the label: 0.1 to each of three classes.
+    expected = -(0.8 * log_p[0] + 0.1 * log_p[1] + 0.1 * log_p[2])
+    found = cross_entropy([logits, logits], label, [1.0, 0.5], 0.3)
+    torch.testing.assert_close(found, 1.5 * expected)
+    # A teacher that agrees leaves the cross-entropy's share.
+    for loss in (mskd, oto):
+        taught = loss([logits], [logits], label, 2.0, 0.25, None, 0.3)
+        torch.testing.assert_close(taught, 0.75 * expected)
+    alone = self_distillation([logits, logits], label, 2.0, 0.25, None, 0.3)
+    torch.testing.assert_close(alone, 1.75 * expected)

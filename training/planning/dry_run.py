@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from training.data.dataset import Dataset, Split
 from training.data.dataset_info import DATASET_INFO, DatasetInfo
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
+from training.evaluate import predict
 from training.loop import Run, new_optimizer, train_epoch
 from training.models.build import network_from_recipe
 from training.models.cost import count_parameters, network_cost
@@ -40,7 +42,8 @@ class DryRun:
 
     `macs` are the student's for one image with all exits; `criterion_parameters` are trained beside
     the student. `peak_memory_bytes` is measured on a GPU only. `step_s` and `preparation_step_s` are the
-    times of the second step; the latter is 0 for a method without preparation. `views` describes the
+    times of the second step; the latter is 0 for a method without preparation. `evaluation_image_s` is the
+    student's time for one image without gradients. `views` describes the
     teacher's views and their cache, if the recipe has any.
     """
 
@@ -55,6 +58,7 @@ class DryRun:
     preparation_epochs: int
     preparation_step_s: float
     step_s: float
+    evaluation_image_s: float
     views: str | None = None
 
     @property
@@ -99,15 +103,21 @@ def dry_run(
     device: str = "auto",
     shrink: int = 1,
     batch_size: int | None = None,
+    info: DatasetInfo | None = None,
+    earlier: Mapping[str, Recipe] | None = None,
 ) -> DryRun:
     """Take two steps of `recipe`, and two of its preparation if it has one; write nothing.
 
     The images are noise; teacher and start are new networks of the same shape, and a teacher with views
     is not run. `runs` is where its views would be. To check many recipes
     quickly, `shrink` divides every network's width (down to 4) and `batch_size` replaces the recipe's.
+    `info` is needed where the size of the data set is not published. Runs that `recipe` needs are looked
+    up in `earlier` before the recipes by name.
     Raises RecipeError if the recipe cannot be assembled, DivergedError if a loss is not finite.
     """
-    views = _describe_views(recipe, runs)
+    info = info or _dataset_info(recipe)
+    earlier = earlier or {}
+    views = _describe_views(recipe, info, runs)
     recipe = recipe.model_copy(
         update={
             "network": _shrunk(recipe.network, shrink),
@@ -116,16 +126,15 @@ def dry_run(
             ),
         }
     )
-    info = _dataset_info(recipe)
     target = choose_device(device)
     torch.manual_seed(recipe.seed)
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
-    step = _assemble(recipe, info, shrink).to(target).to(memory_format=torch.channels_last)
+    step = _assemble(recipe, info, shrink, earlier).to(target).to(memory_format=torch.channels_last)
     data = DeviceDataset.of(_noise(recipe, info).train, target)
     run = Run(NOWHERE, recipe, step, data, data, target)
-    preparation_step_s = _step_seconds(run, 0) if run.preparation else 0.0
-    step_s = _step_seconds(run, run.preparation)
+    preparation_step_s = _step_seconds(run, 0, info) if run.preparation else 0.0
+    step_s = _step_seconds(run, run.preparation, info)
     parameters, macs = network_cost(recipe.network, info.side, info.classes)
     return DryRun(
         recipe=recipe,
@@ -141,15 +150,15 @@ def dry_run(
         preparation_epochs=run.preparation,
         preparation_step_s=preparation_step_s,
         step_s=step_s,
+        evaluation_image_s=_evaluation_seconds(run) / len(data),
         views=views,
     )
 
 
-def _describe_views(recipe: Recipe, runs: Path) -> str | None:
+def _describe_views(recipe: Recipe, info: DatasetInfo, runs: Path) -> str | None:
     """The views that `recipe` trains on, as far as they are known before its data is read."""
     if recipe.teacher is None or recipe.teacher.views is None:
         return None
-    info = _dataset_info(recipe)
     count = info.train_images - recipe.data.held_out
     images = TrainingImages(recipe.data, count, info.side, info.side)
     config = None
@@ -180,14 +189,16 @@ def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
     return network.model_copy(update={"width": max(4, network.width // shrink)})
 
 
-def _assemble(recipe: Recipe, info: DatasetInfo, shrink: int) -> Step:
+def _assemble(
+    recipe: Recipe, info: DatasetInfo, shrink: int, earlier: Mapping[str, Recipe]
+) -> Step:
     """The step, with new networks where a run would load earlier ones."""
     noise = _noise(recipe, info)
     images = Normalize(noise.mean, noise.std)(torch.from_numpy(noise.train.images[:8]))
     teacher = None
     if recipe.teacher is not None and recipe.teacher.views is None:
         assert recipe.teacher.recipe is not None
-        network = _shrunk(load_recipe(recipe.teacher.recipe).network, shrink)
+        network = _shrunk(_find(recipe.teacher.recipe, earlier).network, shrink)
         teacher = network_from_recipe(network, info.classes)
         _give_statistics(teacher, images)
     without_start = recipe.model_copy(update={"start": None})
@@ -195,8 +206,12 @@ def _assemble(recipe: Recipe, info: DatasetInfo, shrink: int) -> Step:
     step = build_step(without_start, noise, teacher, NOWHERE, labels)
     if recipe.start is not None and recipe.start.frozen:
         _give_statistics(step.student, images)
-        _freeze(step.student, recipe.start)
+        _freeze(step.student, recipe.start, earlier)
     return step
+
+
+def _find(name: str, earlier: Mapping[str, Recipe]) -> Recipe:
+    return earlier[name] if name in earlier else load_recipe(name)
 
 
 @torch.no_grad()
@@ -215,9 +230,9 @@ def _give_statistics(network: MultiExit, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def _freeze(student: MultiExit, start: StartRecipe) -> None:
-    earlier = () if start.recipe is None else load_recipe(start.recipe).network.exits
-    shared = [k for k, stage in enumerate(student.exit_stages) if stage in earlier]
+def _freeze(student: MultiExit, start: StartRecipe, earlier: Mapping[str, Recipe]) -> None:
+    exits = () if start.recipe is None else _find(start.recipe, earlier).network.exits
+    shared = [k for k, stage in enumerate(student.exit_stages) if stage in exits]
     student.freeze([student.stages, *(student.heads[k] for k in shared)])
 
 
@@ -233,15 +248,21 @@ def _noise(recipe: Recipe, info: DatasetInfo) -> Dataset:
     return Dataset(recipe.data.name, split, split, classes, half, half)
 
 
-def _noise_view(run: Run) -> View:
+def _noise_view(run: Run, classes: int) -> View:
     """The images with random logits of a teacher that has the student's exits."""
     images, labels = run.train.images, run.train.labels
-    classes = DATASET_INFO[run.recipe.data.name].classes
     shape = (len(run.recipe.network.exits), len(labels), classes)
     return View(images, labels, torch.randn(shape).half().to(images.device))
 
 
-def _step_seconds(run: Run, epoch: int) -> float:
+def _evaluation_seconds(run: Run) -> float:
+    """Seconds for the logits of all images without gradients."""
+    started = time.perf_counter()
+    predict(run.step.student, run.step.normalize, run.train)
+    return time.perf_counter() - started
+
+
+def _step_seconds(run: Run, epoch: int, info: DatasetInfo) -> float:
     """Seconds of the last step of `epoch`."""
     ends = []
 
@@ -250,7 +271,9 @@ def _step_seconds(run: Run, epoch: int) -> float:
             torch.cuda.synchronize(run.device)
         ends.append(time.perf_counter())
 
-    view = _noise_view(run) if run.recipe.teacher and run.recipe.teacher.views else None
+    view = (
+        _noise_view(run, info.classes) if run.recipe.teacher and run.recipe.teacher.views else None
+    )
     loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time, view)
     if not math.isfinite(loss):
         raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")

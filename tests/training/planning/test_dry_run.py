@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from offramp.cli import app
 from tests.training.runs import contents
 from tests.training.teachers.recipes import run, student, teacher, view_files
-from training.dry_run import dry_run
 from training.errors import DivergedError, RecipeError
+from training.planning.dry_run import dry_run
 from training.recipes.files import load_recipe, recipe_file_names
 from training.recipes.schema import DataRecipe
 from training.recipes.table_recipes import table_recipe_names

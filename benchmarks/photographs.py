@@ -1,0 +1,200 @@
+"""Compares `offramp train --data FOLDER` and `offramp export`, with their defaults, with a short script that
+fine-tunes the same backbone: accuracy on FOLDER/test, and the mean time of a picture.
+
+    python -m benchmarks.photographs grocery=data/grocery --work runs-photographs
+
+FOLDER has `train` and `test`. Both start from the same ImageNet weights and see the same pictures for the
+same number of epochs; the script trains at 224 pixels, or --side. Times are of one picture on one thread of
+onnxruntime, decoding left out: the script's float32 network, and our stages weighted by the share of test
+pictures that reach them under the default policy. Both alternate, and the medians are reported, so that
+ratios hold on a machine with other work. What is trained already in --work is used again, so a stopped
+benchmark goes on where it was. Writes one JSON file with every seed and the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness.server import machine
+from benchmarks.short_script import fine_tune, pictures_to_test
+from exports.bundle.manifest import MANIFEST
+from exports.bundle.reader import load_bundle
+from exports.pipeline import export_bundle
+from offramp.files import replacing
+from offramp.onnx_runtime import load_onnxruntime, session_options
+from training.auto_train import auto_train, run_name
+from training.recipes.files import load_recipe
+
+HERE = Path(__file__).parent
+PRECISIONS = ("fp32", "int8")
+ROUNDS = 60
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Train and measure what is missing, for every folder and seed; write the JSON after each."""
+    arguments = _arguments()
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    folders: dict[str, Result] = {}
+    for name, folder in arguments.folders:
+        measured = []
+        for seed in seeds:
+            work = arguments.work / name / f"seed{seed}"
+            measured.append(measure(folder, work, arguments.side, seed))
+            folders[name] = {"seeds": measured, "medians": medians(measured)}
+            _write(arguments, folders)
+            print(json.dumps({name: measured[-1]}, indent=2), flush=True)
+
+
+def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
+    """Both networks of one seed: accuracy in percent and mean milliseconds a picture."""
+    work.mkdir(parents=True, exist_ok=True)
+    runs = work / "runs"
+    name = run_name(folder.resolve().name)
+    bundles = {precision: work / f"bundle-{precision}" for precision in PRECISIONS}
+    if not (bundles["fp32"] / MANIFEST).is_file():
+        auto_train(folder, runs=runs, device="cpu", resume=True, seed=seed)
+    for precision, bundle in bundles.items():
+        if not (bundle / MANIFEST).is_file():
+            export_bundle(
+                runs / name, bundle, data_root=folder, precision=precision, allow_loss=True
+            )
+    epochs = load_recipe(str(runs / f"{name}.toml")).train.epochs
+    script = _script(folder, work, side, epochs, seed)
+    times = milliseconds(work / "script.onnx", side, bundles)
+    result: Result = {
+        "seed": seed,
+        "epochs": epochs,
+        "script": {"side": side, "accuracy": script, "ms": times["script"]},
+    }
+    for precision, path in bundles.items():
+        manifest = load_bundle(path).manifest
+        default = manifest.provenance.test_default
+        reached = 1 - np.cumsum([0.0, *default.exit_shares[:-1]])
+        mean_ms = float(np.dot(reached, times[precision]))
+        result[precision] = {
+            "accuracy": default.accuracy,
+            "ms": round(mean_ms, 3),
+            "of_script": round(mean_ms / times["script"], 3),
+            "stage_ms": times[precision],
+            "exit_shares": default.exit_shares,
+            "exits": [entry.test.single for entry in manifest.exits],
+            "ensemble": manifest.exits[-1].test.running,
+            "held_out_ensemble": manifest.exits[-1].held_out.running,
+        }
+    return result
+
+
+def medians(measured: Sequence[Result]) -> Result:
+    """The medians over the seeds, and of the differences to the script."""
+
+    def median(value: Callable[[Result], float]) -> float:
+        return round(statistics.median(map(value, measured)), 3)
+
+    return {
+        "script": {key: median(lambda m, k=key: m["script"][k]) for key in ("accuracy", "ms")},
+        **{
+            precision: {
+                "accuracy": median(lambda m, p=precision: m[p]["accuracy"]),
+                "gain": median(lambda m, p=precision: m[p]["accuracy"] - m["script"]["accuracy"]),
+                "of_script": median(lambda m, p=precision: m[p]["of_script"]),
+            }
+            for precision in PRECISIONS
+        },
+    }
+
+
+def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
+    """The median time of the script's network, and of every stage of the bundles, in milliseconds."""
+    pictures = np.random.default_rng(0)
+    calls: dict[tuple[str, int], Callable[[], object]] = {}
+    floats = pictures.standard_normal((1, 3, side, side)).astype(np.float32)
+    calls["script", 0] = _call(script.read_bytes(), floats)
+    for name, path in bundles.items():
+        bundle = load_bundle(path)
+        size = bundle.manifest.input
+        image = pictures.integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
+        if any(entry.input != "image" for entry in bundle.manifest.exits):
+            raise ValueError(f"{path} has stages that take features")
+        for k, stage in enumerate(bundle.stages):
+            calls[name, k] = _call(stage, image)
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
+    for _ in range(ROUNDS):
+        for key, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[key].append(1e3 * (time.perf_counter() - started))
+    found = {key: round(statistics.median(values), 3) for key, values in times.items()}
+    stages = {name: [ms for (of, _), ms in found.items() if of == name] for name in bundles}
+    return {"script": found["script", 0], **stages}
+
+
+def _call(onnx: bytes, inputs: np.ndarray) -> Callable[[], object]:
+    """A run of the graph on `inputs`, on one thread."""
+    options = session_options()
+    options.intra_op_num_threads = 1
+    session = load_onnxruntime().InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    (name,) = (entry.name for entry in session.get_inputs())
+    session.run(None, {name: inputs})
+    return lambda: session.run(None, {name: inputs})
+
+
+def _script(folder: Path, work: Path, side: int, epochs: int, seed: int) -> float:
+    """The accuracy of the short script's network, which is written to `work`/script.onnx."""
+    done = work / "script.json"
+    settings = {"side": side, "epochs": epochs, "seed": seed}
+    if done.is_file() and json.loads(done.read_text("utf-8"))["settings"] == settings:
+        return float(json.loads(done.read_text("utf-8"))["accuracy"])
+    network = fine_tune(folder, side, epochs, seed)
+    example = torch.zeros(1, 3, side, side)
+    torch.onnx.export(
+        network, (example,), str(work / "script.onnx"), dynamo=True, external_data=False
+    )
+    options = session_options()
+    session = load_onnxruntime().InferenceSession(
+        (work / "script.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    (name,) = (entry.name for entry in session.get_inputs())
+    pictures = pictures_to_test(folder, side)
+    right = sum(
+        int(session.run(None, {name: image[None].numpy()})[0].argmax() == label)
+        for image, label in pictures
+    )
+    accuracy = round(100 * right / len(pictures), 2)
+    with replacing(done) as part:
+        part.write_text(json.dumps({"settings": settings, "accuracy": accuracy}), "utf-8")
+    return accuracy
+
+
+def _write(arguments: argparse.Namespace, folders: dict[str, Result]) -> None:
+    content = {"machine": machine(), "side": arguments.side, "folders": folders}
+    with replacing(arguments.json) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _folder(argument: str) -> tuple[str, Path]:
+    name, _, path = argument.partition("=")
+    return name, Path(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=_folder, metavar="NAME=FOLDER")
+    parser.add_argument("--work", type=Path, required=True, help="directory of runs and bundles")
+    parser.add_argument("--side", type=int, default=224, help="side of the script's pictures")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--json", type=Path, default=HERE / "photographs.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

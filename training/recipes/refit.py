@@ -1,0 +1,33 @@
+"""The refit of a run: the same recipe once more on everything, the held-out split included.
+
+Its weights are served. Temperatures, weights and thresholds are those of the first fit, which has not seen
+the held-out split, so checkpoint and calibration are kept apart: RUNS/NAME and RUNS/NAME/refit.
+"""
+
+from __future__ import annotations
+
+from training.recipes.schema import Recipe
+
+REFIT = "refit"
+
+
+def refit_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of the refit of `recipe`: nothing is held out, and the runs that it needs are those
+    runs' refits."""
+    changes: dict[str, object] = {
+        "name": refit_name(recipe.name),
+        "refit": False,
+        "data": recipe.data.model_copy(update={"held_out": 0}),
+    }
+    if recipe.followed_by is not None:
+        changes["followed_by"] = refit_name(recipe.followed_by)
+    for part in (recipe.start, recipe.teacher):
+        if part is not None and part.recipe is not None:
+            field = "start" if part is recipe.start else "teacher"
+            changes[field] = part.model_copy(update={"recipe": refit_name(part.recipe)})
+    return recipe.model_copy(update=changes)
+
+
+def refit_name(name: str) -> str:
+    """The name of the refit of the run `name`."""
+    return f"{name}/{REFIT}"

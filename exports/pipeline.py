@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -54,8 +55,9 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
 
-    Temperatures, weights and the default policy come from one half of the held-out split of the data
-    set, which must be under `data_root`, and the policy's certificate from the other half. Accuracies
+    Temperatures, weights and a certified default policy come from one half of the held-out split of the
+    data set, which must be under `data_root`, and the policy's certificate from the other half. A split
+    that supports no certificate gives a policy that is cross-validated on all of it. Accuracies
     are measured in onnxruntime on the stages as written. `graphs` are whole-network graphs to add,
     `license_` is the licence of the weights on the model card. The bundle is written completely or not
     at all.
@@ -80,7 +82,9 @@ def export_bundle(
         costs = [entry.macs for entry in entries]
         write_table(folder / CALIBRATION, measurement.held_out, "held_out")
         table_sha256 = sha256((folder / CALIBRATION).read_bytes())
-        policy, promise = default_policy(measurement.held_out, scaling, costs, table_sha256)
+        command = shlex.join(("offramp", "tune", str(target)))
+        choice = default_policy(measurement.held_out, scaling, costs, table_sha256, command)
+        policy = choice.policy
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
         graph_entries = _graphs(stages, policy, scaling, graphs)
         files |= {entry.file: content for entry, content in graph_entries}
@@ -107,14 +111,17 @@ def export_bundle(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / CARD).write_text(model_card(manifest, policy, license_), "utf-8")
+        card = model_card(manifest, policy, license_, choice.promise)
+        (folder / CARD).write_text(card, "utf-8")
         load_bundle(folder)
     default = manifest.provenance.test_default
     say(
         f"{target}: default policy {default.accuracy:.2f} % at "
-        f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the test split"
+        f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the test split "
+        f"(ensemble of all exits: {manifest.exits[-1].test.running:.2f} %)"
     )
-    say(promise)
+    for sentence in (choice.promise, *choice.notes):
+        say(sentence)
     return manifest
 
 

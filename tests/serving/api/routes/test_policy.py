@@ -183,7 +183,12 @@ def test_a_preview_is_the_simulation_on_the_calibration_table(
     served: Client, bundle_dir: Path
 ) -> None:
     answer = served.post(PREVIEW, json=OTHER).json()
-    assert list(answer) == ["samples", "accuracy", "drop", "mean_macs", "mean_ms", "exit_shares"]
+    assert list(answer) == [
+        *("samples", "estimate", "accuracy", "drop", "drop_interval"),
+        *("mean_macs", "mean_ms", "exit_shares"),
+    ]
+    assert answer["estimate"] == "table"
+    assert answer["drop_interval"][0] < answer["drop"] < answer["drop_interval"][1]
     accuracy, macs = outcome(bundle_dir, Policy(**OTHER))
     assert answer["accuracy"] == pytest.approx(accuracy, abs=1e-3)
     assert answer["mean_macs"] == pytest.approx(macs, abs=0.1)

@@ -17,7 +17,6 @@ import numpy as np
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
-from exports.tuning.cross_validation import Candidate, cross_validated_path
 from exports.tuning.search import NEVER, PolicyEvaluator, PolicyStats
 from exports.tuning.select import INTERVAL_CONFIDENCE, TuningData, verify_certificate
 
@@ -165,14 +164,10 @@ class PolicyPreview:
             return self._data.certification.evaluate(policy), "certification_half"
         # Policies of one shared threshold are no result of the search.
         if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
-            for candidate in self._candidates:
+            for candidate in self._data.candidates(self._macs):
                 if candidate.policy == policy:
                     return candidate.stats, "cross_validated"
         return self._evaluator.evaluate(policy), "table"
-
-    @cached_property
-    def _candidates(self) -> list[Candidate]:
-        return cross_validated_path(self._evaluator, self._macs)
 
     def _point(self, threshold: float, policy: Policy, estimate: PolicyStats) -> Point:
         """The costs of `policy` on the whole table, with the drop of `estimate`."""

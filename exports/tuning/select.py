@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from exports.bundle.errors import TuningError
@@ -75,6 +75,9 @@ class TuningData:
     certification: PolicyEvaluator
     split_sha256: str
     target: Target
+    _paths: dict[tuple[float, ...], tuple[Candidate, ...]] = field(
+        default_factory=dict, compare=False
+    )
 
     @classmethod
     def from_table(
@@ -90,6 +93,13 @@ class TuningData:
         chosen_on, certified_on = halves(whole.samples)
         split = split_sha256(source_sha256, certified_on)
         return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
+
+    def candidates(self, costs: Sequence[float]) -> tuple[Candidate, ...]:
+        """The cross-validated path of all samples, computed once for the `costs` of the exits."""
+        key = tuple(costs)
+        if key not in self._paths:
+            self._paths[key] = tuple(cross_validated_path(self.whole, costs))
+        return self._paths[key]
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def choose(
             raise TuningError(
                 f"{str(error).removesuffix('.')}; without a promise: `{command} {option}`."
             ) from error
-    candidates = tuple(cross_validated_path(data.whole, costs))
+    candidates = data.candidates(costs)
     if goal.kind == "budget":
         return _choose_within_budget(candidates, costs, goal)
     return _choose_supported(data, candidates, costs, goal, command)

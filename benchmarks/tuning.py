@@ -1,6 +1,6 @@
 """Checks what `offramp tune` promises against images that it did not see.
 
-    OFFRAMP_DATA=data python -m benchmarks.tuning          # about 20 minutes on one core
+    OFFRAMP_DATA=data python -m benchmarks.tuning          # some minutes on one core
 
 The held-out samples and the test images of CIFAR-100, 15,000 in all, run through the embedded bundle. Draws
 of n of them are tuned for each goal; the others give the true drop and cost. Writes a JSON file;
@@ -29,7 +29,7 @@ from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 HERE = Path(__file__).parent
-SIZES = (60, 120, 250, 600, 1200, 2500, 5000)
+SIZES = (60, 120, 600, 1200, 5000)
 GOALS = (0.005, 0.01, 0.02, 0.05)
 CERTIFIED = (0.005, 0.01)
 CONFIDENCE = 0.95
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=30)
     parser.add_argument("--json", type=Path, default=HERE / "tuning.json")
     parser.add_argument("--write-docs", action="store_true")
     publish(parser.parse_args(argv), run, section, "guide/tuning.md", "tuning")

@@ -35,9 +35,9 @@ def cross_validated_path(
     into folds, which depend on the number of samples alone. Exits are counted on all samples: they do not
     depend on the labels, so the search does not favour their luck.
 
-    One loss is added to each policy: whoever picks the cheapest whose drop is permitted picks one that
-    looks better than it is by about one sample. This is conformal risk control (Angelopoulos et al. 2022)
-    on cross-validated losses (Cohen et al. 2024, arXiv 2401.11974).
+    One loss is added to each policy: the cheapest one whose drop is permitted looks better than it is by
+    about one sample. Conformal risk control adds it too (Angelopoulos et al. 2022, arXiv 2208.02814; with
+    cross-validation: Cohen et al. 2024, arXiv 2401.11974).
     """
     points = cautious_path(evaluator, costs)
     levels = [point.cost for point in points]

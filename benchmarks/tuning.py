@@ -23,8 +23,9 @@ from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_bundle, load_table
 from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
+from exports.tuning.goal import Goal, TuningData
 from exports.tuning.search import PolicyEvaluator
-from exports.tuning.select import Goal, TuningData, choose
+from exports.tuning.select import choose
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
@@ -96,7 +97,7 @@ def draw(
     order = np.random.default_rng((size, seed)).permutation(population.samples)
     drawn, rest = population.take(order[:size]), population.take(order[size:])
     first, second = np.arange(size // 2), np.arange(size // 2, size)
-    data = TuningData(drawn, drawn.take(first), drawn.take(second), "", "labels")
+    data = TuningData(drawn, drawn.take(first), drawn.take(second), "0" * 64, "labels")
     outcomes = []
     for goal in goals:
         try:

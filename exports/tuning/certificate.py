@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.policy import Certificate, CertificateMethod, Target
-from exports.tuning.search import PolicyStats
 from exports.tuning.statistics import score_test, trinomial_test
 from exports.tuning.statistics.binomial import proportion_bound
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 Index = NDArray[np.int64]
 

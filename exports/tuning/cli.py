@@ -13,7 +13,7 @@ from offramp.extras import needs_extra
 from offramp.files import write_whole
 
 if TYPE_CHECKING:
-    from exports.tuning.select import Goal, Unit
+    from exports.tuning.goal import Goal, Unit
 
 SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -102,7 +102,7 @@ def _goal(
 ) -> Goal | None:
     """The goal of the options; None if there is none."""
     from exports.bundle.errors import TuningError
-    from exports.tuning.select import DEFAULT_DROP, Goal
+    from exports.tuning.goal import DEFAULT_DROP, Goal
 
     unit: Unit = "macs" if cost is None else cost.value
     if sum(value is not None for value in (max_drop, min_accuracy, budget)) > 1:

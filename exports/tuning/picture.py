@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from exports.tuning.goal import INTERVAL_CONFIDENCE
 from exports.tuning.run import Row, Tuning
-from exports.tuning.select import INTERVAL_CONFIDENCE
 from offramp.figures import BLUE, GREY, INK, ORANGE, RED, save_png
 
 

@@ -17,8 +17,10 @@ import numpy as np
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
-from exports.tuning.search import NEVER, PolicyEvaluator, PolicyStats
-from exports.tuning.select import INTERVAL_CONFIDENCE, TuningData, verify_certificate
+from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
+from exports.tuning.search import NEVER, PolicyEvaluator
+from exports.tuning.select import verify_certificate
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 # The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
 # cross-validation of the search that finds the policy.

@@ -10,11 +10,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from exports.tuning.cross_validation import FOLDS, REPEATS
+from exports.tuning.goal import INTERVAL_CONFIDENCE
+from exports.tuning.path import FOLDS, REPEATS
 from exports.tuning.reliability import BINS, ConfidenceQuality
 from exports.tuning.run import Row, Tuning
-from exports.tuning.search import PolicyStats
-from exports.tuning.select import INTERVAL_CONFIDENCE
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 MAX_FRONTIER_ROWS = 8
 DEFAULT_WIDTH = 118  # columns, if the output is not a terminal

@@ -10,18 +10,12 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
+from exports.tuning.goal import INTERVAL_CONFIDENCE, Choice, Goal, TuningData, Unit
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
 from exports.tuning.request_log import read_requests
-from exports.tuning.search import PolicyStats, full_depth
-from exports.tuning.select import (
-    INTERVAL_CONFIDENCE,
-    Choice,
-    Goal,
-    TuningData,
-    Unit,
-    choose,
-    choose_default,
-)
+from exports.tuning.search import full_depth
+from exports.tuning.select import choose, choose_default
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 
 @dataclass(frozen=True)

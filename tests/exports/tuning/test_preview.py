@@ -7,8 +7,9 @@ import pytest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.bundle.resolve import embedded
+from exports.tuning.goal import Goal, TuningData
 from exports.tuning.preview import PolicyPreview
-from exports.tuning.select import Goal, TuningData, choose
+from exports.tuning.select import choose
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from PIL import Image
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table, read_manifest, read_policy, sha256, write_table
 from exports.bundle.resolve import embedded
-from exports.tuning.select import TuningData, verify_certificate
+from exports.tuning.goal import TuningData
+from exports.tuning.select import verify_certificate
 from tests.commands import call
 from tests.serving.tiny_bundle import write_tiny_bundle
 

@@ -10,16 +10,10 @@ from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.bundle.resolve import embedded
 from exports.tuning.certificate import make_certificate
+from exports.tuning.goal import DEFAULT_DROP, Goal, TuningData
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import NEVER, full_depth
-from exports.tuning.select import (
-    DEFAULT_DROP,
-    Goal,
-    TuningData,
-    choose,
-    default_policy,
-    verify_certificate,
-)
+from exports.tuning.select import choose, default_policy, verify_certificate
 from tests.exports.tuning.exits import COSTS, table
 
 SOURCE = "0" * 64

@@ -17,11 +17,11 @@ from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.bundle.resolve import embedded
-from exports.tuning.cross_validation import _divisions, cross_validated_path
-from exports.tuning.path import cautious_path
+from exports.tuning.goal import Goal, TuningData
+from exports.tuning.path import _divisions, cautious_path, cross_validated_path
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier, full_depth
-from exports.tuning.select import Goal, TuningData, choose
+from exports.tuning.select import choose
 from tests.exports.tuning.exits import COSTS, table
 
 SOURCE = "0" * 64
@@ -59,7 +59,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coarse grid, and one division into folds, for hundreds of choices."""
     monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=343))
     monkeypatch.setattr(
-        "exports.tuning.select.cross_validated_path", partial(cross_validated_path, repeats=1)
+        "exports.tuning.goal.cross_validated_path", partial(cross_validated_path, repeats=1)
     )
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
-    parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--json", type=Path, default=HERE / "tuning.json")
     parser.add_argument("--write-docs", action="store_true")
     publish(parser.parse_args(argv), run, section, "guide/tuning.md", "tuning")

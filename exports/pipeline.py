@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -55,8 +56,9 @@ def export_bundle(
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
 
     A run that is followed by others (`followed_by` of its recipe) becomes one bundle with them.
-    Temperatures, weights and the default policy come from one half of the held-out split of the data
-    set, which must be under `data_root`, and the policy's certificate from the other half. Accuracies
+    Temperatures, weights and a certified default policy come from one half of the held-out split of the
+    data set, which must be under `data_root`, and the policy's certificate from the other half. A split
+    that supports no certificate gives a policy that is cross-validated on all of it. Accuracies
     are measured in onnxruntime on the stages as written, on the test split or, without one, on that other
     half. Of a run with a refit the refit's weights are written; everything that needs the held-out split
     is measured with those of the first fit. `graphs` are whole-network graphs to add,
@@ -88,7 +90,9 @@ def export_bundle(
         costs = [entry.macs for entry in entries]
         write_table(folder / CALIBRATION, measurement.held_out, "held_out")
         table_sha256 = sha256((folder / CALIBRATION).read_bytes())
-        policy, promise = default_policy(measurement.held_out, scaling, costs, table_sha256)
+        command = shlex.join(("offramp", "tune", str(target)))
+        choice = default_policy(measurement.held_out, scaling, costs, table_sha256, command)
+        policy = choice.policy
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
         graph_entries = _graphs(stages, policy, scaling, graphs)
         files |= {entry.file: content for entry, content in graph_entries}
@@ -115,16 +119,18 @@ def export_bundle(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / CARD).write_text(model_card(manifest, policy, license_), "utf-8")
+        card = model_card(manifest, policy, license_, choice.promise)
+        (folder / CARD).write_text(card, "utf-8")
         load_bundle(folder)
     origin = manifest.provenance
     default = origin.test_default
     say(
         f"{target}: default policy {default.accuracy:.2f} % at "
         f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the "
-        f"{origin.evaluated_on}"
+        f"{origin.evaluated_on} (ensemble of all exits: {manifest.exits[-1].test.running:.2f} %)"
     )
-    say(promise)
+    for sentence in (choice.promise, *choice.notes):
+        say(sentence)
     return manifest
 
 

@@ -138,7 +138,7 @@ class Provenance(_Model):
 
     `recipe` is of the network of stage 1, `followers` are those of the networks after it. Where `splits`
     has no test images, all figures called `test` are of the half of the held-out split on which no
-    temperature and no threshold was chosen; and if the recipe has a `refit`, of the weights before it.
+    temperature was fitted; and if the recipe has a `refit`, of the weights before it.
     """
 
     recipe: dict[str, Any]
@@ -160,7 +160,7 @@ class Provenance(_Model):
         """The images that the figures called `test` are of, in words."""
         if self.has_test:
             return "test split"
-        return "half of the held-out split on which nothing was chosen"
+        return "half of the held-out split on which no temperature was fitted"
 
     @property
     def refit(self) -> bool:

@@ -21,6 +21,7 @@ Mode = Literal["early_exit", "ensemble", "exit"]
 Measure = Literal["max_prob", "margin", "entropy"]
 Combine = Literal["running", "single"]
 Target = Literal["labels", "agreement"]
+CertificateMethod = Literal["exact-score", "exact-trinomial", "clopper-pearson"]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Points = Annotated[float, Field(ge=0, le=100)]
 Floats = NDArray[np.float32]
@@ -39,7 +40,7 @@ class Certificate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["exact-trinomial", "clopper-pearson"]
+    method: CertificateMethod
     against: Literal["ensemble"] = "ensemble"
     permitted_drop: Points
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

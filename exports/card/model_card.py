@@ -16,10 +16,13 @@ TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit", "knowledge-
 MAX_LABELS = 200
 
 
-def model_card(manifest: Manifest, policy: Policy, license_: str = "unknown") -> str:
+def model_card(
+    manifest: Manifest, policy: Policy, license_: str = "unknown", promise: str = ""
+) -> str:
     """Markdown for `manifest` with `policy` as its default.
 
-    `license_` is the identifier of the weights' licence, as the Hub spells it (`apache-2.0`).
+    `license_` is the identifier of the weights' licence, as the Hub spells it (`apache-2.0`). `promise`
+    says what the policy's drop is on samples that it was not chosen on; without it a certificate does.
     """
     return f"""{_front_matter(manifest, license_)}
 # {markdown_text(manifest.name)}
@@ -40,7 +43,7 @@ Classes: {_labels(manifest)}
 ## Evaluation
 {_exits(manifest)}
 
-{_default(manifest, policy)}
+{_default(manifest, policy, promise)}
 {_conversion(manifest)}
 ## Training
 {_origin(manifest)}
@@ -113,12 +116,13 @@ def _exits(manifest: Manifest) -> str:
 {rows}"""
 
 
-def _default(manifest: Manifest, policy: Policy) -> str:
+def _default(manifest: Manifest, policy: Policy, promise: str) -> str:
     default = manifest.provenance.test_default
     thresholds = ", ".join(f"{threshold:g}" for threshold in policy.thresholds) or "none"
-    promise = ""
-    if policy.certificate:
-        promise = f"\n\n{markdown_text(policy.certificate.sentence)}"
+    if not promise and policy.certificate:
+        promise = policy.certificate.sentence
+    if promise:
+        promise = f"\n\n{markdown_text(promise)}"
     return f"""Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({markdown_text(policy.mode)}, {markdown_text(policy.measure)} of the
 {policy.combine} logits, thresholds {thresholds}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
 {default.mean_macs / manifest.exits[-1].macs:.0%} of full depth. {_accuracies(manifest)}{promise}"""

@@ -23,7 +23,13 @@ from exports.precision.quantize import (
     saturates,
     to_float16,
 )
-from exports.precision.sensitivity import MAX_LOST_POINTS, StageQuantizer, keep_sensitive, none_kept
+from exports.precision.sensitivity import (
+    MAX_LOST_POINTS,
+    MIN_LOST_ANSWERS,
+    StageQuantizer,
+    keep_sensitive,
+    none_kept,
+)
 from exports.source import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
@@ -98,10 +104,12 @@ def convert(
 
 
 def check_loss(precision: Precision, converted: Converted) -> None:
-    """Raise ExportError if the ensemble lost more than MAX_LOST_POINTS points on the held-out split."""
+    """Raise ExportError if the ensemble lost more than MAX_LOST_POINTS points on the held-out split, and
+    at least MIN_LOST_ANSWERS answers."""
     after = converted.measurement
     lost = converted.conversion.held_out[-1].running - after.accuracies(after.held_out)[-1].running
-    if lost > MAX_LOST_POINTS:
+    answers = round(lost / 100 * len(after.held_out.labels))
+    if lost > MAX_LOST_POINTS and answers >= MIN_LOST_ANSWERS:
         raise ExportError(
             f"{precision} costs the ensemble {lost:.2f} points of accuracy on the held-out split, more "
             f"than {MAX_LOST_POINTS}; no bundle was written (--allow-loss writes it anyway)."

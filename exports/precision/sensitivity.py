@@ -18,7 +18,9 @@ from training.data.dataset import Split
 Kept = tuple[frozenset[str], ...]
 TARGET_LOST_POINTS = 0.1  # loss of the ensemble's accuracy below which no search is needed
 MAX_LOST_POINTS = 0.5  # loss above which an export needs --allow-loss
-RANKING_IMAGES = 200
+# Fewer answers lost than this are chance: on 60 samples a single one is 1.7 points.
+MIN_LOST_ANSWERS = 3
+RANKING_IMAGES = 500
 MAX_NODES_TRIED = 80
 
 
@@ -62,11 +64,13 @@ class Loss:
 
     @property
     def acceptable(self) -> bool:
-        """Whether the loss is at most TARGET_LOST_POINTS, or at most MAX_LOST_POINTS and not significant
-        (one-sided sign test at 5 %: McNemar 1947)."""
-        limit = 1.645 * (self.lost + self.won) ** 0.5
-        return self.points <= TARGET_LOST_POINTS or (
-            self.points <= MAX_LOST_POINTS and self.lost - self.won <= limit
+        """Whether the loss is below MIN_LOST_ANSWERS, at most TARGET_LOST_POINTS, or at most MAX_LOST_POINTS
+        and not significant (one-sided sign test at 5 %: McNemar 1947)."""
+        net, limit = self.lost - self.won, 1.645 * (self.lost + self.won) ** 0.5
+        return (
+            net < MIN_LOST_ANSWERS
+            or self.points <= TARGET_LOST_POINTS
+            or (self.points <= MAX_LOST_POINTS and net <= limit)
         )
 
 

@@ -13,7 +13,7 @@ from offramp.extras import needs_extra
 from offramp.files import write_whole
 
 if TYPE_CHECKING:
-    from exports.tuning.select import Goal, Unit
+    from exports.tuning.goal import Goal, Unit
 
 SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -38,7 +38,9 @@ def tune(
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(help="Probability that the drop holds on other samples; 0.95 without a goal."),
+        typer.Option(
+            help="Probability that the drop holds on new samples; 0.95 is tried without a goal."
+        ),
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Least accuracy, percent.")] = None,
     budget: Annotated[
@@ -71,6 +73,7 @@ def tune(
     if not dry_run:
         refuse_cached(bundle)
     goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)
+    in_milliseconds = cost is CostUnit.MS if goal is None else goal.unit == "ms"
     if json_file is not None:
         _check_target(json_file)
     if picture is not None:
@@ -78,7 +81,7 @@ def tune(
             from exports.tuning.picture import picture_tradeoff
             from offramp.figures import check_target
         check_target(picture)
-    milliseconds = exit_milliseconds(bundle) if goal.unit == "ms" else None
+    milliseconds = exit_milliseconds(bundle) if in_milliseconds else None
     tuning = run_tuning(bundle, goal, milliseconds, requests)
     print_report(tuning)
     if picture is not None:
@@ -96,9 +99,10 @@ def _goal(
     min_accuracy: float | None,
     budget: str | None,
     cost: CostUnit | None,
-) -> Goal:
+) -> Goal | None:
+    """The goal of the options; None if there is none."""
     from exports.bundle.errors import TuningError
-    from exports.tuning.select import DEFAULT_CONFIDENCE, DEFAULT_DROP, Goal
+    from exports.tuning.goal import DEFAULT_DROP, Goal
 
     unit: Unit = "macs" if cost is None else cost.value
     if sum(value is not None for value in (max_drop, min_accuracy, budget)) > 1:
@@ -117,9 +121,10 @@ def _goal(
         return Goal("budget", amount, unit=budget_unit)
     if min_accuracy is not None:
         return Goal("min_accuracy", min_accuracy / 100, unit=unit)
-    if max_drop is None:
-        return Goal("max_drop", DEFAULT_DROP, confidence or DEFAULT_CONFIDENCE, unit)
-    return Goal("max_drop", max_drop / 100, confidence, unit)
+    if max_drop is None and confidence is None:
+        return None
+    permitted = DEFAULT_DROP if max_drop is None else max_drop / 100
+    return Goal("max_drop", permitted, confidence, unit)
 
 
 def _parse_budget(text: str) -> tuple[float, Unit]:

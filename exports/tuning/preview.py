@@ -1,4 +1,8 @@
-"""The effect of policies, computed on a bundle's calibration table; no model is run."""
+"""The effect of policies, computed on a bundle's calibration table; no model is run.
+
+A policy that was chosen on these samples looks better on them than it is. Where the table shows that it
+was, its drop is estimated on samples that it was not chosen on.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
+from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
-from exports.tuning.select import TuningData, verify_certificate
+from exports.tuning.select import verify_certificate
+from exports.tuning.statistics.policy_stats import PolicyStats
+
+# The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
+# cross-validation of the search that finds the policy.
+Estimate = Literal["table", "certification_half", "cross_validated"]
 
 CURVE_POINTS = 100
 DECIMALS = 4
@@ -21,15 +32,20 @@ DECIMALS = 4
 
 @dataclass(frozen=True)
 class Preview:
-    """A policy on the calibration table: accuracy in percent, drop in points below full depth, mean
-    cost in multiply-accumulates and milliseconds, and the share of samples leaving at each exit.
+    """A policy on the calibration table: accuracy in percent, drop in points below full depth with its
+    approximate 95 % interval, mean cost in multiply-accumulates and milliseconds, and the share of samples
+    leaving at each exit.
 
-    `mean_ms` is the stages' time on this host, one image at a time; None if it was not measured.
+    `estimate` says on which samples of the table the drop was measured, `samples` how many these are; the
+    accuracy is full depth's on the whole table less the drop. `mean_ms` is the stages' time on this host,
+    one image at a time; None if it was not measured.
     """
 
     samples: int
+    estimate: Estimate
     accuracy: float
     drop: float
+    drop_interval: tuple[float, float]
     mean_macs: float
     mean_ms: float | None
     exit_shares: list[float]
@@ -41,6 +57,7 @@ class Point:
 
     threshold: float
     accuracy: float
+    drop_interval: tuple[float, float]
     mean_macs: float
     mean_ms: float | None
     exit_shares: list[float]
@@ -88,11 +105,14 @@ class PolicyPreview:
 
     def preview(self, policy: Policy) -> Preview:
         """The effect of `policy`."""
-        point = self._point(0.0, policy)
+        stats, estimate = self._out_of_sample(policy)
+        point = self._point(0.0, policy, stats)
         return Preview(
-            self._evaluator.samples,
+            stats.samples,
+            estimate,
             point.accuracy,
             round(self._full_depth - point.accuracy, DECIMALS),
+            point.drop_interval,
             point.mean_macs,
             point.mean_ms,
             point.exit_shares,
@@ -139,12 +159,29 @@ class PolicyPreview:
         last = self._evaluator.correct["single"][-1]
         return _percent(max(last.mean(), self._evaluator.ensemble_correct.mean()))
 
-    def _point(self, threshold: float, policy: Policy) -> Point:
+    def _out_of_sample(self, policy: Policy) -> tuple[PolicyStats, Estimate]:
+        """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
+        certificate = policy.certificate
+        if certificate is not None and certificate.split_sha256 == self._data.split_sha256:
+            return self._data.certification.evaluate(policy), "certification_half"
+        # Policies of one shared threshold are no result of the search.
+        if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
+            for candidate in self._data.candidates(self._macs):
+                if candidate.policy == policy:
+                    return candidate.stats, "cross_validated"
+        return self._evaluator.evaluate(policy), "table"
+
+    def _point(self, threshold: float, policy: Policy, estimate: PolicyStats) -> Point:
+        """The costs of `policy` on the whole table, with the drop of `estimate`."""
         stats = self._evaluator.evaluate(policy)
         ms = self._exit_ms
+        ensemble = float(self._evaluator.ensemble_correct.mean())
+        above = self._full_depth / 100 - ensemble
+        low, high = estimate.drop_interval(INTERVAL_CONFIDENCE)
         return Point(
             threshold,
-            _percent(stats.accuracy),
+            _percent(ensemble - estimate.drop),
+            (_percent(low + above), _percent(high + above)),
             round(stats.mean_cost(self._macs), 1),
             None if ms is None else round(stats.mean_cost(ms), DECIMALS),
             [round(share, 6) for share in stats.exit_shares],
@@ -162,7 +199,7 @@ class PolicyPreview:
                     thresholds=(threshold,) * (exits - 1),
                     max_exit=exits,
                 )
-                points.append(self._point(threshold, shared))
+                points.append(self._point(threshold, shared, self._evaluator.evaluate(shared)))
             self._curves[key] = points
         return self._curves[key]
 

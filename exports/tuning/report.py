@@ -10,9 +10,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from exports.tuning.goal import INTERVAL_CONFIDENCE
+from exports.tuning.path import FOLDS, REPEATS
 from exports.tuning.reliability import BINS, ConfidenceQuality
 from exports.tuning.run import Row, Tuning
-from exports.tuning.search import PolicyStats
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 MAX_FRONTIER_ROWS = 8
 DEFAULT_WIDTH = 118  # columns, if the output is not a terminal
@@ -27,7 +29,8 @@ def print_report(tuning: Tuning, console: Console | None = None) -> None:
 
 
 def as_json(tuning: Tuning, written: bool) -> bytes:
-    """`tuning` as JSON; accuracies in percent, drops in points, ECE and AUROC in 0..1."""
+    """`tuning` as JSON; accuracies in percent, drops and their
+    intervals in points, ECE and AUROC in 0..1."""
     data = tuning.data
     content = {
         "bundle": tuning.manifest.name,
@@ -36,12 +39,14 @@ def as_json(tuning: Tuning, written: bool) -> bytes:
             "what": tuning.source,
             "sha256": tuning.source_sha256,
             "samples": data.whole.samples,
-            "chosen_on": data.selection.samples,
-            "measured_on": data.certification.samples,
+            "chosen_on": chosen_on(tuning),
+            "measured_on": tuning.chosen.stats.samples,
+            "cross_validated": not tuning.certified,
             "split_sha256": data.split_sha256,
             "target": data.target,
         },
         "goal": asdict(tuning.goal),
+        "notes": tuning.choice.notes,
         "written": written,
         "costs": tuning.costs,
         "chosen": _row(tuning, tuning.chosen),
@@ -56,19 +61,36 @@ def as_json(tuning: Tuning, written: bool) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
+def chosen_on(tuning: Tuning) -> int:
+    """The number of samples the policy was chosen on."""
+    data = tuning.data
+    return data.selection.samples if tuning.certified else data.whole.samples
+
+
 def _parts(tuning: Tuning) -> list[Table | Text]:
     data, manifest = tuning.data, tuning.manifest
-    heading = (
-        f"{manifest.name} {manifest.version}, {tuning.source}: chosen on {data.selection.samples:,} samples; "
-        f"all figures are of the {data.certification.samples:,} others.\nGoal: {tuning.goal.phrase}."
-    )
+    heading = f"{manifest.name} {manifest.version}, {tuning.source}: "
+    if tuning.certified:
+        heading += (
+            f"chosen on {data.selection.samples:,} samples; all figures are of the "
+            f"{data.certification.samples:,} others."
+        )
+    else:
+        heading += (
+            f"chosen on {data.whole.samples:,} samples.\nIts figures and the alternatives' are "
+            f"cross-validated ({FOLDS} folds, {REPEATS} times): each sample is judged by a choice made "
+            "without it."
+        )
+    heading += f"\nGoal: {tuning.goal.phrase}."
     if data.target == "agreement":
         heading += "\nThere are no labels: accuracy is the agreement with the ensemble."
-    certificate = tuning.chosen.policy.certificate
-    promise = certificate.sentence if certificate else "Nothing is promised for other samples."
-    parts: list[Table | Text] = [Text(heading), _policies(tuning), Text(promise)]
+    parts: list[Table | Text] = [
+        Text(heading),
+        _policies(tuning),
+        Text("\n".join((tuning.choice.promise, *tuning.choice.notes))),
+    ]
     if tuning.single is not None and tuning.running is not None:
-        parts.append(_confidence(tuning.single, tuning.running))
+        parts.append(_confidence(tuning.single, tuning.running, data.certification.samples))
     return parts
 
 
@@ -76,7 +98,14 @@ def _policies(tuning: Tuning) -> Table:
     measured = "agreement" if tuning.data.target == "agreement" else "accuracy"
     table = Table(box=None, pad_edge=False)
     table.add_column("policy")
-    for name in (f"{measured} %", "drop", "M MACs", *(["ms"] if "ms" in tuning.costs else [])):
+    interval = f"{100 * INTERVAL_CONFIDENCE:g} % interval"
+    for name in (
+        f"{measured} %",
+        "drop",
+        interval,
+        "M MACs",
+        *(["ms"] if "ms" in tuning.costs else []),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("speed-up", justify="right", no_wrap=True)
     table.add_column("leave at each exit, %", justify="right", no_wrap=True)
@@ -102,10 +131,16 @@ def _cells(tuning: Tuning, row: Row) -> list[str]:
         ": ".join(part for part in (row.name, settings) if part),
         f"{100 * stats.accuracy:.2f}",
         f"{100 * stats.drop:.2f}",
+        _interval(row),
         *costs,
         f"{tuning.speed_up(row):.2f} x",
         " ".join(f"{100 * share:4.1f}" for share in stats.exit_shares),
     ]
+
+
+def _interval(row: Row) -> str:
+    low, high = row.drop_interval
+    return "" if low == high else f"{100 * low:.2f} to {100 * high:.2f}"
 
 
 def _evenly(rows: tuple[Row, ...]) -> list[Row]:
@@ -117,13 +152,13 @@ def _evenly(rows: tuple[Row, ...]) -> list[Row]:
 
 
 def _confidence(
-    single: tuple[ConfidenceQuality, ...], running: tuple[ConfidenceQuality, ...]
+    single: tuple[ConfidenceQuality, ...], running: tuple[ConfidenceQuality, ...], samples: int
 ) -> Table:
     table = Table(
         box=None,
         pad_edge=False,
         title=f"Calibration error ({BINS} bins) and AUROC of correct against wrong answers, before and after "
-        "temperature",
+        f"temperature, on the {samples:,} samples that no temperature was fitted on",
         title_justify="left",
         title_style="",
     )
@@ -149,6 +184,7 @@ def _row(tuning: Tuning, row: Row) -> dict[str, Any]:
     return {
         "policy": row.policy.model_dump(),
         **_stats(row.stats),
+        "drop_interval": [round(100 * limit, 4) for limit in row.drop_interval],
         **{
             f"mean_{unit}": round(row.stats.mean_cost(costs), 6)
             for unit, costs in tuning.costs.items()
@@ -161,8 +197,8 @@ def _stats(stats: PolicyStats) -> dict[str, Any]:
     return {
         "accuracy": round(100 * stats.accuracy, 4),
         "drop": round(100 * stats.drop, 4),
-        "losses": stats.losses,
-        "gains": stats.gains,
+        "losses": round(stats.losses, 2),
+        "gains": round(stats.gains, 2),
         "exit_shares": [round(share, 6) for share in stats.exit_shares],
     }
 

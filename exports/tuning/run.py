@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,35 +10,45 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
+from exports.tuning.goal import INTERVAL_CONFIDENCE, Choice, Goal, TuningData, Unit
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
 from exports.tuning.request_log import read_requests
-from exports.tuning.search import PolicyStats, frontier, full_depth
-from exports.tuning.select import Goal, TuningData, Unit, choose
+from exports.tuning.search import full_depth
+from exports.tuning.select import choose, choose_default
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 
 @dataclass(frozen=True)
 class Row:
-    """A policy with its name in the report, and its results on the certification half."""
+    """A policy with its name in the report, and its results on the samples measured."""
 
     name: str
     policy: Policy
     stats: PolicyStats
+
+    @property
+    def drop_interval(self) -> tuple[float, float]:
+        """The approximate interval of the drop, of INTERVAL_CONFIDENCE."""
+        return self.stats.drop_interval(INTERVAL_CONFIDENCE)
 
 
 @dataclass(frozen=True)
 class Tuning:
     """A chosen policy, and the policies it is compared with.
 
+    If the choice is certified, all results are of the certification half. If not, they are of all samples:
+    those of the choice and of `frontier`, its alternatives, are cross-validated.
+
     `costs` holds the cost of leaving at each exit: `macs` always, `ms` if it was measured. The goal's
     unit is the one that was minimised. `single` and `running` are the quality of the confidence of
-    every exit and running ensemble, None without labels.
+    every exit and running ensemble on the certification half, None without labels.
     """
 
     manifest: Manifest
     source: str
     source_sha256: str
     data: TuningData
-    goal: Goal
+    choice: Choice
     costs: dict[Unit, tuple[float, ...]]
     chosen: Row
     previous: Row
@@ -46,6 +57,16 @@ class Tuning:
     frontier: tuple[Row, ...]
     single: tuple[ConfidenceQuality, ...] | None
     running: tuple[ConfidenceQuality, ...] | None
+
+    @property
+    def goal(self) -> Goal:
+        """The goal of the choice."""
+        return self.choice.goal
+
+    @property
+    def certified(self) -> bool:
+        """Whether the choice was made on one half of the samples and certified on the other."""
+        return self.choice.policy.certificate is not None
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -60,14 +81,15 @@ class Tuning:
 
 def run_tuning(
     bundle: Path,
-    goal: Goal,
+    goal: Goal | None,
     milliseconds: tuple[float, ...] | None = None,
     requests: Path | None = None,
 ) -> Tuning:
-    """Choose a policy for `bundle` that reaches `goal`; nothing is written.
+    """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
     Samples come from the calibration table, or from the request log `requests`. `milliseconds` to
-    leave at each exit are required for a goal in ms. Raises BundleError, TuningError.
+    leave at each exit are required for a goal in ms; without a goal they are minimised. Raises
+    BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest)
@@ -85,10 +107,16 @@ def run_tuning(
     }
     if milliseconds is not None:
         costs["ms"] = milliseconds
-    chosen = choose(data, costs[goal.unit], goal)
+    command = _command(bundle, requests, milliseconds is not None)
+    if goal is None:
+        unit: Unit = "macs" if milliseconds is None else "ms"
+        choice = choose_default(data, costs[unit], unit, command)
+    else:
+        choice = choose(data, costs[goal.unit], goal, command)
+    measured = data.whole if choice.policy.certificate is None else data.certification
 
     def row(name: str, policy: Policy) -> Row:
-        return Row(name, policy, data.certification.evaluate(policy))
+        return Row(name, policy, measured.evaluate(policy))
 
     exits = len(manifest.exits)
     ensemble = full_depth(exits)
@@ -101,9 +129,9 @@ def run_tuning(
         source=source,
         source_sha256=sha256,
         data=data,
-        goal=goal,
+        choice=choice,
         costs=costs,
-        chosen=row("chosen", chosen),
+        chosen=Row("chosen", choice.policy, choice.stats),
         previous=row("in force before", current),
         ensemble=row("ensemble of all", ensemble),
         single_exits=tuple(
@@ -111,8 +139,18 @@ def run_tuning(
             for k in range(1, exits + 1)
         ),
         frontier=tuple(
-            row("", point.policy) for point in frontier(data.selection, costs[goal.unit])
+            Row("", candidate.policy, candidate.stats) for candidate in choice.alternatives
         ),
         single=single,
         running=running,
     )
+
+
+def _command(bundle: Path, requests: Path | None, in_milliseconds: bool) -> str:
+    """The command of a tuning like this one, to which a goal can be added."""
+    words = ["offramp", "tune", str(bundle)]
+    if requests is not None:
+        words += ["--from", str(requests)]
+    if in_milliseconds:
+        words += ["--cost", "ms"]
+    return shlex.join(words)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table
 
-NEWTON_STEPS = 20
-MAX_HALVINGS = 10
+NEWTON_STEPS = 30
+NEWTON_TOLERANCE = 1e-10  # of the loss that a further step would gain, twice
+MAX_HALVINGS = 30
+MAX_ACTIVE_SETS = 30
+GRADIENT_TOLERANCE = 1e-6
 TERNARY_STEPS = 60
 MIN_WEIGHT = 0.02
 
@@ -43,37 +48,94 @@ def fit_weights(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
     """The exits' weights in the ensemble. They minimise the negative log-likelihood of
     softmax(sum_k w_k logits_k), are each at least MIN_WEIGHT of the largest, and are scaled to sum to 1.
 
-    logits [K, N, C], labels [N]. Newton's method starts from equal weights, which the paper's ensemble
-    has. The loss is convex in w. A step that does not lower the loss is halved.
+    logits [K, N, C], labels [N]. The loss is convex in w, and so are the limits. Newton's method starts
+    from equal weights, which the paper's ensemble has. An active set holds the weights at their limit
+    (Nocedal and Wright 2006, "Numerical Optimization", section 16.5): a weight below it is put there, and
+    let go if the loss then falls.
     """
-    values = logits.astype(np.float64)
-    rows, exits = np.arange(len(labels)), len(values)
+    likelihood = _Likelihood(logits.astype(np.float64), labels)
+    exits = len(logits)
+    weights, held = np.full(exits, 1.0 / exits), frozenset[int]()
+    for _ in range(MAX_ACTIVE_SETS):
+        top = int(weights.argmax())
+        basis = np.eye(exits)
+        basis[sorted(held), top] = MIN_WEIGHT
+        basis = np.delete(basis, sorted(held), axis=1)
+        start = np.maximum(np.delete(weights, sorted(held)), 0)
+        weights = basis @ _newton(likelihood, basis, start)
+        largest = max(float(weights.max()), 1e-6)
+        below = [k for k in range(exits) if k not in held and weights[k] < MIN_WEIGHT * largest]
+        if below:
+            held |= {min(below, key=lambda k: float(weights[k]))}
+            continue
+        gradient = likelihood.derivatives(weights)[1]
+        falling = [k for k in held if gradient[k] < -GRADIENT_TOLERANCE]
+        if falling:
+            held -= {min(falling, key=lambda k: float(gradient[k]))}
+        elif int(weights.argmax()) == top:
+            break
+    weights = np.maximum(weights, MIN_WEIGHT * max(float(weights.max()), 1e-6))
+    return tuple(round(float(w), 4) for w in weights / weights.sum())
 
-    def loss_and_probabilities(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mean = np.tensordot(w, values, 1)
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """The mean negative log-likelihood of labels [N] as a function of the exits' weights [K].
+
+    `values` holds the logits, float64 [K, N, C].
+    """
+
+    values: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def log_probabilities(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """log softmax of the weighted logits, [N, C]."""
+        mean = np.tensordot(weights, self.values, 1)
         mean -= mean.max(axis=1, keepdims=True)
-        log_p = mean - np.log(np.exp(mean).sum(axis=1, keepdims=True))
-        return float(-log_p[rows, labels].mean()), np.exp(log_p)
+        log_p: NDArray[np.float64] = mean - np.log(np.exp(mean).sum(axis=1, keepdims=True))
+        return log_p
 
-    weights = np.full(exits, 1.0 / exits)
-    loss, p = loss_and_probabilities(weights)
+    def loss(self, weights: NDArray[np.float64]) -> float:
+        """The loss alone."""
+        log_p = self.log_probabilities(weights)
+        return float(-log_p[np.arange(len(self.labels)), self.labels].mean())
+
+    def derivatives(
+        self, weights: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Loss, gradient [K] and Hessian [K, K]."""
+        log_p = self.log_probabilities(weights)
+        rows, exits = np.arange(len(self.labels)), len(self.values)
+        weighted = np.exp(log_p) * self.values
+        means = weighted.sum(axis=2)
+        gradient = (means - self.values[:, rows, self.labels]).mean(axis=1)
+        products = weighted.reshape(exits, -1) @ self.values.reshape(exits, -1).T
+        hessian = (products - means @ means.T) / len(rows)
+        return float(-log_p[rows, self.labels].mean()), gradient, hessian
+
+
+def _newton(
+    likelihood: _Likelihood, basis: NDArray[np.float64], start: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The v that minimises the loss of the weights `basis` @ v. A step that does not lower it enough is
+    halved (Armijo 1966)."""
+    point = start
     for _ in range(NEWTON_STEPS):
-        means = (p * values).sum(axis=2)
-        gradient = (means - values[:, rows, labels]).mean(axis=1)
-        products = (p * values).reshape(exits, -1) @ values.reshape(exits, -1).T
-        hessian = (products - means @ means.T) / len(labels)
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(exits), gradient)
+        loss, gradient, hessian = likelihood.derivatives(basis @ point)
+        slope = basis.T @ gradient
+        curvature = basis.T @ hessian @ basis + 1e-9 * np.eye(len(point))
+        step = np.linalg.solve(curvature, slope)
+        decrease = float(slope @ step)
+        if decrease < NEWTON_TOLERANCE:
+            break
         for _ in range(MAX_HALVINGS):
-            trial = weights - step
-            trial = np.maximum(trial, MIN_WEIGHT * max(trial.max(), 1e-6))
-            new_loss, new_p = loss_and_probabilities(trial)
-            if new_loss < loss:
+            if likelihood.loss(basis @ (point - step)) <= loss - 1e-4 * decrease:
                 break
-            step /= 2
+            step, decrease = step / 2, decrease / 2
         else:
             break
-        weights, loss, p = trial, new_loss, new_p
-    return tuple(round(float(w), 4) for w in weights / weights.sum())
+        point = point - step
+    return point
 
 
 def fit_scaling(table: Table) -> Scaling:

@@ -25,48 +25,17 @@ from exports.bundle.policy import (
     softmax,
 )
 from exports.bundle.reader import Table
+from exports.tuning.statistics.policy_stats import PolicyStats
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.float64]
 
 NEVER = 2.0  # a threshold above every confidence
-# With four exits 40 thresholds each. A finer grid finds no better policies, only luckier ones.
-MAX_GRID_POLICIES = 2**16
+# With four exits 20 thresholds each. A finer grid finds no better policies, only luckier ones.
+MAX_GRID_POLICIES = 2**13
 MAX_THRESHOLDS_PER_EXIT = 128
-
-
-@dataclass(frozen=True)
-class PolicyStats:
-    """What a policy does on N samples.
-
-    `exit_counts` [K] counts the samples that leave at each exit, `correct` the correct answers,
-    `losses` the wrong answers where the ensemble of all exits is correct, `gains` the reverse.
-    """
-
-    samples: int
-    exit_counts: tuple[int, ...]
-    correct: int
-    losses: int
-    gains: int
-
-    @property
-    def accuracy(self) -> float:
-        """The share of correct answers."""
-        return self.correct / self.samples
-
-    @property
-    def drop(self) -> float:
-        """How far the accuracy is below the ensemble's, as a share; negative if it is above."""
-        return (self.losses - self.gains) / self.samples
-
-    @property
-    def exit_shares(self) -> tuple[float, ...]:
-        """The share of samples that leaves at each exit."""
-        return tuple(count / self.samples for count in self.exit_counts)
-
-    def mean_cost(self, costs: Sequence[float]) -> float:
-        """Mean of `costs`, the cost of leaving at each exit."""
-        return float(np.dot(self.exit_counts, costs)) / self.samples
+# Standard errors added to a drop: 1.6 for a limit of it, as many for luck in the search.
+CAUTION = 3.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +114,8 @@ class PolicyEvaluator:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """A policy of a frontier, with its mean cost and its drop on the samples searched."""
+    """A policy of a frontier, with its mean cost and its drop on the samples searched, on which it looks
+    better than it is."""
 
     policy: Policy
     cost: float
@@ -158,35 +128,41 @@ def full_depth(exits: int) -> Policy:
     return Policy(mode="ensemble", thresholds=(NEVER,) * (exits - 1), max_exit=exits)
 
 
+def never_early(exits: int) -> Policy:
+    """The same answers by a policy of early exits, whose thresholds can be lowered."""
+    return Policy(combine="running", thresholds=(NEVER,) * (exits - 1), max_exit=exits)
+
+
 def frontier(
     evaluator: PolicyEvaluator,
     costs: Sequence[float],
-    caution: float = 0.0,
+    caution: float = CAUTION,
     max_policies: int = MAX_GRID_POLICIES,
 ) -> list[FrontierPoint]:
-    """The Pareto set of (mean cost, drop) over every measure, combination and threshold of a grid,
-    cheapest first.
+    """The policies of least score for their mean cost, over every measure, combination and threshold of a
+    grid, cheapest first.
 
     `costs` [K] is the cost of leaving at each exit. The grid has the same number of thresholds at
     each exit, at even quantiles of its confidences, with 0 and NEVER, and at most `max_policies`
     combinations for one measure and combination of logits. Every combination is counted exactly.
 
-    With `caution` the second objective is the drop plus `caution` standard errors of it. A policy
-    that seldom disagrees with the ensemble then wins over one that does equally well by luck.
+    The score is the drop plus `caution` standard errors of it. A policy that seldom disagrees with the
+    ensemble then wins over one that does equally well by luck.
     """
-    candidates: list[tuple[float, float, FrontierPoint]] = []
-    for measure, combine in evaluator.confidence:
-        grid = _count_grid(evaluator, measure, combine, costs, max_policies)
-        drop = (grid.losses - grid.gains) / evaluator.samples
-        error = np.sqrt(grid.losses + grid.gains + 1) / evaluator.samples
-        score = drop + caution * error
+    grids = [
+        _count_grid(evaluator, measure, combine, costs, max_policies)
+        for measure, combine in evaluator.confidence
+    ]
+    candidates: list[tuple[float, float, int, int]] = []
+    for place, grid in enumerate(grids):
+        score = (grid.losses - grid.gains) / evaluator.samples
+        score += caution * np.sqrt(grid.losses + grid.gains + 1) / evaluator.samples
         order = np.lexsort((score, grid.cost))
-        for i in order[_new_minima(score[order])]:
-            point = FrontierPoint(grid.policy(i), float(grid.cost[i]), float(drop[i]))
-            candidates.append((point.cost, float(score[i]), point))
-    candidates.sort(key=lambda candidate: candidate[:2])
-    scores = np.array([score for _, score, _ in candidates])
-    return [candidates[i][2] for i in _new_minima(scores)]
+        best = order[_new_minima(score[order])]
+        candidates += [(float(grid.cost[i]), float(score[i]), place, int(i)) for i in best]
+    candidates.sort()
+    found = _new_minima(np.array([score for _, score, _, _ in candidates]))
+    return [grids[candidates[k][2]].point(candidates[k][3], evaluator.samples) for k in found]
 
 
 @dataclass(frozen=True)
@@ -199,6 +175,11 @@ class _Grid:
     cost: Counts
     losses: Counts
     gains: Counts
+
+    def point(self, index: int, samples: int) -> FrontierPoint:
+        """The policy at `index` of the flat arrays, counted on `samples`."""
+        drop = float(self.losses[index] - self.gains[index]) / samples
+        return FrontierPoint(self.policy(index), float(self.cost[index]), drop)
 
     def policy(self, index: int) -> Policy:
         """The policy at `index` of the flat arrays."""

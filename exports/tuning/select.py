@@ -1,234 +1,227 @@
-"""From a goal to a policy: thresholds are chosen on one half of a table and certified on the other."""
+"""From a goal to a policy, which reaches the goal on samples that it was not chosen on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from exports.bundle.errors import TuningError
-from exports.bundle.policy import Certificate, Policy, Scaling, Target
+from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
-from exports.tuning.certificate import (
-    drop_bound,
-    drop_holds,
-    halves,
-    proportion_bound,
-    samples_needed,
-    split_sha256,
+from exports.tuning.certificate import holds, make_certificate, method_of, samples_needed
+from exports.tuning.goal import (
+    DEFAULT_CONFIDENCE,
+    Choice,
+    Goal,
+    TuningData,
+    Unit,
 )
-from exports.tuning.search import FrontierPoint, PolicyEvaluator, PolicyStats, frontier
+from exports.tuning.path import CHEAPER_THAN_FULL_DEPTH, Candidate, cautious_path
+from exports.tuning.search import never_early
+from exports.tuning.statistics.policy_stats import PolicyStats
 
-Unit = Literal["macs", "ms"]
-
-DEFAULT_DROP = 0.005
-DEFAULT_CONFIDENCE = 0.95
-# Standard errors added to a drop before it is certified: 1.6 for the limit itself, as many for luck.
-CAUTION = 3.0
-# The same for a default policy that cannot be certified.
-UNCERTIFIED_CAUTION = 1.0
-# A policy counts as cheaper than full depth if it is so by more than rounding.
-CHEAPER_THAN_FULL_DEPTH = 1 - 1e-9
+# Three errors must be permitted before their absence is evidence: the limit of a rate of which nothing
+# was seen in n samples is about 3/n (95 %).
+MIN_PERMITTED_ERRORS = 3
 
 
-@dataclass(frozen=True)
-class Goal:
-    """The goal of a tuning; accuracies are shares (0.005 is half a point), costs are in `unit`.
+def choose(
+    data: TuningData, costs: Sequence[float], goal: Goal, command: str = "offramp tune BUNDLE"
+) -> Choice:
+    """The policy that reaches `goal` on samples that it was not chosen on.
 
-    max_drop: the cheapest policy at most `value` below the ensemble, certified with `confidence` if
-    that is given; min_accuracy: the cheapest of at least the accuracy `value`; budget: the most
-    accurate whose mean cost is at most `value`.
-    """
-
-    kind: Literal["max_drop", "min_accuracy", "budget"] = "max_drop"
-    value: float = DEFAULT_DROP
-    confidence: float | None = None
-    unit: Unit = "macs"
-
-    @property
-    def phrase(self) -> str:
-        """The goal in words."""
-        if self.kind == "budget":
-            return f"the most accurate at {self.format_cost(self.value)} a sample"
-        if self.kind == "min_accuracy":
-            return f"the cheapest that is right on {100 * self.value:g} %"
-        suffix = "" if self.confidence is None else f", with {100 * self.confidence:g} % confidence"
-        return f"the cheapest at most {100 * self.value:g} points below the ensemble{suffix}"
-
-    def format_cost(self, cost: float) -> str:
-        """`cost` with its unit."""
-        return f"{cost:.4g} ms" if self.unit == "ms" else f"{cost / 1e6:.4g} M MACs"
-
-
-CERTIFIED_DEFAULT = Goal(confidence=DEFAULT_CONFIDENCE)
-
-
-@dataclass(frozen=True)
-class TuningData:
-    """A table prepared for the search, whole and in halves: policies are chosen on the samples in
-    `selection` and certified on those in `certification`.
-
-    `split_sha256` names the samples certified on. Under the target `agreement` the samples have no
-    labels, and an answer counts as correct if it is the ensemble's.
-    """
-
-    whole: PolicyEvaluator
-    selection: PolicyEvaluator
-    certification: PolicyEvaluator
-    split_sha256: str
-    target: Target
-
-    @classmethod
-    def from_table(
-        cls, table: Table, scaling: Scaling, source_sha256: str, target: Target = "labels"
-    ) -> TuningData:
-        """Halve `table`, read from a file with the hash `source_sha256`.
-
-        Raises TuningError if it has fewer than two samples.
-        """
-        if len(table.labels) < 2:
-            raise TuningError("There must be at least two samples: to choose on and to check on.")
-        whole = PolicyEvaluator.from_table(table, scaling)
-        chosen_on, certified_on = halves(whole.samples)
-        split = split_sha256(source_sha256, certified_on)
-        return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
-
-
-def choose(data: TuningData, costs: Sequence[float], goal: Goal) -> Policy:
-    """The policy that reaches `goal`, chosen on the selection half of `data`.
-
-    `costs` [K] is the cost of leaving at each exit. With a confidence the policy carries a certificate,
-    proven on the other half. Raises TuningError, which says what is possible, if no policy reaches it.
+    `costs` [K] is the cost of leaving at each exit; sentences suggest options of `command`. With a
+    confidence the policy carries a certificate. If the samples do not support the goal, the policy never
+    leaves early. Raises TuningError, which says what is possible, if no policy reaches the goal.
     """
     if goal.confidence is not None:
-        return _choose_certified(data, costs, goal.value, goal.confidence)
-    points = frontier(data.selection, costs)
-    ensemble = float(data.selection.ensemble_correct.mean())
-    if goal.kind == "budget":
-        affordable = [point for point in points if point.cost <= goal.value]
-        if not affordable:
+        try:
+            return _choose_certified(data, costs, goal, goal.confidence)
+        except TuningError as error:
+            option = f"--max-accuracy-drop {100 * goal.value:g}"
             raise TuningError(
-                f"No policy costs {goal.format_cost(goal.value)} a sample or less; "
-                f"the cheapest costs {goal.format_cost(points[0].cost)}."
-            )
-        return affordable[-1].policy
-    permitted = goal.value if goal.kind == "max_drop" else ensemble - goal.value
-    for point in points:
-        if point.drop <= permitted + 1e-12:
-            return point.policy
-    best = ensemble - points[-1].drop
-    raise TuningError(
-        f"No policy is right on {100 * goal.value:g} % of the samples; the best is on {100 * best:.2f} %."
-    )
+                f"{str(error).removesuffix('.')}; without a promise: `{command} {option}`."
+            ) from error
+    candidates = data.candidates(costs)
+    if goal.kind == "budget":
+        return _choose_within_budget(candidates, costs, goal)
+    return _choose_supported(data, candidates, costs, goal, command)
+
+
+def choose_default(
+    data: TuningData,
+    costs: Sequence[float],
+    unit: Unit = "macs",
+    command: str = "offramp tune BUNDLE",
+) -> Choice:
+    """At most DEFAULT_DROP below the ensemble: certified if the samples support that, else by
+    cross-validation."""
+    try:
+        certified = Goal(confidence=DEFAULT_CONFIDENCE, unit=unit)
+        return _choose_certified(data, costs, certified, DEFAULT_CONFIDENCE)
+    except TuningError as error:
+        choice = choose(data, costs, Goal(unit=unit), command)
+        notes = (f"It is not certified: {error}", *choice.notes)
+        return Choice(choice.goal, choice.policy, choice.stats, choice.alternatives, notes)
 
 
 def default_policy(
-    table: Table, scaling: Scaling, costs: Sequence[float], source_sha256: str
-) -> tuple[Policy, str]:
-    """The policy a bundle is exported with, and a sentence on what it promises.
-
-    It is certified if the table supports that. Otherwise it is the cheapest that loses at most
-    DEFAULT_DROP on the half it was chosen on, where samples that it alone gets right do not make up for
-    those it loses: on few samples they would by luck. `scaling` must not have been fitted on the other
-    half.
-    """
-    data = TuningData.from_table(table, scaling, source_sha256)
-    try:
-        policy = choose(data, costs, CERTIFIED_DEFAULT)
-    except TuningError as error:
-        return _choose_uncertified(data, costs), f"The default policy is not certified: {error}"
-    assert policy.certificate is not None
-    return policy, policy.certificate.sentence
+    table: Table,
+    scaling: Scaling,
+    costs: Sequence[float],
+    source_sha256: str,
+    command: str = "offramp tune BUNDLE",
+) -> Choice:
+    """The policy a bundle is exported with. `scaling` must not have been fitted on the samples of the
+    second of `halves`."""
+    return choose_default(
+        TuningData.from_table(table, scaling, source_sha256), costs, command=command
+    )
 
 
 def verify_certificate(policy: Policy, data: TuningData) -> bool | None:
     """Whether the certificate of `policy` follows from `data`; None if it is of other samples, or if
-    there is no certificate."""
+    there is no certificate. Certificates of earlier versions are verified by their own method."""
     certificate = policy.certificate
     if certificate is None or certificate.split_sha256 != data.split_sha256:
         return None
+    method = certificate.method
+    if (method == "clopper-pearson") != (data.target == "agreement"):
+        return False
     permitted, confidence = certificate.permitted_drop / 100, certificate.confidence
     stats = data.certification.evaluate(policy)
-    return _holds(stats, data, permitted, confidence) and certificate == _certificate(
-        stats, data, permitted, confidence
+    return holds(stats, permitted, confidence, method) and certificate == make_certificate(
+        stats, permitted, confidence, method, data.selection.samples, data.split_sha256
     )
 
 
+def _choose_within_budget(
+    candidates: tuple[Candidate, ...], costs: Sequence[float], goal: Goal
+) -> Choice:
+    affordable = [
+        candidate
+        for candidate in candidates
+        if candidate.stats.mean_cost(costs) <= goal.value * (1 + 1e-9)
+    ]
+    if not affordable:
+        cheapest = min(candidate.stats.mean_cost(costs) for candidate in candidates)
+        raise TuningError(
+            f"No policy costs {goal.format_cost(goal.value)} a sample or less; "
+            f"the cheapest costs {goal.format_cost(cheapest)}."
+        )
+    return Choice(goal, affordable[-1].policy, affordable[-1].stats, candidates)
+
+
+def _choose_supported(
+    data: TuningData,
+    candidates: tuple[Candidate, ...],
+    costs: Sequence[float],
+    goal: Goal,
+    command: str,
+) -> Choice:
+    ensemble = float(data.whole.ensemble_correct.mean())
+    permitted = goal.value if goal.kind == "max_drop" else ensemble - goal.value
+    if permitted < 0:
+        raise TuningError(
+            f"No policy is right on {100 * goal.value:g} % of the samples; "
+            f"the best is on {100 * ensemble:.2f} %."
+        )
+    cheaper = [
+        candidate
+        for candidate in candidates
+        if candidate.stats.mean_cost(costs) < CHEAPER_THAN_FULL_DEPTH * costs[-1]
+    ]
+    supported = _cheapest_supported(cheaper, permitted)
+    if supported is not None:
+        return Choice(goal, supported.policy, supported.stats, candidates)
+    policy = never_early(data.whole.exits)
+    notes = (_why_not_supported(data, cheaper, permitted, goal, command),)
+    return Choice(goal, policy, data.whole.evaluate(policy), candidates, notes)
+
+
+def _cheapest_supported(candidates: Sequence[Candidate], permitted: float) -> Candidate | None:
+    """The last policy, from the dearest to the cheapest, before the first that needs a larger drop.
+
+    The mean drop on new samples is then at most `permitted`, as in conformal risk control.
+    """
+    chosen = None
+    for candidate in reversed(candidates):
+        if _needed_drop(candidate.stats) > permitted + 1e-12:
+            break
+        chosen = candidate
+    return chosen
+
+
+def _needed_drop(stats: PolicyStats) -> float:
+    """The least drop that `stats`, of samples left out, support. Gains over the ensemble permit no
+    further losses: on few samples they are luck."""
+    return max(stats.drop, MIN_PERMITTED_ERRORS / stats.samples)
+
+
+def _why_not_supported(
+    data: TuningData, cheaper: Sequence[Candidate], permitted: float, goal: Goal, command: str
+) -> str:
+    if not cheaper:
+        return "The network has no exit before the last, so every policy is the ensemble."
+    samples = data.whole.samples
+    least = _needed_drop(cheaper[-1].stats)
+    what = f"a drop of {100 * permitted:.2g} points"
+    reason = f"{samples:,} samples do not support {what}, so every image runs to full depth"
+    if 0 < samples * permitted < MIN_PERMITTED_ERRORS:
+        needed = math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9)
+        reason += f"; {what} takes at least {_round_up(needed):,} samples"
+    if goal.kind == "max_drop":
+        option = f"--max-accuracy-drop {math.ceil(1e3 * least + 1e-9) / 10:g}"
+    else:
+        ensemble = float(data.whole.ensemble_correct.mean())
+        option = f"--min-accuracy {math.floor(1e3 * (ensemble - least)) / 10:g}"
+    return f"{reason}; these support `{command} {option}`."
+
+
 def _choose_certified(
-    data: TuningData, costs: Sequence[float], permitted: float, confidence: float
-) -> Policy:
+    data: TuningData, costs: Sequence[float], goal: Goal, confidence: float
+) -> Choice:
     """Fixed-sequence testing: from the safest policy to the cheapest, until one fails.
 
     Learn then Test (Angelopoulos et al. 2021): since the order is fixed without the certification
     half, the probability that any accepted policy is worse than permitted is at most 1 - confidence,
     with no correction for the number of tests.
     """
-    points = frontier(data.selection, costs, CAUTION)
-    safest_first = [p for p in points if p.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]][::-1]
-    accepted: tuple[Policy, PolicyStats] | None = None
-    for point in safest_first:
-        stats = data.certification.evaluate(point.policy)
-        if not _holds(stats, data, permitted, confidence):
-            break
-        accepted = point.policy, stats
-    if accepted is None:
-        raise TuningError(_why_not_certified(safest_first, data, permitted, confidence))
-    policy, stats = accepted
-    certificate = _certificate(stats, data, permitted, confidence)
-    return policy.model_copy(update={"certificate": certificate})
-
-
-def _choose_uncertified(data: TuningData, costs: Sequence[float]) -> Policy:
-    for point in frontier(data.selection, costs, UNCERTIFIED_CAUTION):
-        stats = data.selection.evaluate(point.policy)
-        if stats.losses <= DEFAULT_DROP * stats.samples:
-            return point.policy
-    return choose(data, costs, Goal())
-
-
-def _holds(stats: PolicyStats, data: TuningData, permitted: float, confidence: float) -> bool:
-    if data.target == "agreement":
-        return proportion_bound(stats.losses, stats.samples, confidence) <= permitted
-    return drop_holds(stats.losses, stats.gains, stats.samples, permitted, confidence)
-
-
-def _certificate(
-    stats: PolicyStats, data: TuningData, permitted: float, confidence: float
-) -> Certificate:
-    if data.target == "agreement":
-        bound = proportion_bound(stats.losses, stats.samples, confidence)
-    else:
-        bound = drop_bound(stats.losses, stats.gains, stats.samples, confidence)
-    permitted_points = round(100 * permitted, 6)
-    return Certificate(
-        method="clopper-pearson" if data.target == "agreement" else "exact-trinomial",
-        permitted_drop=permitted_points,
-        confidence=confidence,
-        bound=min(math.ceil(1e6 * bound) / 1e4, permitted_points),
-        chosen_on=data.selection.samples,
-        samples=stats.samples,
-        split_sha256=data.split_sha256,
-        target=data.target,
+    path = tuple(
+        Candidate(point.policy, data.certification.evaluate(point.policy))
+        for point in cautious_path(data.selection, costs)
+        if point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]
     )
+    method = method_of(data.target)
+    accepted: Candidate | None = None
+    for candidate in reversed(path):
+        if not holds(candidate.stats, goal.value, confidence, method):
+            break
+        accepted = candidate
+    if accepted is None:
+        raise TuningError(_why_not_certified(path, data, goal.value, confidence))
+    certificate = make_certificate(
+        accepted.stats, goal.value, confidence, method, data.selection.samples, data.split_sha256
+    )
+    policy = accepted.policy.model_copy(update={"certificate": certificate})
+    return Choice(goal, policy, accepted.stats, path)
 
 
 def _why_not_certified(
-    safest_first: list[FrontierPoint], data: TuningData, permitted: float, confidence: float
+    path: Sequence[Candidate], data: TuningData, permitted: float, confidence: float
 ) -> str:
     """Why no policy was certified, and how many samples would be enough."""
-    if not safest_first:
+    if not path:
         return "The network has no exit before the last, so every policy is the ensemble."
     reason = (
         f"No policy cheaper than the ensemble can be promised to lose at most {100 * permitted:g} "
         f"points with {100 * confidence:g} % confidence from {data.whole.samples:,} samples"
     )
     # The safest policy, judged by the half that refused it, else by all samples.
-    for evaluator in (data.certification, data.whole):
-        stats = evaluator.evaluate(safest_first[0].policy)
-        needed = samples_needed(
-            stats.losses / stats.samples, stats.gains / stats.samples, permitted, confidence
-        )
+    for stats in (path[-1].stats, data.whole.evaluate(path[-1].policy)):
+        # More gains than losses are luck, on which no forecast should rest.
+        lost, gained = stats.losses / stats.samples, min(stats.gains, stats.losses) / stats.samples
+        needed = samples_needed(lost, gained, permitted, confidence)
         if needed is not None:
             return f"{reason}; about {_round_up(2 * needed):,} would do."
     least = samples_needed(0, 0, permitted, confidence)

@@ -122,9 +122,11 @@ def test_a_split_too_small_for_a_certificate_gives_an_uncertified_policy(workpla
     assert bundle.policy.certificate is None
     table = load_table(bundle.path, manifest)
     costs = [entry.macs for entry in manifest.exits]
-    policy, promise = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
-    assert policy == bundle.policy
-    assert promise.startswith("The default policy is not certified")
+    choice = default_policy(table, manifest.scaling, costs, manifest.calibration.sha256)
+    assert choice.policy == bundle.policy
+    assert choice.notes[0].startswith("It is not certified")
+    card = (bundle.path / "README.md").read_text("utf-8").replace("\\", "")
+    assert choice.promise in card
 
 
 def test_temperatures_and_weights_are_fitted_on_the_selection_half_alone(workplace: Path) -> None:

@@ -28,6 +28,9 @@ export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
   const seen = [...tradeoff.points, now, draft].map(({ accuracy }) => accuracy);
   const heights = [...seen, ...tradeoff.exit_accuracy, tradeoff.full_depth_accuracy];
   const [low, high] = [Math.min(...heights), Math.max(...heights)];
+  const limits = (side) => tradeoff.points.map((point) => [
+    x(point[cost]), Math.min(Math.max(y(tradeoff.full_depth_accuracy - point.drop_interval[side]), TOP), floor),
+  ]);
   const spare = Math.max((high - low) * 0.08, 0.25);
   const y = scale([low - spare, high + spare], [floor, TOP]);
   const share = scale([0, 1], [bottom, floor + BETWEEN]);
@@ -38,6 +41,7 @@ export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
   svg.replaceChildren(
     ...leftAxis(ticks(low, high, 4), y, LEFT, right, (value) => `${+value.toFixed(2)} %`).flat(),
     s("line", { class: "reference", x1: LEFT, x2: right, y1: y(full), y2: y(full) }),
+    s("path", { class: "wash", d: `${path([...limits(0), ...limits(1).reverse()])}Z` }),
     s("path", { class: "line", d: path(points) }),
     ...costs.map((value, k) => exitMark(x(value), y(tradeoff.exit_accuracy[k]), k + 1)),
     ...leftAxis([0, 1], share, LEFT, right, format.percent).flat(),
@@ -62,6 +66,7 @@ export function drawLegend(tradeoff, edited) {
   const entry = (kind, text) => h("li", {}, h("i", { class: `key ${kind}` }), text);
   byId("curve-legend").replaceChildren(
     entry("rule", "one threshold for all exits"),
+    entry("wash", "95 % interval of its drop"),
     entry("dot", "in force"),
     ...(edited ? [entry("ring", "draft")] : []),
     entry("dash", "full depth"),

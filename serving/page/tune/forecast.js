@@ -11,7 +11,8 @@ export function showForecast(now, then, edited) {
       figure("Mean MACs", format.macs(then.mean_macs), relative(now.mean_macs, then.mean_macs)),
       figure("Mean time", then.mean_ms == null ? "–" : format.ms(then.mean_ms),
         then.mean_ms == null ? "not measured" : relative(now.mean_ms, then.mean_ms))),
-    h("p", { class: "quiet small" }, drop(then.drop), `, on ${format.count(then.samples)} held-out samples`),
+    h("p", { class: "quiet small" }, drop(then.drop), interval(then.drop_interval),
+      `, ${MEASURED[then.estimate](`${format.count(then.samples)} held-out samples`)}`),
     bars("Now", now.exit_shares),
     edited ? bars("Draft", then.exit_shares) : h("div"),
   );
@@ -27,6 +28,16 @@ export function tellForecast(then) {
 const drop = (value) =>
   Math.abs(value) < 0.005 ? "As accurate as full depth"
     : `${format.points(Math.abs(value)).replace("+", "")} points ${value > 0 ? "below" : "above"} full depth`;
+
+const MEASURED = {
+  table: (samples) => `on ${samples}`,
+  certification_half: (samples) => `on the ${samples} that certify it`,
+  cross_validated: (samples) => `cross-validated on ${samples}`,
+};
+
+/** The 95 % interval of a drop, [low, high]; nothing where it has no width. */
+const interval = ([low, high]) =>
+  low === high ? "" : ` (95 % interval ${format.points(low)} to ${format.points(high)})`;
 
 const figure = (name, value, more) =>
   h("div", {}, h("dt", { class: "quiet small" }, name), h("dd", { class: "big" }, value), h("dd", { class: "small" }, more));

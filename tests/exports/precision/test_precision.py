@@ -150,11 +150,11 @@ def assert_refused(result: CommandResult, says: str) -> None:
     assert says in result.err
 
 
-def measurement(correct: int) -> Measurement:
-    """A network of one exit that is correct on `correct` of 1000 samples."""
-    labels = np.zeros(1000, np.int64)
-    logits = np.zeros((1, 1000, 2), np.float32)
-    logits[0, np.arange(1000), (np.arange(1000) >= correct).astype(int)] = 1
+def measurement(correct: int, samples: int = 1000) -> Measurement:
+    """A network of one exit that is correct on `correct` of `samples`."""
+    labels = np.zeros(samples, np.int64)
+    logits = np.zeros((1, samples, 2), np.float32)
+    logits[0, np.arange(samples), (np.arange(samples) >= correct).astype(int)] = 1
     table = Table(logits, labels)
     return Measurement(table, table, Scaling((1.0,), (1.0,), (1.0,)))
 
@@ -171,6 +171,25 @@ def test_more_than_half_a_point_lost_is_refused(correct: int, refused: bool) -> 
             check_loss("int8", result)
     else:
         check_loss("int8", result)
+
+
+@pytest.mark.parametrize(("correct", "refused"), [(68, False), (67, True)])
+def test_two_of_a_hundred_samples_are_no_reason_to_refuse(correct: int, refused: bool) -> None:
+    exact = (Accuracy(single=70.0, running=70.0),)
+    record = Conversion(
+        scheme="u8s8", images=256, kept=(), held_out=exact, test=exact, agreement=(99.0,)
+    )
+    result = Converted((), record, measurement(correct, samples=100))
+    if refused:
+        with pytest.raises(ExportError, match=r"3\.00 points"):
+            check_loss("int8", result)
+    else:
+        check_loss("int8", result)
+
+
+@pytest.mark.parametrize(("lost", "acceptable"), [(1, True), (2, True), (3, False)])
+def test_one_or_two_answers_of_a_few_samples_are_chance(lost: int, acceptable: bool) -> None:
+    assert Loss(lost, 0, 60).acceptable == acceptable
 
 
 @pytest.mark.parametrize(

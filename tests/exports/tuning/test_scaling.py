@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 
 from exports.bundle.policy import running_ensemble, softmax
 from exports.bundle.reader import Table
@@ -49,6 +53,37 @@ def test_a_misleading_exit_has_the_smallest_allowed_weight() -> None:
     weights = fit_weights(misleading.logits, data.labels)
     assert min(weights) == weights[0] > 0
     assert weights[0] == pytest.approx(0.02 * max(weights), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_weights_are_the_optimum_within_their_limits(seed: int) -> None:
+    """Against scipy's constrained solver, on exits of which some have no signal, or a wrong one."""
+    random = np.random.default_rng(seed)
+    exits, count = int(random.integers(2, 6)), int(random.choice([60, 300]))
+    labels = random.integers(0, 5, count)
+    shared = random.normal(size=(count, 5))
+    logits = np.stack(
+        [
+            np.eye(5)[labels] * random.uniform(-0.5, 3)
+            + shared * random.uniform(0, 1)
+            + random.normal(size=(count, 5)) * random.uniform(0.3, 2)
+            for _ in range(exits)
+        ]
+    ).astype(np.float32)
+
+    def loss(weights: np.ndarray) -> float:
+        mixed = np.tensordot(weights, logits.astype(np.float64), 1)
+        return float((logsumexp(mixed, axis=1) - mixed[np.arange(count), labels]).mean())
+
+    limits = [
+        {"type": "ineq", "fun": lambda w, a=a, b=b: w[a] - 0.02 * w[b]}
+        for a, b in itertools.permutations(range(exits), 2)
+    ]
+    start = np.full(exits, 1 / exits)
+    best = minimize(loss, start, method="SLSQP", constraints=limits, options={"ftol": 1e-12})
+    found = np.array(fit_weights(logits, labels))
+    scaled = minimize_scalar(lambda scale: loss(scale * found), (0.1, 5.0))
+    assert scaled.fun <= best.fun + 2e-4
 
 
 def test_fitted_weights_are_at_least_as_likely_as_equal_ones() -> None:

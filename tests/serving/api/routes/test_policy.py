@@ -13,8 +13,8 @@ import pytest
 
 from exports.bundle.policy import Policy, simulate
 from exports.bundle.reader import load_bundle, load_table, read_manifest
+from exports.tuning.goal import TuningData
 from exports.tuning.scaling import full_depth_accuracy
-from exports.tuning.select import TuningData
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.requests import as_raw, assert_error, metrics
@@ -183,7 +183,12 @@ def test_a_preview_is_the_simulation_on_the_calibration_table(
     served: Client, bundle_dir: Path
 ) -> None:
     answer = served.post(PREVIEW, json=OTHER).json()
-    assert list(answer) == ["samples", "accuracy", "drop", "mean_macs", "mean_ms", "exit_shares"]
+    assert list(answer) == [
+        *("samples", "estimate", "accuracy", "drop", "drop_interval"),
+        *("mean_macs", "mean_ms", "exit_shares"),
+    ]
+    assert answer["estimate"] == "table"
+    assert answer["drop_interval"][0] < answer["drop"] < answer["drop_interval"][1]
     accuracy, macs = outcome(bundle_dir, Policy(**OTHER))
     assert answer["accuracy"] == pytest.approx(accuracy, abs=1e-3)
     assert answer["mean_macs"] == pytest.approx(macs, abs=0.1)

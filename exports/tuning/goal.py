@@ -1,0 +1,122 @@
+"""What a tuning is asked for, what it has, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from exports.bundle.errors import TuningError
+from exports.bundle.policy import Policy, Scaling, Target
+from exports.bundle.reader import Table
+from exports.tuning.certificate import halves, split_sha256
+from exports.tuning.path import Candidate, cross_validated_path
+from exports.tuning.search import PolicyEvaluator
+from exports.tuning.statistics.policy_stats import PolicyStats
+
+Unit = Literal["macs", "ms"]
+
+DEFAULT_DROP = 0.005
+DEFAULT_CONFIDENCE = 0.95
+INTERVAL_CONFIDENCE = 0.95  # of the intervals shown with estimates
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The goal of a tuning; accuracies are shares (0.005 is half a point), costs are in `unit`.
+
+    max_drop: the cheapest policy at most `value` below the ensemble, certified with `confidence` if
+    that is given; min_accuracy: the cheapest of at least the accuracy `value`; budget: the most
+    accurate whose mean cost is at most `value`.
+    """
+
+    kind: Literal["max_drop", "min_accuracy", "budget"] = "max_drop"
+    value: float = DEFAULT_DROP
+    confidence: float | None = None
+    unit: Unit = "macs"
+
+    @property
+    def phrase(self) -> str:
+        """The goal in words."""
+        if self.kind == "budget":
+            return f"the most accurate at {self.format_cost(self.value)} a sample"
+        if self.kind == "min_accuracy":
+            return f"the cheapest that is right on {100 * self.value:g} %"
+        suffix = "" if self.confidence is None else f", with {100 * self.confidence:g} % confidence"
+        return f"the cheapest at most {100 * self.value:g} points below the ensemble{suffix}"
+
+    def format_cost(self, cost: float) -> str:
+        """`cost` with its unit."""
+        return f"{cost:.4g} ms" if self.unit == "ms" else f"{cost / 1e6:.4g} M MACs"
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """A table prepared for the search, whole and in halves.
+
+    Without a confidence policies are chosen on the whole. With one they are chosen on the samples in
+    `selection` and certified on those in `certification`, which `split_sha256` names. Under the target
+    `agreement` the samples have no labels, and an answer counts as correct if it is the ensemble's.
+    """
+
+    whole: PolicyEvaluator
+    selection: PolicyEvaluator
+    certification: PolicyEvaluator
+    split_sha256: str
+    target: Target
+    _paths: dict[tuple[float, ...], tuple[Candidate, ...]] = field(
+        default_factory=dict, compare=False
+    )
+
+    @classmethod
+    def from_table(
+        cls, table: Table, scaling: Scaling, source_sha256: str, target: Target = "labels"
+    ) -> TuningData:
+        """Halve `table`, read from a file with the hash `source_sha256`.
+
+        Raises TuningError if it has fewer than two samples.
+        """
+        if len(table.labels) < 2:
+            raise TuningError("There must be at least two samples: to choose on and to check on.")
+        whole = PolicyEvaluator.from_table(table, scaling)
+        chosen_on, certified_on = halves(whole.samples)
+        split = split_sha256(source_sha256, certified_on)
+        return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
+
+    def candidates(self, costs: Sequence[float]) -> tuple[Candidate, ...]:
+        """The cross-validated path of all samples, computed once for the `costs` of the exits."""
+        key = tuple(costs)
+        if key not in self._paths:
+            self._paths[key] = tuple(cross_validated_path(self.whole, costs))
+        return self._paths[key]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy for `goal`; its answers are judged on samples that it was not chosen on.
+
+    These are the certification half if the policy is certified, else all samples, by cross-validation.
+    `alternatives` are the policies among which it was chosen, on the same samples, cheapest first.
+    `notes` are sentences on what the samples do not support, each with what to type next.
+    """
+
+    goal: Goal
+    policy: Policy
+    stats: PolicyStats
+    alternatives: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def promise(self) -> str:
+        """The certificate's sentence, or the estimate of the drop with its interval."""
+        if self.policy.certificate:
+            return self.policy.certificate.sentence
+        low, high = self.stats.drop_interval(INTERVAL_CONFIDENCE)
+        if low == high:
+            return "The policy runs every image to full depth."
+        side = "below" if self.stats.drop >= 0 else "above"
+        return (
+            f"By cross-validation on {self.stats.samples:,} samples the policy is "
+            f"{100 * abs(self.stats.drop):.2f} points {side} the ensemble "
+            f"({100 * INTERVAL_CONFIDENCE:g} % interval of the drop: {100 * low:.2f} to {100 * high:.2f})."
+        )

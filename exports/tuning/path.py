@@ -1,0 +1,119 @@
+"""The order in which policies are tried, from full depth to the first exit, and what it is worth on samples
+that it was not chosen on."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.bundle.policy import Policy
+from exports.tuning.search import NEVER, FrontierPoint, PolicyEvaluator, frontier
+from exports.tuning.statistics.policy_stats import PolicyStats
+
+# A policy counts as cheaper than full depth if it is so by more than rounding.
+CHEAPER_THAN_FULL_DEPTH = 1 - 1e-9
+# Policies between the dearest of the frontier and full depth.
+SAFER_STEPS = 8
+FOLDS = 5
+REPEATS = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy with its results; its answers are judged on samples that it was not chosen on."""
+
+    policy: Policy
+    stats: PolicyStats
+
+
+def cautious_path(evaluator: PolicyEvaluator, costs: Sequence[float]) -> list[FrontierPoint]:
+    """The frontier, cheapest first, continued towards full depth by policies with higher thresholds.
+
+    On few samples the frontier ends far from full depth, at policies that no sample speaks against. Of
+    the dearest of these that is cheaper than full depth, ever smaller shares of the samples that leave at
+    an exit are then let go.
+    """
+    points = frontier(evaluator, costs)
+    cheaper = [point for point in points if point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]]
+    if not cheaper:
+        return points
+    path = list(cheaper)
+    for step in range(1, SAFER_STEPS):
+        policy = _safer(evaluator, cheaper[-1].policy, 1 - step / SAFER_STEPS)
+        stats = evaluator.evaluate(policy)
+        point = FrontierPoint(policy, stats.mean_cost(costs), stats.drop)
+        if path[-1].cost < point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]:
+            path.append(point)
+    return path + points[len(cheaper) :]
+
+
+def cross_validated_path(
+    evaluator: PolicyEvaluator, costs: Sequence[float], repeats: int = REPEATS
+) -> list[Candidate]:
+    """The path of all samples, cheapest first, each policy with cross-validated results.
+
+    The whole search is repeated on four fifths of the samples. Its policy of the same mean cost is
+    applied to the fifth left out. Answers are counted over the folds and averaged over `repeats` divisions
+    into folds, which depend on the number of samples alone. Exits are counted on all samples: they do not
+    depend on the labels, so the search does not favour their luck.
+
+    One loss is added to each policy: the cheapest one whose drop is permitted looks better than it is by
+    about one sample. Conformal risk control adds it too (Angelopoulos et al. 2022, arXiv 2208.02814; with
+    cross-validation: Cohen et al. 2024, arXiv 2401.11974).
+    """
+    points = cautious_path(evaluator, costs)
+    levels = [point.cost for point in points]
+    totals = np.zeros((len(points), 3))
+    for chosen_on, left_out in _divisions(evaluator.samples, repeats):
+        found = cautious_path(evaluator.take(chosen_on), costs)
+        totals += _counts(found, levels, evaluator.take(left_out))
+    return [
+        Candidate(point.policy, _stats(evaluator, point.policy, row))
+        for point, row in zip(points, totals / repeats, strict=True)
+    ]
+
+
+def _safer(evaluator: PolicyEvaluator, policy: Policy, share: float) -> Policy:
+    """`policy` with thresholds that only `share` of the samples at or above the present ones reach."""
+    thresholds = []
+    for confidence, threshold in zip(
+        evaluator.confidence[policy.measure, policy.combine][:-1], policy.thresholds, strict=True
+    ):
+        reached = float((confidence >= np.float32(min(threshold, NEVER))).mean())
+        higher = float(np.quantile(confidence, 1 - share * reached)) if reached else NEVER
+        thresholds.append(max(round(higher, 6), threshold))
+    return policy.model_copy(update={"thresholds": tuple(thresholds)})
+
+
+def _divisions(samples: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The samples to choose on and those left out, ascending, for every fold of every repetition."""
+    random = np.random.Generator(np.random.PCG64(0))
+    for _ in range(repeats):
+        order = random.permutation(samples)
+        for fold in range(min(FOLDS, samples)):
+            left_out = order[fold::FOLDS]
+            yield np.setdiff1d(order, left_out), np.sort(left_out)
+
+
+def _counts(
+    points: Sequence[FrontierPoint], levels: Sequence[float], left_out: PolicyEvaluator
+) -> NDArray[np.float64]:
+    """For each mean cost of `levels` the correct answers, losses and gains [3] of the dearest of `points`
+    up to it."""
+    costs = [point.cost for point in points]
+    places = [max(bisect.bisect_right(costs, level * (1 + 1e-9)) - 1, 0) for level in levels]
+    rows = {}
+    for place in set(places):
+        stats = left_out.evaluate(points[place].policy)
+        rows[place] = [stats.correct, stats.losses, stats.gains]
+    return np.array([rows[place] for place in places], dtype=np.float64)
+
+
+def _stats(evaluator: PolicyEvaluator, policy: Policy, answers: NDArray[np.float64]) -> PolicyStats:
+    correct, losses, gains = answers.tolist()
+    exit_counts = evaluator.evaluate(policy).exit_counts
+    return PolicyStats(evaluator.samples, exit_counts, correct - 1, losses + 1, gains)

@@ -1,0 +1,213 @@
+"""Choices keep their goals on samples that they were not made on.
+
+The statements are about means over draws, so they are tested by drawing: from the calibration table of
+the embedded bundle, whose other samples give the true drop, and from synthetic exits.
+`python -m benchmarks.tuning` is the larger study.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from exports.bundle.errors import TuningError
+from exports.bundle.policy import Policy, simulate
+from exports.bundle.reader import Table, load_table, read_manifest
+from exports.bundle.resolve import embedded
+from exports.tuning.goal import Goal, TuningData
+from exports.tuning.path import _divisions, cautious_path, cross_validated_path
+from exports.tuning.scaling import fit_scaling
+from exports.tuning.search import PolicyEvaluator, frontier, full_depth
+from exports.tuning.select import choose
+from tests.exports.tuning.exits import COSTS, table
+
+SOURCE = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> PolicyEvaluator:
+    """30,000 samples of three exits, by one measure."""
+    samples = table(30_000)
+    return one_measure(
+        PolicyEvaluator.from_table(samples, fit_scaling(samples.take(np.arange(5000))))
+    )
+
+
+@pytest.fixture(scope="module")
+def cifar() -> tuple[PolicyEvaluator, list[float]]:
+    """The 5,000 samples of the embedded bundle, by one measure, with the costs of its exits."""
+    manifest = read_manifest(embedded())
+    whole = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
+    return one_measure(whole), [float(entry.macs) for entry in manifest.exits]
+
+
+def one_measure(whole: PolicyEvaluator) -> PolicyEvaluator:
+    """A sixth of the search, which is fast; the statements hold for any search."""
+    measure = ("max_prob", "running")
+    return PolicyEvaluator(
+        {measure: whole.confidence[measure]},  # type: ignore[dict-item]
+        whole.correct,
+        whole.ensemble_correct,
+    )
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse grid, and one division into folds, for hundreds of choices."""
+    monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=343))
+    monkeypatch.setattr(
+        "exports.tuning.goal.cross_validated_path", partial(cross_validated_path, repeats=1)
+    )
+
+
+def halved(whole: PolicyEvaluator, target: str = "labels") -> TuningData:
+    """Samples in random order, in halves."""
+    first, second = np.split(np.arange(whole.samples), [whole.samples // 2])
+    return TuningData(whole, whole.take(first), whole.take(second), SOURCE, target)  # type: ignore[arg-type]
+
+
+def true_drops(
+    population: PolicyEvaluator, costs: list[float], samples: int, goal: Goal, draws: int
+) -> np.ndarray:
+    """The drop of the policies chosen from `draws` draws, on all other samples of `population`."""
+    random = np.random.default_rng(samples)
+    found = []
+    for _ in range(draws):
+        order = random.permutation(population.samples)
+        policy = choose(halved(population.take(order[:samples])), costs, goal).policy
+        found.append(population.take(order[samples:]).evaluate(policy).drop)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("samples", "drop", "draws"),
+    [(60, 0.05, 60), (120, 0.03, 60), (600, 0.005, 60), (600, 0.01, 60), (2500, 0.005, 20)],
+)
+@pytest.mark.usefixtures("coarse")
+def test_the_mean_drop_on_other_images_is_at_most_the_goal(
+    cifar: tuple[PolicyEvaluator, list[float]], samples: int, drop: float, draws: int
+) -> None:
+    found = true_drops(*cifar, samples, Goal("max_drop", drop), draws)
+    error = found.std() / np.sqrt(draws)
+    assert found.mean() <= drop + 2 * error
+    assert found.mean() > 0.2 * drop  # the goal is used
+
+
+@pytest.mark.parametrize(("samples", "drop"), [(60, 0.06), (600, 0.01), (5000, 0.005)])
+@pytest.mark.usefixtures("coarse")
+def test_the_mean_drop_of_synthetic_exits_is_at_most_the_goal(
+    synthetic: PolicyEvaluator, samples: int, drop: float
+) -> None:
+    found = true_drops(synthetic, list(COSTS), samples, Goal("max_drop", drop), 40)
+    assert found.mean() <= drop + 2 * found.std() / np.sqrt(len(found))
+
+
+@pytest.mark.usefixtures("coarse")
+def test_a_goal_below_the_evidence_never_costs_anything(
+    cifar: tuple[PolicyEvaluator, list[float]],
+) -> None:
+    """Half a point is less than one of 120 samples: the choice is full depth in every draw."""
+    assert not true_drops(*cifar, 120, Goal("max_drop", 0.005), 20).any()
+
+
+@pytest.mark.usefixtures("coarse")
+def test_a_minimum_accuracy_and_a_budget_are_met_on_other_images(
+    cifar: tuple[PolicyEvaluator, list[float]],
+) -> None:
+    population, costs = cifar
+    random = np.random.default_rng(0)
+    accuracy, cost = [], []
+    least, most = 0.67, 0.6 * costs[-1]
+    for _ in range(30):
+        order = random.permutation(population.samples)
+        data, rest = halved(population.take(order[:1000])), population.take(order[1000:])
+        accurate = choose(data, costs, Goal("min_accuracy", least))
+        accuracy.append(rest.evaluate(accurate.policy).accuracy)
+        cheap = choose(data, costs, Goal("budget", most))
+        cost.append(rest.evaluate(cheap.policy).mean_cost(costs))
+    assert np.mean(accuracy) >= least - 2 * np.std(accuracy) / np.sqrt(30)
+    assert np.mean(cost) <= 1.002 * most
+
+
+@pytest.mark.usefixtures("coarse")
+def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
+    cifar: tuple[PolicyEvaluator, list[float]],
+) -> None:
+    population, costs = cifar
+    random = np.random.default_rng(1)
+    errors, covered = [], []
+    for _ in range(60):
+        order = random.permutation(population.samples)
+        choice = choose(halved(population.take(order[:800])), costs, Goal("max_drop", 0.01))
+        truth = population.take(order[800:]).evaluate(choice.policy).drop
+        low, high = choice.stats.drop_interval(0.95)
+        errors.append(choice.stats.drop - truth)
+        covered.append(low <= truth <= high)
+    assert abs(np.mean(errors)) < 0.0025
+    assert np.mean(covered) > 0.85
+
+
+@pytest.mark.parametrize(("target", "trials"), [("labels", 2000), ("agreement", 500)])
+def test_certificates_fail_no_more_often_than_stated_and_uncertified_thresholds_do(
+    target: str, trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of samples of one large table, on which the true drop can be computed."""
+    monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=144))
+    size, permitted, confidence = 600, 0.02, 0.9
+    samples = table(5000)
+    scaling = fit_scaling(samples)
+    if target == "agreement":
+        samples = Table(
+            samples.logits, simulate(full_depth(3), samples.logits, scaling).predictions
+        )
+    population = one_measure(PolicyEvaluator.from_table(samples, scaling))
+    known: dict[Policy, bool] = {}
+
+    def fails(policy: Policy) -> bool:
+        bare = policy.override(mode=policy.mode)
+        if bare not in known:
+            known[bare] = population.evaluate(bare).drop > permitted
+        return known[bare]
+
+    random = np.random.default_rng(0)
+    certified = failures = naive = 0
+    for _ in range(trials):
+        drawn = halved(population.take(random.integers(0, population.samples, size)), target)
+        points = cautious_path(drawn.selection, COSTS)
+        naive += fails(next(point.policy for point in points if point.drop <= permitted))
+        try:
+            policy = choose(drawn, COSTS, Goal("max_drop", permitted, confidence)).policy
+        except TuningError:
+            continue
+        certified += 1
+        failures += fails(policy)
+    most = binom.ppf(0.999, trials, 1 - confidence)
+    assert failures <= most
+    assert naive > 3 * most
+    assert certified > 0.5 * trials
+
+
+def test_every_sample_is_left_out_once_in_each_repetition() -> None:
+    divisions = list(_divisions(103, repeats=2))
+    assert len(divisions) == 10
+    for repetition in (divisions[:5], divisions[5:]):
+        assert sorted(i for _, left_out in repetition for i in left_out) == list(range(103))
+        for chosen_on, left_out in repetition:
+            assert sorted([*chosen_on, *left_out]) == list(range(103))
+
+
+def test_the_path_goes_on_to_full_depth_where_few_samples_end_the_frontier(
+    cifar: tuple[PolicyEvaluator, list[float]],
+) -> None:
+    population, costs = cifar
+    few = population.take(np.arange(300))
+    path = cautious_path(few, costs)
+    spent = [point.cost for point in path]
+    assert spent == sorted(spent)
+    assert spent[-1] > 0.9 * costs[-1] > frontier(few, costs)[-1].cost
+    for point in path:
+        stats = few.evaluate(point.policy)
+        assert (stats.mean_cost(costs), stats.drop) == pytest.approx((point.cost, point.drop))

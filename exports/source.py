@@ -40,7 +40,7 @@ class EvaluationData:
     """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
 
     Of a data set without a test split, `test` is the half of the held-out split on which no temperature
-    and no threshold is chosen, and its count is 0.
+    is fitted, and its count is 0.
     """
 
     name: str

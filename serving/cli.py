@@ -130,7 +130,7 @@ def classify(
         ModeName | None, typer.Option(help="How to answer (default: the policy's).")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Confidence to leave at (default: the policy's).")
+        float | None, typer.Option(help="Measure to leave at (default: the policy's).")
     ] = None,
     max_exit: Annotated[
         int | None, typer.Option(help="Deepest exit (default: the policy's).")

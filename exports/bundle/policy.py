@@ -67,7 +67,7 @@ class Certificate(BaseModel):
 class Policy(BaseModel):
     """When to leave. `thresholds` has one entry for every exit but the last; exits count from 1.
 
-    early_exit: leave at the first exit whose confidence reaches its threshold, and at `max_exit` at the
+    early_exit: leave at the first exit whose measure reaches its threshold, and at `max_exit` at the
     latest; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
     `max_exit` alone. At a threshold of 0 every sample leaves, at one above 1 none does.
     """
@@ -137,8 +137,8 @@ class Scaling:
 
 
 class Decision:
-    """Applies a policy to n samples at exit k: which leave, their confidence and probabilities. Each
-    sample depends on its own logits alone.
+    """Applies a policy to n samples at exit k: which leave, and their measure, probabilities and
+    confidence. Each sample depends on its own logits alone.
 
     Values are computed on first use. Samples that stay need no probabilities, and a policy that answers
     from a deeper exit needs nothing here.
@@ -168,19 +168,24 @@ class Decision:
             return np.ones(count, dtype=np.bool_)
         if policy.mode != "early_exit":
             return np.zeros(count, dtype=np.bool_)
-        # A confidence is at most 1, so every larger threshold means never; float32 could overflow.
+        # A measure is at most 1, so every larger threshold means never; float32 could overflow.
         threshold = np.float32(min(policy.thresholds[self._exit - 1], 2.0))
-        leaves: NDArray[np.bool_] = self.confidence >= threshold
+        leaves: NDArray[np.bool_] = self.measured >= threshold
         return leaves
 
     @cached_property
-    def confidence(self) -> Floats:
-        """The confidence by the policy's measure, float32 [n]."""
+    def measured(self) -> Floats:
+        """The policy's measure, which thresholds are compared with, float32 [n] in [0, 1]."""
         if self._policy.measure == "max_prob":
-            # The numerator of the most likely class is exp(0).
-            confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
-            return confidence
+            return self.confidence
         return measure_confidence(self.probabilities, self._policy.measure)
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """The calibrated probability of the likeliest class, float32 [n]."""
+        # The numerator of the likeliest class is exp(0).
+        confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
+        return confidence
 
     @cached_property
     def probabilities(self) -> Floats:
@@ -232,7 +237,7 @@ def _exponentials(logits: Floats) -> tuple[Floats, Floats]:
 
 
 def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
-    """Confidence in [0, 1] from probabilities [n, C].
+    """A measure of confidence in [0, 1] from probabilities [n, C].
 
     max_prob: the largest; margin: the largest minus the second; entropy: 1 - H / log C.
     """
@@ -251,7 +256,8 @@ def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The exit (1-based), predicted class and confidence of each sample of a table."""
+    """The exit (1-based), predicted class and confidence of each sample of a table: the calibrated
+    probability of that class."""
 
     exits: NDArray[np.int64]
     predictions: NDArray[np.int64]

@@ -35,7 +35,7 @@ class ClassifyQuery(BaseModel):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="Confidence to leave at, for every exit: 0 leaves at the first, "
+        description="Value of the policy's measure to leave at, for every exit: 0 leaves at the first, "
         "above 1 never leaves early.",
     )
     max_exit: int | None = Field(None, ge=1, description="Deepest exit to run, from 1.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import PolicyError
 from exports.bundle.manifest import InputSpec, Manifest
-from exports.bundle.policy import Decision, Floats, Policy
+from exports.bundle.policy import Decision, Floats, Measure, Policy
 from exports.bundle.reader import Bundle
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, Pixels
@@ -39,14 +39,17 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one sample: probabilities float32 [classes], the index of the best class, the policy's
-    confidence, the exit where it left, from 1, and why."""
+    """The answer for one sample: calibrated probabilities float32 [classes], the index of the likeliest
+    class, its probability as `confidence`, the exit where it left, from 1, why, and the value there of the
+    policy's `measure`."""
 
     probabilities: Floats
     index: int
     confidence: float
     exit: int
     reason: Reason
+    measure: Measure
+    measured: float
 
 
 # For each of n samples: whether it leaves, and its prediction if it leaves or if that was requested.
@@ -219,4 +222,6 @@ def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Pre
         float(decision.confidence[row]),
         stage,
         "max_exit" if stage >= policy.max_exit else "confident",
+        policy.measure,
+        float(decision.measured[row]),
     )

@@ -16,6 +16,9 @@ export const words = (label) => label.replaceAll("_", " ");
 export const count = whole;
 export const threshold = (value) => (value > 1 ? "never" : three(value));
 
+/** A confidence or a measure, between 0 and 1. */
+export const share = (value) => three(Math.min(value, 1));
+
 /** Percent from a share between 0 and 1. */
 export const percent = (share) => `${share > 0 && share < 0.1 ? one(100 * share) : whole(100 * share)} %`;
 

@@ -51,7 +51,7 @@ class Metrics:
         self._exits = self._counter("exits", "Images that left at an exit.", "exit")
         self._confidence = Histogram(
             "offramp_confidence",
-            "Confidence of the images that left at an exit.",
+            "Calibrated probability of the class answered, by exit.",
             ["model", "exit"],
             CONFIDENCES,
             self.registry,

@@ -119,7 +119,7 @@ def test_exits_light_up_one_by_one_and_then_the_answer_comes(page: Page) -> None
     expect(first.locator(".classes li").first).to_contain_text(alone["label"].replace("_", " "))
     threshold = ask(page, "/v1/models")["models"][0]["policy"]["thresholds"][0]
     expect(first.locator(".sure")).to_have_text(
-        re.compile(rf"^0\.\d{{3}}, leaves at {threshold:.3f}$")
+        re.compile(rf"^probability 0\.\d{{3}}, leaves at {threshold:.3f}$")
     )
 
 

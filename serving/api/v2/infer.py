@@ -48,7 +48,12 @@ ANSWER = {
         "id": {"type": "string"},
         "parameters": {
             "type": "object",
-            "properties": {"exit": {"type": "integer"}, "confidence": {"type": "number"}},
+            "properties": {
+                "measure": {"type": "string"},
+                "exit": {"type": "integer"},
+                "confidence": {"type": "number"},
+                "measured": {"type": "number"},
+            },
         },
         "outputs": {"type": "array", "items": _TENSOR},
     },

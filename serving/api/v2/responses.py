@@ -34,10 +34,13 @@ def write_response(
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
     if request.id is not None:
         answer["id"] = request.id
+    # All images of a request have one policy.
+    answer["parameters"] = {"measure": predictions[0].measure}
     if len(predictions) == 1:
-        answer["parameters"] = {
+        answer["parameters"] |= {
             "exit": predictions[0].exit,
             "confidence": predictions[0].confidence,
+            "measured": predictions[0].measured,
         }
     head = orjson.dumps({**answer, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
@@ -61,8 +64,10 @@ def _tensor(
         tensor = [labels[one.index].encode() for one in predictions]
     elif spec.name == "exit":
         tensor = np.array([one.exit for one in predictions], dtype=np.int32)
-    else:
+    elif spec.name == "confidence":
         tensor = np.array([one.confidence for one in predictions], dtype=np.float32)
+    else:
+        tensor = np.array([one.measured for one in predictions], dtype=np.float32)
     shape = [count, len(labels)] if spec.name == PROBABILITIES else [count]
     return tensor, OUTPUTS[spec.name], shape
 

@@ -39,7 +39,7 @@ class RequestParameters(_Closed):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Confidence to leave at, for every exit.",
+        description="Value of the policy's measure to leave at, for every exit.",
     )
     max_exit: int | None = Field(default=None, ge=1, le=INT64, description="Deepest exit, from 1.")
     timeout: int | None = Field(

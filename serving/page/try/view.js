@@ -5,6 +5,7 @@ import { byId, say } from "../dom.js";
 import { model, onModel } from "../models.js";
 import { clearNotice, explain, notice } from "../notice.js";
 import { events } from "../sse.js";
+import { MEASURES } from "./card.js";
 import { startIntake } from "./intake.js";
 import { forget, mapsOf, mapsOn, startMaps } from "./maps.js";
 import * as result from "./result.js";
@@ -34,13 +35,12 @@ export function startTry() {
   });
 }
 
-const MEASURES = { max_prob: "probability", margin: "margin", entropy: "entropy" };
 const JUDGES = { running: "exits so far", single: "that exit alone" };
 
 // When images leave, in a sentence.
 function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_revision: revision }) {
   const rules = {
-    early_exit: `An image leaves at the first exit whose confidence (${MEASURES[measure]}, ${JUDGES[combine]}) reaches its threshold.`,
+    early_exit: `An image leaves at the first exit whose ${MEASURES[measure]} (${JUDGES[combine]}) reaches its threshold.`,
     ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
     exit: `Every image goes to exit ${deepest}, which answers alone.`,
   };

@@ -22,7 +22,7 @@ from tests.serving.server_command import API_KEY
 from tests.serving.tiny_bundle import LABELS, SIZE
 
 ADMIN = {"X-API-Key": API_KEY}
-NAMES = ("probabilities", "label", "exit", "confidence")
+NAMES = ("probabilities", "label", "exit", "confidence", "measured")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,9 @@ def check(answer: Any, expected: list[Prediction]) -> None:
     np.testing.assert_allclose(
         answer.as_numpy("confidence"), [p.confidence for p in expected], atol=1e-6
     )
+    np.testing.assert_allclose(
+        answer.as_numpy("measured"), [p.measured for p in expected], atol=1e-6
+    )
 
 
 def test_the_server_is_live_ready_and_known(triton: InferenceServerClient) -> None:
@@ -90,6 +93,7 @@ def test_metadata_tell_all_that_a_request_needs(triton: InferenceServerClient) -
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "exit", "datatype": "INT32", "shape": [-1]},
             {"name": "confidence", "datatype": "FP32", "shape": [-1]},
+            {"name": "measured", "datatype": "FP32", "shape": [-1]},
         ],
     }
 
@@ -234,4 +238,6 @@ def test_a_batch_is_answered_completely(
 ) -> None:
     answer = triton.infer("tiny", [files(pngs[:count])])
     check(answer, expected[:count])
-    assert ("parameters" in answer.get_response()) is (count == 1)
+    parameters = answer.get_response()["parameters"]
+    assert parameters["measure"] == "max_prob"
+    assert ("exit" in parameters) is (count == 1)

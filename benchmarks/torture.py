@@ -75,10 +75,10 @@ class Expected:
         if found["exit"] != wanted.exit:
             policy = self.policies[query]
             shallow = min(found["exit"], wanted.exit)
-            confidence = wanted.confidence if wanted.exit == shallow else found["confidence"]
+            measured = wanted.measured if wanted.exit == shallow else found["measure"]["value"]
             if (
                 policy.mode == "early_exit"
-                and abs(confidence - policy.thresholds[shallow - 1]) < TOLERANCE
+                and abs(measured - policy.thresholds[shallow - 1]) < TOLERANCE
             ):
                 return None
             return f"image {image}, {query!r}: exit {found['exit']}, not {wanted.exit}"

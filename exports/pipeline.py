@@ -94,6 +94,7 @@ def export_bundle(
         choice = default_policy(measurement.held_out, scaling, costs, table_sha256, command)
         policy = choice.policy
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
+        policy = policy.model_copy(update={"reject_below": network.reject_below})
         graph_entries = _graphs(stages, policy, scaling, graphs)
         files |= {entry.file: content for entry, content in graph_entries}
         for file, content in files.items():

@@ -55,7 +55,8 @@ class Source:
 
     `stages` are those to serve. `calibrated` have not seen the held-out split; they are others only if
     `stages` are of a refit. `recipe` is of the network of stage 1, `followers` are those of the networks
-    after it; they have no directories of the machine that trained them.
+    after it; they have no directories of the machine that trained them. `reject_below` is that of a
+    bundle's policy.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     followers: tuple[dict[str, Any], ...]
     seed: int
     tools: dict[str, str]
+    reject_below: float | None = None
 
 
 def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
@@ -123,6 +125,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         followers=origin.followers,
         seed=origin.seed,
         tools=origin.tools | _tools(),
+        reject_below=bundle.policy.reject_below,
     )
 
 

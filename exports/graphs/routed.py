@@ -29,15 +29,18 @@ from exports.graphs.onnx_tools import (
 )
 
 OPSET = 13  # the first whose Squeeze, Unsqueeze and ReduceSum take their axes as an input
-OUTPUTS = ("probabilities", "exit", "confidence")
+# Per sample, gathered from the exits they left at; `confidence` follows from the probabilities.
+GATHERED = {"probabilities": np.float32, "exit": np.int64, "measured": np.float32}
 
 
 def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> bytes:
     """(image uint8 [N, H, W, 3], thresholds float32 [K-1]) -> probabilities float32 [N, C], calibrated
-    as the policy does it, exit int64 [N] from 1, confidence float32 [N].
+    as the policy does it, exit int64 [N] from 1, confidence float32 [N], the probability of the likeliest
+    class, measured float32 [N], the policy's measure at that exit. If `policy` has `reject_below`, also
+    unsure bool [N]: the confidence is lower.
 
-    Measure, combination, temperatures, weights and the deepest exit are those of `policy` and are
-    fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
+    Measure, combination, temperatures, weights, the deepest exit and `reject_below` are those of `policy`
+    and are fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
     ExportError if the stages cannot be one graph.
 
     This repeats the rule of `exports.bundle.policy.Decision` as ONNX nodes.
@@ -55,15 +58,20 @@ def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> b
     router.nodes.append(connection(models[0], 1))
     for k, model in enumerate(models[:depth], 1):
         router.nodes += model.graph.node
-        router.add_confidence(k)
+        router.add_measure(k)
         if k < depth:
             router.split(k, image_next=takes_image(models[k], k + 1))
     router.gather(depth)
+    router.add_confidence()
     outputs = [
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes]),
         helper.make_tensor_value_info("exit", TensorProto.INT64, ["batch"]),
         helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]),
+        helper.make_tensor_value_info("measured", TensorProto.FLOAT, ["batch"]),
     ]
+    if policy.reject_below is not None:
+        router.add_unsure(policy.reject_below)
+        outputs.append(helper.make_tensor_value_info("unsure", TensorProto.BOOL, ["batch"]))
     thresholds = helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [policy.exits - 1])
     routed = assemble(
         "routed",
@@ -95,8 +103,8 @@ class _Router:
         self.op("Gather", ["image.shape", self.int64("first", 0)], "rows.count")
         self.op("Range", [self.int64("zero", 0), "rows.count", self.int64("one", 1)], "exit1.rows")
 
-    def add_confidence(self, k: int) -> None:
-        """Probabilities and confidence at exit k, in the same order of operations as `Decision`."""
+    def add_measure(self, k: int) -> None:
+        """Probabilities and measure at exit k, in the same order of operations as `Decision`."""
         at = f"exit{k}"
         logits, temperature = prefixed(k, "logits"), self.scaling.temperatures[k - 1]
         if self.combine == "running":
@@ -120,7 +128,7 @@ class _Router:
         return self.op("Div", [total, share], f"{at}.mean")
 
     def measure(self, at: str) -> None:
-        """Confidence [n] from probabilities [n, C], as `measure_confidence` computes it."""
+        """The measure [n] from probabilities [n, C], as `measure_confidence` computes it."""
         p, raw = f"{at}.probabilities", f"{at}.raw"
         last = self.int64("last", [-1])
         if self.policy.measure == "entropy":
@@ -132,26 +140,31 @@ class _Router:
             most = self.float32("log_classes", float(np.log(self.classes)))
             self.op("Div", [f"{at}.negentropy", most], f"{at}.relative")
             self.op("Add", [f"{at}.relative", self.float32("whole", 1.0)], raw)
-        else:
-            count = 2 if self.policy.measure == "margin" else 1
-            top = f"{at}.top"
-            self.nodes.append(
-                helper.make_node(
-                    "TopK",
-                    [p, self.int64("top", [count])],
-                    [top, f"{at}.classes"],
-                    name=top,
-                    axis=-1,
-                )
-            )
+        elif self.policy.measure == "margin":
+            top = self.top(p, 2, at)
             self.op("Gather", [top, self.int64("first", 0)], f"{at}.best", axis=1)
-            if count == 1:
-                raw = f"{at}.best"
-            else:
-                self.op("Gather", [top, self.int64("second", 1)], f"{at}.next", axis=1)
-                self.op("Sub", [f"{at}.best", f"{at}.next"], raw)
+            self.op("Gather", [top, self.int64("second", 1)], f"{at}.next", axis=1)
+            self.op("Sub", [f"{at}.best", f"{at}.next"], raw)
+        else:
+            raw = self.op("Gather", [self.top(p, 1, at), self.int64("first", 0)], raw, axis=1)
         bounds = [self.float32("least", 0.0), self.float32("most", 1.0)]
-        self.op("Clip", [raw, *bounds], f"{at}.confidence")
+        self.op("Clip", [raw, *bounds], f"{at}.measured")
+
+    def top(self, values: str, count: int, at: str) -> str:
+        """The `count` largest of `values` [n, C], in descending order."""
+        top, classes = f"{at}.top", f"{at}.classes"
+        inputs = [values, self.int64(f"top{count}", [count])]
+        self.nodes.append(helper.make_node("TopK", inputs, [top, classes], name=top, axis=-1))
+        return top
+
+    def add_confidence(self) -> None:
+        """The probability of the likeliest class, from the answers' probabilities."""
+        top = self.top("probabilities", 1, "answers")
+        self.op("Gather", [top, self.int64("first", 0)], "confidence", axis=1)
+
+    def add_unsure(self, reject_below: float) -> None:
+        """Which answers have a confidence below `reject_below`."""
+        self.op("Less", ["confidence", self.float32("reject_below", reject_below)], "unsure")
 
     def split(self, k: int, image_next: bool) -> None:
         """Separate the samples that leave at exit k from those that go on to stage k + 1, which takes
@@ -159,9 +172,9 @@ class _Router:
         at, after = f"exit{k}", f"exit{k + 1}"
         index = self.int64(f"{at}.index", k - 1)
         self.op("Gather", ["thresholds", index], f"{at}.threshold")
-        self.op("GreaterOrEqual", [f"{at}.confidence", f"{at}.threshold"], f"{at}.leaves")
+        self.op("GreaterOrEqual", [f"{at}.measured", f"{at}.threshold"], f"{at}.leaves")
         self.op("Not", [f"{at}.leaves"], f"{at}.stays")
-        for name in ("rows", "probabilities", "confidence"):
+        for name in ("rows", "probabilities", "measured"):
             self.op("Compress", [f"{at}.{name}", f"{at}.leaves"], f"{at}.{name}.left", axis=0)
         staying = [(f"{at}.rows", f"{after}.rows")]
         if not image_next:
@@ -186,7 +199,7 @@ class _Router:
         self.op("Shape", ["rows"], "rows.shape")
         classes = self.int64("classes", [self.classes])
         self.op("Concat", ["rows.shape", classes], "answers.shape", axis=0)
-        for name, kind in zip(OUTPUTS, (np.float32, np.int64, np.float32), strict=True):
+        for name, kind in GATHERED.items():
             shape = "answers.shape" if name == "probabilities" else "rows.shape"
             empty = numpy_helper.from_array(np.zeros(1, kind))
             self.op("ConstantOfShape", [shape], f"{name}.empty", value=empty)

@@ -166,8 +166,9 @@ class PolicyPreview:
             return self._data.certification.evaluate(policy), "certification_half"
         # Policies of one shared threshold are no result of the search.
         if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
+            rule = policy.model_copy(update={"reject_below": None})
             for candidate in self._data.candidates(self._macs):
-                if candidate.policy == policy:
+                if candidate.policy == rule:
                     return candidate.stats, "cross_validated"
         return self._evaluator.evaluate(policy), "table"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exports.bundle.manifest import Manifest
@@ -87,9 +87,9 @@ def run_tuning(
 ) -> Tuning:
     """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
-    Samples come from the calibration table, or from the request log `requests`. `milliseconds` to
-    leave at each exit are required for a goal in ms; without a goal they are minimised. Raises
-    BundleError, TuningError.
+    The policy keeps the `reject_below` of the current one, which is no part of the choice. Samples come
+    from the calibration table, or from the request log `requests`. `milliseconds` to leave at each exit
+    are required for a goal in ms; without a goal they are minimised. Raises BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest)
@@ -114,6 +114,8 @@ def run_tuning(
     else:
         choice = choose(data, costs[goal.unit], goal, command)
     measured = data.whole if choice.policy.certificate is None else data.certification
+    kept = {"reject_below": current.reject_below}
+    choice = replace(choice, policy=choice.policy.model_copy(update=kept))
 
     def row(name: str, policy: Policy) -> Row:
         return Row(name, policy, measured.evaluate(policy))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 from starlette.types import Scope
 
-from serving.api.schemas import Timing
+from serving.api.schemas import DIGITS, Timing
 from serving.inference.engine import Prediction
 
 log = logging.getLogger("offramp.serving")
@@ -20,6 +20,8 @@ log = logging.getLogger("offramp.serving")
 MAX_QUEUED_LINES = 10_000
 # Of the path, which clients choose.
 MAX_PATH_CHARS = 1024
+# Of what is noted of an answer.
+ANSWER_KEYS = ("model", "exits", "confidence", "unsure", "timing_ms", "code")
 # Requested every few seconds by orchestrators and monitoring; only their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
@@ -28,6 +30,9 @@ def note_answer(scope: Scope, predictions: Sequence[Prediction], timing: Timing)
     """Note in `scope` what was answered, for the completion hooks."""
     state = scope.setdefault("state", {})
     state["exits"] = [prediction.exit for prediction in predictions]
+    state["confidence"] = [round(prediction.confidence, DIGITS) for prediction in predictions]
+    if unsure := sum(prediction.unsure for prediction in predictions):
+        state["unsure"] = unsure
     state["timing_ms"] = timing
 
 
@@ -67,7 +72,7 @@ class AccessLog:
             "status": status,
             "duration_ms": round(1000 * seconds, 3),
         }
-        line |= {key: state[key] for key in ("model", "exits", "timing_ms", "code") if key in state}
+        line |= {key: state[key] for key in ANSWER_KEYS if key in state}
         if self._dropped:
             line["lines_dropped"], self._dropped = self._dropped, 0
         self._lines.put(line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exports.bundle.manifest import Conversion, Manifest
-from exports.bundle.policy import Policy
+from exports.bundle.policy import Measure, Policy
 from serving.errors import InvalidRequestError
 from serving.inference.engine import Prediction, Reason
 from serving.models.registry import LoadedModel
@@ -27,31 +27,44 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class PredictionAnswer:
-    """One image's answer: its class and confidence, the exit it left at and the number of exits, and why it
-    left: it was confident, this is the deepest exit allowed, or the deadline came."""
+class MeasureAnswer:
+    """The measure that the policy compares with its thresholds, and its value at an exit, in [0, 1]."""
 
-    label: str
-    index: int
+    name: Measure
+    value: float
+
+
+@dataclass(frozen=True)
+class PredictionAnswer:
+    """One image's answer: its class, the calibrated probability of that class as `confidence`, the exit it
+    left at and the number of exits, why it left (the policy's measure reached the threshold, this is the
+    deepest exit allowed, or the deadline came), and the policy's measure at that exit. If the confidence is
+    below the policy's `reject_below`, `reason` is unsure, and label and index are null."""
+
+    label: str | None
+    index: int | None
     confidence: float
     exit: int
     exits: int
     reason: Reason
+    measure: MeasureAnswer
     top_k: list[Candidate]
 
 
 @dataclass(frozen=True)
 class ExitEvent:
-    """An image reached an exit. `image` counts from 0; `left` is whether this is its answer; `elapsed_ms` is
-    since the request's start; `macs` are the multiply-accumulates spent on the image so far."""
+    """An image reached an exit. `image` counts from 0; `left` is whether this is its answer; class,
+    confidence and measure are those of an answer here; `elapsed_ms` is since the request's start; `macs`
+    are the multiply-accumulates spent on the image so far."""
 
     image: int
     exit: int
     exits: int
     left: bool
-    label: str
-    index: int
+    label: str | None
+    index: int | None
     confidence: float
+    measure: MeasureAnswer
     top_k: list[Candidate]
     elapsed_ms: float
     macs: int
@@ -159,12 +172,13 @@ def resolve_top_k(top_k: int | None, classes: int) -> int:
 def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> PredictionAnswer:
     """`prediction` with labels, and its `top_k` most probable classes, the most probable first."""
     return PredictionAnswer(
-        label=manifest.labels[prediction.index],
-        index=prediction.index,
+        label=None if prediction.unsure else manifest.labels[prediction.index],
+        index=None if prediction.unsure else prediction.index,
         confidence=round(prediction.confidence, DIGITS),
         exit=prediction.exit,
         exits=len(manifest.exits),
         reason=prediction.reason,
+        measure=_measure(prediction),
         top_k=_candidates(prediction, manifest, top_k),
     )
 
@@ -186,9 +200,10 @@ def describe_exit(
         exit=prediction.exit,
         exits=len(manifest.exits),
         left=reached.left,
-        label=manifest.labels[prediction.index],
-        index=prediction.index,
+        label=None if prediction.unsure else manifest.labels[prediction.index],
+        index=None if prediction.unsure else prediction.index,
         confidence=round(prediction.confidence, DIGITS),
+        measure=_measure(prediction),
         top_k=_candidates(prediction, manifest, top_k),
         elapsed_ms=round(1000 * elapsed, 3),
         macs=manifest.exits[prediction.exit - 1].macs,
@@ -199,6 +214,10 @@ def timing(result: BatchResult, total: float) -> Timing:
     """The times of `result` and the `total`, all in seconds, as milliseconds."""
     seconds = (result.decode, result.queue, result.compute, total)
     return Timing(*(round(1000 * value, 3) for value in seconds))
+
+
+def _measure(prediction: Prediction) -> MeasureAnswer:
+    return MeasureAnswer(prediction.measure, round(prediction.measured, DIGITS))
 
 
 def _candidates(prediction: Prediction, manifest: Manifest, top_k: int) -> list[Candidate]:

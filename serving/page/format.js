@@ -13,8 +13,14 @@ const [whole, one, two, three] = [0, 1, 2, 3].map(fixed);
 /** A label of a data set, such as "aquarium_fish", as words. */
 export const words = (label) => label.replaceAll("_", " ");
 
+/** An answer's label; it has none if the network is unsure. */
+export const answer = (label) => (label === null ? "unsure" : words(label));
+
 export const count = whole;
 export const threshold = (value) => (value > 1 ? "never" : three(value));
+
+/** A confidence or a measure, between 0 and 1. */
+export const share = (value) => three(Math.min(value, 1));
 
 /** Percent from a share between 0 and 1. */
 export const percent = (share) => `${share > 0 && share < 0.1 ? one(100 * share) : whole(100 * share)} %`;

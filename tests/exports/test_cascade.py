@@ -182,16 +182,15 @@ def test_the_routed_graph_answers_as_the_engine(
     policy = Policy(combine=combine, thresholds=(1.0,) * (EXITS - 1), max_exit=EXITS)
     # At each exit about half of all samples are confident enough.
     medians = tuple(
-        float(np.median(Decision(policy, k, logits[:k], bundle.manifest.scaling).confidence))
+        float(np.median(Decision(policy, k, logits[:k], bundle.manifest.scaling).measured))
         for k in range(1, EXITS)
     )
     policy = policy.model_copy(update={"thresholds": medians})
     routed = opened(routed_graph(bundle.stages, policy, bundle.manifest.scaling))
     expected = Engine(bundle).classify(images, policy)
     assert len({answer.exit for answer in expected}) > 2
-    _, exits, confidence = routed.run(
-        None, {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
-    )
+    feeds = {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
+    exits, confidence = routed.run(["exit", "confidence"], feeds)
     assert exits.tolist() == [answer.exit for answer in expected]
     np.testing.assert_allclose(confidence, [a.confidence for a in expected], atol=1e-4)
 

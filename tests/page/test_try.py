@@ -119,7 +119,7 @@ def test_exits_light_up_one_by_one_and_then_the_answer_comes(page: Page) -> None
     expect(first.locator(".classes li").first).to_contain_text(alone["label"].replace("_", " "))
     threshold = ask(page, "/v1/models")["models"][0]["policy"]["thresholds"][0]
     expect(first.locator(".sure")).to_have_text(
-        re.compile(rf"^0\.\d{{3}}, leaves at {threshold:.3f}$")
+        re.compile(rf"^probability 0\.\d{{3}}, leaves at {threshold:.3f}$")
     )
 
 
@@ -131,6 +131,23 @@ def test_later_exits_answer_when_asked(page: Page) -> None:
     for later in range(exit_, 4):
         expect(page.locator(".exit").nth(later)).to_have_attribute("data-state", "beyond")
     expect(page.locator("#result")).to_contain_text("Every later exit agrees.")
+
+
+def test_an_answer_without_a_label_is_unsure_and_says_what_is_likeliest(
+    page: Page, policy_url: str
+) -> None:
+    in_force = httpx.get(policy_url).json()["policy"]
+    httpx.put(policy_url, json={**in_force, "reject_below": 1.0}).raise_for_status()
+    expect(page.locator("#rule")).to_contain_text(
+        'Below a probability of 1.000 the answer is "unsure"'
+    )
+    page.get_by_role("button", name="rocket").click()
+    result = page.locator("#result")
+    expect(result.locator(".answer")).to_have_text("unsure")
+    expect(result).to_contain_text("Most likely rocket, but too improbable for this policy.")
+    page.get_by_role("button", name="What each exit looks at").click()
+    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for rocket.")
+    assert violations(page) == []
 
 
 def drawn(page: Page) -> Any:

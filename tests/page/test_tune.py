@@ -129,7 +129,7 @@ def test_apply_then_undo(tune: Page, policy_url: str) -> None:
 
 
 def test_mode_measure_and_depth_are_applied(tune: Page, policy_url: str) -> None:
-    tune.get_by_label("Confidence").select_option("entropy")
+    tune.get_by_label("Measure").select_option("entropy")
     tune.get_by_label("Judge by").select_option("single")
     tune.get_by_label("Deepest exit").select_option("3")
     expect(slider(tune, "exit 3")).to_be_disabled()

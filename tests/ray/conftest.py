@@ -101,6 +101,8 @@ def check(found: dict[str, Any], wanted: Prediction) -> None:
     (answer,) = found["predictions"]
     assert (answer["index"], answer["exit"]) == (wanted.index, wanted.exit)
     assert answer["confidence"] == pytest.approx(wanted.confidence, abs=1e-4)
+    measured = {"name": wanted.measure, "value": pytest.approx(wanted.measured, abs=1e-4)}
+    assert answer["measure"] == measured
 
 
 def replicas(deployment: str) -> list[str]:

@@ -39,7 +39,9 @@ def lose_stages(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> lis
     async def classify(self: Any, engine: Any, images: Any, options: RequestOptions) -> BatchResult:
         attempts.append(len(attempts) + 1)
         for exit_ in (1, 2):
-            prediction = Prediction(np.zeros(1, np.float32), 0, 1.0, exit_, "confident")
+            prediction = Prediction(
+                np.zeros(1, np.float32), 0, 1.0, exit_, "confident", "max_prob", 1.0
+            )
             if options.on_exit is not None:
                 options.on_exit(ExitReached(0, prediction, left=exit_ == 2))
         if options.on_answer is not None:

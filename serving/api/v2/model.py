@@ -1,4 +1,4 @@
-"""A bundle as a model of the protocol: one input, four outputs."""
+"""A bundle as a model of the protocol: one input, six outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ INPUT = "image"
 PLATFORM = "onnx_onnxv1"
 PROBABILITIES = "probabilities"
 # In the order of the answer to a request that names none.
-OUTPUTS = {PROBABILITIES: "FP32", "label": "BYTES", "exit": "INT32", "confidence": "FP32"}
+OUTPUTS = {
+    PROBABILITIES: "FP32",
+    "label": "BYTES",
+    "exit": "INT32",
+    "confidence": "FP32",
+    "measured": "FP32",
+    "reason": "BYTES",
+}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ import * as format from "../format.js";
 import { Heat } from "./heat.js";
 
 const ROWS = 5;
+/** The policy's measures, as the page names them. */
+export const MEASURES = { max_prob: "probability", margin: "margin", entropy: "entropy" };
 const STATES = {
   waiting: "not reached yet",
   passed: "not sure enough: went on",
@@ -45,10 +47,12 @@ export class ExitCard {
   /** Show the event; `left` is the exit that the picture has left at before, or null. */
   show(event, left) {
     this.#become(left !== null ? "beyond" : event.left ? "left" : this.#needed() === null ? "crossed" : "passed");
-    this.meter.style.setProperty("--sure", event.confidence);
     const needed = this.#needed();
-    const sure = format.threshold(Math.min(event.confidence, 1));
-    say(this.sure, needed === null ? `confidence ${sure}` : `${sure}, leaves at ${format.threshold(needed)}`);
+    const { name, value } = event.measure;
+    this.meter.style.setProperty("--sure", needed === null ? event.confidence : value);
+    say(this.sure, needed === null
+      ? `confidence ${format.share(event.confidence)}`
+      : `${MEASURES[name]} ${format.share(value)}, leaves at ${format.threshold(needed)}`);
     this.rows.forEach(({ set }, place) => set(event.top_k[place] ?? null));
     say(this.cost, `${format.macs(event.macs)} MACs, ${format.ms(event.elapsed_ms)}`);
   }

@@ -30,7 +30,7 @@ from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
-# Both add the same float32 numbers in a different order, so a confidence this close to its threshold may
+# Both add the same float32 numbers in a different order, so a measure this close to its threshold may
 # fall on either side of it.
 TOLERANCE = 1e-5
 
@@ -48,7 +48,7 @@ def engine(tiny: Bundle) -> Engine:
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
-    """From dark to bright, so that confidences differ."""
+    """From dark to bright, so that measures differ."""
     noise = np.random.default_rng(7).integers(0, 256, (40, SIZE, SIZE, 3))
     return (noise * np.linspace(0.05, 1, 40)[:, None, None, None]).astype(np.uint8)
 
@@ -71,7 +71,8 @@ def differences(
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         expected = engine.classify(part, policy)
-        p, e, c = session.run(None, {"image": part, "thresholds": thresholds})
+        feeds = {"image": part, "thresholds": thresholds}
+        p, e, c = session.run(["probabilities", "exit", "confidence"], feeds)
         exits += int((e != [one.exit for one in expected]).sum())
         classes += int((p.argmax(1) != [one.index for one in expected]).sum())
         meant = np.stack([one.probabilities for one in expected])
@@ -105,6 +106,10 @@ def test_every_kind_of_policy_answers_as_the_engine(
         )
         assert (exits, classes) == (0, 0)
         assert max(probability, confidence) < TOLERANCE
+    feeds = {"image": images, "thresholds": np.array(thresholds, np.float32)}
+    (measured,) = session.run(["measured"], feeds)
+    expected = [one.measured for one in engine.classify(images, policy)]
+    assert measured == pytest.approx(expected, abs=TOLERANCE)
 
 
 @given(
@@ -121,11 +126,26 @@ def test_any_thresholds_and_any_batch_even_an_empty_one(
 ) -> None:
     policy = tiny.policy.model_copy(update={"thresholds": thresholds})
     feeds = {"image": images[chosen], "thresholds": np.array(thresholds, np.float32)}
-    probabilities, exits, confidence = routed.run(None, feeds)
+    probabilities, exits, confidence, measured = routed.run(None, feeds)
     expected = engine.classify(images[chosen], policy)
     assert list(exits) == [one.exit for one in expected]
     assert probabilities.shape == (len(chosen), 7)
     assert confidence == pytest.approx([one.confidence for one in expected], abs=TOLERANCE)
+    assert measured == pytest.approx([one.measured for one in expected], abs=TOLERANCE)
+
+
+def test_a_policy_with_reject_below_has_an_output_for_it(
+    tiny: Bundle, engine: Engine, images: NDArray[np.uint8]
+) -> None:
+    plain = engine.classify(images, tiny.policy)
+    # Between two confidences, so that rounding does not matter.
+    confidences = sorted(one.confidence for one in plain)
+    policy = tiny.policy.override(reject_below=float(np.mean(confidences[19:21])))
+    session = opened(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
+    feeds = {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
+    (unsure,) = session.run(["unsure"], feeds)
+    assert unsure.tolist() == [one.unsure for one in engine.classify(images, policy)]
+    assert set(unsure) == {True, False}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from PIL import Image
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table, read_manifest, read_policy, sha256, write_table
 from exports.bundle.resolve import embedded
+from exports.bundle.writing import write_policy
 from exports.tuning.goal import TuningData
 from exports.tuning.select import verify_certificate
 from tests.commands import call
@@ -67,6 +68,15 @@ def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> Non
         policy, TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
     )
     assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in embedded().iterdir())
+
+
+def test_reject_below_is_kept(bundle: Path) -> None:
+    before = read_policy(bundle, read_manifest(bundle))
+    write_policy(bundle, before.override(reject_below=0.4))
+    tuned(bundle, "--max-accuracy-drop", "1")
+    policy = read_policy(bundle, read_manifest(bundle))
+    assert policy.reject_below == 0.4
+    assert policy.thresholds != before.thresholds
 
 
 def test_the_json_has_the_results_of_the_policy(bundle: Path) -> None:

@@ -42,6 +42,9 @@ def test_a_line_has_the_answer_and_its_duration(settings: Settings, pngs: list[b
     (line,) = logged(settings, ask)
     assert before <= datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
     timing = line.pop("timing_ms")
+    confidence = line.pop("confidence")
+    assert len(confidence) == 3
+    assert all(0 < value <= 1 for value in confidence)
     assert list(timing) == ["decode", "queue", "compute", "total"]
     assert 0 < timing["total"] <= line.pop("duration_ms")
     assert line == {

@@ -27,13 +27,17 @@ def test_an_answer_has_the_documented_form(client: Client, pngs: list[bytes]) ->
     assert list(body) == ["model", "version", "predictions", "timing_ms"]
     assert (body["model"], body["version"]) == ("tiny", "1")
     (prediction,) = body["predictions"]
-    assert list(prediction) == ["label", "index", "confidence", "exit", "exits", "reason", "top_k"]
+    assert list(prediction) == [
+        *("label", "index", "confidence", "exit", "exits", "reason", "measure", "top_k")
+    ]
     assert prediction["label"] == LABELS[prediction["index"]]
     assert prediction["exits"] == EXITS
     assert prediction["reason"] in ("confident", "max_exit")
     assert len(prediction["top_k"]) == 5
     best = prediction["top_k"][0]
     assert (best["label"], best["index"]) == (prediction["label"], prediction["index"])
+    assert best["probability"] == prediction["confidence"]
+    assert prediction["measure"] == {"name": "max_prob", "value": prediction["confidence"]}
     chances = [candidate["probability"] for candidate in prediction["top_k"]]
     assert chances == sorted(chances, reverse=True)
     timing = body["timing_ms"]

@@ -53,6 +53,7 @@ def test_a_span_has_the_answer_and_belongs_to_the_callers_trace(
     found = dict(first.attributes or {})
     assert found["offramp.model"] == "tiny"
     assert found["offramp.exits"] == (1, 1)
+    assert len(found["offramp.confidence"]) == 2  # type: ignore[arg-type]
     assert found["offramp.request_id"] == "abc"
     assert found["offramp.compute_ms"] > 0
     assert dict(failed.attributes or {})["offramp.code"] == "invalid_image"

@@ -28,8 +28,8 @@ def test_a_stream_has_an_event_for_each_exit_and_then_the_answer(
         assert [name for name, _ in found] == ["exit"] * EXITS + ["answer", "done"]
         exits = [data for name, data in found if name == "exit"]
         assert list(exits[0]) == [
-            *("image", "exit", "exits", "left", "label", "index", "confidence", "top_k"),
-            *("elapsed_ms", "macs"),
+            *("image", "exit", "exits", "left", "label", "index", "confidence", "measure"),
+            *("top_k", "elapsed_ms", "macs"),
         ]
         assert [data["exit"] for data in exits] == [1, 2, 3]
         assert [data["left"] for data in exits] == [False, False, True]

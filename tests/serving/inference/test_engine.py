@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.errors import BundleError, PolicyError
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Measure, Mode, Policy, measure_confidence, simulate
 from exports.bundle.reader import Bundle, load_bundle
 from serving.errors import SettingsError
 from serving.inference.engine import Engine
@@ -49,6 +49,34 @@ def test_a_batch_gets_the_same_answers_as_single_samples_and_the_simulation(
         np.testing.assert_allclose(
             [a.confidence for a in answers], expected.confidence, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("measure", ["max_prob", "margin", "entropy"])
+def test_confidence_is_the_probability_of_the_class_under_every_measure(
+    engine: Engine, images: Images, measure: Measure
+) -> None:
+    policy = EARLY.model_copy(update={"measure": measure})
+    for prediction in engine.classify(images, policy):
+        confidence = prediction.probabilities[prediction.index]
+        assert prediction.confidence == pytest.approx(confidence, abs=1e-6)
+        (measured,) = measure_confidence(prediction.probabilities[None], measure)
+        assert (prediction.measure, prediction.measured) == (measure, pytest.approx(measured))
+        if prediction.reason == "confident":
+            assert prediction.measured >= policy.thresholds[prediction.exit - 1]
+
+
+@pytest.mark.parametrize("mode", ["early_exit", "ensemble", "exit"])
+def test_below_reject_below_the_reason_is_unsure_and_all_else_stays(
+    engine: Engine, images: Images, mode: Mode
+) -> None:
+    policy = EARLY.override(mode=mode)
+    plain = engine.classify(images, policy)
+    least = float(np.median([prediction.confidence for prediction in plain]))
+    rejecting = engine.classify(images, policy.override(reject_below=least))
+    assert {prediction.unsure for prediction in rejecting} == {True, False}
+    for before, after in zip(plain, rejecting, strict=True):
+        assert after.reason == ("unsure" if before.confidence < least else before.reason)
+        assert (after.exit, after.index) == (before.exit, before.index)
 
 
 def test_with_threshold_0_all_leave_at_exit_1(engine: Engine, images: Images) -> None:

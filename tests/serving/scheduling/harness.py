@@ -29,7 +29,7 @@ ENSEMBLE = EARLY.override(mode="ensemble")
 POLICIES = (EARLY, FIRST, FULL, ENSEMBLE, EARLY.override(mode="exit", max_exit=2))
 Images = NDArray[np.uint8]
 # Closer to its threshold than this, onnxruntime's last bit may send a sample either way.
-CONFIDENCE_TOLERANCE = 1e-5
+MEASURE_TOLERANCE = 1e-5
 
 
 class Stage:
@@ -160,11 +160,11 @@ def run_scenario(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def same_prediction(found: Prediction, expected: Prediction, policy: Policy) -> bool:
-    """Whether two predictions agree, or differ only because a confidence is next to its threshold."""
+    """Whether two predictions agree, or differ only because a measure is next to its threshold."""
     if found.exit != expected.exit:
         shallow = min(found, expected, key=lambda prediction: prediction.exit)
         threshold = policy.thresholds[shallow.exit - 1]
-        return abs(shallow.confidence - threshold) < CONFIDENCE_TOLERANCE
+        return abs(shallow.measured - threshold) < MEASURE_TOLERANCE
     return (
         found.index == expected.index
         and found.reason == expected.reason

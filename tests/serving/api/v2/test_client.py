@@ -22,7 +22,7 @@ from tests.serving.server_command import API_KEY
 from tests.serving.tiny_bundle import LABELS, SIZE
 
 ADMIN = {"X-API-Key": API_KEY}
-NAMES = ("probabilities", "label", "exit", "confidence")
+NAMES = ("probabilities", "label", "exit", "confidence", "measured", "reason")
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,14 @@ def check(answer: Any, expected: list[Prediction]) -> None:
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, [p.probabilities for p in expected], atol=1e-6)
     assert texts(answer.as_numpy("label")) == [LABELS[p.index] for p in expected]
+    assert texts(answer.as_numpy("reason")) == [p.reason for p in expected]
     assert answer.as_numpy("exit").dtype == np.int32
     assert answer.as_numpy("exit").tolist() == [p.exit for p in expected]
     np.testing.assert_allclose(
         answer.as_numpy("confidence"), [p.confidence for p in expected], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        answer.as_numpy("measured"), [p.measured for p in expected], atol=1e-6
     )
 
 
@@ -90,6 +94,8 @@ def test_metadata_tell_all_that_a_request_needs(triton: InferenceServerClient) -
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "exit", "datatype": "INT32", "shape": [-1]},
             {"name": "confidence", "datatype": "FP32", "shape": [-1]},
+            {"name": "measured", "datatype": "FP32", "shape": [-1]},
+            {"name": "reason", "datatype": "BYTES", "shape": [-1]},
         ],
     }
 
@@ -234,4 +240,6 @@ def test_a_batch_is_answered_completely(
 ) -> None:
     answer = triton.infer("tiny", [files(pngs[:count])])
     check(answer, expected[:count])
-    assert ("parameters" in answer.get_response()) is (count == 1)
+    parameters = answer.get_response()["parameters"]
+    assert parameters["measure"] == "max_prob"
+    assert ("exit" in parameters) is (count == 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ray, serving, threads, tuning
+from benchmarks import digits, ray, serving, threads, tuning
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.peers import section as peers
 
@@ -24,6 +24,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/peers.md", "peers", peers.section),
         ("guide/ray.md", "ray", ray.section),
         ("guide/tuning.md", "tuning", tuning.section),
+        ("guide/training.md", "digits", digits.section),
     ],
 )
 def test_a_page_shows_what_the_benchmark_wrote(

@@ -69,9 +69,9 @@ def test_a_dry_run_prints_what_the_run_needs_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["train", "digits-oto", "--dry-run"])
     assert result.exit_code == 0
-    assert "resnet10 of width 8, 4 exits, " in result.stdout
+    assert "resnet10 of width 4, 4 exits, " in result.stdout
     assert "peak memory: not measured on a CPU" in result.stdout
-    assert "4 epochs of 17 steps: about " in result.stdout
+    assert "6 epochs of 17 steps: about " in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,6 +25,7 @@ from exports.bundle.manifest import (
 )
 from exports.bundle.policy import Policy, Scaling, simulate
 from exports.bundle.reader import load_bundle, sha256, write_table
+from exports.bundle.writing import policy_json
 from exports.card.model_card import model_card
 from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
@@ -119,7 +120,7 @@ def export_bundle(
             provenance=_provenance(network, policy, measurement, costs),
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / POLICY).write_text(policy.model_dump_json(indent=2) + "\n", "utf-8")
+        (folder / POLICY).write_bytes(policy_json(policy))
         card = model_card(manifest, policy, license_, choice.promise)
         (folder / CARD).write_text(card, "utf-8")
         load_bundle(folder)

@@ -36,7 +36,7 @@ def test_an_exported_bundle_loads(digits_bundle: Path) -> None:
     assert len(bundle.stages) == len(manifest.exits) == 4
     assert bundle.policy.exits == 4
     assert [entry.macs for entry in manifest.exits] == sorted(e.macs for e in manifest.exits)
-    assert [e.feature_shape for e in manifest.exits] == [(8, 16, 16), (16, 8, 8), (32, 4, 4), None]
+    assert [e.feature_shape for e in manifest.exits] == [(4, 16, 16), (8, 8, 8), (16, 4, 4), None]
 
 
 def test_the_calibration_table_reproduces_the_accuracies_in_the_manifest(

@@ -83,6 +83,7 @@ def export_bundle(
         table_sha256 = sha256((folder / CALIBRATION).read_bytes())
         policy, promise = default_policy(measurement.held_out, scaling, costs, table_sha256)
         files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
+        policy = policy.model_copy(update={"reject_below": network.reject_below})
         graph_entries = _graphs(stages, policy, scaling, graphs)
         files |= {entry.file: content for entry, content in graph_entries}
         for file, content in files.items():

@@ -46,7 +46,7 @@ class Source:
     """A float32 network as stages, its data and its origin.
 
     `recipe` is of the network of stage 1, `followers` are those of the networks after it; they have no
-    directories of the machine that trained them.
+    directories of the machine that trained them. `reject_below` is that of a bundle's policy.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Source:
     followers: tuple[dict[str, Any], ...]
     seed: int
     tools: dict[str, str]
+    reject_below: float | None = None
 
 
 def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
@@ -107,6 +108,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         followers=origin.followers,
         seed=origin.seed,
         tools=origin.tools | _tools(),
+        reject_below=bundle.policy.reject_below,
     )
 
 

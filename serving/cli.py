@@ -135,6 +135,10 @@ def classify(
     max_exit: Annotated[
         int | None, typer.Option(help="Deepest exit (default: the policy's).")
     ] = None,
+    reject_below: Annotated[
+        float | None,
+        typer.Option(help="Least confidence of a label; below it: unsure (default: the policy's)."),
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(help="How many classes to list (default: 5).")
     ] = None,
@@ -152,7 +156,9 @@ def classify(
         bundle or default_bundle(), threads=settings.threads, provider=settings.provider
     )
     manifest = model.engine.manifest
-    policy = model.policy.override(None if mode is None else mode.value, threshold, max_exit)
+    policy = model.policy.override(
+        None if mode is None else mode.value, threshold, max_exit, reject_below
+    )
     count = resolve_top_k(top_k, len(manifest.labels))
     for photo in photos:
         pixels = _read(photo, manifest.input, settings.max_pixels)
@@ -166,8 +172,9 @@ def classify(
             }
             typer.echo(orjson.dumps(line).decode())
             continue
+        label = "unsure" if answer.label is None else answer.label
         typer.echo(
-            f"{photo}: {answer.label} (confidence {answer.confidence:.2f}, "
+            f"{photo}: {label} (confidence {answer.confidence:.2f}, "
             f"exit {answer.exit} of {answer.exits})"
         )
         for candidate in answer.top_k:

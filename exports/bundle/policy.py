@@ -23,6 +23,7 @@ Combine = Literal["running", "single"]
 Target = Literal["labels", "agreement"]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Points = Annotated[float, Field(ge=0, le=100)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Floats = NDArray[np.float32]
 
 
@@ -70,6 +71,9 @@ class Policy(BaseModel):
     early_exit: leave at the first exit whose measure reaches its threshold, and at `max_exit` at the
     latest; ensemble: run exits 1..max_exit and answer from their ensemble; exit: answer from exit
     `max_exit` alone. At a threshold of 0 every sample leaves, at one above 1 none does.
+
+    With `reject_below` an answer whose confidence is lower has no label: the network is unsure. It does
+    not change where samples leave, and the certificate is about the likeliest class of every sample.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,11 +83,13 @@ class Policy(BaseModel):
     combine: Combine = "single"
     thresholds: tuple[Threshold, ...]
     max_exit: Annotated[int, Field(ge=1)]
+    reject_below: Probability | None = None
     certificate: Certificate | None = None
 
     def __hash__(self) -> int:
         # The engine groups the samples of a batch by policy. Equality still compares the certificate.
-        return hash((self.mode, self.measure, self.combine, self.thresholds, self.max_exit))
+        rule = (self.mode, self.measure, self.combine, self.thresholds, self.max_exit)
+        return hash((rule, self.reject_below))
 
     @model_validator(mode="after")
     def _max_exit_exists(self) -> Self:
@@ -101,18 +107,21 @@ class Policy(BaseModel):
         mode: Mode | None = None,
         threshold: float | None = None,
         max_exit: int | None = None,
+        reject_below: float | None = None,
     ) -> Policy:
         """This policy with the overrides of one request; `threshold` replaces that of every exit.
 
         Any override drops the certificate, which is only valid for the policy as it was certified.
         Raises PolicyError if a value is out of range.
         """
-        if mode is None and threshold is None and max_exit is None:
+        if (mode, threshold, max_exit, reject_below) == (None, None, None, None):
             return self
         if max_exit is not None and not 1 <= max_exit <= self.exits:
             raise PolicyError(f"max_exit must be between 1 and {self.exits}, not {max_exit}.")
         if threshold is not None and not (np.isfinite(threshold) and threshold >= 0):
             raise PolicyError(f"threshold must be a number from 0 up, not {threshold}.")
+        if reject_below is not None and not 0 <= reject_below <= 1:
+            raise PolicyError(f"reject_below must be between 0 and 1, not {reject_below}.")
         thresholds = self.thresholds if threshold is None else (threshold,) * (self.exits - 1)
         return Policy(
             mode=self.mode if mode is None else mode,
@@ -120,6 +129,7 @@ class Policy(BaseModel):
             combine=self.combine,
             thresholds=thresholds,
             max_exit=self.max_exit if max_exit is None else max_exit,
+            reject_below=self.reject_below if reject_below is None else reject_below,
         )
 
 
@@ -137,8 +147,8 @@ class Scaling:
 
 
 class Decision:
-    """Applies a policy to n samples at exit k: which leave, and their measure, probabilities and
-    confidence. Each sample depends on its own logits alone.
+    """Applies a policy to n samples at exit k: which leave, their measure, probabilities and confidence,
+    and for which the network is unsure. Each sample depends on its own logits alone.
 
     Values are computed on first use. Samples that stay need no probabilities, and a policy that answers
     from a deeper exit needs nothing here.
@@ -186,6 +196,15 @@ class Decision:
         # The numerator of the likeliest class is exp(0).
         confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
         return confidence
+
+    @cached_property
+    def unsure(self) -> NDArray[np.bool_]:
+        """Which samples get no label if they are answered here, bool [n]."""
+        reject_below = self._policy.reject_below
+        if reject_below is None:
+            return np.zeros(len(self._logits[0]), dtype=np.bool_)
+        unsure: NDArray[np.bool_] = self.confidence < np.float32(reject_below)
+        return unsure
 
     @cached_property
     def probabilities(self) -> Floats:

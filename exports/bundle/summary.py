@@ -39,7 +39,8 @@ def _overview(inspection: Inspection, opened: bool) -> Table:
         (
             "policy",
             f"{policy.mode}, {policy.measure} of {policy.combine}, thresholds "
-            f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}",
+            f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}"
+            + ("" if policy.reject_below is None else f", unsure below {policy.reject_below:g}"),
         ),
         ("certificate", inspection.promise or "none: this policy promises nothing"),
         (

@@ -36,10 +36,11 @@ GATHERED = {"probabilities": np.float32, "exit": np.int64, "measured": np.float3
 def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> bytes:
     """(image uint8 [N, H, W, 3], thresholds float32 [K-1]) -> probabilities float32 [N, C], calibrated
     as the policy does it, exit int64 [N] from 1, confidence float32 [N], the probability of the likeliest
-    class, measured float32 [N], the policy's measure at that exit.
+    class, measured float32 [N], the policy's measure at that exit. If `policy` has `reject_below`, also
+    unsure bool [N]: the confidence is lower.
 
-    Measure, combination, temperatures, weights and the deepest exit are those of `policy` and are
-    fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
+    Measure, combination, temperatures, weights, the deepest exit and `reject_below` are those of `policy`
+    and are fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
     ExportError if the stages cannot be one graph.
 
     This repeats the rule of `exports.bundle.policy.Decision` as ONNX nodes.
@@ -68,6 +69,9 @@ def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> b
         helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]),
         helper.make_tensor_value_info("measured", TensorProto.FLOAT, ["batch"]),
     ]
+    if policy.reject_below is not None:
+        router.add_unsure(policy.reject_below)
+        outputs.append(helper.make_tensor_value_info("unsure", TensorProto.BOOL, ["batch"]))
     thresholds = helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [policy.exits - 1])
     routed = assemble(
         "routed",
@@ -157,6 +161,10 @@ class _Router:
         """The probability of the likeliest class, from the answers' probabilities."""
         top = self.top("probabilities", 1, "answers")
         self.op("Gather", [top, self.int64("first", 0)], "confidence", axis=1)
+
+    def add_unsure(self, reject_below: float) -> None:
+        """Which answers have a confidence below `reject_below`."""
+        self.op("Less", ["confidence", self.float32("reject_below", reject_below)], "unsure")
 
     def split(self, k: int, image_next: bool) -> None:
         """Separate the samples that leave at exit k from those that go on to stage k + 1, which takes

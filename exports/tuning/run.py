@@ -66,8 +66,9 @@ def run_tuning(
 ) -> Tuning:
     """Choose a policy for `bundle` that reaches `goal`; nothing is written.
 
-    Samples come from the calibration table, or from the request log `requests`. `milliseconds` to
-    leave at each exit are required for a goal in ms. Raises BundleError, TuningError.
+    The policy keeps the `reject_below` of the current one, which is no part of the choice. Samples come
+    from the calibration table, or from the request log `requests`. `milliseconds` to leave at each exit
+    are required for a goal in ms. Raises BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest)
@@ -86,6 +87,7 @@ def run_tuning(
     if milliseconds is not None:
         costs["ms"] = milliseconds
     chosen = choose(data, costs[goal.unit], goal)
+    chosen = chosen.model_copy(update={"reject_below": current.reject_below})
 
     def row(name: str, policy: Policy) -> Row:
         return Row(name, policy, data.certification.evaluate(policy))

@@ -21,7 +21,7 @@ MAX_QUEUED_LINES = 10_000
 # Of the path, which clients choose.
 MAX_PATH_CHARS = 1024
 # Of what is noted of an answer.
-ANSWER_KEYS = ("model", "exits", "confidence", "timing_ms", "code")
+ANSWER_KEYS = ("model", "exits", "confidence", "unsure", "timing_ms", "code")
 # Requested every few seconds by orchestrators and monitoring; only their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
@@ -31,6 +31,8 @@ def note_answer(scope: Scope, predictions: Sequence[Prediction], timing: Timing)
     state = scope.setdefault("state", {})
     state["exits"] = [prediction.exit for prediction in predictions]
     state["confidence"] = [round(prediction.confidence, DIGITS) for prediction in predictions]
+    if unsure := sum(prediction.unsure for prediction in predictions):
+        state["unsure"] = unsure
     state["timing_ms"] = timing
 
 

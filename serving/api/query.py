@@ -39,6 +39,14 @@ class ClassifyQuery(BaseModel):
         "above 1 never leaves early.",
     )
     max_exit: int | None = Field(None, ge=1, description="Deepest exit to run, from 1.")
+    reject_below: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Least calibrated probability of a label; below it label and index are null and reason "
+        "is unsure. 0 gives every image a label.",
+    )
     deadline_ms: float | None = Field(
         None,
         gt=0,
@@ -80,9 +88,10 @@ def resolve(
     """
     model = admit(query, request.scope, service)
     policy = model.policy
-    if (query.mode, query.threshold, query.max_exit) != (None, None, None):
+    overrides = (query.mode, query.threshold, query.max_exit, query.reject_below)
+    if overrides != (None, None, None, None):
         try:
-            policy = _override(policy, query.mode, query.threshold, query.max_exit)
+            policy = _override(policy, *overrides)
         except PolicyError as error:
             raise InvalidRequestError(str(error)) from error
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
@@ -108,6 +117,10 @@ def admit(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:
 
 @lru_cache(maxsize=MAX_CACHED_POLICIES)
 def _override(
-    policy: Policy, mode: Mode | None, threshold: float | None, max_exit: int | None
+    policy: Policy,
+    mode: Mode | None,
+    threshold: float | None,
+    max_exit: int | None,
+    reject_below: float | None,
 ) -> Policy:
-    return policy.override(mode, threshold, max_exit)
+    return policy.override(mode, threshold, max_exit, reject_below)

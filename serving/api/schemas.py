@@ -38,10 +38,11 @@ class MeasureAnswer:
 class PredictionAnswer:
     """One image's answer: its class, the calibrated probability of that class as `confidence`, the exit it
     left at and the number of exits, why it left (the policy's measure reached the threshold, this is the
-    deepest exit allowed, or the deadline came), and the policy's measure at that exit."""
+    deepest exit allowed, or the deadline came), and the policy's measure at that exit. If the confidence is
+    below the policy's `reject_below`, `reason` is unsure, and label and index are null."""
 
-    label: str
-    index: int
+    label: str | None
+    index: int | None
     confidence: float
     exit: int
     exits: int
@@ -60,8 +61,8 @@ class ExitEvent:
     exit: int
     exits: int
     left: bool
-    label: str
-    index: int
+    label: str | None
+    index: int | None
     confidence: float
     measure: MeasureAnswer
     top_k: list[Candidate]
@@ -171,8 +172,8 @@ def resolve_top_k(top_k: int | None, classes: int) -> int:
 def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> PredictionAnswer:
     """`prediction` with labels, and its `top_k` most probable classes, the most probable first."""
     return PredictionAnswer(
-        label=manifest.labels[prediction.index],
-        index=prediction.index,
+        label=None if prediction.unsure else manifest.labels[prediction.index],
+        index=None if prediction.unsure else prediction.index,
         confidence=round(prediction.confidence, DIGITS),
         exit=prediction.exit,
         exits=len(manifest.exits),
@@ -199,8 +200,8 @@ def describe_exit(
         exit=prediction.exit,
         exits=len(manifest.exits),
         left=reached.left,
-        label=manifest.labels[prediction.index],
-        index=prediction.index,
+        label=None if prediction.unsure else manifest.labels[prediction.index],
+        index=None if prediction.unsure else prediction.index,
         confidence=round(prediction.confidence, DIGITS),
         measure=_measure(prediction),
         top_k=_candidates(prediction, manifest, top_k),

@@ -52,7 +52,7 @@ def annotator() -> Callable[[Scope, str, int, float], None]:
             return
         state = scope.get("state", {})
         span.set_attribute("offramp.request_id", request_id)
-        for key in ("model", "exits", "confidence", "code"):
+        for key in ("model", "exits", "confidence", "unsure", "code"):
             if key in state:
                 span.set_attribute(f"offramp.{key}", state[key])
         if "timing_ms" in state:

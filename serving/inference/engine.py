@@ -24,8 +24,9 @@ from serving.inference.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
 
 Observer = Callable[[int, int, float], None]
-# Why a sample left: its policy was satisfied, it was at the deepest exit allowed, or its deadline came.
-Reason = Literal["confident", "max_exit", "deadline"]
+# Why a sample left: its policy was satisfied, it was at the deepest exit allowed, or its deadline came. Or
+# why it has no label: wherever it left, its confidence is below the policy's `reject_below`.
+Reason = Literal["confident", "max_exit", "deadline", "unsure"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StageOutput:
 class Prediction:
     """The answer for one sample: calibrated probabilities float32 [classes], the index of the likeliest
     class, its probability as `confidence`, the exit where it left, from 1, why, and the value there of the
-    policy's `measure`."""
+    policy's `measure`. An answer whose reason is unsure has no label; `index` then is for its candidates."""
 
     probabilities: Floats
     index: int
@@ -50,6 +51,11 @@ class Prediction:
     reason: Reason
     measure: Measure
     measured: float
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the answer has no label."""
+        return self.reason == "unsure"
 
 
 # For each of n samples: whether it leaves, and its prediction if it leaves or if that was requested.
@@ -216,12 +222,15 @@ def _judge(
 def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
     """The prediction for row `row` of `decision` if it leaves at exit `stage` under `policy`."""
     probabilities = decision.probabilities[row]
+    reason: Reason = "max_exit" if stage >= policy.max_exit else "confident"
+    if policy.reject_below is not None and decision.unsure[row]:
+        reason = "unsure"
     return Prediction(
         probabilities,
         int(probabilities.argmax()),
         float(decision.confidence[row]),
         stage,
-        "max_exit" if stage >= policy.max_exit else "confident",
+        reason,
         policy.measure,
         float(decision.measured[row]),
     )

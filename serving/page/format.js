@@ -13,6 +13,9 @@ const [whole, one, two, three] = [0, 1, 2, 3].map(fixed);
 /** A label of a data set, such as "aquarium_fish", as words. */
 export const words = (label) => label.replaceAll("_", " ");
 
+/** An answer's label; it has none if the network is unsure. */
+export const answer = (label) => (label === null ? "unsure" : words(label));
+
 export const count = whole;
 export const threshold = (value) => (value > 1 ? "never" : three(value));
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from serving.errors import DeadlineExceededError
-from serving.inference.engine import Prediction
+from serving.inference.engine import Prediction, Reason
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.forecast import Forecast
 from serving.scheduling.queues import Block, Job, Sample, SampleEvent
@@ -82,7 +82,9 @@ class SampleTracker:
                 DeadlineExceededError("The deadline came before the first exit was reached."),
             )
         else:
-            prediction = replace(sample.best, reason="deadline")
+            # Why an answer has no label matters more than why it came now.
+            reason: Reason = "unsure" if sample.best.unsure else "deadline"
+            prediction = replace(sample.best, reason=reason)
             self._events.append(SampleEvent(sample, prediction, answered=True, last=True))
             self._finish(sample)
 

@@ -49,6 +49,9 @@ class Metrics:
             "request_duration", "From a request's start to its answer; its deepest exit.", "exit"
         )
         self._exits = self._counter("exits", "Images that left at an exit.", "exit")
+        self._unsure = self._counter(
+            "unsure", "Images that left at an exit without a label, below reject_below.", "exit"
+        )
         self._confidence = Histogram(
             "offramp_confidence",
             "Calibrated probability of the class answered, by exit.",
@@ -139,6 +142,8 @@ class Metrics:
         """A request was answered, `seconds` after its arrival."""
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
+            if prediction.unsure:
+                self._child(self._unsure, model, prediction.exit).inc()
             self._confidence.series(model, prediction.exit).observe(prediction.confidence)
         deepest = max(prediction.exit for prediction in predictions)
         self._duration.series(model, deepest).observe(seconds)

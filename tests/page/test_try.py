@@ -133,6 +133,23 @@ def test_later_exits_answer_when_asked(page: Page) -> None:
     expect(page.locator("#result")).to_contain_text("Every later exit agrees.")
 
 
+def test_an_answer_without_a_label_is_unsure_and_says_what_is_likeliest(
+    page: Page, policy_url: str
+) -> None:
+    in_force = httpx.get(policy_url).json()["policy"]
+    httpx.put(policy_url, json={**in_force, "reject_below": 1.0}).raise_for_status()
+    expect(page.locator("#rule")).to_contain_text(
+        'Below a probability of 1.000 the answer is "unsure"'
+    )
+    page.get_by_role("button", name="rocket").click()
+    result = page.locator("#result")
+    expect(result.locator(".answer")).to_have_text("unsure")
+    expect(result).to_contain_text("Most likely rocket, but too improbable for this policy.")
+    page.get_by_role("button", name="What each exit looks at").click()
+    expect(page.locator("#maps-of")).to_have_text("Where each exit finds evidence for rocket.")
+    assert violations(page) == []
+
+
 def drawn(page: Page) -> Any:
     """The size of every exit's map, and how many different colours it has."""
     return page.locator(".heat canvas").evaluate_all(

@@ -63,6 +63,16 @@ def test_classify_prints_a_line_for_people(bundle_path: Path, photos: list[Path]
     assert len(candidates) == 5
 
 
+def test_classify_says_when_it_is_unsure(bundle_path: Path, photos: list[Path]) -> None:
+    options = ("--bundle", bundle_path, "--reject-below", 1)
+    first = run("classify", photos[0], *options).stdout.splitlines()[0]
+    assert first.startswith(f"{photos[0]}: unsure (confidence 0.")
+    (prediction,) = json.loads(run("classify", photos[0], *options, "--json").stdout)["predictions"]
+    assert (prediction["label"], prediction["index"], prediction["reason"]) == (
+        *(None, None, "unsure"),
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -71,6 +81,7 @@ def test_classify_prints_a_line_for_people(bundle_path: Path, photos: list[Path]
         (["{photo}", "--top-k", "9"], "top_k must be between 1 and 7, not 9."),
         (["{photo}", "--max-exit", "9"], "max_exit must be between 1 and 3, not 9."),
         (["{photo}", "--threshold", "-1"], "threshold must be"),
+        (["{photo}", "--reject-below", "2"], "reject_below must be between 0 and 1, not 2.0."),
     ],
 )
 def test_classify_reports_an_error_in_a_sentence(

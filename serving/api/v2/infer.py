@@ -53,6 +53,7 @@ ANSWER = {
                 "exit": {"type": "integer"},
                 "confidence": {"type": "number"},
                 "measured": {"type": "number"},
+                "reason": {"type": "string"},
             },
         },
         "outputs": {"type": "array", "items": _TENSOR},
@@ -148,7 +149,9 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
         wanted = await asyncio.to_thread(read_inference, *arguments)
     parameters = wanted.parameters
     try:
-        policy = model.policy.override(parameters.mode, parameters.threshold, parameters.max_exit)
+        policy = model.policy.override(
+            parameters.mode, parameters.threshold, parameters.max_exit, parameters.reject_below
+        )
     except PolicyError as wrong:
         raise InvalidRequestError(str(wrong)) from wrong
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None

@@ -1,4 +1,4 @@
-"""A bundle as a model of the protocol: one input, five outputs."""
+"""A bundle as a model of the protocol: one input, six outputs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ OUTPUTS = {
     "exit": "INT32",
     "confidence": "FP32",
     "measured": "FP32",
+    "reason": "BYTES",
 }
 
 

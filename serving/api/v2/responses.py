@@ -41,6 +41,7 @@ def write_response(
             "exit": predictions[0].exit,
             "confidence": predictions[0].confidence,
             "measured": predictions[0].measured,
+            "reason": predictions[0].reason,
         }
     head = orjson.dumps({**answer, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
@@ -61,13 +62,15 @@ def _tensor(
     if spec.name == PROBABILITIES:
         tensor = np.stack([one.probabilities for one in predictions])
     elif spec.name == "label":
-        tensor = [labels[one.index].encode() for one in predictions]
+        tensor = [b"" if one.unsure else labels[one.index].encode() for one in predictions]
     elif spec.name == "exit":
         tensor = np.array([one.exit for one in predictions], dtype=np.int32)
     elif spec.name == "confidence":
         tensor = np.array([one.confidence for one in predictions], dtype=np.float32)
-    else:
+    elif spec.name == "measured":
         tensor = np.array([one.measured for one in predictions], dtype=np.float32)
+    else:
+        tensor = [one.reason.encode() for one in predictions]
     shape = [count, len(labels)] if spec.name == PROBABILITIES else [count]
     return tensor, OUTPUTS[spec.name], shape
 

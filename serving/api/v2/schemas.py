@@ -42,6 +42,13 @@ class RequestParameters(_Closed):
         description="Value of the policy's measure to leave at, for every exit.",
     )
     max_exit: int | None = Field(default=None, ge=1, le=INT64, description="Deepest exit, from 1.")
+    reject_below: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Least confidence of a label; below it label is empty and reason is unsure.",
+    )
     timeout: int | None = Field(
         default=None,
         ge=0,

@@ -24,8 +24,9 @@ export function tell(answer, model, later) {
   const full = model.exits.at(-1).macs;
   show(
     h("div", { class: "said", "data-hue": hue(exit) },
-      h("p", { class: "answer" }, format.words(prediction.label)),
-      h("p", {}, h("span", { class: "badge" }, `Exit ${exit} of ${exits}`), ` ${afterwards(prediction, later)}`)),
+      h("p", { class: "answer" }, format.answer(prediction.label)),
+      h("p", {}, h("span", { class: "badge" }, `Exit ${exit} of ${exits}`), ` ${afterwards(prediction, later)}`),
+      likeliest(prediction)),
     h("dl", { class: "figures" },
       figure("Probability", format.percent(prediction.top_k[0].probability)),
       figure("In the network", format.ms(answer.timing_ms.compute), saved(answer, later)),
@@ -33,6 +34,10 @@ export function tell(answer, model, later) {
     spending(model, exit),
   );
 }
+
+// What an answer without a label would have been.
+const likeliest = ({ label, top_k: [first] }) =>
+  label === null ? h("p", { class: "quiet" }, `Most likely ${format.words(first.label)}, but too improbable for this policy.`) : null;
 
 const figure = (name, value, more = "") =>
   h("div", {}, h("dt", { class: "quiet small" }, name), h("dd", { class: "big" }, value), h("dd", { class: "quiet small" }, more || "\u00a0"));
@@ -42,7 +47,7 @@ function afterwards({ label, exit, exits }, later) {
   if (!later.length) return "Later exits were not needed.";
   const others = later.filter((event) => event.label !== label);
   if (!others.length) return "Every later exit agrees.";
-  return others.map((event) => `Exit ${event.exit} would have said ${format.words(event.label)}.`).join(" ");
+  return others.map((event) => `Exit ${event.exit} would have said ${format.answer(event.label)}.`).join(" ");
 }
 
 function saved(answer, later) {

@@ -2,6 +2,7 @@
 
 import { ApiError, classifyStream } from "../api.js";
 import { byId, say } from "../dom.js";
+import * as format from "../format.js";
 import { model, onModel } from "../models.js";
 import { clearNotice, explain, notice } from "../notice.js";
 import { events } from "../sse.js";
@@ -38,13 +39,14 @@ export function startTry() {
 const JUDGES = { running: "exits so far", single: "that exit alone" };
 
 // When images leave, in a sentence.
-function rule({ policy: { mode, measure, combine, max_exit: deepest }, policy_revision: revision }) {
+function rule({ policy: { mode, measure, combine, max_exit: deepest, reject_below: least }, policy_revision: revision }) {
   const rules = {
     early_exit: `An image leaves at the first exit whose ${MEASURES[measure]} (${JUDGES[combine]}) reaches its threshold.`,
     ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
     exit: `Every image goes to exit ${deepest}, which answers alone.`,
   };
-  return `${rules[mode]} Policy revision ${revision}.`;
+  const unsure = least === null ? "" : ` Below a probability of ${format.share(least)} the answer is "unsure".`;
+  return `${rules[mode]}${unsure} Policy revision ${revision}.`;
 }
 
 const runAllExits = () => byId("run-all-exits").getAttribute("aria-pressed") === "true";
@@ -97,7 +99,7 @@ async function follow(response, signal) {
       answer = data;
       left = data.predictions[0].exit;
       if (!runAllExits()) road.finish(left);
-      mapsOf(model().name, image, data.predictions[0].label);
+      mapsOf(model().name, image, data.predictions[0].top_k[0].label);
     } else if (event === "error") throw new ApiError("refused", data.error, { code: data.code });
     if (answer) result.tell(answer, model(), later);
   }

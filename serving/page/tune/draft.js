@@ -5,8 +5,8 @@ export function same(a, b) {
   return JSON.stringify(rules(a)) === JSON.stringify(rules(b));
 }
 
-function rules({ mode, measure, combine, thresholds, max_exit }) {
-  return [mode, measure, combine, thresholds, max_exit];
+function rules({ mode, measure, combine, thresholds, max_exit, reject_below: least }) {
+  return [mode, measure, combine, thresholds, max_exit, least ?? null];
 }
 
 export class Draft {

@@ -148,7 +148,35 @@ def test_a_malformed_policy_is_refused(change: dict[str, object]) -> None:
         Policy.model_validate(change)
 
 
-@pytest.mark.parametrize("override", [{"max_exit": 5}, {"max_exit": 0}, {"threshold": -1.0}])
+@given(policies, tables, scalings, st.floats(0, 1))
+def test_reject_below_changes_no_exit_and_rejects_by_calibrated_probability(
+    policy: Policy, logits: Floats, scaling: Scaling, least: float
+) -> None:
+    rejecting = policy.override(reject_below=least)
+    assert simulate(rejecting, logits, scaling).exits.tolist() == (
+        simulate(policy, logits, scaling).exits.tolist()
+    )
+    decision = Decision(rejecting, 1, [logits[0]], scaling)
+    confidence = decision.probabilities.max(axis=-1)
+    assert decision.unsure.tolist() == (confidence < np.float32(least)).tolist()
+
+
+def test_a_policy_without_reject_below_is_never_unsure() -> None:
+    policy = Policy.model_validate({"thresholds": [0.5], "max_exit": 2})
+    assert policy.reject_below is None
+    level = np.zeros((3, 4), np.float32)
+    scaling = Scaling((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))
+    assert not Decision(policy, 1, [level], scaling).unsure.any()
+    # A quarter each: float32 holds it exactly, and equality is enough for a label.
+    for least, unsure in ((0.0, False), (0.25, False), (0.250001, True), (1.0, True)):
+        rejecting = policy.override(reject_below=least)
+        assert set(Decision(rejecting, 1, [level], scaling).unsure.tolist()) == {unsure}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [{"max_exit": 5}, {"max_exit": 0}, {"threshold": -1.0}, {"reject_below": 1.1}],
+)
 def test_an_override_out_of_range_is_refused(override: dict[str, int]) -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4)
     with pytest.raises(PolicyError, match="must be"):
@@ -162,7 +190,9 @@ def test_a_certificate_is_kept_in_the_file_and_without_overrides() -> None:
     assert CERTIFICATE.against == "ensemble"
 
 
-@pytest.mark.parametrize("override", [{"mode": "exit"}, {"threshold": 0.5}, {"max_exit": 4}])
+@pytest.mark.parametrize(
+    "override", [{"mode": "exit"}, {"threshold": 0.5}, {"max_exit": 4}, {"reject_below": 0.5}]
+)
 def test_any_override_drops_the_certificate(override: dict[str, str]) -> None:
     policy = Policy(thresholds=(0.5,) * 3, max_exit=4, certificate=CERTIFICATE)
     assert policy.override(**override).certificate is None  # type: ignore[arg-type]

@@ -134,6 +134,20 @@ def test_any_thresholds_and_any_batch_even_an_empty_one(
     assert measured == pytest.approx([one.measured for one in expected], abs=TOLERANCE)
 
 
+def test_a_policy_with_reject_below_has_an_output_for_it(
+    tiny: Bundle, engine: Engine, images: NDArray[np.uint8]
+) -> None:
+    plain = engine.classify(images, tiny.policy)
+    # Between two confidences, so that rounding does not matter.
+    confidences = sorted(one.confidence for one in plain)
+    policy = tiny.policy.override(reject_below=float(np.mean(confidences[19:21])))
+    session = opened(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
+    feeds = {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
+    (unsure,) = session.run(["unsure"], feeds)
+    assert unsure.tolist() == [one.unsure for one in engine.classify(images, policy)]
+    assert set(unsure) == {True, False}
+
+
 @pytest.fixture(scope="module")
 def routed(tiny: Bundle) -> ort.InferenceSession:
     return opened(routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling))

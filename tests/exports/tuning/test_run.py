@@ -16,6 +16,7 @@ from PIL import Image
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.bundle.resolve import embedded
+from exports.bundle.writing import write_policy
 from exports.tuning.select import TuningData, verify_certificate
 from tests.commands import call
 from tests.serving.tiny_bundle import write_tiny_bundle
@@ -65,6 +66,15 @@ def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> Non
         policy, TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
     )
     assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in embedded().iterdir())
+
+
+def test_reject_below_is_kept(bundle: Path) -> None:
+    before = read_policy(bundle, read_manifest(bundle))
+    write_policy(bundle, before.override(reject_below=0.4))
+    tuned(bundle, "--max-accuracy-drop", "1")
+    policy = read_policy(bundle, read_manifest(bundle))
+    assert policy.reject_below == 0.4
+    assert policy.thresholds != before.thresholds
 
 
 def test_the_json_has_the_results_of_the_policy(bundle: Path) -> None:

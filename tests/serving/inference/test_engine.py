@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.errors import BundleError, PolicyError
-from exports.bundle.policy import Measure, Policy, measure_confidence, simulate
+from exports.bundle.policy import Measure, Mode, Policy, measure_confidence, simulate
 from exports.bundle.reader import Bundle, load_bundle
 from serving.errors import SettingsError
 from serving.inference.engine import Engine
@@ -63,6 +63,20 @@ def test_confidence_is_the_probability_of_the_class_under_every_measure(
         assert (prediction.measure, prediction.measured) == (measure, pytest.approx(measured))
         if prediction.reason == "confident":
             assert prediction.measured >= policy.thresholds[prediction.exit - 1]
+
+
+@pytest.mark.parametrize("mode", ["early_exit", "ensemble", "exit"])
+def test_below_reject_below_the_reason_is_unsure_and_all_else_stays(
+    engine: Engine, images: Images, mode: Mode
+) -> None:
+    policy = EARLY.override(mode=mode)
+    plain = engine.classify(images, policy)
+    least = float(np.median([prediction.confidence for prediction in plain]))
+    rejecting = engine.classify(images, policy.override(reject_below=least))
+    assert {prediction.unsure for prediction in rejecting} == {True, False}
+    for before, after in zip(plain, rejecting, strict=True):
+        assert after.reason == ("unsure" if before.confidence < least else before.reason)
+        assert (after.exit, after.index) == (before.exit, before.index)
 
 
 def test_with_threshold_0_all_leave_at_exit_1(engine: Engine, images: Images) -> None:

@@ -45,6 +45,18 @@ def test_a_deadline_answers_from_the_deepest_exit_that_fits(bundle: Bundle) -> N
         assert 'offramp_expired_total{model="tiny"} 1.0' in setup.metrics.render().decode()
 
 
+def test_an_unsure_answer_at_a_deadline_is_unsure(bundle: Bundle) -> None:
+    costs = CostTable([{1: 0.001}, {1: 0.001}, {1: 1000.0}])
+    with dispatching(bundle, costs=costs) as setup:
+
+        async def scenario() -> None:
+            policy, deadline = FULL.override(reject_below=1.0), time.perf_counter() + 100
+            (found,) = (await setup.classify(numbered(1), policy, deadline=deadline)).predictions
+            assert (found.exit, found.reason) == (2, "unsure")
+
+        run_scenario(scenario)
+
+
 @pytest.mark.serial
 def test_an_answer_is_in_time_though_a_stage_is_late(bundle: Bundle) -> None:
     with dispatching(bundle, costs=even_costs(0.0001)) as setup:

@@ -22,7 +22,7 @@ from tests.serving.server_command import API_KEY
 from tests.serving.tiny_bundle import LABELS, SIZE
 
 ADMIN = {"X-API-Key": API_KEY}
-NAMES = ("probabilities", "label", "exit", "confidence", "measured")
+NAMES = ("probabilities", "label", "exit", "confidence", "measured", "reason")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def check(answer: Any, expected: list[Prediction]) -> None:
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, [p.probabilities for p in expected], atol=1e-6)
     assert texts(answer.as_numpy("label")) == [LABELS[p.index] for p in expected]
+    assert texts(answer.as_numpy("reason")) == [p.reason for p in expected]
     assert answer.as_numpy("exit").dtype == np.int32
     assert answer.as_numpy("exit").tolist() == [p.exit for p in expected]
     np.testing.assert_allclose(
@@ -94,6 +95,7 @@ def test_metadata_tell_all_that_a_request_needs(triton: InferenceServerClient) -
             {"name": "exit", "datatype": "INT32", "shape": [-1]},
             {"name": "confidence", "datatype": "FP32", "shape": [-1]},
             {"name": "measured", "datatype": "FP32", "shape": [-1]},
+            {"name": "reason", "datatype": "BYTES", "shape": [-1]},
         ],
     }
 

@@ -35,8 +35,8 @@ def test_a_json_request_has_the_protocols_answer(
     body = answer.json()
     assert (body["model_name"], body["model_version"], body["id"]) == ("tiny", "1", "42")
     names = [output["name"] for output in body["outputs"]]
-    assert names == ["probabilities", "label", "exit", "confidence", "measured"]
-    probabilities, label, exit_, confidence, measured = body["outputs"]
+    assert names == ["probabilities", "label", "exit", "confidence", "measured", "reason"]
+    probabilities, label, exit_, confidence, measured, reason = body["outputs"]
     assert (probabilities["datatype"], probabilities["shape"]) == ("FP32", [2, len(LABELS)])
     assert len(probabilities["data"]) == 2 * len(LABELS)
     assert (label["datatype"], label["shape"]) == ("BYTES", [2])
@@ -44,6 +44,7 @@ def test_a_json_request_has_the_protocols_answer(
     assert (exit_["datatype"], exit_["data"]) == ("INT32", [p.exit for p in expected[:2]])
     assert confidence["data"] == pytest.approx([p.confidence for p in expected[:2]], abs=1e-6)
     assert measured["data"] == pytest.approx([p.measured for p in expected[:2]], abs=1e-6)
+    assert reason["data"] == [p.reason for p in expected[:2]]
     assert body["parameters"] == {"measure": "max_prob"}
 
 

@@ -13,7 +13,7 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
 from exports.tuning.search import NEVER, PolicyEvaluator
-from exports.tuning.select import TuningData, verify_certificate
+from exports.tuning.select import TuningData
 
 CURVE_POINTS = 100
 DECIMALS = 4
@@ -117,9 +117,10 @@ class PolicyPreview:
             policy=self.preview(policy),
         )
 
-    def contradicts_certificate(self, policy: Policy) -> bool:
-        """Whether the certificate of `policy` names this table's samples but does not follow from them."""
-        return verify_certificate(policy, self._data) is False
+    @property
+    def tuning_data(self) -> TuningData:
+        """The table in halves, as policies are chosen and certified on it."""
+        return self._data
 
     @cached_property
     def _table(self) -> Table:

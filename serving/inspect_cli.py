@@ -25,11 +25,21 @@ def inspect(
     from exports.bundle.summary import summary
 
     found = inspect_bundle(resolve_bundle(bundle))
-    opened = _open(found)
+    opened, certificate = _open(found), _verify(found)
     if as_json:
-        typer.echo(orjson.dumps(found.to_json(bundle, opened)).decode())
+        typer.echo(orjson.dumps(found.to_json(bundle, opened, certificate)).decode())
         return
-    Console().print(summary(found, opened))
+    Console().print(summary(found, opened, certificate))
+
+
+def _verify(found: Inspection) -> bool | None:
+    """Whether the certificate is verified by the bundle; raises BundleError if it is contradicted."""
+    from exports.tuning.preview import PolicyPreview
+    from serving.models.certificates import CertificateVerifier
+
+    bundle = found.bundle
+    table = PolicyPreview(bundle.path, bundle.manifest)
+    return CertificateVerifier().verify(bundle.policy, bundle.manifest, table)
 
 
 def _open(found: Inspection) -> bool:

@@ -192,6 +192,18 @@ ROWS = (
                 "percentunit",
             ),
             Panel(
+                "Share without a label",
+                (
+                    (
+                        f"(sum(rate(offramp_unsure_total{{{MODEL}}}[{RATE}])) or vector(0)) "
+                        f"/ sum(rate(offramp_exits_total{{{MODEL}}}[{RATE}]))",
+                        "unsure",
+                    ),
+                ),
+                "percentunit",
+                help="Images whose confidence is below the policy's reject_below.",
+            ),
+            Panel(
                 "Policy revision",
                 ((f"max by (model) (offramp_policy_revision{{{MODEL}}})", "{{model}}"),),
             ),

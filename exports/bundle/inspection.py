@@ -26,8 +26,9 @@ class Inspection:
         certificate = self.bundle.policy.certificate
         return None if certificate is None else certificate.sentence
 
-    def to_json(self, source: str, opened: bool) -> dict[str, Any]:
-        """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs."""
+    def to_json(self, source: str, opened: bool, certificate: bool | None) -> dict[str, Any]:
+        """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs,
+        `certificate`: whether the certificate is verified, if there is one."""
         return {
             "source": source,
             "verified": True,
@@ -35,6 +36,7 @@ class Inspection:
             "manifest": self.bundle.manifest.model_dump(mode="json"),
             "policy": self.bundle.policy.model_dump(mode="json"),
             "certificate": self.promise,
+            "certificate_verified": certificate,
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }

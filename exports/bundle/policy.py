@@ -62,7 +62,8 @@ class Certificate(BaseModel):
         return (
             f"With probability {100 * self.confidence:g} %, {promise} on new images of the kind it was "
             f"certified on (chosen on {self.chosen_on:,} samples, certified on {self.samples:,} others by "
-            f"{self.method}, upper limit {self.bound:.2f})."
+            f"{self.method}, upper limit {self.bound:.2f}). It says nothing about the accuracy of the "
+            f"{self.against} itself, which can be lower on other images."
         )
 
 

@@ -13,12 +13,14 @@ from exports.bundle.safe_files import one_line
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 
 
-def summary(inspection: Inspection, opened: bool) -> RenderableType:
-    """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs."""
-    return Group(_overview(inspection, opened), Text(), _exits(inspection), NOTE)
+def summary(inspection: Inspection, opened: bool, certificate: bool | None) -> RenderableType:
+    """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs, `certificate`:
+    whether the certificate is verified, if there is one."""
+    overview = _overview(inspection, opened, certificate)
+    return Group(overview, Text(), _exits(inspection), NOTE)
 
 
-def _overview(inspection: Inspection, opened: bool) -> Table:
+def _overview(inspection: Inspection, opened: bool, certificate: bool | None) -> Table:
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
     default = origin.test_default
@@ -42,7 +44,7 @@ def _overview(inspection: Inspection, opened: bool) -> Table:
             f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}"
             + ("" if policy.reject_below is None else f", unsure below {policy.reject_below:g}"),
         ),
-        ("certificate", inspection.promise or "none: this policy promises nothing"),
+        ("certificate", _certificate(inspection, certificate)),
         (
             "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
@@ -97,6 +99,12 @@ def _verified(inspection: Inspection, opened: bool) -> str:
     if opened:
         return f"{verified}; every graph opened in onnxruntime"
     return f"{verified}; graphs not opened, since onnxruntime is not installed"
+
+
+def _certificate(inspection: Inspection, verified: bool | None) -> str:
+    if inspection.promise is None:
+        return "none: this policy promises nothing"
+    return f"{'verified' if verified else 'not verified here'}. {inspection.promise}"
 
 
 def _precision(inspection: Inspection) -> str:

@@ -19,7 +19,6 @@ from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
 from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
-from exports.tuning.select import verify_certificate
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 # The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
@@ -137,9 +136,10 @@ class PolicyPreview:
             policy=self.preview(policy),
         )
 
-    def contradicts_certificate(self, policy: Policy) -> bool:
-        """Whether the certificate of `policy` names this table's samples but does not follow from them."""
-        return verify_certificate(policy, self._data) is False
+    @property
+    def tuning_data(self) -> TuningData:
+        """The table in halves, as policies are chosen and certified on it."""
+        return self._data
 
     @cached_property
     def _table(self) -> Table:

@@ -122,15 +122,18 @@ class ExitAnswer:
 
 @dataclass(frozen=True)
 class PolicyAnswer:
-    """The policy in force and its revision."""
+    """The policy in force and its revision; whether its certificate was redone from the bundle's calibration
+    table, false if it is not verified here, null if there is none."""
 
     revision: int
     policy: Policy
+    certificate_verified: bool | None
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A loaded model; `classes` is the number of labels, `maps` whether it has class-activation maps."""
+    """A loaded model; `classes` is the number of labels, `maps` whether it has class-activation maps;
+    the certificate is that of the policy, as in PolicyAnswer."""
 
     name: str
     version: str
@@ -142,6 +145,7 @@ class ModelSummary:
     maps: bool
     policy: Policy
     policy_revision: int
+    certificate_verified: bool | None
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,7 @@ def summarize(model: LoadedModel) -> ModelSummary:
         maps=model.cam is not None,
         policy=model.policy,
         policy_revision=model.revision,
+        certificate_verified=model.certificate_verified,
     )
 
 

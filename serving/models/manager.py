@@ -11,10 +11,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import Manifest
+from exports.bundle.manifest import POLICY, Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import read_manifest, read_policy
 from exports.bundle.writing import write_policy
+from exports.tuning.preview import PolicyPreview
 from offramp.errors import OfframpError, WriteError
 from serving.errors import (
     BadBundleError,
@@ -25,6 +26,7 @@ from serving.errors import (
 )
 from serving.inference.engine import Engine
 from serving.memory import release_memory
+from serving.models.certificates import CertificateError, CertificateVerifier
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -59,6 +61,7 @@ class ModelManager:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._open_sessions: OpenSessions | None = None
+        self._certificates = CertificateVerifier()
         self._lock = asyncio.Lock()
         # One thread, so that the next load reuses the memory in the allocator's pool of that thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
@@ -113,12 +116,14 @@ class ModelManager:
         async with self._lock:
             model = self._models.get(name)
             check_revision(if_match, model.revision)
-            await check_policy(policy, model)
+            verified = await self._check_policy(policy, model)
             stored = model.stored
             if persist:
                 await asyncio.to_thread(persist_policy, model.path, model.engine.manifest, policy)
                 stored = policy
-            return self._publish(replace(model, policy=policy, stored=stored))
+            return self._publish(
+                replace(model, policy=policy, stored=stored, certificate_verified=verified)
+            )
 
     async def reread_policy(self, model: LoadedModel) -> None:
         """Apply the policy in the bundle of `model` if it has changed there; raises BundleError."""
@@ -129,10 +134,33 @@ class ModelManager:
             stored = await asyncio.to_thread(read_policy, current.path, current.engine.manifest)
             if current.stored != stored:
                 check_fits(stored, current)
-                self._publish(replace(current, policy=stored, stored=stored))
+                verified = await self._verify_certificate(stored, current)
+                self._publish(
+                    replace(current, policy=stored, stored=stored, certificate_verified=verified)
+                )
+
+    async def _check_policy(self, policy: Policy, model: LoadedModel) -> bool | None:
+        """Whether the certificate of `policy` is verified by the bundle of `model`, None if it has none.
+
+        Raises InvalidRequestError if `policy` does not fit `model` or its certificate is contradicted,
+        BadBundleError if the bundle has changed, so that the certificate cannot be checked.
+        """
+        check_fits(policy, model)
+        try:
+            return await self._verify_certificate(policy, model)
+        except CertificateError as error:
+            raise InvalidRequestError(str(error)) from error
+        except BundleError as error:
+            raise BadBundleError(str(error)) from error
+
+    async def _verify_certificate(self, policy: Policy, model: LoadedModel) -> bool | None:
+        """See CertificateVerifier.verify."""
+        return await asyncio.to_thread(
+            self._certificates.verify, policy, model.engine.manifest, model.calibration
+        )
 
     def _open(self, path: Path) -> LoadedModel:
-        return open_engine(
+        model = open_engine(
             path,
             threads=self._settings.threads,
             provider=self._settings.provider,
@@ -140,6 +168,14 @@ class ModelManager:
             metrics=self._metrics,
             sessions=self._open_sessions,
         )
+        manifest = model.engine.manifest
+        # A table of its own, so that a loaded model does not keep it in memory.
+        table = PolicyPreview(model.path, manifest)
+        try:
+            verified = self._certificates.verify(model.policy, manifest, table)
+        except CertificateError as error:
+            raise BundleError(f"{model.path / POLICY}: {error}") from error
+        return replace(model, certificate_verified=verified)
 
     def _schedule(self, model: LoadedModel) -> LoadedModel:
         """Have the dispatcher accept images for `model`, until it is retired."""
@@ -179,7 +215,9 @@ class ModelManager:
             self._metrics.unloaded(old.engine.manifest, old.engine.provider)
         published = self._models.put(model, revision)
         self._metrics.loaded(model.engine.manifest, model.engine.provider)
-        self._metrics.policy(published.name, published.policy, published.revision)
+        self._metrics.policy(
+            published.name, published.policy, published.revision, published.certificate_verified
+        )
         return published
 
     def _retire(self, engine: Engine) -> None:
@@ -212,23 +250,6 @@ def check_fits(policy: Policy, model: LoadedModel) -> None:
         raise InvalidRequestError(
             f"The policy is for {policy.exits} exits, but {model.name} has {exits}: "
             f"it needs {exits - 1} thresholds."
-        )
-
-
-async def check_policy(policy: Policy, model: LoadedModel) -> None:
-    """Raise InvalidRequestError if `policy` does not fit `model` or its certificate does not hold,
-    BadBundleError if the bundle has changed, so that the certificate cannot be checked."""
-    check_fits(policy, model)
-    if policy.certificate is None:
-        return
-    try:
-        contradicted = await asyncio.to_thread(model.calibration.contradicts_certificate, policy)
-    except BundleError as error:
-        raise BadBundleError(str(error)) from error
-    if contradicted:
-        raise InvalidRequestError(
-            "The certificate does not follow from the bundle's calibration table; "
-            "send the policy without it."
         )
 
 

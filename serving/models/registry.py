@@ -26,7 +26,7 @@ class LoadedModel:
 
     `path` is the directory of its bundle, `stored` the policy that is written there. `cam` is None if the
     bundle has no graph for class-activation maps. `revision` counts the policies of this name from 1,
-    across swaps.
+    across swaps. `certificate_verified` is what CertificateVerifier says of the policy in force.
     """
 
     engine: Engine
@@ -36,6 +36,7 @@ class LoadedModel:
     calibration: PolicyPreview
     cam: CamGraph | None
     revision: int = 1
+    certificate_verified: bool | None = None
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import resolve_bundle
 from serving.errors import ServingError, SettingsError
-from serving.models.manager import ModelManager, check_policy
+from serving.models.manager import ModelManager
 from serving.models.registry import LoadedModel
 from serving.ray.arguments import ModelConfig
 from serving.ray.errors import ManagedByConfigError, PolicyStoreUnavailableError
@@ -99,7 +99,7 @@ class SharedModelManager(ModelManager):
         written on the machine of the policy store."""
         async with self._lock:
             model = self._models.get(name)
-            await check_policy(policy, model)
+            verified = await self._check_policy(policy, model)
             versioned: VersionedPolicy | ServingError = await _call(
                 self._policy_store.put.remote(
                     model.engine.manifest, policy, if_match, model.path if persist else None
@@ -108,9 +108,10 @@ class SharedModelManager(ModelManager):
             if isinstance(versioned, ServingError):
                 raise versioned
             stored = policy if persist else model.stored
-            return self._publish(
-                replace(model, policy=versioned.policy, stored=stored), versioned.revision
+            put = replace(
+                model, policy=versioned.policy, stored=stored, certificate_verified=verified
             )
+            return self._publish(put, versioned.revision)
 
     async def _serve(self, source: str, config: ModelConfig, served: set[str]) -> str:
         """Serve the bundle `source`; returns its name. Raises BundleError if it is one of `served`."""
@@ -129,11 +130,11 @@ class SharedModelManager(ModelManager):
             log.info("loaded: %s %s from %s", name, manifest.version, path)
         declared = config.policies.get(name)
         if declared is not None:
-            await check_policy(declared, model)
+            await self._check_policy(declared, model)
         versioned = await self._join(model, declared, None)
         if old is None or old.engine is not model.engine:
             model = await loop.run_in_executor(self._thread, self._schedule, model)
-        self._publish(replace(model, policy=versioned.policy), versioned.revision)
+        self._publish(await self._adopt(versioned, model), versioned.revision)
         if old is not None and old.engine is not model.engine:
             self._retire(old.engine)
         return name
@@ -147,6 +148,15 @@ class SharedModelManager(ModelManager):
             self._policy_store.join.remote(key, model.stored, declared, known)
         )
         return versioned
+
+    async def _adopt(self, versioned: VersionedPolicy, model: LoadedModel) -> LoadedModel:
+        """`model` with a policy that another replica may have checked and put in force."""
+        try:
+            verified = await self._verify_certificate(versioned.policy, model)
+        except BundleError as error:
+            log.warning("the certificate of %s is not verified: %s", model.name, error)
+            verified = False
+        return replace(model, policy=versioned.policy, certificate_verified=verified)
 
     async def _restart_following(self) -> None:
         await self.stop()
@@ -181,7 +191,7 @@ class SharedModelManager(ModelManager):
             else:
                 versioned = updates.get(key)
             if versioned is not None and versioned.revision > model.revision:
-                self._publish(replace(model, policy=versioned.policy), versioned.revision)
+                self._publish(await self._adopt(versioned, model), versioned.revision)
                 log.info("policy of %s: revision %d", name, versioned.revision)
 
 

@@ -85,6 +85,11 @@ class Metrics:
         self._threshold = self._gauge(
             "threshold", "The policy's threshold at an exit.", "model", "exit"
         )
+        self._certificate = self._gauge(
+            "certificate_verified",
+            "1 if the policy's certificate was redone from the bundle's table, 0 if it could not be.",
+            "model",
+        )
         self._revision = self._gauge("policy_revision", "The policy's revision.", "model")
         self._info = self._gauge(
             "model_info", "1 for each loaded model.", "model", "version", "precision", "provider"
@@ -98,11 +103,18 @@ class Metrics:
         """A model and its policy are no longer served; its counters stay."""
         self._info.remove(manifest.name, manifest.version, manifest.precision, provider)
         self._revision.remove(manifest.name)
+        self._certificate.remove(manifest.name)
         for exit_ in range(1, len(manifest.exits)):
             self._threshold.remove(manifest.name, str(exit_))
 
-    def policy(self, model: str, policy: Policy, revision: int) -> None:
-        """`policy` is in force."""
+    def policy(
+        self, model: str, policy: Policy, revision: int, certificate_verified: bool | None
+    ) -> None:
+        """`policy` is in force; `certificate_verified` is None if it has no certificate."""
+        if certificate_verified is None:
+            self._certificate.remove(model)
+        else:
+            self._certificate.labels(model).set(certificate_verified)
         for exit_, threshold in enumerate(policy.thresholds, 1):
             self._threshold.labels(model, str(exit_)).set(threshold)
         self._revision.labels(model).set(revision)

@@ -69,6 +69,11 @@ def test_make_serve_classifies_a_photo(server: Server, tmp_path: Path) -> None:
     assert answer["model"] == read_manifest(embedded()).name
     assert prediction["label"] in read_manifest(embedded()).labels
     assert len(prediction["top_k"]) == 5
+    for page in (README, ROOT / "docs" / "reference" / "http-api.md"):
+        shown = json.loads(page.read_text("utf-8").split("```json\n")[1].split("```")[0])
+        assert list(shown) == list(answer)
+        assert list(shown["predictions"][0]) == list(prediction)
+        assert shown["predictions"][0]["measure"].keys() == prediction["measure"].keys()
 
 
 def test_a_bundle_is_tuned_inspected_and_packed(

@@ -106,4 +106,4 @@ async def _compute(call: Callable[[], T]) -> T:
 
 def _policy_answer(model: LoadedModel, response: Response) -> PolicyAnswer:
     response.headers["ETag"] = f'"{model.revision}"'
-    return PolicyAnswer(model.revision, model.policy)
+    return PolicyAnswer(model.revision, model.policy, model.certificate_verified)

@@ -10,20 +10,20 @@ function rules({ mode, measure, combine, thresholds, max_exit, reject_below: lea
 }
 
 export class Draft {
-  /** `answer` is {revision, policy} as the server gave it. */
+  /** `answer` is {revision, policy, certificate_verified} as the server gave it. */
   constructor(answer) {
     this.before = [];
     this.load(answer);
   }
 
   /** `answer` is in force; the draft begins there. What was undone cannot be by now. */
-  load({ revision, policy }) {
-    Object.assign(this, { revision, inForce: policy, policy });
+  load({ revision, policy, certificate_verified: verified }) {
+    Object.assign(this, { revision, verified, inForce: policy, policy });
   }
 
   /** Keep the draft, but take `answer` as what is in force. */
-  rebase({ revision, policy }) {
-    Object.assign(this, { revision, inForce: policy });
+  rebase({ revision, policy, certificate_verified: verified }) {
+    Object.assign(this, { revision, verified, inForce: policy });
     this.change({});
   }
 

@@ -149,7 +149,7 @@ function drawState() {
   byId("apply").disabled = byId("discard").disabled = !draft.dirty;
   byId("undo").disabled = draft.before.length === 0;
   say(byId("in-force"), `Revision ${draft.revision} is in force${draft.dirty ? "; your draft is not" : ""}.`);
-  showCertificate(draft.inForce, draft.dirty);
+  showCertificate(draft.inForce, draft.verified, draft.dirty);
 }
 
 function drawAll() {

@@ -125,6 +125,7 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "mode",
         "threshold",
         "max_exit",
+        "reject_below",
         "deadline_ms",
         "priority",
     }

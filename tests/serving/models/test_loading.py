@@ -43,7 +43,10 @@ def test_a_swap_keeps_the_order_and_increments_the_policy_revision(
     assert client.put("/v1/models/ant").json()["version"] == "2"
     assert names(client) == ["ant", "bee"]
     found = client.get("/v1/models/ant/policy").json()
-    assert found == {"revision": 2, "policy": policy.model_dump(mode="json")}
+    assert found == {
+        **{"revision": 2, "policy": policy.model_dump(mode="json")},
+        "certificate_verified": None,
+    }
     answer = client.post(CLASSIFY, **as_raw(pngs[0])).json()
     assert (answer["version"], answer["predictions"][0]["exit"]) == ("2", 2)
     exposed = metrics(client)

@@ -1,0 +1,80 @@
+"""Certificates of policies, redone from the bundle's own calibration table."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from exports.bundle.errors import BundleError, TuningError
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Policy
+from exports.tuning.goal import Goal, TuningData
+from exports.tuning.preview import PolicyPreview
+from exports.tuning.select import choose, verify_certificate
+from offramp.lru import LruDict
+
+MAX_KNOWN = 1024
+
+
+class CertificateError(BundleError):
+    """A certificate names the samples of the bundle's calibration table, but does not follow from them."""
+
+
+class CertificateVerifier:
+    """Verifies certificates, each combination of table and policy once. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._known: LruDict[tuple[object, ...], bool] = LruDict(MAX_KNOWN)
+        self._lock = threading.Lock()
+
+    def verify(self, policy: Policy, manifest: Manifest, table: PolicyPreview) -> bool | None:
+        """Whether the certificate of `policy` is verified by `table`, that of the bundle with `manifest`;
+        None if there is no certificate.
+
+        Takes about as long as a tuning, below a second for the embedded bundle, unless the answer is known.
+        Raises CertificateError if the table contradicts the certificate, BundleError if it is damaged.
+        """
+        if policy.certificate is None:
+            return None
+        costs = tuple(entry.macs for entry in manifest.exits)
+        rule = policy.model_copy(update={"reject_below": None})
+        key = (manifest.calibration.sha256, manifest.scaling, costs, rule)
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            known = _redo(rule, table, costs)
+            with self._lock:
+                self._known.put(key, known)
+        return known
+
+
+def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float]) -> bool:
+    """Whether the certificate of `policy` follows from the half of `table` that certifies, and `policy` is
+    what the other half chooses at these `costs`.
+
+    False if that cannot be checked here: the certificate is of other samples, or another choice was made,
+    for example by milliseconds, by an earlier version or by hand.
+    """
+    try:
+        data = table.tuning_data
+    except TuningError:
+        return False  # a table of one sample has no halves
+    follows = verify_certificate(policy, data)
+    if follows is False:
+        raise CertificateError(
+            "The certificate does not follow from the bundle's calibration table; "
+            "use the policy without it, or run `offramp tune` again."
+        )
+    return follows is True and reproduces_choice(policy, data, costs)
+
+
+def reproduces_choice(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:
+    """Whether the goal in the certificate of `policy` leads to `policy` on `data` at these `costs`."""
+    certificate = policy.certificate
+    if certificate is None:
+        return False
+    goal = Goal(value=certificate.permitted_drop / 100, confidence=certificate.confidence)
+    try:
+        return choose(data, costs, goal).policy == policy
+    except TuningError:
+        return False

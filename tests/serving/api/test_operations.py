@@ -124,6 +124,7 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "top_k",
         "mode",
         "threshold",
+        "reject_below",
         "max_exit",
         "deadline_ms",
         "priority",

@@ -51,11 +51,13 @@ def test_the_server_answers_as_the_engine_does(
     server: Server, digits_bundle: Path, images: np.ndarray
 ) -> None:
     bundle = load_bundle(digits_bundle)
-    expected = Engine(bundle).classify(images, bundle.policy)
+    expected = Engine(bundle).classify(images, bundle.policy.override(threshold=0.8))
     with httpx.Client(base_url=server.url) as client:
         for image, want in zip(images, expected, strict=True):
             answer = client.post(
-                "/v1/classify", content=png(image), headers={"Content-Type": "image/png"}
+                "/v1/classify?threshold=0.8",
+                content=png(image),
+                headers={"Content-Type": "image/png"},
             )
             assert answer.status_code == 200, answer.text
             got = answer.json()["predictions"][0]

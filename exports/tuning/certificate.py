@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle.policy import Certificate, CertificateMethod, Target
+from exports.bundle.certificate import Certificate, CertificateMethod, Target
 from exports.tuning.statistics import score_test, trinomial_test
 from exports.tuning.statistics.binomial import proportion_bound
 from exports.tuning.statistics.policy_stats import PolicyStats

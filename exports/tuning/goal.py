@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
-from exports.bundle.policy import Policy, Scaling, Target
+from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
 from exports.tuning.certificate import halves, split_sha256
 from exports.tuning.path import Candidate, cross_validated_path

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
 from exports.bundle.manifest import Manifest
-from exports.bundle.policy import Floats, Target, simulate
+from exports.bundle.policy import Floats, simulate
 from exports.bundle.reader import Table
 from exports.tuning.search import full_depth
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from exports.bundle.policy import Certificate
+from exports.bundle.certificate import Certificate
 from exports.bundle.reader import read_manifest, read_policy
 from exports.bundle.resolve import embedded
 from offramp.cli import app

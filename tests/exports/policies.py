@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exports.bundle.policy import Certificate, Combine, Measure, Mode, Policy, Scaling
+from exports.bundle.certificate import Certificate
+from exports.bundle.policy import Combine, Measure, Mode, Policy, Scaling
 
 EXITS, CLASSES = 4, 5
 MODES: tuple[Mode, ...] = ("early_exit", "ensemble", "exit")

@@ -34,7 +34,7 @@ MAX_VIEW_BYTES = 1 << 30
 VIEWS = 4
 LITE0: LiteNetwork = "efficientnet-lite0"
 LITE2: LiteNetwork = "efficientnet-lite2"
-# Of the distillation of the second network by the first.
+# Of the distillation from a network that was trained before.
 TEMPERATURE, ALPHA = 2.0, 0.5
 SMOOTHING = 0.1
 DEGRADE = 0.25

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from exports.bundle.certificate import Certificate
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import (
-    Certificate,
     Decision,
     Floats,
     Measure,

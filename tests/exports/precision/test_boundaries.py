@@ -121,7 +121,7 @@ def test_the_manifest_has_the_type_of_the_features(int8: Bundle, digits_bundle: 
     assert {entry.feature_type for entry in exact} == {"float32"}
     result = call("inspect", int8.path)
     assert "every graph opened in onnxruntime" in result.out
-    assert "uint8 16 x 8 x 8" in result.out
+    assert "uint8 8 x 8 x 8" in result.out
 
 
 def test_the_engine_and_the_exit_graphs_answer_like_the_stages(

@@ -124,8 +124,8 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "top_k",
         "mode",
         "threshold",
-        "max_exit",
         "reject_below",
+        "max_exit",
         "deadline_ms",
         "priority",
     }

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from exports.bundle.certificate import Certificate
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import Manifest
-from exports.bundle.policy import Certificate, Policy
+from exports.bundle.policy import Policy
 from exports.bundle.reader import read_manifest, read_policy
 from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy

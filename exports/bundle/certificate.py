@@ -1,0 +1,50 @@
+"""The certificate in a policy: what it promises, and from which samples the promise follows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Target = Literal["labels", "agreement"]
+CertificateMethod = Literal["exact-score", "exact-trinomial", "clopper-pearson"]
+Points = Annotated[float, Field(ge=0, le=100)]
+
+
+class Certificate(BaseModel):
+    """What a policy promises: with probability `confidence` over the samples drawn, its accuracy on new
+    samples is at most `permitted_drop` percentage points below that of `against`.
+
+    The policy was chosen on `chosen_on` samples and certified on `samples` others, which
+    `split_sha256` identifies (`exports.tuning.certificate.split_sha256`). `bound` is the upper
+    confidence limit of this policy's drop in points, at most `permitted_drop`; the promise is
+    `permitted_drop`. Under the target `agreement` the samples had no labels, and the drop is the share
+    of answers that are not the ensemble's. docs/guide/tuning.md describes the method.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: CertificateMethod
+    against: Literal["ensemble"] = "ensemble"
+    permitted_drop: Points
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bound: Points
+    chosen_on: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    split_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    target: Target
+
+    @property
+    def sentence(self) -> str:
+        """The promise in words."""
+        drop = f"{self.permitted_drop:g}"
+        if self.target == "labels":
+            promise = f"the accuracy is at most {drop} points below the {self.against}'s"
+        else:
+            promise = f"at most {drop} % of the answers are not the {self.against}'s"
+        return (
+            f"With probability {100 * self.confidence:g} %, {promise} on new images of the kind it was "
+            f"certified on (chosen on {self.chosen_on:,} samples, certified on {self.samples:,} others by "
+            f"{self.method}, upper limit {self.bound:.2f}). It says nothing about the accuracy of the "
+            f"{self.against} itself, which can be lower on other images."
+        )

@@ -147,7 +147,7 @@ def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
         errors.append(choice.stats.drop - truth)
         covered.append(low <= truth <= high)
     assert abs(np.mean(errors)) < 0.0025
-    assert np.mean(covered) > 0.85
+    assert np.mean(covered) > 0.82  # about 0.9 over many draws; 60 draws scatter by 0.04
 
 
 @pytest.mark.parametrize(("target", "trials"), [("labels", 2000), ("agreement", 500)])

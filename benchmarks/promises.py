@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from benchmarks.harness.server import machine, serving
 from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import read_manifest
 from training.auto_train import run_name
-from training.data.image_folder import MIN_IMAGES_PER_CLASS
 
 HERE = Path(__file__).parent
 Result = dict[str, Any]
@@ -78,26 +76,19 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def divide(folder: Path, work: Path, pictures: int, seed: int) -> Path:
-    """`work`/photos with `pictures` of `folder` drawn at random, `work`/unseen with the others.
-
-    Only of classes of which enough are drawn to train on.
-    """
+    """`work`/photos with `pictures` of `folder` drawn at random, `work`/unseen with the others."""
     photos, unseen = work / "photos", work / "unseen"
     if unseen.is_dir():
         return photos
     files = sorted(file for file in folder.glob("*/*") if file.is_file())
-    drawn = [files[number] for number in np.random.default_rng(seed).permutation(len(files))]
-    counts = Counter(file.parent.name for file in drawn[:pictures])
-    enough = {name for name, count in counts.items() if count >= MIN_IMAGES_PER_CLASS}
-    for place, chosen in ((photos, drawn[:pictures]), (unseen, drawn[pictures:])):
+    order = np.random.default_rng(seed).permutation(len(files))
+    for place, chosen in ((photos, order[:pictures]), (unseen, order[pictures:])):
         part = place.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
-        for file in chosen:
-            if file.parent.name in enough:
-                target = part / file.parent.name / file.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-        shutil.rmtree(place, ignore_errors=True)
+        for number in chosen:
+            target = part / files[number].parent.name / files[number].name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files[number], target)
         part.rename(place)
     return photos
 

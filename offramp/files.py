@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.errors import WriteError
@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
         _sync(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that was remounted read-only
+            part.unlink(missing_ok=True)
         raise WriteError(
             f"{path} cannot be written ({error.strerror or error}); its previous content is kept."
         ) from error
@@ -50,8 +51,48 @@ def new_directory(target: Path) -> Iterator[Path]:
     On an error the directory is removed. A killed process leaves `.NAME.part`, which the next call for
     `target` empties. Raises WriteError if `target` exists or another process is writing it.
     """
+    _refuse_existing(target)
+    with _scratch(target) as part:
+        yield part
+        for file in part.iterdir():
+            _sync(file)
+        _sync(part)
+        _refuse_created(target)
+        part.rename(target)
+        _sync(target.parent)
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yields a path to write to; at the end it is synced to disk and renamed to `target`.
+
+    On an error the file is removed. A killed process leaves `.NAME.part`, a directory, which the next call
+    for `target` empties. Raises WriteError if `target` exists or another process is writing it.
+    """
+    _refuse_existing(target)
+    with _scratch(target) as scratch:
+        part = scratch / target.name
+        yield part
+        _sync(part)
+        _refuse_created(target)
+        part.rename(target)
+        _sync(target.parent)
+        scratch.rmdir()
+
+
+def _refuse_existing(target: Path) -> None:
     if os.path.lexists(target):
         raise WriteError(f"{target} exists already; choose another name or move it away.")
+
+
+def _refuse_created(target: Path) -> None:
+    if os.path.lexists(target):
+        raise WriteError(f"{target} was created by another process; it is left alone.")
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """Yields the empty directory `.NAME.part` beside `target`, locked; it is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     lock = _create_and_lock(part, target)
@@ -59,13 +100,6 @@ def new_directory(target: Path) -> Iterator[Path]:
         for stale in part.iterdir():
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         yield part
-        for file in part.iterdir():
-            _sync(file)
-        _sync(part)
-        if os.path.lexists(target):
-            raise WriteError(f"{target} was created by another process; it is left alone.")
-        part.rename(target)
-        _sync(target.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

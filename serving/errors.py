@@ -36,6 +36,12 @@ class InternalError(ServingError):
         super().__init__("The server failed to answer this request; its log says why.")
 
 
+class InvalidOutputError(ServingError):
+    """The network gave values for an image that are no logits."""
+
+    code = "invalid_output"
+
+
 class InvalidRequestError(ServingError):
     """The body or a parameter is malformed."""
 

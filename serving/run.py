@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import resource
+import sys
 
 from serving.api.app import create_app
 from serving.api.examples import sample_image
-from serving.http.banner import banner
+from serving.http.banner import banner, empty_banner
 from serving.http.listener import listen
 from serving.http.server import Server, server_config
 from serving.inference.providers import CPU, gpu_present
 from serving.memory import fix_mmap_threshold, freeze_gc
+from serving.reload import reload
 from serving.service import Service
 from serving.settings import Settings
 
@@ -37,8 +41,9 @@ def run_server(settings: Settings) -> None:
         server = Server(
             server_config(app, settings),
             settings,
-            started=lambda host, port: print(startup_banner(host, port, service), flush=True),
+            started=lambda host, port: announce(startup_banner(host, port, service)),
             drain=service.drain,
+            reload=lambda: reload(service, app.state.admin_key),
         )
         server.run(sockets=[listener])
 
@@ -46,6 +51,9 @@ def run_server(settings: Settings) -> None:
 def startup_banner(host: str, port: int, service: Service) -> str:
     """What to print once the server listens."""
     models = list(service.models)
+    if not models:
+        settings = service.settings
+        return empty_banner(host, port, str(settings.repository), watched=settings.watch)
     spec = models[0].engine.manifest.input
     return banner(
         host,
@@ -54,6 +62,13 @@ def startup_banner(host: str, port: int, service: Service) -> str:
         sample_image(spec.width, spec.height),
         idle_gpu=models[0].engine.provider == CPU and gpu_present(),
     )
+
+
+def announce(text: str) -> None:
+    """Print `text`, unless standard output is full or gone, which is no reason not to serve."""
+    # Not print: what it cannot write stays in its buffer and fails again at the end of the process.
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
 def raise_file_limit(files: int) -> None:

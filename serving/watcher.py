@@ -10,7 +10,8 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from exports.bundle.reader import read_manifest
+from exports.bundle.manifest import MANIFEST, POLICY
+from exports.bundle.reader import load_bundle, read_manifest
 from offramp.errors import OfframpError
 from serving.service import Service
 
@@ -31,6 +32,8 @@ class Watcher:
         self._service = service
         self._repository = service.repository
         self._loaded: dict[Path, Signature] = {}
+        # Of the bundles that were loaded before there was anything to compare.
+        self._at_start = self._signatures()
 
     async def run(self, directory: Path) -> None:
         """Follow `directory` until cancelled."""
@@ -55,17 +58,30 @@ class Watcher:
         for path, signature in now.items():
             # A bundle that still changes is looked at again after its next change.
             settled = before.get(path) == signature
-            if settled and self._loaded.get(path) != signature and await self._load(path):
+            if (
+                settled
+                and self._loaded.get(path) != signature
+                and await self._load(path, signature)
+            ):
                 self._loaded[path] = signature
-        for path in self._loaded.keys() - now.keys():
-            del self._loaded[path]
-            self._repository.forget(path)
+        for path in (self._loaded | self._at_start).keys() - now.keys():
+            self._loaded.pop(path, None)
+            self._at_start.pop(path, None)
+            if path.is_dir():
+                self._repository.refused(
+                    path,
+                    f"{path} has no {MANIFEST} any more. "
+                    "The model that was loaded from it is still served.",
+                )
+            else:
+                self._repository.forget(path)
         for model in list(self._service.models):
             if model.path.parent == directory and not model.path.is_dir():
                 await self._service.manager.unload(model.name, only=model.path)
 
-    async def _load(self, path: Path) -> bool:
-        """Load the bundle in `path` if it is not served; False if it should be tried again unchanged."""
+    async def _load(self, path: Path, signature: Signature) -> bool:
+        """Load the bundle in `path` if it is not served, else its policy; False if it should be tried again
+        unchanged."""
         try:
             manifest = await asyncio.to_thread(read_manifest, path)
             models = self._service.models
@@ -78,9 +94,16 @@ class Watcher:
             if served is None or served.path != path or served.engine.manifest != manifest:
                 await self._service.manager.load_path(path)
             else:
+                known = self._loaded.get(path) or self._at_start.get(path, signature)
+                if _without_policy(known) != _without_policy(signature):
+                    # The model is in memory and goes on; the next start would fail.
+                    await asyncio.to_thread(load_bundle, path)
+                    self._repository.forget(path)
                 await self._service.manager.reread_policy(served)
         except OfframpError as error:
-            self._repository.refused(path, str(error))
+            serves = any(model.path == path for model in self._service.models)
+            kept = " The model that was loaded from it is still served." if serves else ""
+            self._repository.refused(path, f"{error}{kept}")
         return True
 
     def _signatures(self) -> dict[Path, Signature]:
@@ -94,6 +117,10 @@ class Watcher:
                     for name, stat in stats
                 )
         return found
+
+
+def _without_policy(signature: Signature) -> Signature:
+    return tuple(entry for entry in signature if entry[0] != POLICY)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -21,6 +20,7 @@ from exports.bundle.manifest import CARD, FILE_NAME, MANIFEST, MAX_NAME, POLICY
 from exports.bundle.reader import load_bundle, read_graph
 from exports.bundle.safe_files import MAX_FILE_BYTES, one_line, read_plain
 from exports.bundle.safe_zip import DAMAGE, open_zip
+from offramp.files import new_file
 
 # Enough for sixty stages with a graph each.
 MAX_FILES = 128
@@ -43,10 +43,8 @@ def pack_bundle(path: Path, target: Path) -> str:
 
     The bundle is verified first, including its whole-network graphs. Of the files that the manifest
     does not list only the model card is packed. The file is written completely or not at all. Raises
-    BundleError if the bundle is damaged or too large, or if `target` exists.
+    BundleError if the bundle is damaged or too large, WriteError if `target` exists.
     """
-    if target.exists():
-        raise BundleError(f"{target} exists already; choose another name or move it away.")
     manifest = load_bundle(path).manifest
     for entry in manifest.graphs:
         read_graph(path, entry)
@@ -59,21 +57,15 @@ def pack_bundle(path: Path, target: Path) -> str:
             f"{path} has {len(names)} files of {total} bytes; at most {MAX_FILES} files of "
             f"{MAX_UNPACKED_BYTES} bytes can be packed."
         )
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        part = Path(scratch) / target.name
-        with open(part, "w+b") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name in sorted(names):
-                    info = zipfile.ZipInfo(name, EPOCH)
-                    info.create_system = UNIX
-                    info.external_attr = (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(info, read_plain(path, name, MAX_FILE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.rename(part, target)
-    return digest
+    with new_file(target) as part, open(part, "w+b") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(names):
+                info = zipfile.ZipInfo(name, EPOCH)
+                info.create_system = UNIX
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(info, read_plain(path, name, MAX_FILE_BYTES))
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack_bundle(file: IO[bytes], target: Path, shown: str) -> None:

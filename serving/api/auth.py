@@ -26,8 +26,13 @@ class AdminKey:
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError, without the key in it, if the key is unreadable or not valid."""
+        self._settings = settings
         self._key = _read(settings)
         self._local = is_loopback(settings.host)
+
+    def reload(self) -> None:
+        """Read the key's file again. Raises SettingsError, and then the old key stays."""
+        self._key = _read(self._settings)
 
     def check(self, request: Request, key: str | None) -> None:
         """Raise UnauthorizedError unless `key` is the server's.

@@ -151,10 +151,12 @@ class ModelSummary:
 @dataclass(frozen=True)
 class ModelDetail(ModelSummary):
     """A loaded model with its labels, in the order of `index`, and how it was converted from float32, if it
-    was."""
+    was. `unsaved_policy` was in force until this bundle replaced another; it was not saved and is not in
+    force any more."""
 
     labels: list[str]
     conversion: Conversion | None
+    unsaved_policy: Policy | None
 
 
 @dataclass(frozen=True)
@@ -259,5 +261,8 @@ def detail(model: LoadedModel) -> ModelDetail:
     """`model` as GET /v1/models/{name} answers it."""
     manifest = model.engine.manifest
     return ModelDetail(
-        **vars(summarize(model)), labels=list(manifest.labels), conversion=manifest.conversion
+        **vars(summarize(model)),
+        labels=list(manifest.labels),
+        conversion=manifest.conversion,
+        unsaved_policy=model.unsaved_policy,
     )

@@ -18,10 +18,9 @@ def banner(
 ) -> str:
     """The address, two commands to try it with, and a hint if a GPU is idle.
 
-    `models` are names, `example` is an image file as base64.
+    `models` are names, at least one; `example` is an image file as base64.
     """
-    local = WILDCARDS.get(host, host)
-    url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
+    url = local_url(host, port)
     body = json.dumps({"images": [example]}, separators=(",", ":"))
     lines = [
         f"Offramp serves {', '.join(models)} at {url} (documentation: {url}/docs)",
@@ -32,3 +31,20 @@ def banner(
     if idle_gpu:
         lines.append(GPU_HINT)
     return "\n".join(lines)
+
+
+def empty_banner(host: str, port: int, repository: str, *, watched: bool) -> str:
+    """The address of a server without a model, and how to load one from the directory `repository`."""
+    url = local_url(host, port)
+    lines = [f"Offramp serves no model yet at {url}: /readyz answers 503 until one is loaded."]
+    if watched:
+        lines += [f"A bundle that appears in {repository} is loaded.", f"  curl -s {url}/readyz"]
+    else:
+        lines += [f"Put a bundle into {repository}, then:", f"  curl -X PUT {url}/v1/models/NAME"]
+    return "\n".join(lines)
+
+
+def local_url(host: str, port: int) -> str:
+    """The address of a server on `host`, as this machine can reach it."""
+    local = WILDCARDS.get(host, host)
+    return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"

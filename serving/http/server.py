@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -44,7 +44,8 @@ def server_config(app: Any, settings: Settings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Calls `started` with host and port once it listens, and `drain` at the first signal to stop.
+    """Calls `started` with host and port once it listens, `reload` at SIGHUP, and `drain` at the first
+    signal to stop.
 
     After SIGTERM the exit code is 0.
     """
@@ -56,17 +57,23 @@ class Server(uvicorn.Server):
         *,
         started: Callable[[str, int], None],
         drain: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
         self._settings = settings
         self._on_started = started
         self._drain = drain
+        self._reload = reload
+        self._reload_task: asyncio.Future[None] | None = None
         self._sweep_task: asyncio.Task[None] | None = None
         self._interrupted = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on `sockets`."""
         await super().startup(sockets)
+        # Where there is no such signal there is nothing to handle.
+        if hangup := getattr(signal, "SIGHUP", None):
+            asyncio.get_running_loop().add_signal_handler(hangup, self._start_reload)
         settings = self._settings
         shortest = min(settings.header_timeout_seconds, settings.body_timeout_seconds)
         every = min(max(shortest / 4, MIN_SWEEP_S), MAX_SWEEP_S)
@@ -74,6 +81,11 @@ class Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             self._on_started(host, port)
+
+    def _start_reload(self) -> None:
+        """Reload, unless that is going on already."""
+        if self._reload_task is None or self._reload_task.done():
+            self._reload_task = asyncio.ensure_future(self._reload())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept new connections for `drain_seconds`, then finish what was accepted.

@@ -191,6 +191,13 @@ class ModelManager:
             raise BundleError(f"{path} is now called {model.name}, not {name}.")
         model = await loop.run_in_executor(self._thread, self._schedule, model)
         old = self._models.get(model.name) if model.name in self._models else None
+        if old is not None and old.policy != old.stored:
+            log.warning(
+                "%s: the policy of revision %d was not saved; the new bundle's is in force",
+                model.name,
+                old.revision,
+            )
+            model = replace(model, unsaved_policy=old.policy)
         published = self._publish(model)
         self._repository.forget(path)
         if old is not None:

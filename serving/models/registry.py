@@ -27,6 +27,7 @@ class LoadedModel:
     `path` is the directory of its bundle, `stored` the policy that is written there. `cam` is None if the
     bundle has no graph for class-activation maps. `revision` counts the policies of this name from 1,
     across swaps. `certificate_verified` is what CertificateVerifier says of the policy in force.
+    `unsaved_policy` was in force until this bundle replaced another, and was not written into that one.
     """
 
     engine: Engine
@@ -37,6 +38,7 @@ class LoadedModel:
     cam: CamGraph | None
     revision: int = 1
     certificate_verified: bool | None = None
+    unsaved_policy: Policy | None = None
 
     @property
     def name(self) -> str:

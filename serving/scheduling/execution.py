@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exports.bundle.policy import Floats
 from offramp.images import Pixels
-from serving.errors import InvalidImageError
+from serving.errors import InvalidImageError, InvalidOutputError
 from serving.inference.engine import Engine, Prediction, decode
 from serving.scheduling.queues import Block, ModelQueues, Sample
 from serving.telemetry.metrics import Metrics
@@ -43,7 +44,9 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     """Decode the batch or run its stage: all the slow work. Changes no state shared with other threads."""
     try:
         metrics.waited(batch.queues.engine.manifest.name, batch.stage, _record_waits(batch))
-        return _decode(batch, max_pixels, metrics) if batch.stage == 0 else _run_stage(batch)
+        if batch.stage == 0:
+            return _decode(batch, max_pixels, metrics)
+        return _run_stage(batch, metrics)
     except Exception as error:
         log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
         count = len(batch.samples)
@@ -92,7 +95,7 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     return Outcome(block, [False] * count, [None] * count, errors)
 
 
-def _run_stage(batch: Batch) -> Outcome:
+def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
     engine, stage, samples = batch.queues.engine, batch.stage, batch.samples
     block = gather(engine, samples)
     output = engine.run_stage(stage, block.inputs)
@@ -104,7 +107,21 @@ def _run_stage(batch: Batch) -> Outcome:
     ]
     policies = [sample.job.policy for sample in samples]
     leaves, predictions = engine.judge(policies, stage, logits, requested_rows)
-    return Outcome(Block(len(samples), output.features, logits), leaves, predictions, {})
+    errors = _invalid(batch, output.logits)
+    if errors:
+        metrics.invalid_output(engine.manifest.name, stage, len(errors))
+    return Outcome(Block(len(samples), output.features, logits), leaves, predictions, errors)
+
+
+def _invalid(batch: Batch, logits: Floats) -> dict[int, Exception]:
+    """An error for every row of `logits` with a NaN or an infinite maximum, which has no probabilities."""
+    rows = np.flatnonzero(~np.isfinite(logits.max(axis=1))).tolist()
+    if not rows:
+        return {}
+    name = batch.queues.engine.manifest.name
+    log.error("stage %d of %s gave no logits for %d images", batch.stage, name, len(rows))
+    sentence = f"Stage {batch.stage} of {name} gave values for this image that are no logits."
+    return {row: InvalidOutputError(sentence) for row in rows}
 
 
 def _record_waits(batch: Batch) -> list[float]:

@@ -76,6 +76,12 @@ class Metrics:
             SECONDS,
             self.registry,
         )
+        self._invalid = Counter(
+            "offramp_invalid_outputs",
+            "Images for which a stage gave no logits (NaN or infinite).",
+            ["model", "stage"],
+            registry=self.registry,
+        )
         self._expired = Counter(
             "offramp_expired",
             "Images whose deadline came before their policy let them leave.",
@@ -136,6 +142,10 @@ class Metrics:
         series = self._decode.series(model)
         for value in seconds:
             series.observe(value)
+
+    def invalid_output(self, model: str, stage: int, images: int) -> None:
+        """A stage gave no logits for `images` images."""
+        self._child(self._invalid, model, stage).inc(images)
 
     def expired(self, model: str) -> None:
         """An image's deadline came before its policy let it leave."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import signal
@@ -148,6 +149,7 @@ def test_a_signal_ends_readiness_first_and_is_not_raised_again(client: Client) -
         service.settings,
         started=lambda *_: None,
         drain=service.drain,
+        reload=lambda: asyncio.sleep(0),
     )
     server.handle_exit(signal.SIGTERM, None)
     assert service.phase == "draining"

@@ -20,6 +20,7 @@ from exports.bundle import archive
 from exports.bundle.archive import pack_bundle, unpack_bundle
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle, sha256
+from offramp.errors import WriteError
 from tests.exports.bundle.packed import Packed
 
 
@@ -113,7 +114,7 @@ def test_files_that_the_manifest_does_not_list_are_not_packed(
 
 def test_an_existing_file_is_not_overwritten(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.zip").write_text("keep")
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(WriteError, match="exists already"):
         pack_bundle(bundle_path, tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_text() == "keep"
 

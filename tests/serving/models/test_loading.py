@@ -130,3 +130,18 @@ def test_a_swapped_engine_is_freed_without_the_garbage_collector(
         wait_until(client, lambda: old() is None)
     finally:
         gc.enable()
+
+
+def test_a_swap_says_which_unsaved_policy_it_ended(
+    client: Client, repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = {"thresholds": [0.9, 0.9], "max_exit": 3}
+    client.put("/v1/models/ant/policy", json=live)
+    replace_bundle(repository / "ant", version="2")
+    swapped = client.put("/v1/models/ant").json()
+    assert swapped["unsaved_policy"]["thresholds"] == [0.9, 0.9]
+    assert "the policy of revision 2 was not saved" in caplog.text
+    assert client.get("/v1/models/ant/policy").json()["policy"]["thresholds"] != [0.9, 0.9]
+    client.put("/v1/models/ant/policy?persist=true", json=live)
+    assert client.put("/v1/models/ant").json()["unsaved_policy"] is None
+    assert client.get("/v1/models/ant/policy").json()["policy"]["thresholds"] == [0.9, 0.9]

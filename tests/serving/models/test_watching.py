@@ -14,7 +14,8 @@ import pytest
 from exports.bundle.policy import Policy
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
-from tests.serving.models.bundles import names, replace_bundle, version, wait_until
+from tests.serving.models.bundles import damage, names, replace_bundle, version, wait_until
+from tests.serving.requests import CLASSIFY, as_raw
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 
@@ -99,4 +100,27 @@ def test_a_directory_that_is_missing_for_a_while_unloads_nothing(
 ) -> None:
     repository.rename(repository.with_name("away"))
     client.runner.run(asyncio.sleep(1))
+    assert names(client) == ["ant", "bee"]
+
+
+def test_a_stage_that_is_damaged_or_deleted_on_disk_is_reported_and_still_served(
+    client: Client, repository: Path, caplog: pytest.LogCaptureFixture, pngs: list[bytes]
+) -> None:
+    wait_until(client, lambda: names(client) == ["ant", "bee"])
+    client.runner.run(asyncio.sleep(1))
+    damage(repository / "ant")
+    (repository / "bee" / "stage2.onnx").unlink()
+    wait_until(client, lambda: caplog.text.count("is still served") == 2)
+    for name, file in (("ant", "stage2.onnx is damaged"), ("bee", "stage2.onnx")):
+        assert f"{repository / name}/{file}" in caplog.text
+        answer = client.post(f"{CLASSIFY}?model={name}", **as_raw(pngs[0]))
+        assert answer.status_code == 200
+
+
+def test_a_manifest_that_is_deleted_on_disk_is_reported(
+    client: Client, repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.runner.run(asyncio.sleep(1))
+    (repository / "ant" / "manifest.json").unlink()
+    wait_until(client, lambda: "ant has no manifest.json any more" in caplog.text)
     assert names(client) == ["ant", "bee"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle
-from serving.errors import InvalidImageError
+from serving.errors import InvalidImageError, InvalidOutputError
 from serving.scheduling.costs import MAX_BATCH
 from serving.scheduling.options import ExitReached
 from serving.scheduling.queues import SampleEvent
@@ -189,3 +189,38 @@ def test_pixels_and_policies_that_do_not_fit_are_refused(bundle: Bundle) -> None
                 await setup.classify(numbered(1), Policy(thresholds=(0.5,), max_exit=2))
 
         run_scenario(scenario)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_without_logits_fails_alone_and_is_counted(
+    bundle: Bundle, images: Images, value: float
+) -> None:
+    with dispatching(bundle, workers=1, costs=even_costs(0.001, MAX_BATCH)) as setup:
+        compute = setup.engine.compute
+
+        def broken(stage: int, inputs: Any) -> Any:
+            output = compute(stage, inputs)
+            if stage == 1:
+                # Images whose first value is 1: the one in the middle.
+                output.logits[inputs[:, 0, 0, 0] == 1] = value
+            return output
+
+        setup.engine.compute = broken  # type: ignore[method-assign]
+
+        results: list[Any] = []
+
+        async def scenario() -> None:
+            numbers = numbered(3)
+            results[:] = await asyncio.gather(
+                *(setup.classify(numbers[i : i + 1], FULL) for i in range(3)),
+                return_exceptions=True,
+            )
+
+        run_scenario(scenario)
+        first, broken_one, last = results
+        assert isinstance(broken_one, InvalidOutputError)
+        assert (broken_one.status, broken_one.code) == (500, "invalid_output")
+        for result in (first, last):
+            assert np.isfinite(result.predictions[0].confidence)
+        text = setup.metrics.render().decode()
+        assert 'offramp_invalid_outputs_total{model="tiny",stage="1"} 1.0' in text

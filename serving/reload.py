@@ -1,0 +1,30 @@
+"""What SIGHUP reloads: the key's file and the repository. Requests go on meanwhile."""
+
+from __future__ import annotations
+
+import logging
+
+from offramp.errors import OfframpError
+from serving.api.auth import AdminKey
+from serving.errors import SettingsError
+from serving.service import Service
+from serving.watcher import Watcher
+
+log = logging.getLogger("offramp.serving")
+
+
+async def reload(service: Service, key: AdminKey) -> None:
+    """Read the key's file again, then load, swap and unload what has changed in the repository.
+
+    What cannot be read is logged, and what was in force stays.
+    """
+    try:
+        key.reload()
+    except SettingsError as error:
+        log.warning("the key is not reloaded: %s", error)
+    try:
+        if service.settings.repository is not None:
+            await Watcher(service).update()
+    except (OfframpError, OSError) as error:
+        log.warning("the repository is not reloaded: %s", error)
+    log.info("reloaded")

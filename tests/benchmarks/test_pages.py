@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import digits, ray, serving, threads, tuning
+from benchmarks import digits, ray, serving, threads
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.peers import section as peers
+from benchmarks.promises import tuning
 
 RESULTS = DOCS.parent / "benchmarks"
 

@@ -2,7 +2,7 @@
 
 The statements are about means over draws, so they are tested by drawing: from the calibration table of
 the embedded bundle, whose other samples give the true drop, and from synthetic exits.
-`python -m benchmarks.tuning` is the larger study.
+`python -m benchmarks.promises.tuning` is the larger study.
 """
 
 from __future__ import annotations

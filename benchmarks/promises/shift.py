@@ -1,6 +1,6 @@
 """What the embedded bundle's policy promises, on images that arrive changed.
 
-    OFFRAMP_DATA=data python -m benchmarks.shift          # about ten minutes on one core
+    OFFRAMP_DATA=data python -m benchmarks.promises.shift          # about ten minutes on one core
 
 The test images of CIFAR-100 run through the embedded bundle, as they are and corrupted in five ways at five
 severities. The certificate is about the drop below the ensemble; it is silent about the ensemble itself.
@@ -27,7 +27,7 @@ from training.data.dataset import Split
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--images", type=int, default=10_000, help="the first of the test split")
-    parser.add_argument("--json", type=Path, default=HERE / "shift.json")
+    parser.add_argument("--json", type=Path, default=RESULTS / "shift.json")
     parser.add_argument("--write-docs", action="store_true")
     publish(parser.parse_args(argv), run, section, "guide/tuning.md", "shift")
 
@@ -95,7 +95,7 @@ def section(result: dict[str, Any]) -> str:
     worst = max(corrupted, key=lambda entry: entry["drop"])
     return (
         f"`{result['bundle']}` on {result['images']:,} test images, corrupted in five ways "
-        "(`python -m benchmarks.shift`). Clean: "
+        "(`python -m benchmarks.promises.shift`). Clean: "
         f"ensemble {clean['ensemble']:.1f} %, drop {clean['drop']:.2f} ± {clean['error']:.2f} points, "
         f"cost {clean['cost']:.2f} of full depth.\n\n"
         f"{table(head, lines)}\n\n"

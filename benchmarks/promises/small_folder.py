@@ -1,7 +1,7 @@
 """Takes a small folder of photographs through train, export, tune and serve, and compares every figure that
 these print with what pictures that none of them saw show.
 
-    python -m benchmarks.promises data/grocery/train --pictures 600 --work runs-promises
+    python -m benchmarks.promises.small_folder data/grocery/train --pictures 600 --work runs-promises
 
 Draws `--pictures` of FOLDER, trains on them with the defaults, exports, runs `offramp tune`, and asks the
 server about all other pictures of FOLDER, with the bundle's policy and at full depth. What is done already in
@@ -31,7 +31,7 @@ from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import read_manifest
 from training.auto_train import run_name
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1]
 Result = dict[str, Any]
 Z_95 = 1.96
 
@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=600, help="to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs-promises"))
-    parser.add_argument("--json", type=Path, default=HERE / "promises.json")
+    parser.add_argument("--json", type=Path, default=RESULTS / "small-folder.json")
     parser.add_argument("--write-docs", action="store_true")
-    publish(parser.parse_args(argv), run, section, "guide/your-own-images.md", "promises")
+    publish(parser.parse_args(argv), run, section, "guide/your-own-images.md", "small-folder")
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -203,7 +203,7 @@ def section(result: Result) -> str:
     return (
         f"{result['pictures']} photographs of {result['folder']}, drawn at random, through train, export, "
         f"`offramp tune` and the server with nothing but defaults; the {result['unseen']:,} others were sent "
-        "to the server (`python -m benchmarks.promises`). "
+        "to the server (`python -m benchmarks.promises.small_folder`). "
         f"On {result['machine']}; training was forecast to take {seconds['forecast'] / 60:.0f} minutes "
         f"and took {seconds['train'] / 60:.0f}.\n\n"
         f"{table(('statement', 'stated', 'unseen pictures', 'kept'), rows)}\n"

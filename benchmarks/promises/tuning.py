@@ -1,6 +1,6 @@
 """Checks what `offramp tune` promises against images that it did not see.
 
-    OFFRAMP_DATA=data python -m benchmarks.tuning          # some minutes on one core
+    OFFRAMP_DATA=data python -m benchmarks.promises.tuning          # some minutes on one core
 
 The held-out samples and the test images of CIFAR-100, 15,000 in all, run through the embedded bundle. Draws
 of n of them are tuned for each goal; the others give the true drop and cost. Writes a JSON file;
@@ -29,7 +29,7 @@ from exports.tuning.select import choose
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1]
 SIZES = (60, 120, 600, 1200, 5000)
 GOALS = (0.005, 0.01, 0.02, 0.05)
 CERTIFIED = (0.005, 0.01)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--json", type=Path, default=HERE / "tuning.json")
+    parser.add_argument("--json", type=Path, default=RESULTS / "tuning.json")
     parser.add_argument("--write-docs", action="store_true")
     publish(parser.parse_args(argv), run, section, "guide/tuning.md", "tuning")
 
@@ -162,7 +162,7 @@ def section(result: dict[str, Any]) -> str:
         + f"\n\nWith {CONFIDENCE:.0%} confidence:\n\n"
         + table(["samples", "goal, points", supported, "broken", "mean cost"], certified)
         + f"\n\n{result['draws']} draws of {result['samples']:,} samples; costs are shares of full depth's; "
-        "`OFFRAMP_DATA=data python -m benchmarks.tuning`\n"
+        "`OFFRAMP_DATA=data python -m benchmarks.promises.tuning`\n"
     )
 
 

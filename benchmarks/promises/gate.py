@@ -1,6 +1,6 @@
 """Tries a learned gate in place of the measures of confidence. Nothing ships from it.
 
-    OFFRAMP_DATA=data python -m benchmarks.gate      # some minutes on one core
+    OFFRAMP_DATA=data python -m benchmarks.promises.gate      # some minutes on one core
 
 A logistic regression per exit predicts from ten measures whether the running ensemble's answer is that of
 all exits. Gates and thresholds are chosen on the held-out samples of CIFAR-100, with gates fitted out of

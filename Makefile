@@ -4,6 +4,8 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
+# Packages are installed without bytecode (--no-compile): the first process that imports a module writes it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve test test-uvicorn test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
 

@@ -37,8 +37,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest files come first, so that no process is left with one at the end."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    """The slowest files come first, so that no process is left with one at the end. Files with tests marked
+    `serial` come last: those wait for the tests of the other processes, which are short by then."""
+    serial = {item.path for item in items if item.get_closest_marker("serial")}
+    items.sort(key=lambda item: (item.path in serial, "training" not in item.path.parts))
 
 
 def offramp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from tests.debian import require
 
@@ -37,6 +37,10 @@ class Record:
         if message.type in ("error", "warning"):
             self.errors.append(message.text)
 
+    def error(self, error: Error) -> None:
+        """Keep exceptions that nothing caught."""
+        self.errors.append(str(error))
+
     def request(self, request: Request) -> None:
         """Keep requests that leave the host."""
         address = urlsplit(request.url)
@@ -62,6 +66,16 @@ def watched(page: Page, url: str) -> Record:
     """The record of `page`, which is about to open `url`."""
     record = Record(urlsplit(url).netloc)
     page.on("console", record.console)
-    page.on("pageerror", lambda error: record.errors.append(str(error)))
+    page.on("pageerror", record.error)
     page.on("request", record.request)
     return record
+
+
+@contextmanager
+def watching(page: Page, url: str) -> Iterator[Record]:
+    """The record of `page`, which is about to open `url`, until the context ends."""
+    record = watched(page, url)
+    yield record
+    page.remove_listener("console", record.console)
+    page.remove_listener("pageerror", record.error)
+    page.remove_listener("request", record.request)

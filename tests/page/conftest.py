@@ -10,14 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from exports.bundle.resolve import embedded
-from tests.page.browser import Record, chromium, watched
+from tests.page.browser import Record, chromium, watched, watching
 from tests.servers import Server, started
 
 SAMPLES = Path(__file__).parents[2] / "serving" / "page" / "samples"
 Open = Callable[..., tuple[Page, Record]]
+VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 # The machine may be busy with other tests; a page that is right gets there.
 expect.set_options(timeout=15_000)
 
@@ -76,7 +77,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     opened: list[tuple[Page, Record]] = []
 
     def open_(url: str, **options: Any) -> tuple[Page, Record]:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context = browser.new_context(**{"viewport": VIEWPORT, **options})
         page = context.new_page()
         record = watched(page, url)
         page.goto(url)
@@ -90,9 +91,24 @@ def open_page(browser: Browser) -> Iterator[Open]:
         assert record.errors == []
 
 
+@pytest.fixture(scope="package")
+def tab(browser: Browser) -> Iterator[Page]:
+    """A blank page that tests reuse one after the other: a new one costs a process."""
+    context = browser.new_context(viewport=VIEWPORT)
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
-def page(open_page: Open, server: Server, restored: None) -> Page:
-    """The page of `server`, once it knows what is loaded."""
-    opened, _ = open_page(f"{server.url}/")
-    expect(opened.get_by_text("live")).to_be_visible()
-    return opened
+def page(tab: Page, server: Server, restored: None) -> Iterator[Page]:
+    """The page of `server`, loaded again, once it knows what is loaded; nothing may have gone wrong in it."""
+    url = f"{server.url}/"
+    with watching(tab, url) as record:
+        tab.goto(url)
+        expect(tab.get_by_text("live")).to_be_visible()
+        yield tab
+        tab.evaluate("sessionStorage.clear(); localStorage.clear()")
+        tab.goto("about:blank")
+    tab.context.clear_permissions()
+    assert record.foreign == []
+    assert record.errors == []

@@ -66,21 +66,6 @@ class Offramp:
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
-    @property
-    def cpu_seconds(self) -> float:
-        """Its CPU time so far, independent of the machine's load; 0 once it has ended."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text("ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            return 0.0
-        user, system = map(int, stat.rpartition(")")[2].split()[11:13])
-        return (user + system) / os.sysconf("SC_CLK_TCK")
-
-    def wait_for_cpu(self, seconds: float) -> None:
-        """Wait until it has used this CPU time, or has ended."""
-        while self._process.is_alive() and self.cpu_seconds < seconds:
-            time.sleep(0.005)
-
     def send(self, number: int) -> None:
         """Send it signal `number`, unless it has ended."""
         if self._process.is_alive():

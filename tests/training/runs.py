@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import sys
+from multiprocessing.util import Finalize
 from pathlib import Path
+
+from training import report
 
 RECIPE = """
 name = "tiny"
@@ -39,6 +44,11 @@ def history(directory: Path) -> list[tuple[int, float]]:
     return [(m["epoch"], m["loss"]) for m in map(json.loads, lines)]
 
 
+def empty_curves(history: object, path: Path) -> None:
+    """In place of `draw_curves`, which takes as long as a small run."""
+    path.touch()
+
+
 def kill_at(name: str, when: str, turn: int) -> None:
     """Kill this process when file `name` is written for the `turn`th time.
 
@@ -58,6 +68,34 @@ def kill_at(name: str, when: str, turn: int) -> None:
         return replace(self, target)
 
     Path.replace = replace_or_kill  # type: ignore[method-assign, assignment]
+
+
+def count_calls(file: Path) -> None:
+    """Write the number of function calls of this process to `file` when it ends.
+
+    Curves are not drawn: that happens as often as there is time for it.
+    """
+    report.draw_curves = empty_curves
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls))
+    Finalize(None, lambda: file.write_text(str(next(calls))), exitpriority=0)
+
+
+def kill_after(calls: int, delay_s: float) -> None:
+    """Kill this process `delay_s` after so many calls, as `count_calls` counts them: by SIGALRM, which takes
+    effect in the middle of any code, as SIGKILL does."""
+    report.draw_curves = empty_curves
+    left = calls
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            sys.setprofile(None)
+            signal.setitimer(signal.ITIMER_REAL, delay_s)
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    sys.setprofile(count)
 
 
 class Killed(BaseException):

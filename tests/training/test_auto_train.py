@@ -148,7 +148,7 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
     folder, runs = pictures(tmp_path / "photos", 10, (80, 70)), tmp_path / "runs"
     said: list[str] = []
     auto_train(folder, runs=runs, device="cpu", say=said.append)
-    forecast = next(n for n, line in enumerate(said) if line.startswith("forecast: about 0:00:"))
+    forecast = next(n for n, line in enumerate(said) if line.startswith("forecast: about 0:"))
     headline = next(n for n, line in enumerate(said) if line.startswith("photos-deep: "))
     assert forecast < headline
     for name in ("photos-deep", "photos"):

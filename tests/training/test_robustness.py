@@ -15,7 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.processes import Offramp
-from tests.training.runs import FINISHED_FILES, RECIPE, contents, history, kill_at
+from tests.training.runs import (
+    FINISHED_FILES,
+    RECIPE,
+    contents,
+    count_calls,
+    history,
+    kill_after,
+    kill_at,
+)
 from training import loop
 from training.checkpoint import load_checkpoint, resume_state
 from training.errors import BusyError, CheckpointError, DivergedError
@@ -34,10 +42,11 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run of an uninterrupted process."""
+    """The finished run of an uninterrupted process; the number of its function calls is in ../../calls."""
     place = tmp_path_factory.mktemp("uninterrupted")
     (place / "recipe.toml").write_text(RECIPE)
-    done = Offramp("train", "recipe.toml", cwd=place)
+    counted = functools.partial(count_calls, place / "calls")
+    done = Offramp("train", "recipe.toml", cwd=place, first=counted)
     assert done.wait() == 0, done.output
     return place / "runs" / "tiny"
 
@@ -83,19 +92,21 @@ def test_a_run_killed_at_each_file_it_writes_resumes_to_the_identical_result(
 def test_a_run_killed_at_random_moments_resumes_to_the_identical_result(
     place: Path, uninterrupted: Path
 ) -> None:
+    # Moments are counted in function calls, so that a busy machine does not move them.
     moments = random.Random(0)
-    killed = 0
-    first = Offramp("train", "recipe.toml", cwd=place)
-    first.wait_for(place / "runs" / "tiny" / "resume.safetensors")
-    usual = first.cpu_seconds
-    first.kill()
+    calls = int((uninterrupted.parents[1] / "calls").read_text())
+    codes = []
     for _ in range(4):
-        victim = Offramp("train", "recipe.toml", "--resume", cwd=place)
-        victim.wait_for_cpu(moments.uniform(0, 2 * usual))
-        killed += victim.kill() == -signal.SIGKILL
+        deadly = functools.partial(
+            kill_after, int(moments.uniform(1, 0.9 * calls)), moments.uniform(1e-6, 5e-3)
+        )
+        victim = Offramp("train", "recipe.toml", "--resume", cwd=place, first=deadly)
+        codes.append(victim.wait())
+    # The first one begins with nothing, so it cannot end before. A later one may have little left to do.
+    assert codes[0] == -signal.SIGALRM
+    assert set(codes) <= {-signal.SIGALRM, 0}
     last = Offramp("train", "recipe.toml", "--resume", cwd=place)
     assert last.wait() == 0, last.output
-    assert killed > 0
     assert_same(place / "runs" / "tiny", uninterrupted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def run(tmp_path: Path, what: Recipe, resume: bool = False) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of runs with one epoch of `recipe`; not to be changed."""
+    place = tmp_path_factory.mktemp("tiny")
+    run(place, recipe(epochs=1))
+    return place
+
+
+@pytest.fixture
+def runs(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(tiny, tmp_path / "runs")
+
+
 def test_a_killed_run_resumes_to_the_identical_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,63 +114,51 @@ def test_a_finished_run_leaves_its_checkpoint_metrics_and_curves(workplace: Path
     [("kd", [4]), ("mskd", [2, 4]), ("oto", [1, 2, 3, 4]), ("self_distillation", [1, 4])],
 )
 def test_a_student_of_each_objective_is_trained(
-    tmp_path: Path, objective: str, exits: list[int]
+    runs: Path, objective: str, exits: list[int]
 ) -> None:
-    run(tmp_path, recipe(epochs=1))
-    run(tmp_path, student(objective, exits))
-    _, config = load_checkpoint(tmp_path / objective)
+    run(runs, student(objective, exits))
+    _, config = load_checkpoint(runs / objective)
     assert len(config.test.exits) == len(exits)
 
 
-# Networks with all exits are exported and served in other tests (digits-oto, the tutorial).
-@pytest.mark.parametrize(("objective", "exits"), [("kd", [4]), ("mskd", [2, 4])])
-def test_a_student_with_some_exits_is_exported_and_answers(
-    tmp_path: Path, objective: str, exits: list[int]
+# torch's exporter takes seconds. ResNets with all exits (digits-oto, the tutorial) and with some
+# (test_auto_train) are exported and served in other tests.
+@pytest.mark.parametrize(
+    ("network", "heads", "objective", "exits"),
+    [("vgg8", "bottleneck", "mskd", [2, 4]), ("wrn-16-2", "copy", "kd", [3])],
+)
+def test_a_student_of_each_family_with_some_exits_is_trained_exported_and_answers(
+    runs: Path, network: str, heads: str, objective: str, exits: list[int]
 ) -> None:
-    run(tmp_path, recipe(epochs=1))
-    run(tmp_path, student(objective, exits))
-    export_bundle(tmp_path / objective, tmp_path / "bundle", data_root=tmp_path, say=lambda _: None)
-    bundle = load_bundle(tmp_path / "bundle")
-    images = load_dataset(DataRecipe(name="digits", held_out=1), tmp_path).test.images[:3]
+    shape = NetworkRecipe.model_validate(
+        {"name": network, "width": 4, "heads": heads, "exits": exits}
+    )
+    run(runs, student(objective, [4]).model_copy(update={"network": shape}))
+    bundle_path = runs.with_name("bundle")
+    export_bundle(runs / objective, bundle_path, data_root=runs, say=lambda _: None)
+    bundle = load_bundle(bundle_path)
+    images = load_dataset(DataRecipe(name="digits", held_out=1), runs).test.images[:3]
     patient = bundle.policy.override(mode="early_exit", threshold=1.1)
     answers = Engine(bundle).classify(images, patient)
     assert [answer.exit for answer in answers] == [len(exits)] * 3
 
 
-@pytest.mark.parametrize(
-    ("network", "heads", "exits"), [("vgg8", "bottleneck", 4), ("wrn-16-2", "copy", 3)]
-)
-def test_a_network_of_each_family_is_trained_exported_and_answers(
-    tmp_path: Path, network: str, heads: str, exits: int
-) -> None:
-    shape = NetworkRecipe.model_validate({"name": network, "width": 4, "heads": heads})
-    run(tmp_path, recipe(epochs=1).model_copy(update={"network": shape}))
-    export_bundle(tmp_path / "tiny", tmp_path / "bundle", data_root=tmp_path, say=lambda _: None)
-    bundle = load_bundle(tmp_path / "bundle")
-    images = load_dataset(DataRecipe(name="digits", held_out=1), tmp_path).test.images[:3]
-    patient = bundle.policy.override(mode="early_exit", threshold=1.1)
-    assert [answer.exit for answer in Engine(bundle).classify(images, patient)] == [exits] * 3
-
-
-def test_oto_between_different_numbers_of_exits_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
+def test_oto_between_different_numbers_of_exits_is_refused(runs: Path) -> None:
     with pytest.raises(RecipeError, match="has 4 exits and oto 2"):
-        run(tmp_path, student("oto", [2, 4]))
-    assert not (tmp_path / "oto").exists()
+        run(runs, student("oto", [2, 4]))
+    assert not (runs / "oto").exists()
 
 
-def test_a_teacher_trained_on_held_out_samples_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
+def test_a_teacher_trained_on_held_out_samples_is_refused(runs: Path) -> None:
     with pytest.raises(RecipeError, match="held-out split"):
-        run(tmp_path, student("mskd", [4], held_out=900))
+        run(runs, student("mskd", [4], held_out=900))
 
 
-def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
-    before = (tmp_path / "tiny" / "model.safetensors").read_bytes()
+def test_a_finished_run_is_not_overwritten(runs: Path) -> None:
+    before = (runs / "tiny" / "model.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match="finished run"):
-        run(tmp_path, recipe(epochs=2))
-    assert (tmp_path / "tiny" / "model.safetensors").read_bytes() == before
+        run(runs, recipe(epochs=2))
+    assert (runs / "tiny" / "model.safetensors").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_after_the_epoch(tmp_path: Path) -> None:
@@ -169,12 +172,11 @@ def test_images_can_be_smaller_for_the_first_epochs(tmp_path: Path) -> None:
     assert (tmp_path / "tiny" / "checkpoint.json").exists()
 
 
-def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
-    weights = tmp_path / "tiny" / "model.safetensors"
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(runs: Path) -> None:
+    weights = runs / "tiny" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_checkpoint(tmp_path / "tiny")
+        load_checkpoint(runs / "tiny")
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
@@ -219,16 +221,14 @@ def test_heads_can_be_trained_on_the_frozen_backbone_of_an_earlier_run(tmp_path:
     assert now.test.exits[3] == was.test.exits[0]
 
 
-def test_freezing_every_head_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
+def test_freezing_every_head_is_refused(runs: Path) -> None:
     with pytest.raises(RecipeError, match="nothing is left to train"):
-        run(tmp_path, started(frozen=True, exits=[2, 4]))
+        run(runs, started(frozen=True, exits=[2, 4]))
 
 
-def test_a_run_can_start_from_an_earlier_one_and_go_on(tmp_path: Path) -> None:
-    run(tmp_path, recipe(epochs=1))
-    run(tmp_path, started(frozen=False, exits=[2, 4]))
-    earlier, _ = load_checkpoint(tmp_path / "tiny")
-    later, _ = load_checkpoint(tmp_path / "started")
+def test_a_run_can_start_from_an_earlier_one_and_go_on(runs: Path) -> None:
+    run(runs, started(frozen=False, exits=[2, 4]))
+    earlier, _ = load_checkpoint(runs / "tiny")
+    later, _ = load_checkpoint(runs / "started")
     weights = [net.stages[0][0].weight for net in (earlier, later)]
     assert not torch.equal(*weights)

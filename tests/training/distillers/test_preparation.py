@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tests.training.runs import Killed
-from training import report
 from training.assemble import build_step, load_teacher
 from training.checkpoint import load_checkpoint
 from training.data.batches import DeviceDataset
@@ -138,7 +137,6 @@ def test_the_preparation_trains_its_modules_and_the_training_proper_the_others(
 def test_a_run_killed_in_the_preparation_and_later_resumes_to_the_identical_result(
     runs: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "draw_curves", lambda *_: None)
     what = student(method, preparation=2) if method in PREPARED else student(method)
     epochs = 4 if method in PREPARED else 2
     run(runs, what)

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from exports.bundle.reader import load_bundle
 from exports.graphs.onnx_tools import exit_graph
-from exports.graphs.stages import export_stages
 from tests.training.teachers.recipes import DATA, run, student, view_files
 from training.checkpoint import load_checkpoint
 from training.data.load import load_dataset
@@ -28,17 +28,15 @@ CLASSES = 3
 
 
 @pytest.fixture(scope="module")
-def network(trained: Path) -> tuple[MultiExit, Normalize]:
-    teacher, config = load_checkpoint(trained / "teacher")
+def network(workplace: Path) -> tuple[MultiExit, Normalize]:
+    teacher, config = load_checkpoint(workplace / "runs" / "digits-oto")
     return teacher, Normalize(config.mean, config.std)
 
 
 @pytest.fixture(scope="module")
-def exported(
-    network: tuple[MultiExit, Normalize], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The teacher's last exit as an ONNX file that takes uint8 images."""
-    stages = [graph.onnx for graph in export_stages(*network, (16, 16))]
+def exported(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last exit of the same network as an ONNX file that takes uint8 images."""
+    stages = load_bundle(digits_bundle).stages
     path = tmp_path_factory.mktemp("onnx") / "teacher.onnx"
     path.write_bytes(exit_graph(stages, len(stages)))
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.errors import WriteError
+from offramp.file_lock import lock
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _scratch(target: Path) -> Iterator[Path]:
     """Yields the empty directory `.NAME.part` beside `target`, locked; it is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    lock = _create_and_lock(part, target)
+    held = _create_and_lock(part, target)
     try:
         for stale in part.iterdir():
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
@@ -104,7 +104,7 @@ def _scratch(target: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         raise
     finally:
-        os.close(lock)
+        os.close(held)
 
 
 def _create_and_lock(part: Path, target: Path) -> int:
@@ -112,9 +112,9 @@ def _create_and_lock(part: Path, target: Path) -> int:
     descriptor is closed."""
     while True:
         part.mkdir(exist_ok=True)
-        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, wait=False)
             if part.exists() and os.path.samestat(os.fstat(descriptor), part.stat()):
                 return descriptor
         except BlockingIOError as error:

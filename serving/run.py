@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import sys
 
 from serving.api.app import create_app
@@ -18,6 +17,11 @@ from serving.memory import fix_mmap_threshold, freeze_gc
 from serving.reload import reload
 from serving.service import Service
 from serving.settings import Settings
+
+try:
+    import resource
+except ImportError:  # not Unix
+    resource = None  # type: ignore[assignment]
 
 # Open files besides connections: bundles, logs, libraries.
 SPARE_FILES = 256
@@ -72,7 +76,10 @@ def announce(text: str) -> None:
 
 
 def raise_file_limit(files: int) -> None:
-    """Raise the process's limit of open files to `files`, as far as the system allows."""
+    """Raise the process's limit of open files to `files`, as far as the system allows; on Windows nothing is
+    raised."""
+    if resource is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= files or soft == resource.RLIM_INFINITY:
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offramp.file_lock import lock
 from training.errors import BusyError
 
 LOCK = "lock"
@@ -20,7 +20,7 @@ def run_lock(directory: Path) -> Iterator[None]:
     Raises BusyError if another process holds it.
     """
     try:
-        file = _lock(directory / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = _lock(directory / LOCK, wait=False)
     except BlockingIOError as error:
         raise BusyError(f"another process is training in {directory} right now.") from error
     with _held(file, directory / LOCK):
@@ -30,17 +30,17 @@ def run_lock(directory: Path) -> Iterator[None]:
 @contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
     """Wait until no other process holds the lock `path`, and hold it inside the block."""
-    with _held(_lock(path, fcntl.LOCK_EX), path):
+    with _held(_lock(path, wait=True), path):
         yield
 
 
-def _lock(path: Path, operation: int) -> int:
+def _lock(path: Path, *, wait: bool) -> int:
     """A descriptor of the file `path`, locked until it is closed or its process ends."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            fcntl.flock(file, operation)
+            lock(file, wait=wait)
         except BaseException:
             os.close(file)
             raise

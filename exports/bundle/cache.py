@@ -7,13 +7,13 @@ being loaded.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
+from offramp.file_lock import lock
 
 LOCK = ".lock"
 # One name is enough, since its user holds the lock. The next user removes what a killed process left.
@@ -80,5 +80,5 @@ def refuse_cached(path: Path) -> None:
 def _lock(root: Path) -> Iterator[None]:
     # The kernel releases the lock when the process ends for any reason.
     with open(root / LOCK, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno(), wait=True)
         yield

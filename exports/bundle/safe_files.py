@@ -20,6 +20,10 @@ MAX_CARD_BYTES = 4 << 20
 # A stage, a whole-network graph or a calibration table. ResNet-152 in float32 has 240 MB. Verified files
 # are held in memory, and protobuf itself is limited to 2 GiB.
 MAX_FILE_BYTES = 1 << 30
+# Windows has none of the last three, and needs the first to read bytes as they are.
+OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
+    OPEN_FLAGS |= getattr(os, _flag, 0)
 
 
 def read_plain(path: Path, name: str, limit: int) -> bytes:
@@ -30,7 +34,7 @@ def read_plain(path: Path, name: str, limit: int) -> bytes:
     """
     file = path / name
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(file, OPEN_FLAGS)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise BundleError(f"{file} is a link; a bundle holds plain files only.") from error

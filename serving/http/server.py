@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,7 @@ def server_config(app: Any, settings: Settings) -> uvicorn.Config:
     app.state.server_hooks.in_use = True
     return uvicorn.Config(
         app,
-        loop="uvloop",
+        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         http=Protocol,
         ws="none",
         lifespan="on",

@@ -1,4 +1,5 @@
-"""A real server that starts without a model or with a full standard output, and what SIGHUP reloads."""
+"""A real server that starts without a model, with a full standard output or on a system without Unix's
+modules, and what SIGHUP reloads."""
 
 from __future__ import annotations
 
@@ -98,4 +99,15 @@ def test_sighup_reloads_the_key_and_the_repository_and_cuts_no_stream(tmp_path: 
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: any("the key is not reloaded" in line for line in server.printed))
         assert allowed("the-second-key-of-all")
+        assert server.terminate() == 0
+
+
+def test_the_server_needs_no_module_that_other_systems_lack(
+    tmp_path: Path, bundle_path: Path, pngs: list[bytes]
+) -> None:
+    hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in ("fcntl", "resource", "uvloop"))
+    code = f"import sys; {hidden}; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
+    command = [SERVE[0], "-c", code, "serve", "--port", "0", str(bundle_path)]
+    with started(command, tmp_path, {"workers": 1}) as server:
+        assert httpx.post(f"{server.url}{CLASSIFY}", **as_raw(pngs[0])).status_code == 200
         assert server.terminate() == 0

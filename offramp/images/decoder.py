@@ -85,7 +85,7 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
 def _not_read(what: str) -> str:
     """The sentence for content that is `what`, which is empty if its format is unknown."""
     if what:
-        return f"This is {what}; the server reads {NAMES} and, with offramp[heif], HEIC."
+        return f"This is {what}; only {NAMES} and, with offramp[heif], HEIC files are read."
     return f"The image is in an unknown format; it is not a {NAMES} or HEIC file."
 
 
@@ -168,18 +168,18 @@ def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
         image = _eight_bits(image)
     if image.mode not in MODES:
         raise ImageError(f"The image has colours of a kind that is not supported ({image.mode}).")
+    if image.mode == "La":
+        image = image.convert("LA")
     profile = profile or b""
-    space = profile_space(profile)
-    if image.mode == "CMYK" and space == "CMYK":
+    space, is_ink = profile_space(profile), image.mode == "CMYK"
+    if is_ink and space == "CMYK":
         image = to_srgb(image, profile)
     elif image.mode in ("1", "L", "LA") and space == "L":
         mode = "LA" if image.has_transparency_data else "L"
         image = to_srgb(image if image.mode == mode else image.convert(mode), profile)
-    elif image.mode == "La":
-        image = image.convert("LA")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     image = image if image.mode == mode else image.convert(mode)
-    return to_srgb(image, profile) if space == "RGB" else image
+    return to_srgb(image, profile) if space == "RGB" and not is_ink else image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from offramp.errors import ImageError
-from offramp.images.source import Source
+from offramp.images.source import DamagedError, Source
 
 # Of 255 bytes each, before the first frame and in it. Decoders read them one by one.
 MAX_BLOCKS = 200_000
@@ -17,7 +17,7 @@ _GRAPHIC_CONTROL = 0xF9
 def read(content: bytes) -> Source:
     """The first frame of a GIF file with the header, its colours and its transparency, and nothing else.
 
-    Raises ImageError if the file has no frame or too many blocks.
+    Raises ImageError if the file has too many blocks, DamagedError if it has no frame.
     """
     at = _HEADER + _colours(content[10])
     header = content[:at]
@@ -30,7 +30,7 @@ def read(content: bytes) -> Source:
             control = content[at:end]
         at = end
     if content[at] != _IMAGE:
-        raise ImageError("The GIF file is damaged or incomplete.")
+        raise DamagedError
     data = at + 10 + _colours(content[at + 9])
     end, _ = _blocks(content, data + 1, left)
     return Source(header + control + content[at:end] + _TRAILER)

@@ -19,10 +19,9 @@ from PIL import Image, ImageFile
 
 from offramp.errors import ImageError
 from offramp.images import exif
-from offramp.images.source import MAX_PROFILE_BYTES, Source
+from offramp.images.source import MAX_PROFILE_BYTES, DamagedError, Source
 
 SIGNATURE = b"\xff\xd8"
-DAMAGED = "The JPEG file is damaged or incomplete."
 # Encoders write about ten scans, at most about twenty.
 MAX_SCANS = 32
 # Cameras write a few dozen at most; a large colour profile needs some more.
@@ -112,8 +111,8 @@ def segments(content: bytes) -> tuple[list[Segment], int]:
 def read(content: bytes) -> tuple[Jpeg, Source]:
     """Separate the picture of a JPEG file from its metadata.
 
-    Raises ImageError if the file is crafted to be slow, has no whole head or has other than eight bits a
-    channel.
+    Raises ImageError if the file is crafted to be slow or has other than eight bits a channel, DamagedError
+    if its head is not whole.
     """
     parts, end = segments(content)
     head: list[bytes] = [SIGNATURE]
@@ -147,7 +146,7 @@ def read(content: bytes) -> tuple[Jpeg, Source]:
         elif marker in _FRAMES and frame is None:
             frame = part
     if scan is None or frame is None or scan.end > len(content):
-        raise ImageError(DAMAGED)
+        raise DamagedError
     if (depth := content[frame.data]) != 8:
         raise ImageError(f"The JPEG file has {depth} bits a channel; only 8 are supported.")
     progressive = frame.marker in _PROGRESSIVE
@@ -193,17 +192,16 @@ def _components(content: bytes, frame: Segment) -> dict[int, tuple[int, int]]:
 
 
 def _scans_are_whole(content: bytes, parts: Sequence[Segment], frame: Segment) -> bool:
-    """Whether a progressive file has a scan for each coefficient of each component (annex G.1.1.1)."""
+    """Whether a progressive file has the last bit of each coefficient of each component (annex G.1.1.1)."""
     found: dict[int, set[int]] = {name: set() for name in _components(content, frame)}
     for part in parts:
         if part.marker == _SOS:
             table = content[part.data : part.end]
-            names = table[1 : 1 + 2 * table[0] : 2]
-            band = table[1 + 2 * table[0] : 3 + 2 * table[0]]
-            for name in names:
-                if len(band) == 2 and name in found:
-                    found[name].update(range(band[0], band[1] + 1))
-    return all(found[name] >= set(range(64)) for name in found)
+            band = table[1 + 2 * table[0] :]
+            if len(band) == 3 and band[2] & 15 == 0:
+                for name in table[1 : 1 + 2 * table[0] : 2]:
+                    found.setdefault(name, set()).update(range(band[0], band[1] + 1))
+    return all(coefficients >= set(range(64)) for coefficients in found.values())
 
 
 def _restarts_are_whole(content: bytes, parts: Sequence[Segment], frame: Segment, end: int) -> bool:
@@ -241,7 +239,7 @@ def _restarts_are_whole(content: bytes, parts: Sequence[Segment], frame: Segment
 def load(jpeg: Jpeg, image: ImageFile.ImageFile) -> None:
     """Decode the picture into `image`, which was opened from `jpeg.outline`.
 
-    Raises ImageError if a part of the picture is missing. The verdict is the same at every reduced size.
+    Raises DamagedError if a part of the picture is missing. The verdict is the same at every reduced size.
     """
     image.load_prepare()
     codec, extents, _, options = image.tile[0]
@@ -252,7 +250,7 @@ def load(jpeg: Jpeg, image: ImageFile.ImageFile) -> None:
     finally:
         decoder.cleanup()
     if not whole:
-        raise ImageError(DAMAGED)
+        raise DamagedError
     image.tile = []
 
 
@@ -262,7 +260,7 @@ def _take(decode: Decode, data: bytes | memoryview) -> int:
     if error == _OUT_OF_MEMORY:
         raise MemoryError
     if error < 0:
-        raise ImageError(DAMAGED)
+        raise DamagedError
     return taken
 
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
 
 
+class DamagedError(Exception):
+    """A part of the picture is missing or wrong. `decode` names the format to the user."""
+
+
 @dataclass(frozen=True)
 class Source:
     """An image file: `content` for the decoder, `orientation` from 1 to 8 as in EXIF, and the embedded ICC

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+
+from PIL import _imaging
 
 from offramp.errors import ImageError
 from offramp.images import exif, jpeg
@@ -101,6 +106,7 @@ def read(content: bytes) -> Source:
     Raises ImageError if the file has too many parts, large tiles or parts that are crafted to be slow, and
     struct.error if its directory is incomplete.
     """
+    _silence_libtiff()
     form, first = _form(content)
     entries = _entries(content, form, first)
     _check(content, form, entries)
@@ -125,6 +131,20 @@ def read(content: bytes) -> Source:
         orientation[0] if orientation[0] in range(1, 9) else exif.UPRIGHT,
         _bytes(content, entries.get(_PROFILE)),
     )
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing a line to stderr for every fault of a file: clients could fill the log.
+
+    Where Pillow contains libtiff instead of loading it, there is nothing to call.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
 
 
 def _form(content: bytes) -> tuple[_Form, int]:

@@ -6,7 +6,7 @@ import struct
 
 from offramp.errors import ImageError
 from offramp.images import exif
-from offramp.images.source import MAX_PROFILE_BYTES, Source, ends_in_zeros
+from offramp.images.source import MAX_PROFILE_BYTES, DamagedError, Source, ends_in_zeros
 
 # An animation of half an hour.
 MAX_CHUNKS = 50_000
@@ -20,7 +20,8 @@ _METADATA_FLAGS = 0x20 | 0x08 | 0x04
 def read(content: bytes) -> Source:
     """Separate the picture of a WebP file from its metadata. Of an animation, it is the first frame.
 
-    Raises ImageError if the file has too many chunks or is filled up with zeros.
+    Raises ImageError if the file has too many chunks, DamagedError if it has no picture or is filled up with
+    zeros.
     """
     kept: list[bytes] = []
     image: bytes | None = None
@@ -44,7 +45,7 @@ def read(content: bytes) -> Source:
     else:
         raise ImageError(f"The image has more than {MAX_CHUNKS} chunks.")
     if image is None or ends_in_zeros(image):
-        raise ImageError("The WebP file is damaged or incomplete.")
+        raise DamagedError
     if kept and kept[0].startswith(b"VP8X") and len(kept[0]) > 8:
         flags = bytes([kept[0][8] & ~_METADATA_FLAGS])
         kept[0] = kept[0][:8] + flags + kept[0][9:]

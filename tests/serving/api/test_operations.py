@@ -115,6 +115,12 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "image/jpeg",
         "image/png",
         "image/webp",
+        "image/gif",
+        "image/bmp",
+        "image/tiff",
+        "image/avif",
+        "image/heic",
+        "application/octet-stream",
         "multipart/form-data",
         "application/json",
     }

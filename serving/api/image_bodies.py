@@ -14,17 +14,8 @@ from serving.api.asgi.headers import header
 from serving.api.json_body import file_of_base64, parse_json
 from serving.errors import InvalidRequestError, UnsupportedTypeError
 
-IMAGE_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "image/gif",
-    "image/bmp",
-    "image/tiff",
-    "image/avif",
-    "image/heic",
-    "application/octet-stream",
-)
+# Documented; every other image type is accepted, too.
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 # What curl sends by default, and what clients send that do not know better. The content decides.
 UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "application/x-www-form-urlencoded"})
 FIELD = "files"
@@ -54,8 +45,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
         )
     else:
         raise UnsupportedTypeError(
-            f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "
-            "application/json."
+            "The Content-Type must be image/jpeg or another image type, application/octet-stream, "
+            "multipart/form-data or application/json."
         )
     if not files:
         raise InvalidRequestError("The request has no images.")

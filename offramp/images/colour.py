@@ -42,6 +42,15 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
+def gamma_to_srgb(image: Image.Image, gamma: float) -> Image.Image:
+    """Convert an image of mode RGB or RGBA, whose values are light to the power of `gamma`, to sRGB."""
+    light = (np.arange(256) / 255) ** (1 / gamma)
+    # IEC 61966-2-1.
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    table = np.round(255 * encoded).astype(int).tolist()
+    return image.point(table * 3 + (list(range(256)) if image.mode == "RGBA" else []))
+
+
 @lru_cache(maxsize=MAX_TRANSFORMS)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The transform from `profile` to sRGB; None if it would change nothing or the profile is broken."""

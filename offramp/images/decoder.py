@@ -13,7 +13,7 @@ from PIL import Image
 
 from offramp.errors import ImageError
 from offramp.images import exif, gif, heif, jpeg
-from offramp.images.colour import profile_space, to_srgb
+from offramp.images.colour import gamma_to_srgb, profile_space, to_srgb
 from offramp.images.formats import HEIC, NAMES, Format, recognise
 
 # JPEG's own limit. Pillow needs memory and time for every row, however short, so an image one pixel
@@ -119,7 +119,9 @@ def _read(content: bytes, form: Format, spec: ImageSpec, max_pixels: int) -> Ima
             _scale_transparency(image, depth=source.content[24])
         shown = _inside(image, gif.frame(source.content)) if form.name == "GIF" else image
         transpose = UPRIGHT.get(orientation)
-        return _colours(shown if transpose is None else shown.transpose(transpose), profile)
+        upright = shown if transpose is None else shown.transpose(transpose)
+        coloured = _colours(upright, profile)
+        return coloured if source.gamma is None else gamma_to_srgb(coloured, source.gamma)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -24,6 +24,7 @@ _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 # Bytes of a transparent colour, by colour type.
 _TRANSPARENT_BYTES = {0: 2, 2: 6}
 _PALETTE = 3
+_MIN_GAMMA_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read(content: bytes) -> Source:
     """
     found = chunks(content)
     kept = [SIGNATURE]
-    orientation, profile = exif.UPRIGHT, None
+    orientation, profile, gamma = exif.UPRIGHT, None, None
     colour_type = content[25:26]
     for chunk in found:
         is_clear = chunk.kind == b"tRNS" and _is_transparency(_data(content, chunk), colour_type)
@@ -76,9 +77,13 @@ def read(content: bytes) -> Source:
             orientation = exif.orientation(_data(content, chunk))
         elif chunk.kind == b"iCCP" and profile is None:
             profile = _profile(_data(content, chunk))
+        elif chunk.kind == b"gAMA":
+            gamma = _gamma(_data(content, chunk))
+    if profile is not None or any(chunk.kind == b"sRGB" for chunk in found):
+        gamma = None
     if len(kept) > len(found):  # nothing was left out
-        return Source(content, orientation, profile)
-    return Source(b"".join([*kept, _END]), orientation, profile)
+        return Source(content, orientation, profile, gamma)
+    return Source(b"".join([*kept, _END]), orientation, profile, gamma)
 
 
 def _data(content: bytes, chunk: Chunk) -> bytes:
@@ -86,6 +91,14 @@ def _data(content: bytes, chunk: Chunk) -> bytes:
     body = content[chunk.start + 4 : chunk.end - 4]
     checksum = content[chunk.end - 4 : chunk.end]
     return body[4:] if checksum == struct.pack(">I", zlib.crc32(body)) else b""
+
+
+def _gamma(data: bytes) -> float | None:
+    """The gamma of a gAMA chunk; None if it is about that of sRGB, as in browsers, or makes no sense."""
+    gamma = int.from_bytes(data, "big") / 100_000
+    if len(data) != 4 or not 0.1 <= gamma <= 10 or abs(gamma - 1 / 2.2) < _MIN_GAMMA_DIFFERENCE:
+        return None
+    return gamma
 
 
 def _is_transparency(data: bytes, colour_type: bytes) -> bool:

@@ -19,11 +19,13 @@ class DamagedError(Exception):
 @dataclass(frozen=True)
 class Source:
     """An image file: `content` for the decoder, `orientation` from 1 to 8 as in EXIF, and the embedded ICC
-    `profile`, which may be broken; None if there is none."""
+    `profile`, which may be broken; None if there is none. Without a profile the values may be light to the
+    power of `gamma`."""
 
     content: bytes
     orientation: int = 1
     profile: bytes | None = None
+    gamma: float | None = None
 
 
 # Compressed pictures end in more than noise only if they are cut off and filled up.

@@ -115,6 +115,9 @@ def _depths() -> Iterator[OddFile]:
             yield OddFile(f"TIFF {name} {compression}", content, png)
     yield OddFile("GIF transparent", encode(picture.quantize(16), "GIF", transparency=3))
     yield OddFile("PNG grey profile", encode(grey, "PNG", icc_profile=profiles.grey(1.8)))
+    for gamma in (35_000, 45_455, 100_000):
+        chunk = png_chunk(b"gAMA", gamma.to_bytes(4, "big"))
+        yield OddFile(f"PNG gamma {gamma}", in_png(encode(picture, "PNG"), chunk))
     yield from _png_depths()
     for mode in ("L", "RGB", "CMYK"):
         for name, options in {

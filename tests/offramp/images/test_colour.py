@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from offramp.images.colour import to_srgb
 from tests import profiles
-from tests.offramp.images.made import encode, read, scene
+from tests.offramp.images.made import encode, in_png, png_chunk, read, scene
 
 LEVELS = 4  # of 255, on average: a picture is stored in eight bits twice
 RGB_PROFILES = {
@@ -105,6 +105,25 @@ def test_a_picture_in_srgb_is_not_converted() -> None:
 def test_a_broken_profile_is_ignored(cut: int) -> None:
     content = encode(scene(), "PNG", icc_profile=profiles.display_p3()[:cut])
     np.testing.assert_array_equal(read(content), np.asarray(scene()))
+
+
+@pytest.mark.parametrize(
+    ("gamma", "others", "expected"),
+    [
+        (100_000, [], 188),
+        (45_455, [], 128),
+        (100_000, [(b"sRGB", b"\0")], 128),
+        (0, [], 128),
+        (2**31, [], 128),
+    ],
+)
+def test_the_gamma_of_a_png_without_a_profile_is_undone(
+    gamma: int, others: list[tuple[bytes, bytes]], expected: int
+) -> None:
+    content = encode(Image.new("RGB", (48, 32), (128, 128, 128)), "PNG")
+    chunks = [(b"gAMA", gamma.to_bytes(4, "big")), *others]
+    found = read(in_png(content, *(png_chunk(*chunk) for chunk in chunks)))
+    assert (found == expected).all()
 
 
 def test_a_large_jpeg_is_converted_at_its_reduced_size() -> None:

@@ -94,6 +94,7 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # It logs a line for every malformed body, which is answered and counted.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     # Pillow warns of every odd tag of an image, and Python remembers the text of each warning.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # A line for every model that is loaded or unloaded.

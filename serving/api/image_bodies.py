@@ -14,7 +14,10 @@ from serving.api.asgi.headers import header
 from serving.api.json_body import file_of_base64, parse_json
 from serving.errors import InvalidRequestError, UnsupportedTypeError
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+# Documented; every other image type is accepted, too.
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+# What curl sends by default, and what clients send that do not know better. The content decides.
+UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "application/x-www-form-urlencoded"})
 FIELD = "files"
 # Larger JSON is parsed in a thread: it takes milliseconds, which would block the event loop.
 MAX_INLINE_BYTES = 64 * 1024
@@ -31,7 +34,7 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     content_type = header(request.scope, b"content-type").decode("latin-1")
     kind = content_type.split(";", 1)[0].strip().lower()
     refuse_encodings(request)
-    if kind in IMAGE_TYPES:
+    if kind.startswith("image/") or kind in UNSPECIFIC_TYPES:
         return [await request.body()]
     if kind == "multipart/form-data":
         files = await _multipart(request, max_images, max_body_bytes)
@@ -42,8 +45,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
         )
     else:
         raise UnsupportedTypeError(
-            f"The Content-Type must be {', '.join(IMAGE_TYPES)}, multipart/form-data or "
-            "application/json."
+            "The Content-Type must be image/jpeg or another image type, application/octet-stream, "
+            "multipart/form-data or application/json."
         )
     if not files:
         raise InvalidRequestError("The request has no images.")

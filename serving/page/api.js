@@ -62,7 +62,11 @@ export const readTradeoff = (model, measure, combine) =>
 
 export const readMetrics = async () => (await request("metrics")).text();
 
-const picture = (image) => ({ method: "POST", headers: { "Content-Type": image.type }, body: image });
+const picture = (image) => ({
+  method: "POST",
+  headers: { "Content-Type": image.type || "application/octet-stream" },
+  body: image,
+});
 
 /** The stream of events for one image; `runAllExits` asks the exits behind the one it left at too. */
 export function classifyStream(model, image, { runAllExits = false, signal }) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import threading
@@ -13,6 +14,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.page.axe import violations
@@ -236,6 +238,39 @@ def test_what_is_no_image_is_told_in_a_sentence(open_page: Open, server: Server)
     text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"words"}
     page.set_input_files("#pick", [text])  # type: ignore[list-item]
     expect(page.get_by_role("alert")).to_have_text("That is not an image file.")
+    record.forgive_failed_requests()
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("TIFF", "image/tiff"), ("TIFF", "")])
+def test_a_file_that_the_browser_cannot_show_is_classified_beside_a_placeholder(
+    page: Page, kind: str, media_type: str
+) -> None:
+    content = io.BytesIO()
+    Image.open(SAMPLES / "rocket.webp").save(content, kind)
+    scan = {"name": "scan.tif", "mimeType": media_type, "buffer": content.getvalue()}
+    page.set_input_files("#pick", [scan])  # type: ignore[list-item]
+    expect_answer(page, "rocket")
+    expect(page.get_by_text("This browser cannot show the file")).to_be_visible()
+    for image in page.locator("#try img:visible").all():
+        assert image.evaluate("image => image.naturalWidth") > 0
+    page.get_by_role("button", name="sunflower").click()
+    expect_answer(page, "sunflower")
+    expect(page.get_by_text("This browser cannot show the file")).to_be_hidden()
+
+
+def test_a_format_that_is_not_read_is_named_in_the_words_of_the_server(
+    open_page: Open, server: Server
+) -> None:
+    page, record = open_page(f"{server.url}/")
+    expect(page.get_by_text("live")).to_be_visible()
+    content = b"\0\0\0\x0cJXL \r\n\x87\n"
+    answer = httpx.post(
+        f"{server.url}/v1/classify", content=content, headers={"Content-Type": "image/jxl"}
+    )
+    photo = {"name": "photo.jxl", "mimeType": "", "buffer": content}
+    page.set_input_files("#pick", [photo])  # type: ignore[list-item]
+    expect(page.get_by_role("alert")).to_have_text(answer.json()["error"])
+    assert page.locator("#picture").evaluate("image => image.naturalWidth") > 0
     record.forgive_failed_requests()
 
 

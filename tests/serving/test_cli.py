@@ -78,7 +78,10 @@ def test_classify_says_when_it_is_unsure(bundle_path: Path, photos: list[Path]) 
     ("arguments", "says"),
     [
         (["missing.png"], "missing.png cannot be read: No such file or directory."),
-        ([__file__], "is not a JPEG, PNG or WebP file."),
+        (
+            [__file__],
+            "The image is in an unknown format; it is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC",
+        ),
         (["{photo}", "--top-k", "9"], "top_k must be between 1 and 7, not 9."),
         (["{photo}", "--max-exit", "9"], "max_exit must be between 1 and 3, not 9."),
         (["{photo}", "--threshold", "-1"], "threshold must be"),

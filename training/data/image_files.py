@@ -18,7 +18,10 @@ from offramp.errors import ImageError
 from offramp.images import ImageSpec, Pixels, decode
 from training.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+    | {".heic", ".heif"}
+)
 # Of one image. The user's own files are trusted more than those of a request.
 MAX_PIXELS = 500_000_000
 CHUNK_IMAGES = 64

@@ -25,7 +25,8 @@ router = APIRouter(tags=["classify"])
 _BINARY = {"type": "string", "format": "binary"}
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
-    "description": "One image as it is, several as multipart files, or several as base64 in JSON.",
+    "description": "One image as it is, of any image/… type, several as multipart files, or several as "
+    "base64 in JSON. The format is recognised by content.",
     "content": {
         **{kind: {"schema": _BINARY} for kind in IMAGE_TYPES},
         "multipart/form-data": {

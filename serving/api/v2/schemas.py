@@ -92,7 +92,7 @@ class RequestInput(_Open):
     parameters: InputParameters | None = None
     data: Any = Field(
         default=None,
-        description="UINT8: numbers, flat or nested; BYTES: base64 of JPEG, PNG or WebP files. "
+        description="UINT8: numbers, flat or nested; BYTES: base64 of image files. "
         "Missing if the tensor is binary data.",
     )
 

@@ -5,7 +5,8 @@ import { byId } from "../dom.js";
 /** Call `take(file, name)` with each image given, and `refuse(sentence)` for what is none. */
 export function startIntake(take, refuse) {
   const offer = (files) => {
-    const file = [...files].find(({ type }) => type.startsWith("image/"));
+    // Some systems know no type for HEIC or TIFF; the server tells by the content.
+    const file = [...files].find(({ type }) => type.startsWith("image/")) ?? [...files].find(({ type }) => !type);
     if (file) take(file, file.name);
     else refuse("That is not an image file.");
   };

@@ -28,6 +28,11 @@ export class Road {
     this.lane.classList.remove("still");
   }
 
+  /** Show the picture at `address` instead, wherever it is. */
+  replace(address) {
+    this.traveller.src = address;
+  }
+
   /** Show the event of an exit; `left` is where the picture has left already, or null. */
   reach(event, left) {
     this.cards[event.exit - 1].show(event, left);

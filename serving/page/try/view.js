@@ -13,6 +13,8 @@ import * as result from "./result.js";
 import { Road } from "./road.js";
 import { markSample, startSamples } from "./samples.js";
 
+const PLACEHOLDER = "page/no-preview.svg";
+
 let road = null;
 let image = null;
 let running = new AbortController();
@@ -54,14 +56,28 @@ const runAllExits = () => byId("run-all-exits").getAttribute("aria-pressed") ===
 function take(file, name, sample = null) {
   image = file;
   markSample(sample);
-  const picture = byId("picture");
-  URL.revokeObjectURL(picture.src);
-  picture.src = URL.createObjectURL(file);
-  picture.alt = name;
-  picture.hidden = false;
+  preview(file, name);
   byId("drop-hint").hidden = true;
   forget();
   classify();
+}
+
+// The preview, or a placeholder where the browser cannot show the file.
+function preview(file, name) {
+  const picture = byId("picture");
+  const address = URL.createObjectURL(file);
+  URL.revokeObjectURL(picture.src);
+  byId("no-preview").hidden = true;
+  picture.onerror = () => {
+    URL.revokeObjectURL(address);
+    picture.onerror = null;
+    picture.src = PLACEHOLDER;
+    byId("no-preview").hidden = false;
+    road?.replace(PLACEHOLDER);
+  };
+  picture.src = address;
+  picture.alt = name;
+  picture.hidden = false;
 }
 
 async function classify() {

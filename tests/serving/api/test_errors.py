@@ -115,7 +115,41 @@ def test_an_unknown_address_or_method_has_the_same_form(client: Client) -> None:
     assert wrong.headers["Allow"] == "POST"
 
 
-@pytest.mark.parametrize("kind", ["image/gif", "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "image/jpg",
+        "image/gif",
+        "IMAGE/PNG; charset=binary",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_the_content_decides_and_not_the_media_type(
+    client: Client, pngs: list[bytes], kind: str
+) -> None:
+    expected = client.post(CLASSIFY, **as_raw(pngs[0])).json()["predictions"]
+    answer = client.post(CLASSIFY, content=pngs[0], headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["predictions"]) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"name=value&other=1", "The image is in an unknown format"),
+        (b"%PDF-1.7\n", "This is a PDF file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "The PNG file is damaged or incomplete."),
+    ],
+)
+def test_a_sentence_names_the_format_that_was_found(
+    client: Client, content: bytes, sentence: str
+) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post(CLASSIFY, content=content, headers=headers)
+    assert_error(answer, 400, "invalid_image", sentence)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "video/mp4", "application/pdf"])
 def test_another_media_type_is_refused(client: Client, pngs: list[bytes], kind: str) -> None:
     answer = client.post(CLASSIFY, content=pngs[0], headers={"Content-Type": kind})
     assert_error(answer, 415, "unsupported_type", "image/jpeg")

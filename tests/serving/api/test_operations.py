@@ -115,6 +115,7 @@ def test_openapi_documents_bodies_and_errors(client: Client) -> None:
         "image/jpeg",
         "image/png",
         "image/webp",
+        "application/octet-stream",
         "multipart/form-data",
         "application/json",
     }

@@ -30,6 +30,10 @@ def honest() -> dict[str, bytes]:
         "progressive jpeg": encode(image, "JPEG", progressive=True),
         "lossless webp": encode(image, "WEBP", lossless=True),
         "lossy webp": encode(image, "WEBP"),
+        "gif": encode(image.quantize(64), "GIF"),
+        "bmp": encode(image, "BMP"),
+        "tiff": encode(image, "TIFF", compression="tiff_lzw"),
+        "avif": encode(image, "AVIF"),
     }
 
 
@@ -60,6 +64,33 @@ def exif(entries: list[tuple[int, int, int, int]], following: int = 0) -> bytes:
     directory = b"".join(struct.pack(">HHII", *entry) for entry in entries)
     head = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries))
     return head + directory + struct.pack(">I", following)
+
+
+def bmp(header: bytes, data: bytes) -> bytes:
+    """A BMP with this header of information, colours included."""
+    offset = 14 + len(header)
+    return struct.pack("<2sIII", b"BM", offset + len(data), 0, offset) + header + data
+
+
+def _run_lengths(width: int, height: int) -> bytes:
+    """The header of a run-length encoded BMP of two colours."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 2, 0)
+    return header + b"\0\0\0\0\xff\xff\xff\0"
+
+
+def tiff(tags: dict[int, int | tuple[int, int]], extra: int = 0, data: bytes = bytes(200)) -> bytes:
+    """A TIFF of 24-bit colour with these tags, and `extra` others. The data begin at 8; a tag of two numbers
+    has an offset and a count."""
+    entries = {258: 8, 259: 1, 262: 2, 277: 3, 278: 8, **tags}
+    table = b""
+    for tag, value in sorted({**entries, **{60_000 - n: 1 for n in range(extra)}}.items()):
+        at, count = value if isinstance(value, tuple) else (value, 1)
+        table += struct.pack("<HHII", tag, 4, count, at)
+    count = len(entries) + extra
+    first = 8 + len(data)
+    return (
+        struct.pack("<2sHI", b"II", 42, first) + data + struct.pack("<H", count) + table + bytes(4)
+    )
 
 
 def _rows(side: int) -> bytes:
@@ -96,6 +127,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     )
     canvas = b"VP8X" + struct.pack("<IB3x", 10, 0) + b"\xff\xff\xff" * 2
     yield "webp canvas", _webp(canvas, files["lossless webp"][12:])
+    yield "gif canvas", _with_size(files["gif"], b"GIF8", b"\xff" * 4, 6)
+    yield "gif frame", _with_size(files["gif"], b",\0\0\0\0", b"\xff" * 4, 5)
+    yield "bmp header", _with_size(files["bmp"], b"BM", b"\0\xff\0\0" * 2, 18)
+    yield "avif header", _with_size(files["avif"], b"ispe", b"\0\0\xff\xff" * 2, 8)
+    yield "tiff header", tiff({256: 60_000, 257: 60_000, 273: 8, 279: 100})
+    tiles = {256: 8, 257: 8, 322: 60_000, 323: 60_000, 324: 8, 325: 100}
+    yield "tiff of one huge tile", tiff(tiles)
     zeros = zlib.compress(bytes(50_000_000), 9)
     yield "png with far too much data", png(SIDE, SIDE, [zeros])
     yield "png as large as allowed", png(1000, 1000, [zlib.compress(bytes(1000 * 3001), 9)])
@@ -123,6 +161,18 @@ def sloths() -> Iterator[tuple[str, bytes]]:
     yield "jpeg of comments", in_jpeg(segment(0xFE, b"") * 200_000)
     yield "jpeg of filling", in_jpeg(b"\xff" * 900_000)
     yield "jpeg of escapes", in_jpeg(b"\xff\0" * 450_000)
+    yield "bmp of rows", bmp(_run_lengths(60_000, 60), b"\1\1\0\0" * 60)
+    yield "bmp of rows without pixels", bmp(_run_lengths(60_000, 16), b"\0\0" * 450_000)
+    gif = encode(picture().quantize(4), "GIF")
+    at = gif.index(b",\0\0\0\0")
+    yield "gif of comments", gif[:at] + b"!\xfe" + b"\1a" * 450_000 + b"\0" + gif[at:]
+    yield "tiff of tags", tiff({256: 8, 257: 8, 273: 8, 279: 192}, 60_000)
+    parts = {256: 65_000, 257: 400, 322: 16, 323: 16, 324: (8, 101_600), 325: (8, 101_600)}
+    yield "tiff of tiles", tiff(parts) + bytes(500_000)
+    scans_in_tiff = {256: 1000, 257: 1000, 259: 7, 262: 6, 273: 8, 278: 1000, 279: 900_000}
+    slow = large[:-2] + scan * (900_000 // len(scan)) + large[-2:]
+    yield "tiff of scans", tiff(scans_in_tiff, data=slow[:900_000])
+    yield "webp of chunks", _webp(b"JUNK\0\0\0\0" * 110_000, honest()["lossy webp"][12:])
     yield "jpeg of restarts", in_jpeg(b"\xff\xd0" * 450_000)
 
 
@@ -133,6 +183,11 @@ def burdens() -> Iterator[tuple[str, bytes]]:
     directory = exif([(tag, 7, 700_000, 8) for tag in range(1, 60_000)])
     yield "png of tags", png(SIDE, SIDE, [_rows(SIDE)], chunk(b"eXIf", directory))
     yield "webp of tags", encode(picture(), "WEBP", exif=directory)
+    yield "bmp of short rows", bmp(_run_lengths(60_000, 16), b"\1\1\0\0" * 16)
+    gif = encode(picture().quantize(4), "GIF")
+    at = gif.index(b",\0\0\0\0")
+    yield "gif of extensions", gif[:at] + b"!\xf9\4\0\0\0\0\0" * 110_000 + gif[at:]
+    yield "gif of frames", _animated("GIF", 300)
     yield "webp of frames", _animated("WEBP", 300)
     yield "apng of frames", _animated("PNG", 300)
 

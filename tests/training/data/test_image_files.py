@@ -12,6 +12,7 @@ from PIL import Image
 
 from exports.bundle.manifest import InputSpec
 from serving.inference.engine import decode
+from tests.profiles import display_p3
 from training.data.image_files import CHUNK_IMAGES, read_image, read_images
 from training.errors import DataError
 
@@ -47,6 +48,12 @@ def turned(orientation: int) -> Image.Exif:
         ("palette.png", scene(90, 80).convert("P"), {"transparency": 3}),
         ("deep.png", Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13), {}),
         ("photo.webp", scene(120, 90), {}),
+        ("photo.avif", scene(120, 90), {}),
+        ("drawing.gif", scene(120, 90).convert("P"), {}),
+        ("old.bmp", scene(120, 90), {}),
+        ("scan.tif", scene(120, 90), {"compression": "tiff_lzw"}),
+        ("turned.tiff", scene(120, 90), {"exif": turned(5)}),
+        ("phone.jpg", scene(300, 200), {"icc_profile": display_p3()}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -87,7 +87,7 @@ def refusals(run: Path, place: Path) -> dict[str, tuple[object, ...]]:
         "has no class 'seven'": (run, photo, "--class", "seven", *output),
         "holds no finished checkpoint": (place, photo, *output),
         "is missing.png cannot be read": (run, place / "is missing.png", *output),
-        "notes.txt: The image is not a JPEG, PNG or WebP file": (run, photo, text, *output),
+        "notes.txt: The image is in an unknown format": (run, photo, text, *output),
         "must end in .png": (run, photo, "-o", place / "cam.jpg"),
         "there is no directory": (run, photo, "-o", place / "nowhere" / "cam.png"),
         "it is a directory": (run, photo, "-o", place / "folder.png"),

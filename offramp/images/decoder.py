@@ -1,0 +1,218 @@
+"""Decodes image files to the pixels that a network takes, for training and serving alike."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from offramp.errors import ImageError
+from offramp.images import exif, gif, heif, jpeg
+from offramp.images.colour import gamma_to_srgb, profile_space, to_srgb
+from offramp.images.formats import HEIC, NAMES, Format, recognise
+
+# JPEG's own limit. Pillow needs memory and time for every row, however short, so an image one pixel
+# wide could cost gigabytes within the limit of pixels.
+MAX_SIDE = 65_535
+# An image decoded at a reduced scale stays this many times larger than the result on each side, so that
+# the final, antialiased resize determines its quality.
+MIN_DRAFT_SCALE = 2
+REDUCING_GAP = 3.0
+# The transpose that undoes each EXIF orientation, and the orientations that swap width and height.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SWAPPED = frozenset({5, 6, 7, 8})
+# Pillow multiplies grey levels of fewer than eight bits by these factors.
+GREY_SCALE = {2: 85, 4: 17}
+DEEP_GREYS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The size of the decoded image in pixels, and how an image of another shape is fitted to it.
+
+    center_crop: the image is scaled until it covers this size, and the rest is cropped evenly;
+    stretch: it is scaled to this size, and its aspect ratio may change.
+    """
+
+    height: int
+    width: int
+    resize: Literal["center_crop", "stretch"] = "center_crop"
+
+
+def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
+    """Decode an image file to uint8 [height, width, 3] sRGB of the size in `spec`.
+
+    JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF where Pillow has it, and HEIC with the extra `heif`: the content
+    decides. Of several frames the first is read. EXIF orientation and the embedded colour profile are
+    applied, and transparent images are composited on white. Broken metadata are ignored. An image that has
+    the size already is not resampled. Raises ImageError if the file has another format, is damaged or
+    incomplete, is crafted to be slow, or has more than `max_pixels` pixels or 65535 on one side.
+    """
+    if not content:
+        raise ImageError("The image is empty.")
+    form = recognise(content)
+    if isinstance(form, str):
+        raise ImageError(_not_read(form))
+    try:
+        image = _read(content, form, spec, max_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"The image has more than {max_pixels} pixels.") from error
+    except Exception as error:
+        # Pillow's decoders raise a dozen types on damaged files (SyntaxError, struct.error …).
+        raise ImageError(f"The {form.name} file is damaged or incomplete.") from error
+    fitted = _fit(image, spec)
+    return np.asarray(_on_white(fitted) if fitted.mode == "RGBA" else fitted)
+
+
+def _not_read(what: str) -> str:
+    """The sentence for content that is `what`, which is empty if its format is unknown."""
+    if what:
+        return f"This is {what}; only {NAMES} and, with offramp[heif], HEIC files are read."
+    return f"The image is in an unknown format; it is not a {NAMES} or HEIC file."
+
+
+def _read(content: bytes, form: Format, spec: ImageSpec, max_pixels: int) -> Image.Image:
+    """The upright image as RGB or RGBA. It may be smaller than the file's, but not smaller than needed."""
+    whole = None
+    if form.read is None:
+        whole, source = jpeg.read(content)
+    else:
+        source = form.read(content)
+    if form.name == HEIC:
+        opened = heif.open_heic(source.content)
+    else:
+        opened = Image.open(
+            io.BytesIO(source.content if whole is None else whole.outline), formats=(form.pillow,)
+        )
+    with opened as image:
+        _check_size(image, max_pixels)
+        orientation, profile = source.orientation, source.profile
+        if form.read is heif.read:
+            # Pillow reports the properties that turn the picture as EXIF.
+            orientation = exif.orientation(image.info.get("exif") or b"")
+            profile = image.info.get("icc_profile")
+        if whole is None:
+            image.load()
+        else:
+            swapped = orientation in SWAPPED
+            image.draft(None, _min_draft_size(image.size, spec, swapped))
+            jpeg.load(whole, image)
+        if form.name == "PNG":
+            _scale_transparency(image, depth=source.content[24])
+        shown = _inside(image, gif.frame(source.content)) if form.name == "GIF" else image
+        transpose = UPRIGHT.get(orientation)
+        upright = shown if transpose is None else shown.transpose(transpose)
+        coloured = _colours(upright, profile)
+        return coloured if source.gamma is None else gamma_to_srgb(coloured, source.gamma)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"The image has {width} x {height} pixels; at most {max_pixels} are allowed."
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"The image has {width} x {height} pixels; a side may have at most {MAX_SIDE}."
+        )
+
+
+def _min_draft_size(size: tuple[int, int], spec: ImageSpec, swapped: bool) -> tuple[int, int]:
+    """The smallest (width, height), in the file's orientation, to which decoding may reduce `size`."""
+    target = (spec.height, spec.width) if swapped else (spec.width, spec.height)
+    if spec.resize == "stretch":
+        return MIN_DRAFT_SCALE * target[0], MIN_DRAFT_SCALE * target[1]
+    scale = MIN_DRAFT_SCALE * max(target[0] / size[0], target[1] / size[1])
+    return math.ceil(scale * size[0]), math.ceil(scale * size[1])
+
+
+def _scale_transparency(image: Image.Image, depth: int) -> None:
+    """Convert the transparent value of a PNG to eight bits, as Pillow does with the pixels but not with
+    this value; `depth` is the bit depth of the file."""
+    transparent = image.info.get("transparency")
+    if image.mode == "L" and depth in GREY_SCALE and isinstance(transparent, int):
+        image.info["transparency"] = transparent * GREY_SCALE[depth]
+    elif image.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _inside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """The image, clear outside its first frame, as in browsers. Pillow fills with the first colour."""
+    if frame == (0, 0, *image.size):
+        return image
+    clear = Image.new("RGBA", image.size)
+    clear.paste(image.convert("RGBA").crop(frame), frame[:2])
+    return clear
+
+
+def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The image as RGB or RGBA of sRGB. A profile of other colours than the image's is ignored."""
+    if image.mode in DEEP_GREYS:
+        image = _eight_bits(image)
+    if image.mode not in MODES:
+        raise ImageError(f"The image has colours of a kind that is not supported ({image.mode}).")
+    if image.mode == "La":
+        image = image.convert("LA")
+    profile = profile or b""
+    space, is_ink = profile_space(profile), image.mode == "CMYK"
+    if is_ink and space == "CMYK":
+        image = to_srgb(image, profile)
+    elif image.mode in ("1", "L", "LA") and space == "L":
+        mode = "LA" if image.has_transparency_data else "L"
+        image = to_srgb(image if image.mode == mode else image.convert(mode), profile)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    return to_srgb(image, profile) if space == "RGB" and not is_ink else image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as L or LA. Pillow's conversion clips at 255 instead of scaling."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grey
+    alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, alpha))
+
+
+def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    size = (spec.width, spec.height)
+    if image.size == size:
+        return image
+    width, height = float(image.width), float(image.height)
+    if spec.resize == "center_crop":
+        # Cropping the visible part and scaling it equals scaling the image and cropping.
+        scale = max(size[0] / width, size[1] / height)
+        width, height = min(size[0] / scale, width), min(size[1] / scale, height)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return image.resize(
+        size,
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + width, top + height),
+        reducing_gap=REDUCING_GAP,
+    )
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")

@@ -26,6 +26,12 @@ class Inspection:
         certificate = self.bundle.policy.certificate
         return None if certificate is None else certificate.sentence
 
+    @property
+    def precision_promise(self) -> str | None:
+        """The policy's certificate of precision as a sentence, or None."""
+        certificate = self.bundle.policy.precision_certificate
+        return None if certificate is None else certificate.sentence
+
     def to_json(self, source: str, opened: bool) -> dict[str, Any]:
         """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs."""
         return {
@@ -35,6 +41,7 @@ class Inspection:
             "manifest": self.bundle.manifest.model_dump(mode="json"),
             "policy": self.bundle.policy.model_dump(mode="json"),
             "certificate": self.promise,
+            "precision_certificate": self.precision_promise,
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }

@@ -43,6 +43,7 @@ def _overview(inspection: Inspection, opened: bool) -> Table:
             + ("" if policy.reject_below is None else f", unsure below {policy.reject_below:g}"),
         ),
         ("certificate", inspection.promise or "none: this policy promises nothing"),
+        *([("precision", inspection.precision_promise)] if inspection.precision_promise else []),
         (
             "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "

@@ -20,6 +20,8 @@ from exports.bundle.reader import Table, load_table
 from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
 from exports.tuning.select import verify_certificate
+from exports.tuning.selective.certificate import verify_precision
+from exports.tuning.selective.curve import Coverage, draw_coverage
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 # The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
@@ -137,9 +139,17 @@ class PolicyPreview:
             policy=self.preview(policy),
         )
 
+    def coverage(self, policy: Policy) -> Coverage:
+        """What `policy` answers at its `reject_below`, and at every other one."""
+        promise = policy.certificate or policy.precision_certificate
+        if promise is not None and promise.split_sha256 == self._data.split_sha256:
+            return draw_coverage(self._data.certification, policy, "certification_half")
+        return draw_coverage(self._evaluator, policy, "table")
+
     def contradicts_certificate(self, policy: Policy) -> bool:
-        """Whether the certificate of `policy` names this table's samples but does not follow from them."""
-        return verify_certificate(policy, self._data) is False
+        """Whether a certificate of `policy` names this table's samples but does not follow from them."""
+        verified = verify_certificate(policy, self._data), verify_precision(policy, self._data)
+        return False in verified
 
     @cached_property
     def _table(self) -> Table:
@@ -161,14 +171,13 @@ class PolicyPreview:
 
     def _out_of_sample(self, policy: Policy) -> tuple[PolicyStats, Estimate]:
         """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
-        certificate = policy.certificate
+        certificate = policy.certificate or policy.precision_certificate
         if certificate is not None and certificate.split_sha256 == self._data.split_sha256:
             return self._data.certification.evaluate(policy), "certification_half"
         # Policies of one shared threshold are no result of the search.
         if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
-            rule = policy.model_copy(update={"reject_below": None})
             for candidate in self._data.candidates(self._macs):
-                if candidate.policy == rule:
+                if candidate.policy == policy.without_rejection:
                     return candidate.stats, "cross_validated"
         return self._evaluator.evaluate(policy), "table"
 

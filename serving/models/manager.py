@@ -219,7 +219,7 @@ async def check_policy(policy: Policy, model: LoadedModel) -> None:
     """Raise InvalidRequestError if `policy` does not fit `model` or its certificate does not hold,
     BadBundleError if the bundle has changed, so that the certificate cannot be checked."""
     check_fits(policy, model)
-    if policy.certificate is None:
+    if policy.certificate is None and policy.precision_certificate is None:
         return
     try:
         contradicted = await asyncio.to_thread(model.calibration.contradicts_certificate, policy)
@@ -227,7 +227,7 @@ async def check_policy(policy: Policy, model: LoadedModel) -> None:
         raise BadBundleError(str(error)) from error
     if contradicted:
         raise InvalidRequestError(
-            "The certificate does not follow from the bundle's calibration table; "
+            "A certificate does not follow from the bundle's calibration table; "
             "send the policy without it."
         )
 

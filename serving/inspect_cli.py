@@ -25,15 +25,16 @@ def inspect(
     from exports.bundle.summary import summary
 
     found = inspect_bundle(resolve_bundle(bundle))
-    opened, certificate = _open(found), _verify(found)
+    opened, verified = _open(found), _verify(found)
     if as_json:
-        typer.echo(orjson.dumps(found.to_json(bundle, opened, certificate)).decode())
+        typer.echo(orjson.dumps(found.to_json(bundle, opened, verified)).decode())
         return
-    Console().print(summary(found, opened, certificate))
+    Console().print(summary(found, opened, verified))
 
 
 def _verify(found: Inspection) -> bool | None:
-    """Whether the certificate is verified by the bundle; raises BundleError if it is contradicted."""
+    """Whether the certificates are verified by the bundle, None if there are none; raises BundleError if one
+    is contradicted."""
     from exports.tuning.preview import PolicyPreview
     from serving.models.certificates import CertificateVerifier
 

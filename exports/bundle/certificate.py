@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 Target = Literal["labels", "agreement"]
 CertificateMethod = Literal["exact-score", "exact-trinomial", "clopper-pearson"]
 Points = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Certificate(BaseModel):
@@ -27,11 +31,11 @@ class Certificate(BaseModel):
     method: CertificateMethod
     against: Literal["ensemble"] = "ensemble"
     permitted_drop: Points
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    confidence: Confidence
     bound: Points
-    chosen_on: Annotated[int, Field(ge=1)]
-    samples: Annotated[int, Field(ge=1)]
-    split_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    chosen_on: Count
+    samples: Count
+    split_sha256: Sha256
     target: Target
 
     @property
@@ -47,4 +51,37 @@ class Certificate(BaseModel):
             f"certified on (chosen on {self.chosen_on:,} samples, certified on {self.samples:,} others by "
             f"{self.method}, upper limit {self.bound:.2f}). It says nothing about the accuracy of the "
             f"{self.against} itself, which can be lower on other images."
+        )
+
+
+class PrecisionCertificate(BaseModel):
+    """What a policy with `reject_below` promises: with probability `confidence` over the samples drawn, at
+    least the share `min_precision` of the answers that it gives on new samples is right.
+
+    Policy and `reject_below` were chosen on `chosen_on` samples and certified on `samples` others, which
+    `split_sha256` identifies, as in Certificate; `answered` of these reach `reject_below`. `bound` is the
+    lower confidence limit of the policy's precision, at least `min_precision`, which is the promise.
+    Shares are between 0 and 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["clopper-pearson"] = "clopper-pearson"
+    min_precision: Share
+    reject_below: Share
+    confidence: Confidence
+    bound: Share
+    answered: Count
+    chosen_on: Count
+    samples: Count
+    split_sha256: Sha256
+
+    @property
+    def sentence(self) -> str:
+        """The promise in words."""
+        return (
+            f"With probability {100 * self.confidence:g} %, at least {100 * self.min_precision:g} % of the "
+            f"answers with a confidence from {self.reject_below:g} are right on new images of the kind it "
+            f"was certified on (chosen on {self.chosen_on:,} samples, certified on {self.answered:,} answers "
+            f"to {self.samples:,} others by {self.method}, lower limit {100 * self.bound:.2f} %)."
         )

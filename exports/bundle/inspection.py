@@ -26,9 +26,15 @@ class Inspection:
         certificate = self.bundle.policy.certificate
         return None if certificate is None else certificate.sentence
 
-    def to_json(self, source: str, opened: bool, certificate: bool | None) -> dict[str, Any]:
+    @property
+    def precision_promise(self) -> str | None:
+        """The policy's certificate of precision as a sentence, or None."""
+        certificate = self.bundle.policy.precision_certificate
+        return None if certificate is None else certificate.sentence
+
+    def to_json(self, source: str, opened: bool, verified: bool | None) -> dict[str, Any]:
         """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs,
-        `certificate`: whether the certificate is verified, if there is one."""
+        `verified`: whether the policy's certificates are verified, if there are any."""
         return {
             "source": source,
             "verified": True,
@@ -36,7 +42,8 @@ class Inspection:
             "manifest": self.bundle.manifest.model_dump(mode="json"),
             "policy": self.bundle.policy.model_dump(mode="json"),
             "certificate": self.promise,
-            "certificate_verified": certificate,
+            "certificate_verified": verified,
+            "precision_certificate": self.precision_promise,
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from exports.bundle.certificate import Certificate
+from exports.bundle.certificate import Certificate, PrecisionCertificate
 from exports.bundle.errors import PolicyError
 
 Mode = Literal["early_exit", "ensemble", "exit"]
@@ -34,7 +34,8 @@ class Policy(BaseModel):
     `max_exit` alone. At a threshold of 0 every sample leaves, at one above 1 none does.
 
     With `reject_below` an answer whose confidence is lower has no label: the network is unsure. It does
-    not change where samples leave, and the certificate is about the likeliest class of every sample.
+    not change where samples leave, and the certificate is about the likeliest class of every sample. The
+    precision certificate is about the answers that are left.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,9 +47,10 @@ class Policy(BaseModel):
     max_exit: Annotated[int, Field(ge=1)]
     reject_below: Probability | None = None
     certificate: Certificate | None = None
+    precision_certificate: PrecisionCertificate | None = None
 
     def __hash__(self) -> int:
-        # The engine groups the samples of a batch by policy. Equality still compares the certificate.
+        # The engine groups the samples of a batch by policy. Equality still compares the certificates.
         rule = (self.mode, self.measure, self.combine, self.thresholds, self.max_exit)
         return hash((rule, self.reject_below))
 
@@ -58,10 +60,25 @@ class Policy(BaseModel):
             raise ValueError(f"max_exit is {self.max_exit}, but there are {self.exits} exits")
         return self
 
+    @model_validator(mode="after")
+    def _precision_is_certified_for_this_limit(self) -> Self:
+        certificate = self.precision_certificate
+        if certificate is not None and certificate.reject_below != self.reject_below:
+            raise ValueError(
+                f"precision_certificate is for reject_below {certificate.reject_below:g}, "
+                f"not {'none' if self.reject_below is None else f'{self.reject_below:g}'}"
+            )
+        return self
+
     @property
     def exits(self) -> int:
         """The number of exits of the network this policy is for, K."""
         return len(self.thresholds) + 1
+
+    @property
+    def without_rejection(self) -> Policy:
+        """This policy with a label for every answer; its certificate is that of the labels."""
+        return self.model_copy(update={"reject_below": None, "precision_certificate": None})
 
     def override(
         self,
@@ -72,7 +89,7 @@ class Policy(BaseModel):
     ) -> Policy:
         """This policy with the overrides of one request; `threshold` replaces that of every exit.
 
-        Any override drops the certificate, which is only valid for the policy as it was certified.
+        Any override drops the certificates, which are only valid for the policy as it was certified.
         Raises PolicyError if a value is out of range.
         """
         if (mode, threshold, max_exit, reject_below) == (None, None, None, None):

@@ -13,14 +13,14 @@ from exports.bundle.safe_files import one_line
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 
 
-def summary(inspection: Inspection, opened: bool, certificate: bool | None) -> RenderableType:
-    """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs, `certificate`:
-    whether the certificate is verified, if there is one."""
-    overview = _overview(inspection, opened, certificate)
+def summary(inspection: Inspection, opened: bool, verified: bool | None) -> RenderableType:
+    """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs, `verified`:
+    whether the policy's certificates are verified, if there are any."""
+    overview = _overview(inspection, opened, verified)
     return Group(overview, Text(), _exits(inspection), NOTE)
 
 
-def _overview(inspection: Inspection, opened: bool, certificate: bool | None) -> Table:
+def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Table:
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
     default = origin.test_default
@@ -44,7 +44,7 @@ def _overview(inspection: Inspection, opened: bool, certificate: bool | None) ->
             f"{_numbers(policy.thresholds)}, deepest exit {policy.max_exit}"
             + ("" if policy.reject_below is None else f", unsure below {policy.reject_below:g}"),
         ),
-        ("certificate", _certificate(inspection, certificate)),
+        *_certificates(inspection, verified),
         (
             "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
@@ -101,10 +101,12 @@ def _verified(inspection: Inspection, opened: bool) -> str:
     return f"{verified}; graphs not opened, since onnxruntime is not installed"
 
 
-def _certificate(inspection: Inspection, verified: bool | None) -> str:
-    if inspection.promise is None:
-        return "none: this policy promises nothing"
-    return f"{'verified' if verified else 'not verified here'}. {inspection.promise}"
+def _certificates(inspection: Inspection, verified: bool | None) -> list[tuple[str, str]]:
+    """A row for each certificate of the policy, or one that says that there is none."""
+    checked = "verified" if verified else "not verified here"
+    promises = ("certificate", inspection.promise), ("precision", inspection.precision_promise)
+    rows = [(what, f"{checked}. {promise}") for what, promise in promises if promise is not None]
+    return rows or [("certificate", "none: this policy promises nothing")]
 
 
 def _precision(inspection: Inspection) -> str:

@@ -12,8 +12,9 @@ from offramp.files import write_whole
 
 def policy_json(policy: Policy) -> bytes:
     """The content of policy.json. Without `reject_below` earlier versions can read it."""
-    later = {"reject_below"} if policy.reject_below is None else None
-    return (policy.model_dump_json(indent=2, exclude=later) + "\n").encode()
+    later = ("reject_below", "precision_certificate")
+    unset = {field for field in later if getattr(policy, field) is None}
+    return (policy.model_dump_json(indent=2, exclude=unset) + "\n").encode()
 
 
 def write_policy(bundle: Path, policy: Policy) -> None:

@@ -13,7 +13,7 @@ from offramp.extras import needs_extra
 from offramp.files import write_whole
 
 if TYPE_CHECKING:
-    from exports.tuning.goal import Goal, Unit
+    from exports.tuning.goal import Goal, PrecisionGoal, Unit
 
 SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -39,10 +39,16 @@ def tune(
     confidence: Annotated[
         float | None,
         typer.Option(
-            help="Probability that the drop holds on new samples; 0.95 is tried without a goal."
+            help="Probability that drop and precision hold on new samples; 0.95 is tried without a goal."
         ),
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Least accuracy, percent.")] = None,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Least share of the answers that is right, as 0.95; sets reject_below. Goes with any goal."
+        ),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Most a sample may cost on average: 90M (MACs) or 2.5ms.")
     ] = None,
@@ -72,6 +78,9 @@ def tune(
     bundle = resolve_bundle(source)
     if not dry_run:
         refuse_cached(bundle)
+    precision = None if min_precision is None else _precision_goal(min_precision, confidence)
+    if precision is not None and max_accuracy_drop is None:
+        confidence = None  # the promise is about the precision
     goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)
     in_milliseconds = cost is CostUnit.MS if goal is None else goal.unit == "ms"
     if json_file is not None:
@@ -82,7 +91,7 @@ def tune(
             from offramp.figures import check_target
         check_target(picture)
     milliseconds = exit_milliseconds(bundle) if in_milliseconds else None
-    tuning = run_tuning(bundle, goal, milliseconds, requests)
+    tuning = run_tuning(bundle, goal, milliseconds, requests, precision)
     print_report(tuning)
     if picture is not None:
         picture_tradeoff(tuning, picture)
@@ -108,9 +117,10 @@ def _goal(
     if sum(value is not None for value in (max_drop, min_accuracy, budget)) > 1:
         raise TuningError("Give one of --max-accuracy-drop, --min-accuracy and --budget.")
     if confidence is not None and (min_accuracy is not None or budget is not None):
-        raise TuningError("--confidence goes with --max-accuracy-drop alone.")
-    if confidence is not None and not 0.5 < confidence < 1:
-        raise TuningError(f"--confidence must lie between 0.5 and 1, not {confidence:g}.")
+        raise TuningError(
+            "--confidence goes with --max-accuracy-drop alone, or with --min-precision."
+        )
+    _check_confidence(confidence)
     for name, percent in (("--max-accuracy-drop", max_drop), ("--min-accuracy", min_accuracy)):
         if percent is not None and not 0 <= percent <= 100:
             raise TuningError(f"{name} must lie between 0 and 100, not {percent:g}.")
@@ -125,6 +135,27 @@ def _goal(
         return None
     permitted = DEFAULT_DROP if max_drop is None else max_drop / 100
     return Goal("max_drop", permitted, confidence, unit)
+
+
+def _precision_goal(min_precision: float, confidence: float | None) -> PrecisionGoal:
+    from exports.bundle.errors import TuningError
+    from exports.tuning.goal import PrecisionGoal
+
+    _check_confidence(confidence)
+    if not 0 < min_precision < 1:
+        percent = f"; for {min_precision:g} % give {min_precision / 100:g}"
+        raise TuningError(
+            f"--min-precision must lie between 0 and 1, not {min_precision:g}"
+            f"{percent if 1 < min_precision < 100 else ''}."
+        )
+    return PrecisionGoal(min_precision, confidence)
+
+
+def _check_confidence(confidence: float | None) -> None:
+    from exports.bundle.errors import TuningError
+
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise TuningError(f"--confidence must lie between 0.5 and 1, not {confidence:g}.")
 
 
 def _parse_budget(text: str) -> tuple[float, Unit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from exports.bundle.certificate import Target
@@ -13,6 +13,7 @@ from exports.bundle.reader import Table
 from exports.tuning.certificate import halves, split_sha256
 from exports.tuning.path import Candidate, cross_validated_path
 from exports.tuning.search import PolicyEvaluator
+from exports.tuning.statistics.answers import AnsweredStats
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 Unit = Literal["macs", "ms"]
@@ -37,6 +38,14 @@ class Goal:
     unit: Unit = "macs"
 
     @property
+    def options(self) -> str:
+        """The options of `offramp tune` for this goal without a confidence, each after a space."""
+        if self.kind == "budget":
+            return f" --budget {self.value:.10g}{'ms' if self.unit == 'ms' else ''}"
+        option = "--max-accuracy-drop" if self.kind == "max_drop" else "--min-accuracy"
+        return f" {option} {100 * self.value:.10g}"
+
+    @property
     def phrase(self) -> str:
         """The goal in words."""
         if self.kind == "budget":
@@ -49,6 +58,21 @@ class Goal:
     def format_cost(self, cost: float) -> str:
         """`cost` with its unit."""
         return f"{cost:.4g} ms" if self.unit == "ms" else f"{cost / 1e6:.4g} M MACs"
+
+
+@dataclass(frozen=True)
+class PrecisionGoal:
+    """A goal for `reject_below`: at least the share `min_precision` of the answers that are given is right,
+    certified with `confidence` if that is given."""
+
+    min_precision: float
+    confidence: float | None = None
+
+    @property
+    def phrase(self) -> str:
+        """The goal in words."""
+        suffix = "" if self.confidence is None else f", with {100 * self.confidence:g} % confidence"
+        return f"at least {100 * self.min_precision:g} % of its answers are right{suffix}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,11 @@ class TuningData:
         split = split_sha256(source_sha256, certified_on)
         return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
 
+    @property
+    def first_half(self) -> TuningData:
+        """The samples to choose on, where nothing may be chosen on those that certify."""
+        return replace(self, whole=self.selection, _paths={})
+
     def candidates(self, costs: Sequence[float]) -> tuple[Candidate, ...]:
         """The cross-validated path of all samples, computed once for the `costs` of the exits."""
         key = tuple(costs)
@@ -96,9 +125,10 @@ class TuningData:
 class Choice:
     """A policy for `goal`; its answers are judged on samples that it was not chosen on.
 
-    These are the certification half if the policy is certified, else all samples, by cross-validation.
+    These are the certification half if anything is certified, else all samples, by cross-validation.
     `alternatives` are the policies among which it was chosen, on the same samples, cheapest first.
-    `notes` are sentences on what the samples do not support, each with what to type next.
+    `notes` are sentences on what the samples do not support, each with what to type next. `answered` is
+    what the policy answers, on such samples, if its `reject_below` was chosen for a PrecisionGoal.
     """
 
     goal: Goal
@@ -106,6 +136,14 @@ class Choice:
     stats: PolicyStats
     alternatives: tuple[Candidate, ...]
     notes: tuple[str, ...] = ()
+    answered: AnsweredStats | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether the policy was chosen on one half of the samples and certified on the other, for its drop
+        or its precision."""
+        policy = self.policy
+        return policy.certificate is not None or policy.precision_certificate is not None
 
     @property
     def promise(self) -> str:
@@ -116,8 +154,32 @@ class Choice:
         if low == high:
             return "The policy runs every image to full depth."
         side = "below" if self.stats.drop >= 0 else "above"
+        how = "On" if self.certified else "By cross-validation on"
         return (
-            f"By cross-validation on {self.stats.samples:,} samples the policy is "
+            f"{how} {self.stats.samples:,} samples the policy is "
             f"{100 * abs(self.stats.drop):.2f} points {side} the ensemble "
             f"({100 * INTERVAL_CONFIDENCE:g} % interval of the drop: {100 * low:.2f} to {100 * high:.2f})."
         )
+
+    @property
+    def rejection(self) -> tuple[str, ...]:
+        """Sentences on what is answered, and on what is promised of it; none without a PrecisionGoal."""
+        if self.answered is None:
+            return ()
+        covered, right = (
+            f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            for share, (low, high) in (
+                (self.answered.coverage, self.answered.coverage_interval(INTERVAL_CONFIDENCE)),
+                (
+                    self.answered.precision or 0,
+                    self.answered.precision_interval(INTERVAL_CONFIDENCE),
+                ),
+            )
+        )
+        estimate = (
+            f"With reject_below {self.policy.reject_below:g} the policy answers {covered} of "
+            f"{self.answered.samples:,} samples, and {right} of these answers are right "
+            f"({100 * INTERVAL_CONFIDENCE:g} % intervals in brackets)."
+        )
+        certificate = self.policy.precision_certificate
+        return (estimate,) if certificate is None else (estimate, certificate.sentence)

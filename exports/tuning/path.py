@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.policy import Policy
 from exports.tuning.search import NEVER, FrontierPoint, PolicyEvaluator, frontier
+from exports.tuning.statistics.answers import Answers
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 # A policy counts as cheaper than full depth if it is so by more than rounding.
@@ -24,10 +25,15 @@ REPEATS = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy with its results; its answers are judged on samples that it was not chosen on."""
+    """A policy with its results; its answers are judged on samples that it was not chosen on.
+
+    `fold_policies` are those of the same mean cost that cross-validation found without each fold, in the
+    order of the folds; none if the policy was not cross-validated.
+    """
 
     policy: Policy
     stats: PolicyStats
+    fold_policies: tuple[Policy, ...] = ()
 
 
 def cautious_path(evaluator: PolicyEvaluator, costs: Sequence[float]) -> list[FrontierPoint]:
@@ -68,13 +74,34 @@ def cross_validated_path(
     points = cautious_path(evaluator, costs)
     levels = [point.cost for point in points]
     totals = np.zeros((len(points), 3))
+    folds: list[list[Policy]] = []
     for chosen_on, left_out in _divisions(evaluator.samples, repeats):
         found = cautious_path(evaluator.take(chosen_on), costs)
-        totals += _counts(found, levels, evaluator.take(left_out))
+        folds.append(_policies(found, levels))
+        totals += _counts(folds[-1], evaluator.take(left_out))
     return [
-        Candidate(point.policy, _stats(evaluator, point.policy, row))
-        for point, row in zip(points, totals / repeats, strict=True)
+        Candidate(point.policy, _stats(evaluator, point.policy, row), fold_policies)
+        for point, row, fold_policies in zip(
+            points, totals / repeats, zip(*folds, strict=True), strict=True
+        )
     ]
+
+
+def left_out_answers(evaluator: PolicyEvaluator, candidate: Candidate) -> Answers:
+    """The answers to the samples of `evaluator`, each by policies that were chosen without it, once in every
+    repetition of the cross-validation that `candidate` comes from."""
+    repeats = len(candidate.fold_policies) // min(FOLDS, evaluator.samples)
+    answers = [
+        evaluator.take(left_out).answers(policy)
+        for policy, (_, left_out) in zip(
+            candidate.fold_policies, _divisions(evaluator.samples, repeats), strict=True
+        )
+    ]
+    return Answers(
+        np.concatenate([part.confidence for part in answers]),
+        np.concatenate([part.correct for part in answers]),
+        repeats,
+    )
 
 
 def _safer(evaluator: PolicyEvaluator, policy: Policy, share: float) -> Policy:
@@ -99,18 +126,20 @@ def _divisions(samples: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], 
             yield np.setdiff1d(order, left_out), np.sort(left_out)
 
 
-def _counts(
-    points: Sequence[FrontierPoint], levels: Sequence[float], left_out: PolicyEvaluator
-) -> NDArray[np.float64]:
-    """For each mean cost of `levels` the correct answers, losses and gains [3] of the dearest of `points`
-    up to it."""
+def _policies(points: Sequence[FrontierPoint], levels: Sequence[float]) -> list[Policy]:
+    """For each mean cost of `levels` the dearest policy of `points` up to it."""
     costs = [point.cost for point in points]
     places = [max(bisect.bisect_right(costs, level * (1 + 1e-9)) - 1, 0) for level in levels]
+    return [points[place].policy for place in places]
+
+
+def _counts(policies: Sequence[Policy], left_out: PolicyEvaluator) -> NDArray[np.float64]:
+    """The correct answers, losses and gains [3] of each of `policies`."""
     rows = {}
-    for place in set(places):
-        stats = left_out.evaluate(points[place].policy)
-        rows[place] = [stats.correct, stats.losses, stats.gains]
-    return np.array([rows[place] for place in places], dtype=np.float64)
+    for policy in set(policies):
+        stats = left_out.evaluate(policy)
+        rows[policy] = [stats.correct, stats.losses, stats.gains]
+    return np.array([rows[policy] for policy in policies], dtype=np.float64)
 
 
 def _stats(evaluator: PolicyEvaluator, policy: Policy, answers: NDArray[np.float64]) -> PolicyStats:

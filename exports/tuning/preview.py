@@ -19,6 +19,7 @@ from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
 from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
+from exports.tuning.selective.curve import Coverage, draw_coverage
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 # The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
@@ -141,6 +142,13 @@ class PolicyPreview:
         """The table in halves, as policies are chosen and certified on it."""
         return self._data
 
+    def coverage(self, policy: Policy) -> Coverage:
+        """What `policy` answers at its `reject_below`, and at every other one."""
+        promise = policy.certificate or policy.precision_certificate
+        if promise is not None and promise.split_sha256 == self._data.split_sha256:
+            return draw_coverage(self._data.certification, policy, "certification_half")
+        return draw_coverage(self._evaluator, policy, "table")
+
     @cached_property
     def _table(self) -> Table:
         return load_table(self._path, self._manifest)
@@ -161,14 +169,13 @@ class PolicyPreview:
 
     def _out_of_sample(self, policy: Policy) -> tuple[PolicyStats, Estimate]:
         """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
-        certificate = policy.certificate
+        certificate = policy.certificate or policy.precision_certificate
         if certificate is not None and certificate.split_sha256 == self._data.split_sha256:
             return self._data.certification.evaluate(policy), "certification_half"
         # Policies of one shared threshold are no result of the search.
         if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
-            rule = policy.model_copy(update={"reject_below": None})
             for candidate in self._data.candidates(self._macs):
-                if candidate.policy == rule:
+                if candidate.policy == policy.without_rejection:
                     return candidate.stats, "cross_validated"
         return self._evaluator.evaluate(policy), "table"
 

@@ -30,7 +30,7 @@ def print_report(tuning: Tuning, console: Console | None = None) -> None:
 
 def as_json(tuning: Tuning, written: bool) -> bytes:
     """`tuning` as JSON; accuracies in percent, drops and their
-    intervals in points, ECE and AUROC in 0..1."""
+    intervals in points, coverage, precision, ECE and AUROC in 0..1."""
     data = tuning.data
     content = {
         "bundle": tuning.manifest.name,
@@ -46,6 +46,7 @@ def as_json(tuning: Tuning, written: bool) -> bytes:
             "target": data.target,
         },
         "goal": asdict(tuning.goal),
+        "precision": _precision(tuning),
         "notes": tuning.choice.notes,
         "written": written,
         "costs": tuning.costs,
@@ -81,13 +82,14 @@ def _parts(tuning: Tuning) -> list[Table | Text]:
             f"cross-validated ({FOLDS} folds, {REPEATS} times): each sample is judged by a choice made "
             "without it."
         )
-    heading += f"\nGoal: {tuning.goal.phrase}."
+    heading += f"\nGoal: {tuning.goal.phrase}"
+    heading += "." if tuning.precision is None else f"; {tuning.precision.phrase}."
     if data.target == "agreement":
         heading += "\nThere are no labels: accuracy is the agreement with the ensemble."
     parts: list[Table | Text] = [
         Text(heading),
         _policies(tuning),
-        Text("\n".join((tuning.choice.promise, *tuning.choice.notes))),
+        Text("\n".join((tuning.choice.promise, *tuning.choice.rejection, *tuning.choice.notes))),
     ]
     if tuning.single is not None and tuning.running is not None:
         parts.append(_confidence(tuning.single, tuning.running, data.certification.samples))
@@ -191,6 +193,26 @@ def _row(tuning: Tuning, row: Row) -> dict[str, Any]:
         },
         "speed_up": round(tuning.speed_up(row), 4),
     }
+
+
+def _precision(tuning: Tuning) -> dict[str, Any] | None:
+    answered = tuning.choice.answered
+    if tuning.precision is None or answered is None:
+        return None
+    return {
+        "goal": asdict(tuning.precision),
+        "reject_below": tuning.choice.policy.reject_below,
+        "samples": answered.samples,
+        "answered": round(answered.answered, 2),
+        "coverage": round(answered.coverage, 6),
+        "coverage_interval": _rounded(answered.coverage_interval(INTERVAL_CONFIDENCE)),
+        "precision": round(answered.precision or 0, 6),
+        "precision_interval": _rounded(answered.precision_interval(INTERVAL_CONFIDENCE)),
+    }
+
+
+def _rounded(interval: tuple[float, float]) -> list[float]:
+    return [round(limit, 6) for limit in interval]
 
 
 def _stats(stats: PolicyStats) -> dict[str, Any]:

@@ -10,11 +10,19 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
-from exports.tuning.goal import INTERVAL_CONFIDENCE, Choice, Goal, TuningData, Unit
+from exports.tuning.goal import (
+    INTERVAL_CONFIDENCE,
+    Choice,
+    Goal,
+    PrecisionGoal,
+    TuningData,
+    Unit,
+)
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
 from exports.tuning.request_log import read_requests
 from exports.tuning.search import full_depth
 from exports.tuning.select import choose, choose_default
+from exports.tuning.selective.choose import choose_precise
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 
@@ -36,8 +44,9 @@ class Row:
 class Tuning:
     """A chosen policy, and the policies it is compared with.
 
-    If the choice is certified, all results are of the certification half. If not, they are of all samples:
-    those of the choice and of `frontier`, its alternatives, are cross-validated.
+    If anything is certified, all results are of the certification half. If not, they are of all samples:
+    those of the choice and of `frontier`, its alternatives, are cross-validated. `precision` is the goal
+    for `reject_below`, None if that was kept.
 
     `costs` holds the cost of leaving at each exit: `macs` always, `ms` if it was measured. The goal's
     unit is the one that was minimised. `single` and `running` are the quality of the confidence of
@@ -49,6 +58,7 @@ class Tuning:
     source_sha256: str
     data: TuningData
     choice: Choice
+    precision: PrecisionGoal | None
     costs: dict[Unit, tuple[float, ...]]
     chosen: Row
     previous: Row
@@ -66,7 +76,7 @@ class Tuning:
     @property
     def certified(self) -> bool:
         """Whether the choice was made on one half of the samples and certified on the other."""
-        return self.choice.policy.certificate is not None
+        return self.choice.certified
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -84,10 +94,11 @@ def run_tuning(
     goal: Goal | None,
     milliseconds: tuple[float, ...] | None = None,
     requests: Path | None = None,
+    precision: PrecisionGoal | None = None,
 ) -> Tuning:
     """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
-    The policy keeps the `reject_below` of the current one, which is no part of the choice. Samples come
+    `reject_below` is chosen for `precision`; without it that of the current policy is kept. Samples come
     from the calibration table, or from the request log `requests`. `milliseconds` to leave at each exit
     are required for a goal in ms; without a goal they are minimised. Raises BundleError, TuningError.
     """
@@ -108,14 +119,16 @@ def run_tuning(
     if milliseconds is not None:
         costs["ms"] = milliseconds
     command = _command(bundle, requests, milliseconds is not None)
-    if goal is None:
-        unit: Unit = "macs" if milliseconds is None else "ms"
-        choice = choose_default(data, costs[unit], unit, command)
+    unit: Unit = "macs" if milliseconds is None else "ms"
+    if precision is not None:
+        unit = unit if goal is None else goal.unit
+        choice = choose_precise(data, costs[unit], goal, precision, unit, command)
+    elif goal is None:
+        choice = _keep_rejection(choose_default(data, costs[unit], unit, command), current, command)
     else:
         choice = choose(data, costs[goal.unit], goal, command)
-    measured = data.whole if choice.policy.certificate is None else data.certification
-    kept = {"reject_below": current.reject_below}
-    choice = replace(choice, policy=choice.policy.model_copy(update=kept))
+        choice = _keep_rejection(choice, current, command + goal.options)
+    measured = data.certification if choice.certified else data.whole
 
     def row(name: str, policy: Policy) -> Row:
         return Row(name, policy, measured.evaluate(policy))
@@ -132,6 +145,7 @@ def run_tuning(
         source_sha256=sha256,
         data=data,
         choice=choice,
+        precision=precision,
         costs=costs,
         chosen=Row("chosen", choice.policy, choice.stats),
         previous=row("in force before", current),
@@ -146,6 +160,28 @@ def run_tuning(
         single=single,
         running=running,
     )
+
+
+def _keep_rejection(choice: Choice, current: Policy, command: str) -> Choice:
+    """`choice` with the `reject_below` of the `current` policy, whose precision is promised only for the
+    thresholds that it was certified with."""
+    policy = choice.policy.model_copy(update={"reject_below": current.reject_below})
+    promise = current.precision_certificate
+    if promise is None:
+        return replace(choice, policy=policy)
+    unchanged = {
+        "certificate": current.certificate,
+        "precision_certificate": promise,
+    }
+    if policy.model_copy(update=unchanged) == current:
+        kept = policy.model_copy(update={"precision_certificate": promise})
+        return replace(choice, policy=kept)
+    goal = f"--min-precision {promise.min_precision:g} --confidence {promise.confidence:g}"
+    note = (
+        f"reject_below is still {promise.reject_below:g}, but the precision was certified for other "
+        f"thresholds and is no longer promised; `{command} {goal}` certifies it again, if possible."
+    )
+    return replace(choice, policy=policy, notes=(*choice.notes, note))
 
 
 def _command(bundle: Path, requests: Path | None, in_milliseconds: bool) -> str:

@@ -25,6 +25,7 @@ from exports.bundle.policy import (
     softmax,
 )
 from exports.bundle.reader import Table
+from exports.tuning.statistics.answers import Answers
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 Bools = NDArray[np.bool_]
@@ -95,14 +96,8 @@ class PolicyEvaluator:
         `test_a_policy_is_evaluated_exactly_as_it_is_simulated` in tests/exports/tuning/test_search.py
         holds the two equal.
         """
-        last = policy.max_exit - 1
-        combine = combination(policy)
-        exit_index = np.full(self.samples, last)
-        if policy.mode == "early_exit":
-            confidence = self.confidence[policy.measure, combine]
-            for k in reversed(range(last)):
-                exit_index[confidence[k] >= np.float32(min(policy.thresholds[k], NEVER))] = k
-        correct = self.correct[combine][exit_index, np.arange(self.samples)]
+        exit_index = self._exit_index(policy)
+        correct = self.correct[combination(policy)][exit_index, np.arange(self.samples)]
         return PolicyStats(
             samples=self.samples,
             exit_counts=tuple(np.bincount(exit_index, minlength=self.exits).tolist()),
@@ -110,6 +105,22 @@ class PolicyEvaluator:
             losses=int(np.count_nonzero(self.ensemble_correct & ~correct)),
             gains=int(np.count_nonzero(correct & ~self.ensemble_correct)),
         )
+
+    def answers(self, policy: Policy) -> Answers:
+        """The answers of `policy`, which must be for K exits, with the probability of the class answered."""
+        combine = combination(policy)
+        place = self._exit_index(policy), np.arange(self.samples)
+        return Answers(self.confidence["max_prob", combine][place], self.correct[combine][place])
+
+    def _exit_index(self, policy: Policy) -> NDArray[np.intp]:
+        """The exit, from 0, at which each sample leaves."""
+        last = policy.max_exit - 1
+        exit_index = np.full(self.samples, last)
+        if policy.mode == "early_exit":
+            confidence = self.confidence[policy.measure, policy.combine]
+            for k in reversed(range(last)):
+                exit_index[confidence[k] >= np.float32(min(policy.thresholds[k], NEVER))] = k
+        return exit_index
 
 
 @dataclass(frozen=True)

@@ -53,14 +53,16 @@ def choose_default(
     costs: Sequence[float],
     unit: Unit = "macs",
     command: str = "offramp tune BUNDLE",
+    confidence: float = DEFAULT_CONFIDENCE,
+    otherwise: TuningData | None = None,
 ) -> Choice:
     """At most DEFAULT_DROP below the ensemble: certified if the samples support that, else by
-    cross-validation."""
+    cross-validation, of the samples `otherwise` if they are given."""
     try:
-        certified = Goal(confidence=DEFAULT_CONFIDENCE, unit=unit)
-        return _choose_certified(data, costs, certified, DEFAULT_CONFIDENCE)
+        certified = Goal(confidence=confidence, unit=unit)
+        return _choose_certified(data, costs, certified, confidence)
     except TuningError as error:
-        choice = choose(data, costs, Goal(unit=unit), command)
+        choice = choose(otherwise or data, costs, Goal(unit=unit), command)
         notes = (f"It is not certified: {error}", *choice.notes)
         return Choice(choice.goal, choice.policy, choice.stats, choice.alternatives, notes)
 
@@ -169,7 +171,7 @@ def _why_not_supported(
     reason = f"{samples:,} samples do not support {what}, so every image runs to full depth"
     if 0 < samples * permitted < MIN_PERMITTED_ERRORS:
         needed = math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9)
-        reason += f"; {what} takes at least {_round_up(needed):,} samples"
+        reason += f"; {what} takes at least {round_up(needed):,} samples"
     if goal.kind == "max_drop":
         option = f"--max-accuracy-drop {math.ceil(1e3 * least + 1e-9) / 10:g}"
     else:
@@ -223,14 +225,14 @@ def _why_not_certified(
         lost, gained = stats.losses / stats.samples, min(stats.gains, stats.losses) / stats.samples
         needed = samples_needed(lost, gained, permitted, confidence)
         if needed is not None:
-            return f"{reason}; about {_round_up(2 * needed):,} would do."
+            return f"{reason}; about {round_up(2 * needed):,} would do."
     least = samples_needed(0, 0, permitted, confidence)
     if least is not None and least > data.certification.samples:
-        return f"{reason}; it takes at least about {_round_up(2 * least):,}."
+        return f"{reason}; it takes at least about {round_up(2 * least):,}."
     return f"{reason}: the safest one loses {100 * stats.drop:.2f} points on them."
 
 
-def _round_up(count: int) -> int:
+def round_up(count: int) -> int:
     """`count` rounded up to two significant digits."""
     unit: int = 10 ** max(len(str(count)) - 2, 0)
     return math.ceil(count / unit) * unit

@@ -11,6 +11,7 @@ from exports.bundle.policy import Policy
 from exports.tuning.goal import Goal, TuningData
 from exports.tuning.preview import PolicyPreview
 from exports.tuning.select import choose, verify_certificate
+from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
 from offramp.lru import LruDict
 
 MAX_KNOWN = 1024
@@ -28,16 +29,17 @@ class CertificateVerifier:
         self._lock = threading.Lock()
 
     def verify(self, policy: Policy, manifest: Manifest, table: PolicyPreview) -> bool | None:
-        """Whether the certificate of `policy` is verified by `table`, that of the bundle with `manifest`;
-        None if there is no certificate.
+        """Whether every certificate of `policy` is verified by `table`, that of the bundle with `manifest`;
+        None if there is none.
 
         Takes about as long as a tuning, below a second for the embedded bundle, unless the answer is known.
-        Raises CertificateError if the table contradicts the certificate, BundleError if it is damaged.
+        Raises CertificateError if the table contradicts a certificate, BundleError if it is damaged.
         """
-        if policy.certificate is None:
+        if policy.certificate is None and policy.precision_certificate is None:
             return None
         costs = tuple(entry.macs for entry in manifest.exits)
-        rule = policy.model_copy(update={"reject_below": None})
+        # Only a certificate of the precision depends on `reject_below`.
+        rule = policy.without_rejection if policy.precision_certificate is None else policy
         key = (manifest.calibration.sha256, manifest.scaling, costs, rule)
         with self._lock:
             known = self._known.get(key)
@@ -49,32 +51,44 @@ class CertificateVerifier:
 
 
 def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float]) -> bool:
-    """Whether the certificate of `policy` follows from the half of `table` that certifies, and `policy` is
+    """Whether the certificates of `policy` follow from the half of `table` that certifies, and `policy` is
     what the other half chooses at these `costs`.
 
-    False if that cannot be checked here: the certificate is of other samples, or another choice was made,
+    False if that cannot be checked here: a certificate is of other samples, or another choice was made,
     for example by milliseconds, by an earlier version or by hand.
     """
     try:
         data = table.tuning_data
     except TuningError:
         return False  # a table of one sample has no halves
-    follows = verify_certificate(policy, data)
-    if follows is False:
+    drop, precision = verify_certificate(policy, data), verify_precision(policy, data)
+    if drop is False or precision is False:
         raise CertificateError(
-            "The certificate does not follow from the bundle's calibration table; "
+            "A certificate does not follow from the bundle's calibration table; "
             "use the policy without it, or run `offramp tune` again."
         )
-    return follows is True and reproduces_choice(policy, data, costs)
+    return all(
+        verified and reproduced(policy, data, costs)
+        for certificate, verified, reproduced in (
+            (policy.certificate, drop, reproduces_thresholds),
+            (policy.precision_certificate, precision, reproduces_limit),
+        )
+        if certificate is not None
+    )
 
 
-def reproduces_choice(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:
-    """Whether the goal in the certificate of `policy` leads to `policy` on `data` at these `costs`."""
+def reproduces_thresholds(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:
+    """Whether the goal in the certificate of `policy` leads to its thresholds on `data` at these `costs`."""
     certificate = policy.certificate
     if certificate is None:
         return False
     goal = Goal(value=certificate.permitted_drop / 100, confidence=certificate.confidence)
     try:
-        return choose(data, costs, goal).policy == policy
+        return choose(data, costs, goal).policy == policy.without_rejection
     except TuningError:
         return False
+
+
+def reproduces_limit(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:
+    """Whether the goal in the precision certificate of `policy` leads to its `reject_below` on `data`."""
+    return reproduces_reject_below(policy, data)

@@ -47,6 +47,10 @@ export const readPolicy = (model) => json(at(model, "/policy"));
 export const previewPolicy = (model, policy) =>
   json(at(model, "/policy/preview"), { method: "POST", ...body(policy) });
 
+/** Accuracy against coverage of `policy`, over reject_below. */
+export const previewCoverage = (model, policy) =>
+  json(at(model, "/policy/coverage"), { method: "POST", ...body(policy) });
+
 /** Put `policy` in force, if `revision` still is; `persist` writes it into the bundle. */
 export function writePolicy(model, policy, revision, persist) {
   const { headers, ...rest } = body(policy);

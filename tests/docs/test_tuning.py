@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from exports.bundle.certificate import Certificate
+from exports.bundle.certificate import Certificate, PrecisionCertificate
 from exports.bundle.reader import read_manifest, read_policy
 from exports.bundle.resolve import embedded
 from offramp.cli import app
@@ -34,7 +34,7 @@ def test_every_command_and_the_program_run_as_written(
     (program,) = blocks("python")
     exec(program, {"images": images})
     commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for command in commands:
         done = call(*shlex.split(command)[1:])
         assert done.code == 0, done.err
@@ -47,6 +47,7 @@ def test_every_command_and_the_program_run_as_written(
 
 def test_every_option_and_every_field_of_a_certificate_is_explained() -> None:
     root: Any = typer.main.get_command(app)
+    fields = {*Certificate.model_fields, *PrecisionCertificate.model_fields}
     options = {o for p in root.commands["tune"].params for o in p.opts if o.startswith("--")}
-    for name in (options - {"--help"}) | set(Certificate.model_fields):
+    for name in (options - {"--help"}) | fields:
         assert f"`{name}`" in DOCUMENT, name

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exports.bundle.certificate import Certificate
+from exports.bundle.certificate import Certificate, PrecisionCertificate
 from exports.bundle.policy import Combine, Measure, Mode, Policy, Scaling
 
 EXITS, CLASSES = 4, 5
@@ -42,4 +42,14 @@ CERTIFICATE = Certificate(
     samples=2500,
     split_sha256="0" * 64,
     target="labels",
+)
+PRECISION_CERTIFICATE = PrecisionCertificate(
+    min_precision=0.95,
+    reject_below=0.75,
+    confidence=0.95,
+    bound=0.953,
+    answered=1220,
+    chosen_on=2500,
+    samples=2500,
+    split_sha256="0" * 64,
 )

@@ -14,32 +14,15 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.page.conftest import Open
+from tests.page.tuning import CERTIFICATE, in_force, tuning
 from tests.servers import Server
 
 KEY = "a-key-of-this-very-test"
-CERTIFICATE = {
-    "method": "exact-trinomial",
-    "against": "ensemble",
-    "permitted_drop": 1.0,
-    "confidence": 0.95,
-    "bound": 0.82,
-    "chosen_on": 2500,
-    "samples": 2500,
-    "split_sha256": "0" * 64,
-    "target": "labels",
-}
 
 
 @pytest.fixture
 def tune(page: Page) -> Page:
     return tuning(page)
-
-
-def tuning(page: Page) -> Page:
-    page.get_by_role("tab", name="Tune it").click()
-    expect(page.locator("#in-force")).to_contain_text(re.compile(r"Revision \d+ is in force\."))
-    expect(page.locator("#curve .policy.dot")).to_be_visible()
-    return page
 
 
 def slider(page: Page, name: str) -> Locator:
@@ -54,11 +37,6 @@ def drag(page: Page, name: str, share: float) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.5, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * share, middle, steps=8)
-
-
-def in_force(url: str) -> dict[str, Any]:
-    answer: dict[str, Any] = httpx.get(url).json()
-    return answer
 
 
 def another(url: str, threshold: float) -> dict[str, Any]:

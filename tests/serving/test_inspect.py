@@ -14,7 +14,7 @@ import pytest
 from exports.bundle.reader import load_bundle, sha256
 from exports.bundle.resolve import embedded
 from tests.commands import call
-from tests.exports.policies import CERTIFICATE
+from tests.exports.policies import CERTIFICATE, PRECISION_CERTIFICATE
 from tests.servers import started
 from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
 
@@ -60,6 +60,19 @@ def test_inspect_says_what_the_certificate_promises(certified: Path) -> None:
     words = " ".join(call("inspect", certified).out.split())
     assert CERTIFICATE.sentence in words
     assert "exit1.onnx (exit, " in words
+
+
+def test_inspect_says_what_is_promised_of_the_answers(certified: Path) -> None:
+    assert json.loads(call("inspect", certified, "--json").out)["precision_certificate"] is None
+    policy = load_bundle(certified).policy.model_copy(
+        update={"reject_below": 0.75, "precision_certificate": PRECISION_CERTIFICATE}
+    )
+    (certified / "policy.json").write_text(policy.model_dump_json())
+    words = " ".join(call("inspect", certified).out.split())
+    assert f"precision {PRECISION_CERTIFICATE.sentence}" in words
+    assert "at least 95 % of the answers with a confidence from 0.75 are right" in words
+    found = json.loads(call("inspect", certified, "--json").out)
+    assert found["precision_certificate"] == PRECISION_CERTIFICATE.sentence
 
 
 def test_inspect_as_json_has_it_all(certified: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +49,27 @@ def proportion_bound(count: int, samples: int, confidence: float) -> float:
         else:
             low = middle
     return high
+
+
+def probability_of_at_most(count: int, samples: int, p: float) -> float:
+    """P(Bin(samples, p) <= count), for p between 0 and 1, both excluded."""
+    j = np.arange(count + 1)
+    # Tables of few sizes, which stay in the cache.
+    factorials = log_factorials(1 << samples.bit_length())
+    logs = factorials[samples] - factorials[j] - factorials[samples - j]
+    return float(np.exp(logs + j * np.log(p) + (samples - j) * np.log1p(-p)).sum())
+
+
+def proportion_interval(count: float, samples: float, confidence: float) -> tuple[float, float]:
+    """Approximate confidence interval of a proportion observed `count` times among `samples`, which may be
+    means over repetitions and then need not be whole; 0 to 1 without samples.
+
+    Wilson 1927, J. Amer. Statist. Assoc. 22, 209.
+    """
+    if not samples:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, spread = count / samples, z * z / samples
+    middle = share + spread / 2
+    width = z * sqrt(max(share * (1 - share), 0.0) / samples + spread / samples / 4)
+    return max((middle - width) / (1 + spread), 0.0), min((middle + width) / (1 + spread), 1.0)

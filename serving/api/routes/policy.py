@@ -13,6 +13,7 @@ from starlette.responses import Response
 from exports.bundle.errors import BundleError
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.tuning.preview import Preview, Tradeoff
+from exports.tuning.selective.curve import Coverage
 from serving.api.auth import AdminOnly
 from serving.api.routes.models import UNAUTHORIZED, UNKNOWN_MODEL
 from serving.api.schemas import ErrorAnswer, PolicyAnswer
@@ -84,6 +85,14 @@ async def preview_policy(name: str, policy: Policy, service: ServiceOf) -> Previ
     model = service.models.get(name)
     check_fits(policy, model)
     return await _compute(lambda: model.calibration.preview(policy))
+
+
+@router.post("/policy/coverage", responses={**UNKNOWN_MODEL, **CHANGED})
+async def preview_coverage(name: str, policy: Policy, service: ServiceOf) -> Coverage:
+    """The accuracy of what a policy answers against the share it answers, over `reject_below`."""
+    model = service.models.get(name)
+    check_fits(policy, model)
+    return await _compute(lambda: model.calibration.coverage(policy))
 
 
 @router.get("/tradeoff", responses={**UNKNOWN_MODEL, 409: CHANGED[409]})

@@ -1,12 +1,17 @@
 // The policy being edited: what is in force, what is drafted, and what was in force before.
 
-/** Whether two policies say the same; a certificate is no part of what they say. */
+/** Whether two policies say the same; certificates are no part of what they say. */
 export function same(a, b) {
+  return (a.reject_below || 0) === (b.reject_below || 0) && sameLabels(a, b);
+}
+
+/** Whether two policies find the same labels, which either may withhold. */
+export function sameLabels(a, b) {
   return JSON.stringify(rules(a)) === JSON.stringify(rules(b));
 }
 
-function rules({ mode, measure, combine, thresholds, max_exit, reject_below: least }) {
-  return [mode, measure, combine, thresholds, max_exit, least ?? null];
+function rules({ mode, measure, combine, thresholds, max_exit }) {
+  return [mode, measure, combine, thresholds, max_exit];
 }
 
 export class Draft {
@@ -27,15 +32,22 @@ export class Draft {
     this.change({});
   }
 
-  /** Change some fields. The certificate holds for the certified policy alone. */
+  /** Change some fields. A certificate of the labels holds for any `reject_below`, one of the precision for
+   *  the certified policy alone. */
   change(fields) {
     const next = { ...this.policy, ...fields };
-    delete next.certificate;
+    delete next.precision_certificate;
+    next.certificate = sameLabels(next, this.inForce) ? this.inForce.certificate : null;
     this.policy = same(next, this.inForce) ? this.inForce : next;
   }
 
   get dirty() {
     return !same(this.policy, this.inForce);
+  }
+
+  /** Whether the draft finds other labels than the policy in force. */
+  get relabels() {
+    return !sameLabels(this.policy, this.inForce);
   }
 
   /** The server took the draft. */

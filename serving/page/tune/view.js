@@ -1,6 +1,6 @@
 // Tune it: drag, see what would happen, apply, undo.
 
-import { previewPolicy, readPolicy, readTradeoff, writePolicy } from "../api.js";
+import { previewCoverage, previewPolicy, readPolicy, readTradeoff, writePolicy } from "../api.js";
 import { drawWhenSized } from "../charts/frame.js";
 import { byId, say } from "../dom.js";
 import { askForKey, forgetQuestion } from "../key.js";
@@ -8,10 +8,12 @@ import { model, onModel, refresh } from "../models.js";
 import { clearNotice, explain, notice } from "../notice.js";
 import { showCertificate } from "./certificate.js";
 import { buildControls } from "./controls.js";
+import { drawCoverage } from "./coverage.js";
 import { drawCurve, drawLegend } from "./curve.js";
 import { Draft } from "./draft.js";
 import { showForecast, tellForecast } from "./forecast.js";
 import { latest } from "./latest.js";
+import { showPrecision } from "./precision.js";
 
 const REST_MS = 600;
 
@@ -19,6 +21,7 @@ let draft = null;
 let now = null;
 let then = null;
 let tradeoff = null;
+let covered = { now: null, then: null };
 let unit = "macs";
 let show = () => {};
 let rest = 0;
@@ -37,6 +40,15 @@ const preview = latest(
   fail,
 );
 
+const coverage = latest(
+  (policy) => previewCoverage(model().name, policy),
+  (answer) => {
+    covered.then = answer;
+    drawAll();
+  },
+  fail,
+);
+
 const curve = latest(
   ({ measure, combine }) => readTradeoff(model().name, measure, combine),
   (answer) => {
@@ -48,6 +60,7 @@ const curve = latest(
 
 export function startTune() {
   drawWhenSized(byId("curve"), drawAll);
+  drawWhenSized(byId("coverage"), drawAll);
   byId("unit").addEventListener("change", ({ target }) => {
     unit = target.value;
     drawAll();
@@ -59,7 +72,10 @@ export function startTune() {
   byId("undo").addEventListener("click", () => write(draft.before.at(-1), (answer) => draft.undone(answer)));
   byId("discard").addEventListener("click", () => change(draft.inForce));
   onModel(() => {
-    if (draft?.name !== model().name) draft = now = then = tradeoff = null;
+    if (draft?.name !== model().name) {
+      draft = now = then = tradeoff = null;
+      covered = { now: null, then: null };
+    }
     if (!byId("tune").hidden) showTune();
   });
 }
@@ -95,6 +111,8 @@ async function settle() {
   try {
     now = await previewPolicy(draft.name, draft.inForce);
     preview(draft.policy);
+    covered.now = await previewCoverage(draft.name, draft.inForce);
+    coverage(draft.policy);
   } catch (error) {
     fail(error);
   }
@@ -107,6 +125,7 @@ function change({ at, value, ...fields }) {
   show(draft.policy);
   if (measure !== draft.policy.measure || combine !== draft.policy.combine) curve(draft.policy);
   preview(draft.policy);
+  coverage(draft.policy);
   drawState();
 }
 
@@ -149,13 +168,15 @@ function drawState() {
   byId("apply").disabled = byId("discard").disabled = !draft.dirty;
   byId("undo").disabled = draft.before.length === 0;
   say(byId("in-force"), `Revision ${draft.revision} is in force${draft.dirty ? "; your draft is not" : ""}.`);
-  showCertificate(draft.inForce, draft.verified, draft.dirty);
+  showCertificate(draft.inForce, draft.verified, draft.relabels);
+  showPrecision(draft.inForce, draft.verified, draft.dirty);
 }
 
 function drawAll() {
   if (!draft || !now || !then) return;
   drawState();
   showForecast(now, then, draft.dirty);
+  drawAnswered();
   if (!tradeoff) return;
   const measured = tradeoff.ms !== null;
   byId("unit").querySelector("[value=ms]").disabled = !measured;
@@ -167,4 +188,11 @@ function drawAll() {
     if (draft.policy.mode === "early_exit") change({ thresholds: draft.policy.thresholds.map(() => value) });
   };
   drawCurve(svg, { tradeoff, unit: measured ? unit : "macs", now, draft: then, edited: draft.dirty, pick });
+}
+
+function drawAnswered() {
+  const svg = byId("coverage");
+  if (!covered.now || !covered.then || !svg.clientWidth) return;
+  const pick = (value) => change({ reject_below: value || null });
+  drawCoverage(svg, { now: covered.now, draft: covered.then, edited: draft.dirty, pick });
 }

@@ -15,58 +15,13 @@ from scipy.stats import binom
 
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, simulate
-from exports.bundle.reader import Table, load_table, read_manifest
-from exports.bundle.resolve import embedded
-from exports.tuning.goal import Goal, TuningData
-from exports.tuning.path import _divisions, cautious_path, cross_validated_path
+from exports.bundle.reader import Table
+from exports.tuning.goal import Goal
+from exports.tuning.path import _divisions, cautious_path
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier, full_depth
 from exports.tuning.select import choose
-from tests.exports.tuning.exits import COSTS, table
-
-SOURCE = "0" * 64
-
-
-@pytest.fixture(scope="module")
-def synthetic() -> PolicyEvaluator:
-    """30,000 samples of three exits, by one measure."""
-    samples = table(30_000)
-    return one_measure(
-        PolicyEvaluator.from_table(samples, fit_scaling(samples.take(np.arange(5000))))
-    )
-
-
-@pytest.fixture(scope="module")
-def cifar() -> tuple[PolicyEvaluator, list[float]]:
-    """The 5,000 samples of the embedded bundle, by one measure, with the costs of its exits."""
-    manifest = read_manifest(embedded())
-    whole = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
-    return one_measure(whole), [float(entry.macs) for entry in manifest.exits]
-
-
-def one_measure(whole: PolicyEvaluator) -> PolicyEvaluator:
-    """A sixth of the search, which is fast; the statements hold for any search."""
-    measure = ("max_prob", "running")
-    return PolicyEvaluator(
-        {measure: whole.confidence[measure]},  # type: ignore[dict-item]
-        whole.correct,
-        whole.ensemble_correct,
-    )
-
-
-@pytest.fixture
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarse grid, and one division into folds, for hundreds of choices."""
-    monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=343))
-    monkeypatch.setattr(
-        "exports.tuning.goal.cross_validated_path", partial(cross_validated_path, repeats=1)
-    )
-
-
-def halved(whole: PolicyEvaluator, target: str = "labels") -> TuningData:
-    """Samples in random order, in halves."""
-    first, second = np.split(np.arange(whole.samples), [whole.samples // 2])
-    return TuningData(whole, whole.take(first), whole.take(second), SOURCE, target)  # type: ignore[arg-type]
+from tests.exports.tuning.exits import COSTS, halved, one_measure, table
 
 
 def true_drops(

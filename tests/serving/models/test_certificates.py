@@ -17,9 +17,10 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import read_manifest, read_policy
 from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy
-from exports.tuning.goal import Goal
+from exports.tuning.goal import Goal, PrecisionGoal
 from exports.tuning.preview import PolicyPreview
 from exports.tuning.select import choose
+from exports.tuning.selective.choose import choose_precise
 from serving.models.certificates import CertificateError, CertificateVerifier
 from serving.settings import Settings
 from tests.commands import call
@@ -105,6 +106,39 @@ def test_a_certificate_that_does_not_follow_is_refused(
         verifier.verify(changed(policy, **change), manifest, preview(manifest))
 
 
+@pytest.fixture(scope="module")
+def precise(manifest: Manifest) -> Policy:
+    """A policy with a certified precision."""
+    costs = [entry.macs for entry in manifest.exits]
+    data = preview(manifest).tuning_data
+    goals = Goal(confidence=0.95), PrecisionGoal(0.85, 0.95)
+    return choose_precise(data, costs, *goals).policy
+
+
+def test_a_certified_precision_is_verified_if_the_table_leads_to_its_limit(
+    verifier: CertificateVerifier, manifest: Manifest, precise: Policy
+) -> None:
+    assert precise.precision_certificate is not None
+    assert verifier.verify(precise, manifest, preview(manifest)) is True
+
+    def changed(reject_below: float, **fields: Any) -> Policy:
+        certificate = precise.precision_certificate
+        assert certificate is not None
+        fields["reject_below"] = reject_below
+        return precise.model_copy(
+            update={
+                "reject_below": reject_below,
+                "precision_certificate": certificate.model_copy(update=fields),
+            }
+        )
+
+    assert precise.reject_below is not None
+    other = changed(precise.reject_below, split_sha256="0" * 64)
+    assert verifier.verify(other, manifest, preview(manifest)) is False
+    with pytest.raises(CertificateError, match="does not follow"):
+        verifier.verify(changed(0.01), manifest, preview(manifest))
+
+
 @pytest.fixture
 def bundle(tmp_path: Path, policy: Policy) -> Path:
     """A copy of the embedded bundle with `policy`."""
@@ -143,7 +177,7 @@ def test_a_contradicted_certificate_is_refused_wherever_it_comes_in(
         client.put(f"{MODEL}/policy", json=body), 400, "invalid_request", "does not follow"
     )
     write_policy(bundle, contradicted)
-    assert_error(client.put(MODEL), 409, "bad_bundle", "policy.json: The certificate does not")
+    assert_error(client.put(MODEL), 409, "bad_bundle", "policy.json: A certificate does not")
     assert client.get(MODEL).json()["policy"] == json.loads(policy.model_dump_json())
     done = call("inspect", bundle)
     assert done.code == 2

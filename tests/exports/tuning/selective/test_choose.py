@@ -1,0 +1,252 @@
+"""Thresholds for one goal, and `reject_below` for a precision, on samples that neither was chosen on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.stats import binom
+
+from exports.bundle.errors import TuningError
+from exports.bundle.policy import Policy, simulate
+from exports.bundle.reader import Table
+from exports.tuning.goal import Goal, PrecisionGoal, TuningData
+from exports.tuning.path import left_out_answers
+from exports.tuning.scaling import fit_scaling
+from exports.tuning.search import PolicyEvaluator, frontier
+from exports.tuning.select import choose, verify_certificate
+from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
+from exports.tuning.selective.choose import choose_precise
+from tests.exports.tuning.exits import COSTS, SOURCE, halved, table
+
+
+@pytest.fixture(scope="module")
+def samples() -> Table:
+    return table()
+
+
+@pytest.fixture(scope="module")
+def data(samples: Table) -> TuningData:
+    return TuningData.from_table(samples, fit_scaling(samples), SOURCE)
+
+
+def test_the_answers_of_a_policy_are_those_it_simulates(samples: Table) -> None:
+    scaling = fit_scaling(samples)
+    evaluator = PolicyEvaluator.from_table(samples, scaling)
+    for policy in (
+        Policy(measure="margin", combine="running", thresholds=(0.5, 0.4), max_exit=3),
+        Policy(measure="entropy", combine="single", thresholds=(0.5, 0.4), max_exit=2),
+        Policy(mode="ensemble", thresholds=(0.5, 0.4), max_exit=3),
+        Policy(mode="exit", thresholds=(0.5, 0.4), max_exit=2),
+    ):
+        found, expected = evaluator.answers(policy), simulate(policy, samples.logits, scaling)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+        np.testing.assert_array_equal(found.correct, expected.predictions == samples.labels)
+
+
+def test_left_out_answers_are_those_that_cross_validation_counted(data: TuningData) -> None:
+    for candidate in data.candidates(COSTS)[::10]:
+        answers = left_out_answers(data.whole, candidate)
+        assert (answers.samples, answers.repeats) == (4000, 4)
+        (everything,) = answers.above(np.zeros(1))
+        assert everything.answered == 4000
+        assert everything.correct == pytest.approx(candidate.stats.correct + 1)
+
+
+@pytest.mark.parametrize(
+    "goal", [Goal("max_drop", 0.01), Goal("min_accuracy", 0.6), Goal("budget", 2.0)]
+)
+def test_thresholds_are_those_of_the_goal_and_answers_precise(data: TuningData, goal: Goal) -> None:
+    alone = choose(data, COSTS, goal)
+    choice = choose_precise(data, COSTS, goal, PrecisionGoal(0.8))
+    assert choice.policy.without_rejection == alone.policy
+    assert (choice.stats, choice.goal) == (alone.stats, goal)
+    assert choice.policy.precision_certificate is None
+    answered = choice.answered
+    assert answered is not None
+    assert answered.precision is not None
+    assert 0.8 <= answered.precision < 0.81
+    low, high = answered.coverage_interval(0.95)
+    assert 0.1 < low < answered.coverage < high < 0.99
+    (sentence,) = choice.rejection
+    assert f"With reject_below {choice.policy.reject_below:g} the policy answers" in sentence
+    assert f"{100 * answered.coverage:.1f} % ({100 * low:.1f} to {100 * high:.1f})" in sentence
+
+
+def test_without_another_goal_the_default_is_chosen_and_keeps_its_certificate(
+    data: TuningData,
+) -> None:
+    choice = choose_precise(data, COSTS, None, PrecisionGoal(0.8))
+    assert choice.policy.certificate is not None
+    assert verify_certificate(choice.policy, data) is True
+    # The half that certifies the drop has not seen the thresholds, and the drop no reject_below.
+    (answered,) = data.certification.answers(choice.policy).above(
+        np.array([choice.policy.reject_below])
+    )
+    assert choice.answered == replace(answered, correct=answered.correct - 1)
+
+
+def test_a_certified_precision_is_of_the_half_that_nothing_was_chosen_on(
+    data: TuningData,
+) -> None:
+    for goal in (None, Goal("max_drop", 0.02, 0.9), Goal("min_accuracy", 0.6), Goal("budget", 2)):
+        choice = choose_precise(data, COSTS, goal, PrecisionGoal(0.8, 0.9))
+        certificate = choice.policy.precision_certificate
+        assert certificate is not None
+        assert (certificate.min_precision, certificate.confidence) == (0.8, 0.9)
+        assert (certificate.chosen_on, certificate.samples) == (2000, 2000)
+        assert certificate.reject_below == choice.policy.reject_below
+        assert 0.8 <= certificate.bound < choice.answered.precision  # type: ignore
+        assert choice.stats == data.certification.evaluate(choice.policy)
+        assert choice.certified
+        assert verify_precision(choice.policy, data) is True
+        assert reproduces_reject_below(choice.policy, data)
+        promised = choice.policy.certificate is not None
+        assert promised == (goal is None or goal.confidence is not None)
+        if not promised:
+            # Nothing that certifies was looked at before.
+            first = choose(data.first_half, COSTS, goal or Goal())
+            assert choice.policy.without_rejection == first.policy
+            assert choice.promise.startswith("On 2,000 samples the policy is")
+        assert choice.rejection[1] == certificate.sentence
+        assert "With probability 90 %, at least 80 % of the answers" in certificate.sentence
+
+
+def test_a_precision_certificate_is_verified_with_the_table(data: TuningData) -> None:
+    policy = choose_precise(data, COSTS, Goal("budget", 2.0), PrecisionGoal(0.8, 0.95)).policy
+    certificate = policy.precision_certificate
+    assert certificate is not None
+
+    def with_certificate(**changes: object) -> Policy:
+        changed = certificate.model_copy(update=changes)
+        return policy.model_copy(
+            update={"precision_certificate": changed, "reject_below": changed.reject_below}
+        )
+
+    assert verify_precision(policy.without_rejection, data) is None
+    assert verify_precision(with_certificate(split_sha256="1" * 64), data) is None
+    for change in ({"bound": 1.0}, {"min_precision": 0.85}, {"answered": 7}, {"reject_below": 0.1}):
+        assert verify_precision(with_certificate(**change), data) is False
+    other = policy.model_copy(update={"thresholds": (0.0, 0.0)})
+    assert verify_precision(other, data) is False
+    # True, but not what the first half leads to.
+    higher = certificate.reject_below + 0.01
+    (stats,) = data.certification.answers(policy).above(np.array([higher]))
+    moved = with_certificate(reject_below=higher, answered=int(stats.answered))
+    assert not reproduces_reject_below(moved, data)
+    assert not reproduces_reject_below(policy.without_rejection, data)
+
+
+def test_another_reject_below_loses_the_precision_but_not_the_drop(data: TuningData) -> None:
+    policy = choose_precise(data, COSTS, None, PrecisionGoal(0.8, 0.95)).policy
+    content = policy.model_dump()
+    with pytest.raises(ValidationError, match=r"precision_certificate is for reject_below 0\.\d+"):
+        Policy.model_validate({**content, "reject_below": 0.5})
+    with pytest.raises(ValidationError, match="not none"):
+        Policy.model_validate({**content, "reject_below": None})
+    moved = {**content, "reject_below": 0.5, "precision_certificate": None}
+    assert verify_certificate(Policy.model_validate(moved), data) is True
+    assert policy.override(reject_below=0.5).precision_certificate is None
+
+
+@pytest.mark.parametrize("goal", [None, Goal("budget", 2.0)])
+@pytest.mark.parametrize("confidence", [None, 0.95])
+def test_a_precision_that_is_not_supported_ends_with_a_command_that_is(
+    goal: Goal | None, confidence: float | None
+) -> None:
+    few = table(200)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    with pytest.raises(TuningError) as caught:
+        choose_precise(data, COSTS, goal, PrecisionGoal(0.99, confidence))
+    says = str(caught.value)
+    assert says.endswith("`.")
+    assert ". " not in says
+    if confidence is not None:
+        assert "can be promised with 95 % confidence" in says
+        assert re.search(r"about [\d,]+ would do|of the surest answers [\d.]+ % are right", says)
+    options = "" if goal is None else " --budget 2"
+    found = re.search(rf"`offramp tune BUNDLE{options} --min-precision (0\.\d+)`\.$", says)
+    assert found is not None, says
+    supported = choose_precise(data, COSTS, goal, PrecisionGoal(float(found[1])))
+    assert supported.answered is not None
+
+
+def test_where_only_the_promise_is_too_much_the_same_precision_is_offered(
+    data: TuningData,
+) -> None:
+    few = table(600)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    with pytest.raises(TuningError, match=r"without a promise: `x --min-precision 0\.8`\.$"):
+        choose_precise(data, COSTS, None, PrecisionGoal(0.8, 0.9999), command="x")
+
+
+def test_a_drop_that_is_not_supported_is_answered_with_the_precision_in_the_command() -> None:
+    few = table(200)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    choice = choose_precise(data, COSTS, Goal("max_drop", 0.001), PrecisionGoal(0.8))
+    assert choice.stats.mean_cost(COSTS) == COSTS[-1]
+    assert "`offramp tune BUNDLE --min-precision 0.8 --max-accuracy-drop" in choice.notes[0]
+
+
+def test_without_labels_no_precision_is_known(samples: Table) -> None:
+    data = TuningData.from_table(samples, fit_scaling(samples), SOURCE, "agreement")
+    with pytest.raises(TuningError, match="--min-precision needs labels"):
+        choose_precise(data, COSTS, None, PrecisionGoal(0.9))
+
+
+@pytest.mark.parametrize(
+    ("samples", "precision", "draws"),
+    [(60, 0.75, 40), (120, 0.8, 40), (600, 0.9, 40), (2500, 0.9, 15)],
+)
+@pytest.mark.usefixtures("coarse")
+def test_the_mean_precision_of_whole_choices_is_at_least_the_goal(
+    cifar: tuple[PolicyEvaluator, list[float]], samples: int, precision: float, draws: int
+) -> None:
+    """Thresholds by a budget and reject_below, from the same samples, judged on all others."""
+    population, costs = cifar
+    random = np.random.default_rng(samples)
+    goal = Goal("budget", 0.7 * costs[-1])
+    found = []
+    for _ in range(draws):
+        order = random.permutation(population.samples)
+        drawn, rest = halved(population.take(order[:samples])), population.take(order[samples:])
+        try:
+            policy = choose_precise(drawn, costs, goal, PrecisionGoal(precision)).policy
+        except TuningError:
+            continue
+        (truth,) = rest.answers(policy).above(np.array([policy.reject_below]))
+        assert truth.precision is not None
+        found.append(truth.precision)
+    assert len(found) > 0.8 * draws
+    assert np.mean(found) >= precision - 2 * np.std(found) / np.sqrt(len(found))
+
+
+def test_certified_choices_fail_no_more_often_than_stated(
+    synthetic: PolicyEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drop and precision, both certified on one half: each fails by itself as often as stated at most."""
+    monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=49))
+    # The sentence of a refusal needs a search of its own.
+    monkeypatch.setattr("exports.tuning.selective.choose._without_promise", lambda *_: "")
+    goal, precision = Goal("max_drop", 0.03, 0.9), PrecisionGoal(0.75, 0.9)
+    random = np.random.default_rng(0)
+    certified = failures = drops = 0
+    trials = 100
+    for _ in range(trials):
+        drawn = halved(synthetic.take(random.integers(0, synthetic.samples, 600)))
+        try:
+            found = choose_precise(drawn, COSTS, goal, precision).policy
+        except TuningError:
+            continue
+        certified += 1
+        (truth,) = synthetic.answers(found).above(np.array([found.reject_below]))
+        failures += truth.correct < precision.min_precision * truth.answered
+        drops += synthetic.evaluate(found).drop > goal.value
+    assert certified > 0.3 * trials
+    most = binom.ppf(0.999, trials, 0.1)
+    assert failures <= most
+    assert drops <= most

@@ -164,7 +164,11 @@ class TooManyConnectionsError(ServingError):
 
 
 class DeadlineExceededError(ServingError):
-    """The deadline came before all of the request's images had reached the first exit."""
+    """The deadline came before the image had reached the first exit."""
 
     status = 504
     code = "deadline_exceeded"
+
+
+# Errors of one image: the other images of its request are answered.
+IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError)

@@ -16,6 +16,7 @@ from prometheus_client import (
 
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
+from serving.errors import ServingError
 from serving.inference.engine import Observer, Prediction
 from serving.telemetry.histograms import Histogram
 
@@ -51,6 +52,11 @@ class Metrics:
         self._exits = self._counter("exits", "Images that left at an exit.", "exit")
         self._unsure = self._counter(
             "unsure", "Images that left at an exit without a label, below reject_below.", "exit"
+        )
+        self._image_errors = self._counter(
+            "image_errors",
+            "Images of several in a request that got an error in place of a prediction, by code.",
+            "code",
         )
         self._confidence = Histogram(
             "offramp_confidence",
@@ -138,8 +144,17 @@ class Metrics:
 
         return observe
 
-    def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
-        """A request was answered, `seconds` after its arrival."""
+    def answered(
+        self, model: str, results: Sequence[Prediction | ServingError], seconds: float
+    ) -> None:
+        """A request was answered, `seconds` after its arrival; its outcome is ok if an image was."""
+        predictions = [found for found in results if isinstance(found, Prediction)]
+        errors = [found for found in results if isinstance(found, ServingError)]
+        for error in errors:
+            self._child(self._image_errors, model, error.code).inc()
+        if not predictions:
+            self.failed(model, errors[0].code)
+            return
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
             if prediction.unsure:

@@ -21,9 +21,9 @@ from serving.api.asgi.fast_path import CANCELLED
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
-from serving.api.schemas import ErrorAnswer, compose, describe_exit, timing
+from serving.api.schemas import ErrorAnswer, ImageErrorEvent, compose, describe_exit, timing
 from serving.errors import InternalError, ServingError
-from serving.scheduling.options import BatchResult, ExitReached, RequestOptions
+from serving.scheduling.options import BatchResult, ExitReached, ImageFailed, RequestOptions
 from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
@@ -40,7 +40,8 @@ EVENT = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
-        "POST /v1/classify answers, `error` if that fails, and `done` at the end.",
+        "POST /v1/classify answers, `error` for an image of several that fails or, without `image`, if "
+        "the request fails, and `done` at the end.",
         "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
@@ -67,6 +68,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
                 resolved.deadline,
                 resolved.priority,
                 on_exit=feed.exit,
+                on_failed=feed.image_failed,
                 on_answer=feed.answer,
                 run_all_exits=query.run_all_exits,
             ),
@@ -103,6 +105,11 @@ class _Feed:
         elapsed = time.perf_counter() - self.started
         event = describe_exit(reached, manifest, self.resolved.top_k, elapsed)
         self.events.put_nowait(_event("exit", event))
+
+    def image_failed(self, failed: ImageFailed) -> None:
+        error = failed.error
+        event = ImageErrorEvent(failed.image, str(error), error.code)
+        self.events.put_nowait(_event("error", event))
 
     def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -22,9 +23,10 @@ from serving.api.v2.model import INPUT
 from serving.api.v2.requests import HEADER, read_inference
 from serving.api.v2.responses import write_response
 from serving.api.v2.schemas import InferenceRequest, inline_schema
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, ServingError
+from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority, RequestOptions
+from serving.scheduling.options import ImageResult, Priority, RequestOptions
 from serving.service import Service, ServiceOf
 
 router = APIRouter()
@@ -163,8 +165,22 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
             result = await service.dispatcher.classify(model.engine, wanted.images, options)
         else:
             result = await service.dispatcher.classify_pixels(model.engine, wanted.images, options)
-    content, headers = write_response(wanted, manifest, result.predictions)
+    predictions = _all_or_error(result.predictions)
+    content, headers = write_response(wanted, manifest, predictions)
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, result.predictions, total)
-    note_answer(request.scope, result.predictions, timing(result, total))
+    service.metrics.answered(model.name, predictions, total)
+    note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)
+
+
+def _all_or_error(results: Sequence[ImageResult]) -> list[Prediction]:
+    """The predictions of all images; raises the first image's error, with its number.
+
+    Tensors of N rows have no place for an error: clients would read a row of it as an answer.
+    """
+    predictions = []
+    for number, found in enumerate(results, 1):
+        if isinstance(found, ServingError):
+            raise type(found)(f"Image {number} of {len(results)}: {found}")
+        predictions.append(found)
+    return predictions

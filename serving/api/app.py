@@ -171,7 +171,9 @@ def _handle_errors(app: FastAPI) -> None:
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
-            headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
+            headers["Allow"] = ", ".join(
+                _allowed(app, request.scope["path"], headers.get("Allow", ""))
+            )
             answer: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from serving.http.listener import BACKLOG, stop_accepting
-from serving.http.protocol import Protocol, sweep
+from serving.http.protocol import Protocol
 from serving.settings import Settings
 
 # Longer than a TCP handshake that has begun takes to end.
@@ -104,3 +105,12 @@ class Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+async def sweep(connections: Iterable[Any], every: float) -> None:
+    """Check each of `connections` about every `every` seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(every)
+        now = time.monotonic()
+        for connection in list(connections):
+            connection.check(now)

@@ -22,12 +22,15 @@ from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer, ImageErrorEvent, compose, describe_exit, timing
+from serving.connection import EXTENSION, FILLER
 from serving.errors import InternalError, ServingError
 from serving.scheduling.options import BatchResult, ExitReached, ImageFailed, RequestOptions
 from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
 PATH = "/v1/classify/stream"
+# Clients of server-sent events ignore it.
+COMMENT = b":\n\n"
 # The schema of one event: OpenAPI has none for a stream of them.
 EVENT = {
     "type": "object",
@@ -147,6 +150,7 @@ class _Stream(StreamingResponse):
             # A proxy must pass events on at once.
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
+        feed.scope.get("extensions", {}).get(EXTENSION, {})[FILLER] = COMMENT
         self._feed = feed
         self._task = task
 

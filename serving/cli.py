@@ -67,6 +67,19 @@ def serve(
     max_connections: Annotated[
         int | None, typer.Option(help="Most open connections (default: 1024).")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may use the server; again for more."),
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="The path under which a proxy serves this server.")
+    ] = None,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            help="Addresses of proxies whose X-Forwarded-For is used, separated by spaces."
+        ),
+    ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
@@ -100,6 +113,9 @@ def serve(
         api_key_file=api_key_file,
         access_log=access_log,
         max_connections=max_connections,
+        cors_origins=tuple(cors_origin) if cors_origin else None,
+        root_path=root_path,
+        forwarded_allow_ips=forwarded_allow_ips,
         otel=otel,
     )
     if on_ray:

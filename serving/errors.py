@@ -114,6 +114,15 @@ class UnsupportedTypeError(ServingError):
     code = "unsupported_type"
 
 
+class UnsupportedEncodingError(UnsupportedTypeError):
+    """The body has an encoding that cannot be unpacked."""
+
+    headers = MappingProxyType({"Accept-Encoding": "gzip, deflate, identity"})
+
+    def __init__(self) -> None:
+        super().__init__("The Content-Encoding must be gzip, deflate or identity.")
+
+
 class HeadTooLargeError(ServingError):
     """The request line and headers are longer than allowed."""
 

@@ -36,7 +36,8 @@ def server_config(app: Any, settings: Settings) -> uvicorn.Config:
         # Warnings would be of malformed requests, which are answered and counted.
         log_level="error",
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,

@@ -16,7 +16,7 @@ from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
 from serving.api.examples import sample_image
-from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
+from serving.api.image_bodies import MAX_INLINE_BYTES
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.api.v2.model import INPUT
@@ -69,7 +69,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     400: error("A parameter, a tensor or an image is malformed."),
     413: error("The body is too large."),
-    415: error("The body is compressed."),
+    415: error("The body has an unknown Content-Encoding."),
     429: error("Too many images are waiting; see Retry-After."),
     501: error("Shared memory and sequences are not supported."),
     504: error("Not even the first exit was reached in time."),
@@ -136,7 +136,6 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
 async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
     started = time.perf_counter()
     service.dispatcher.check()
-    refuse_encodings(request)
     manifest = model.engine.manifest
     body = await request.body()
     arguments = (

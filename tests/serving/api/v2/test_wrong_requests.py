@@ -39,7 +39,7 @@ PIXELS = [1, SIZE, SIZE, 3]
         ({"shape": [2**63]}, "shape"),
         ({"shape": [10**30]}, "shape"),
         ({"shape": [1] * 17}, "shape"),
-        ({"shape": [1, 1]}, "[N]"),
+        ({"shape": [1, 2]}, "[N]"),
         ({"shape": [2]}, "[2]"),
         ({"shape": [9]}, "1 to 8"),
         ({"shape": [2**62, SIZE, SIZE, 3], "datatype": "UINT8"}, "1 to 8"),

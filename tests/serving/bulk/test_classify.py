@@ -129,6 +129,18 @@ def test_a_file_that_cannot_be_read_has_an_error(bundle_path: Path, folder: Path
     ]
 
 
+def test_without_a_terminal_progress_is_printed_with_the_time_left(
+    bundle_path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.bulk.cli.PROGRESS_EVERY_S", 0)
+    monkeypatch.setattr("serving.bulk.run.GROUP_FILES", 2)
+    done = run(bundle_path, folder, "-o", tmp_path / "rows.csv")
+    shown = [line.partition(", ETA ") for line in done.err.splitlines() if "ETA" in line]
+    assert [count for count, _, _ in shown] == [f"{n} of 5 images" for n in (2, 4, 5)]
+    assert shown[-1][2] == "0 s"
+    assert "5 images, 1 with errors" in done.err
+
+
 # Tables
 
 

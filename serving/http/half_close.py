@@ -10,6 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
+
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from serving.connection import EXTENSION, FILLER
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Before each of the first two; later ones come half as often each time.
@@ -17,18 +23,18 @@ PROBE_S = 0.25
 
 
 class HalfCloseProbe:
-    """Writes what `content` returns, until it is stopped or that is None."""
+    """Sends what clients ignore until it is stopped, or until nothing can be sent to the client."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        write: Callable[[bytes], None],
-        content: Callable[[], bytes | None],
+        transport: asyncio.Transport,
+        running: Callable[[], RequestResponseCycle | None],
     ) -> None:
-        """`content` returns bytes that mean nothing to the client at this point of the connection."""
+        """`running` returns the request that is being answered."""
         self._loop = loop
-        self._write = write
-        self._content = content
+        self._transport = transport
+        self._running = running
         self._sent = 0
         self._timer = loop.call_later(PROBE_S, self._send)
 
@@ -37,9 +43,21 @@ class HalfCloseProbe:
         self._timer.cancel()
 
     def _send(self) -> None:
-        content = self._content()
+        cycle = self._running()
+        content = None if cycle is None or self._transport.is_closing() else _ignored(cycle)
         if content is None:
             return
-        self._write(content)
+        self._transport.write(content)
         self._timer = self._loop.call_later(PROBE_S * 2**self._sent, self._send)
         self._sent += 1
+
+
+def _ignored(cycle: RequestResponseCycle) -> bytes | None:
+    """What can be sent now without changing the answer of `cycle`, if anything."""
+    scope = cast(Scope, cycle.scope)
+    if scope["http_version"] != "1.1" or cycle.response_complete:
+        return None
+    if not cycle.response_started:
+        return CONTINUE
+    filler: bytes | None = scope["extensions"][EXTENSION].get(FILLER)
+    return None if filler is None else b"%x\r\n%b\r\n" % (len(filler), filler)

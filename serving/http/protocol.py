@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.connection import DISCONNECT, EXTENSION, FILLER, DisconnectSignal, ServerHooks
+from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, ServerHooks
 from serving.errors import (
     InvalidRequestError,
     ServingError,
@@ -18,7 +18,7 @@ from serving.errors import (
     TooManyConnectionsError,
 )
 from serving.http.coalescing import CoalescingTransport
-from serving.http.half_close import CONTINUE, HalfCloseProbe
+from serving.http.half_close import HalfCloseProbe
 from serving.http.head import MAX_HEAD_BYTES, check_head, head_too_large
 from serving.http.responses import asks_to_close, error_response, response_bytes
 from serving.http.upgrade import Parser
@@ -106,21 +106,8 @@ class Protocol(HttpToolsProtocol):
         if self._phase != "answer":
             return False
         self.cycle.keep_alive = False
-        self._probe = HalfCloseProbe(self.loop, self.transport.write, self._filler)
+        self._probe = HalfCloseProbe(self.loop, self.transport, lambda: self._running)
         return True
-
-    def _filler(self) -> bytes | None:
-        """What can be sent now without changing an answer; None if there is nothing, or nobody waits."""
-        cycle = self._running
-        if cycle is None or self.transport.is_closing() or cycle.scope["http_version"] != "1.1":
-            return None
-        if not cycle.response_started:
-            return CONTINUE
-        extension = cast(Scope, cycle.scope)["extensions"][EXTENSION]
-        filler: bytes | None = extension.get(FILLER)
-        if filler is None or cycle.response_complete:
-            return None
-        return b"%x\r\n%b\r\n" % (len(filler), filler)
 
     # Callbacks of the parser, in order. What they raise ends in send_400_response.
 

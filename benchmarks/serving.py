@@ -95,7 +95,7 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
     decoding and stages."""
     engine = Engine(bundle)
     policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
-    one = _Worker(engine, policy, images.files)
+    one = InProcess(engine, policy, images.files)
     began = time.thread_time()
     for _ in range(50):
         one()
@@ -241,7 +241,7 @@ def section(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-class _Worker:
+class InProcess:
     """Decodes and classifies one file after the other, as a worker thread of the server does."""
 
     def __init__(self, engine: Engine, policy: Policy, files: list[bytes]) -> None:
@@ -255,7 +255,7 @@ class _Worker:
         self._engine.classify(pixels[None], self._policy)
 
 
-def _median_seconds(one: _Worker) -> float:
+def _median_seconds(one: InProcess) -> float:
     return threads.take_turns({"": one}, 50)[""]
 
 

@@ -10,7 +10,8 @@ from exports.cli import export, pack
 from exports.pictures.cli import calibration, exits
 from exports.tuning.cli import tune
 from offramp.errors import OfframpError
-from serving.cli import classify, serve
+from serving.bulk.cli import classify
+from serving.cli import serve
 from serving.inspect_cli import inspect
 from training.cli import recipe, train
 from training.pictures.cli import cam

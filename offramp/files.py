@@ -123,6 +123,15 @@ def _create_and_lock(part: Path, target: Path) -> int:
         os.close(descriptor)  # the previous holder renamed the directory after it was opened here
 
 
+def lock_file(descriptor: int, path: Path) -> None:
+    """Lock the open file `path` until `descriptor` is closed; raises WriteError if another process has
+    locked it."""
+    try:
+        lock(descriptor, wait=False)
+    except BlockingIOError as error:
+        raise WriteError(f"another process is writing {path} right now.") from error
+
+
 def _sync(path: Path) -> None:
     """Flush a file, or the renames in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""`offramp serve` and `offramp classify`."""
+"""`offramp serve`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ import typer
 from offramp.extras import needs_extra
 
 if TYPE_CHECKING:
-    from exports.bundle.manifest import InputSpec
-    from offramp.images import Pixels
     from serving.settings import Settings
-
-
-class ModeName(enum.StrEnum):
-    """The policy's modes."""
-
-    EARLY_EXIT = "early_exit"
-    ENSEMBLE = "ensemble"
-    EXIT = "exit"
 
 
 class ProviderName(enum.StrEnum):
@@ -77,6 +67,19 @@ def serve(
     max_connections: Annotated[
         int | None, typer.Option(help="Most open connections (default: 1024).")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may use the server; again for more."),
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="The path under which a proxy serves this server.")
+    ] = None,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            help="Addresses of proxies whose X-Forwarded-For is used, separated by spaces."
+        ),
+    ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
@@ -111,6 +114,9 @@ def serve(
         api_key_file=api_key_file,
         access_log=access_log,
         max_connections=max_connections,
+        cors_origins=tuple(cors_origin) if cors_origin else None,
+        root_path=root_path,
+        forwarded_allow_ips=forwarded_allow_ips,
         otel=otel,
     )
     if on_ray:
@@ -121,80 +127,7 @@ def serve(
     run_server(settings)
 
 
-def classify(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Image files.")],
-    bundle: Annotated[
-        str | None,
-        typer.Option(help="A directory, packed file or https://…#sha256=… (default: embedded)."),
-    ] = None,
-    mode: Annotated[
-        ModeName | None, typer.Option(help="How to answer (default: the policy's).")
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Measure to leave at (default: the policy's).")
-    ] = None,
-    max_exit: Annotated[
-        int | None, typer.Option(help="Deepest exit (default: the policy's).")
-    ] = None,
-    reject_below: Annotated[
-        float | None,
-        typer.Option(help="Least confidence of a label; below it: unsure (default: the policy's)."),
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="How many classes to list (default: 5).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-) -> None:
-    """Classify image files in this process, as the server would."""
-    import orjson
-
-    from serving.api.schemas import describe, resolve_top_k
-    from serving.models.registry import default_bundle, open_engine
-    from serving.settings import read_settings
-
-    settings = read_settings()
-    model = open_engine(
-        bundle or default_bundle(), threads=settings.threads, provider=settings.provider
-    )
-    manifest = model.engine.manifest
-    policy = model.policy.override(
-        None if mode is None else mode.value, threshold, max_exit, reject_below
-    )
-    count = resolve_top_k(top_k, len(manifest.labels))
-    for photo in photos:
-        pixels = _read(photo, manifest.input, settings.max_pixels)
-        answer = describe(model.engine.classify(pixels[None], policy)[0], manifest, count)
-        if as_json:
-            line = {
-                "file": str(photo),
-                "model": manifest.name,
-                "version": manifest.version,
-                "predictions": [answer],
-            }
-            typer.echo(orjson.dumps(line).decode())
-            continue
-        label = "unsure" if answer.label is None else answer.label
-        typer.echo(
-            f"{photo}: {label} (confidence {answer.confidence:.2f}, "
-            f"exit {answer.exit} of {answer.exits})"
-        )
-        for candidate in answer.top_k:
-            typer.echo(f"  {candidate.probability:7.2%}  {candidate.label}")
-
-
 def _serve_on_ray(settings: Settings, form: FormName) -> None:
     with needs_extra("ray"):
         from serving.ray.launch import run
     run(settings, form.value)
-
-
-def _read(photo: Path, spec: InputSpec, max_pixels: int) -> Pixels:
-    from serving.errors import InvalidImageError
-    from serving.inference.engine import decode
-
-    try:
-        return decode(photo.read_bytes(), spec, max_pixels)
-    except OSError as error:
-        raise InvalidImageError(f"{photo} cannot be read: {error.strerror}.") from error
-    except InvalidImageError as error:
-        raise InvalidImageError(f"{photo}: {error}") from error

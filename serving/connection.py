@@ -13,6 +13,8 @@ from serving.settings import Settings
 # Where the server puts a request's `DisconnectSignal`: scope["extensions"][EXTENSION][DISCONNECT].
 EXTENSION = "offramp"
 DISCONNECT = "disconnect"
+# Where an application that streams puts bytes that its client ignores between any two parts of the response.
+FILLER = "filler"
 
 # What the application cannot enforce by itself.
 SERVER_LIMITS = (

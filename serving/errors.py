@@ -120,6 +120,15 @@ class UnsupportedTypeError(ServingError):
     code = "unsupported_type"
 
 
+class UnsupportedEncodingError(UnsupportedTypeError):
+    """The body has an encoding that cannot be unpacked."""
+
+    headers = MappingProxyType({"Accept-Encoding": "gzip, deflate, identity"})
+
+    def __init__(self) -> None:
+        super().__init__("The Content-Encoding must be gzip, deflate or identity.")
+
+
 class HeadTooLargeError(ServingError):
     """The request line and headers are longer than allowed."""
 
@@ -170,7 +179,11 @@ class TooManyConnectionsError(ServingError):
 
 
 class DeadlineExceededError(ServingError):
-    """The deadline came before all of the request's images had reached the first exit."""
+    """The deadline came before the image had reached the first exit."""
 
     status = 504
     code = "deadline_exceeded"
+
+
+# Errors of one image: the other images of its request are answered.
+IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,6 +17,9 @@ from serving.errors import SettingsError
 Provider = Literal["cpu", "cuda", "auto"]
 Pool = Literal["own", "spinning", "shared"]
 MIB = 1 << 20
+# RFC 6454, section 6.2: scheme, host and perhaps a port.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+ROOT_PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 # Pillow refuses larger images in any case.
 PILLOW_LIMIT = 178_956_970
 
@@ -119,6 +124,21 @@ class Settings(BaseSettings):
         description="Most open connections; beyond it the longest idle one is closed, or the new one "
         "gets 503.",
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may send requests and read answers, such as `https://example.org`, "
+        "separated by spaces; `*` for all.",
+    )
+    root_path: Annotated[str, Field(pattern=ROOT_PATH)] = Field(
+        "",
+        description="The path under which a proxy serves this server, such as `/offramp`; requests may come "
+        "with or without it.",
+    )
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses and networks of proxies whose X-Forwarded-For names the client in logs, "
+        "separated by spaces; `*` for all.",
+    )
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1,
         description="How long after SIGTERM new connections are accepted; raise it to what a load "
@@ -142,6 +162,27 @@ class Settings(BaseSettings):
             return tuple(part for part in parts if part)
         if isinstance(value, tuple):
             return tuple(os.fspath(part) for part in value)
+        return value
+
+    @field_validator("cors_origins", "forwarded_allow_ips", mode="before")
+    @classmethod
+    def _split_words(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://example.org")
+        return value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if address != "*":
+                ipaddress.ip_network(address)
         return value
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from serving.api.schemas import DIGITS, Timing
 from serving.inference.engine import Prediction
+from serving.scheduling.options import ImageResult
 
 log = logging.getLogger("offramp.serving")
 # Lines that wait to be written; more are dropped, so that a slow reader holds up no request.
@@ -25,14 +26,17 @@ DUMP_OPTIONS = orjson.OPT_APPEND_NEWLINE
 # Of the path, which clients choose.
 MAX_PATH_CHARS = 1024
 # Of what is noted of an answer.
-ANSWER_KEYS = ("model", "exits", "confidence", "unsure", "timing_ms", "code")
+ANSWER_KEYS = ("model", "exits", "confidence", "unsure", "image_errors", "timing_ms", "code")
 # Requested every few seconds by orchestrators and monitoring; only their failures are logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
-def note_answer(scope: Scope, predictions: Sequence[Prediction], timing: Timing) -> None:
+def note_answer(scope: Scope, results: Sequence[ImageResult], timing: Timing) -> None:
     """Note in `scope` what was answered, for the completion hooks."""
     state = scope.setdefault("state", {})
+    predictions = [found for found in results if isinstance(found, Prediction)]
+    if errors := len(results) - len(predictions):
+        state["image_errors"] = errors
     state["exits"] = [prediction.exit for prediction in predictions]
     state["confidence"] = [round(prediction.confidence, DIGITS) for prediction in predictions]
     if unsure := sum(prediction.unsure for prediction in predictions):

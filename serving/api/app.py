@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -20,12 +21,13 @@ from starlette.types import Scope
 from offramp import __version__
 from serving.api import v2
 from serving.api.access_log import AccessLog
+from serving.api.asgi.addresses import HeadAsGet, StripRootPath
 from serving.api.asgi.completion import CompletionHook
-from serving.api.asgi.fast_path import FastPathMiddleware, check_fast_routes
+from serving.api.asgi.fast_path import Endpoint, FastPathMiddleware, check_fast_routes
 from serving.api.asgi.load_shedding import LoadShedder
 from serving.api.asgi.middleware import BodyLimit, RequestContext
 from serving.api.auth import AdminKey
-from serving.api.routes import cam, classify, models, page, policy, probes, stream
+from serving.api.routes import cam, classify, docs, models, page, policy, probes, stream
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
 from serving.connection import SERVER_LIMITS, ServerHooks
@@ -34,6 +36,7 @@ from serving.errors import (
     MethodNotAllowedError,
     NotFoundError,
     ServingError,
+    UnsupportedTypeError,
 )
 from serving.service import Service
 from serving.settings import Settings
@@ -43,8 +46,17 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 log = logging.getLogger("offramp.serving")
+# What pages of allowed origins may send and read, besides what any page may.
+CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+CORS_REQUEST_HEADERS = (
+    *("Authorization", "Content-Encoding", "Content-Type", "If-Match", "X-API-Key", "X-Request-ID"),
+    "Inference-Header-Content-Length",
+)
+CORS_RESPONSE_HEADERS = (
+    *("ETag", "Retry-After", "Server-Timing", "X-Request-ID", "Inference-Header-Content-Length"),
+)
 # The routes on the fast path, whose outcomes are counted by model.
-HOT = {classify.PATH: classify.classify, stream.PATH: stream.stream}
+HOT: Mapping[str, Endpoint] = {classify.PATH: classify.classify, stream.PATH: stream.stream}
 
 
 def create_app(
@@ -95,12 +107,16 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's page loads its scripts from another host: see `routes.docs`.
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         # Tracing is in `serving.api.tracing`. Versions of FastAPI without telemetry ignore this.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     app.state.admin_key = admin_key
-    for module in (classify, stream, cam, models, policy, page, probes, v2):
+    for module in (classify, stream, cam, models, policy, page, docs, probes, v2):
         app.include_router(module.router)
     check_fast_routes(app, HOT)
     _handle_errors(app)
@@ -117,18 +133,32 @@ def create_app(
         settings,
         rejected=service.metrics.rejected,
         draining=draining,
-        # With tracing, a request that is refused has a span as well, so it goes through the app.
-        shed=None if settings.otel else LoadShedder(service, HOT, refuse_scope, hooks).refusal,
+        # With tracing a request that is refused has a span as well, and with CORS headers for browsers, so it
+        # goes through the app.
+        shed=None
+        if settings.otel or settings.cors_origins
+        else LoadShedder(service, HOT, refuse_scope, hooks).refusal,
     )
     # The first one is the innermost.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
+        )
     app.add_middleware(
         RequestContext,
         refuse=refuse_scope,
         closing=draining,
         hooks=hooks,
     )
+    if settings.root_path:
+        app.add_middleware(StripRootPath, root_path=settings.root_path)
     if settings.otel and tracer is not None:
         instrument(app, tracer)
     return app
@@ -162,6 +192,10 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
+        # FastAPI passes a body on as bytes if its Content-Type is not JSON.
+        if isinstance(error.body, bytes):
+            unlike = UnsupportedTypeError("The Content-Type must be application/json.")
+            return refuse(service, request.scope, unlike)
         return refuse(service, request.scope, InvalidRequestError(sentence(error, skip=1)))
 
     @app.exception_handler(HTTPException)
@@ -171,7 +205,9 @@ def _handle_errors(app: FastAPI) -> None:
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
         if error.status_code == MethodNotAllowedError.status:
-            headers["Allow"] = ", ".join(_allowed(app, request.url.path, headers.get("Allow", "")))
+            headers["Allow"] = ", ".join(
+                _allowed(app, request.scope["path"], headers.get("Allow", ""))
+            )
             answer: ServingError = MethodNotAllowedError(
                 f"This address does not take the method {request.method}."
             )
@@ -188,4 +224,6 @@ def _allowed(app: FastAPI, path: str, first: str) -> list[str]:
     for template, operations in app.openapi()["paths"].items():
         if compile_path(template)[0].match(path):
             methods.update(method.upper() for method in operations)
+    if "GET" in methods:
+        methods.add("HEAD")
     return sorted(methods)

@@ -8,10 +8,10 @@ import numpy as np
 
 from exports.bundle.manifest import Conversion, Manifest
 from exports.bundle.policy import Measure, Policy
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, ServingError
 from serving.inference.engine import Prediction, Reason
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import BatchResult, ExitReached
+from serving.scheduling.options import BatchResult, ExitReached, ImageResult
 
 DEFAULT_TOP_K = 5
 DIGITS = 6
@@ -82,21 +82,30 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class ClassifyAnswer:
-    """The answer of POST /v1/classify: a prediction for each image, in order."""
-
-    model: str
-    version: str
-    predictions: list[PredictionAnswer]
-    timing_ms: Timing
-
-
-@dataclass(frozen=True)
 class ErrorAnswer:
     """An error: one sentence, and a code for programs."""
 
     error: str
     code: str
+
+
+@dataclass(frozen=True)
+class ImageErrorEvent:
+    """An image of several got an error in place of a prediction; `image` counts from 0."""
+
+    image: int
+    error: str
+    code: str
+
+
+@dataclass(frozen=True)
+class ClassifyAnswer:
+    """The answer of POST /v1/classify: for each image, in order, a prediction or an error."""
+
+    model: str
+    version: str
+    predictions: list[PredictionAnswer | ErrorAnswer]
+    timing_ms: Timing
 
 
 @dataclass(frozen=True)
@@ -189,10 +198,19 @@ def describe(prediction: Prediction, manifest: Manifest, top_k: int) -> Predicti
     )
 
 
+def describe_result(
+    result: ImageResult, manifest: Manifest, top_k: int
+) -> PredictionAnswer | ErrorAnswer:
+    """An image's entry in an answer."""
+    if isinstance(result, ServingError):
+        return ErrorAnswer(str(result), result.code)
+    return describe(result, manifest, top_k)
+
+
 def compose(model: LoadedModel, result: BatchResult, top_k: int, spent: Timing) -> ClassifyAnswer:
     """The answer to a request whose result is `result`."""
     manifest = model.engine.manifest
-    predictions = [describe(prediction, manifest, top_k) for prediction in result.predictions]
+    predictions = [describe_result(found, manifest, top_k) for found in result.predictions]
     return ClassifyAnswer(manifest.name, manifest.version, predictions, spent)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 from starlette.responses import Response
@@ -13,19 +12,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, ServerHooks
 from serving.errors import (
-    HeadTooLargeError,
     InvalidRequestError,
     ServingError,
     SlowRequestError,
     TooManyConnectionsError,
 )
 from serving.http.coalescing import CoalescingTransport
+from serving.http.half_close import HalfCloseProbe
+from serving.http.head import MAX_HEAD_BYTES, check_head, head_too_large
 from serving.http.responses import asks_to_close, error_response, response_bytes
 from serving.http.upgrade import Parser
 
-# Of the request line and headers. Also of chunk sizes and trailers, besides CHUNK_OVERHEAD_BYTES for each
-# byte of the body: chunks of one byte need that many.
-MAX_HEAD_BYTES = 64 * 1024
+# Chunk sizes and trailers may have MAX_HEAD_BYTES, and so much for each byte of the body: chunks of one byte
+# need it.
 CHUNK_OVERHEAD_BYTES = 8
 # Requests that wait on one connection for the answer to an earlier one.
 MAX_PIPELINED = 32
@@ -43,7 +42,8 @@ Phase = Literal["head", "body", "answer", "idle"]
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with limits, load shedding, disconnect signals, and errors in Offramp's JSON form.
 
-    Timeouts are enforced by `sweep`, which calls `check` of every connection: a request needs no timers.
+    Timeouts are enforced by `sweep` in server.py, which calls `check` of every connection: a request needs
+    no timers.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -61,6 +61,10 @@ class Protocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         # Whether the connection closes at the end of the current body, and answers nothing more.
         self._closing_after_body = False
+        # What is wrong with the head that is being read, if it is HTTP.
+        self._head_error: ServingError | None = None
+        # Once the client has ended its side of the connection.
+        self._probe: HalfCloseProbe | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,6 +75,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._notify_disconnect()
+        if self._probe is not None:
+            self._probe.stop()
         # After an error uvicorn keeps its timer, which keeps the connection alive.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -82,18 +88,26 @@ class Protocol(HttpToolsProtocol):
             self._enter("head")
         phase, cycle, body_bytes = self._phase, self.cycle, self._body_bytes
         super().data_received(data)
-        # Only bytes that neither begin nor end a request are counted. What is left out is at most one read
-        # from the socket.
+        # Only bytes that neither begin nor end a request are counted here; `check_head` counts whole heads.
         if self.transport.is_closing() or (self._phase, self.cycle) != (phase, cycle):
             return
         if phase == "head":
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(HeadTooLargeError(f"The head is larger than {MAX_HEAD_BYTES} bytes."))
+                self._refuse(head_too_large())
         elif phase == "body":
             self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
             if self._framing_bytes > MAX_HEAD_BYTES + CHUNK_OVERHEAD_BYTES * self._body_bytes:
                 self._refuse(InvalidRequestError("The body's chunks or trailers are too large."))
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more. Returns whether the connection stays open: until all answers to
+        whole requests were sent."""
+        if self._phase != "answer":
+            return False
+        self.cycle.keep_alive = False
+        self._probe = HalfCloseProbe(self.loop, self.transport, lambda: self._running)
+        return True
 
     # Callbacks of the parser, in order. What they raise ends in send_400_response.
 
@@ -111,8 +125,20 @@ class Protocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        parser = self.parser
+        try:
+            check_head(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+        except ServingError as error:
+            self._head_error = error
+            raise
+        earlier = self.cycle
         self._enter("body")
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        finally:
+            if self.cycle is earlier:
+                # The target is not valid, so there is no request whose body could follow.
+                self._enter("head")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -135,8 +161,8 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, and close the connection."""
-        self._refuse(InvalidRequestError("The request is not valid HTTP."))
+        """Answer what is not HTTP or has a wrong head, and close the connection."""
+        self._refuse(self._head_error or InvalidRequestError("The request is not valid HTTP."))
 
     def check(self, now: float) -> None:
         """End the connection if its client is too slow; `now` is monotonic."""
@@ -266,12 +292,3 @@ class Protocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
             self._disconnect.notify()
-
-
-async def sweep(connections: Iterable[Any], every: float) -> None:
-    """Check each of `connections` about every `every` seconds, until cancelled."""
-    while True:
-        await asyncio.sleep(every)
-        now = time.monotonic()
-        for connection in list(connections):
-            connection.check(now)

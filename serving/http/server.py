@@ -6,14 +6,15 @@ import asyncio
 import importlib.util
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from serving.http.listener import BACKLOG, stop_accepting
-from serving.http.protocol import Protocol, sweep
+from serving.http.protocol import Protocol
 from serving.settings import Settings
 
 # Longer than a TCP handshake that has begun takes to end.
@@ -36,7 +37,8 @@ def server_config(app: Any, settings: Settings) -> uvicorn.Config:
         # Warnings would be of malformed requests, which are answered and counted.
         log_level="error",
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
@@ -117,3 +119,12 @@ class Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+async def sweep(connections: Iterable[Any], every: float) -> None:
+    """Check each of `connections` about every `every` seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(every)
+        now = time.monotonic()
+        for connection in list(connections):
+            connection.check(now)

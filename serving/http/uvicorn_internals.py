@@ -40,6 +40,7 @@ INTERNALS = (
             "connection_made",
             "connection_lost",
             "data_received",
+            "eof_received",
             "on_message_begin",
             "on_url",
             "on_header",

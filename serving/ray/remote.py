@@ -23,7 +23,7 @@ from serving.ray.features import is_array, join, take, whole
 from serving.ray.policy_store import key_of
 from serving.ray.stage import Answer, Call
 from serving.scheduling.dispatcher import Dispatcher
-from serving.scheduling.options import BatchResult, ExitReached, RequestOptions
+from serving.scheduling.options import BatchResult, ExitReached, ImageFailed, RequestOptions
 
 log = logging.getLogger("offramp.serving")
 # Attempts at a request, and the pause after the first one, which doubles with each: Ray notices a dead
@@ -131,8 +131,9 @@ async def _retry(
 
 def _report_once(options: RequestOptions) -> RequestOptions:
     """`options` whose callbacks ignore what an earlier attempt has reported."""
-    on_exit, on_answer = options.on_exit, options.on_answer
+    on_exit, on_failed, on_answer = options.on_exit, options.on_failed, options.on_answer
     reported: set[tuple[int, int]] = set()
+    failed: set[int] = set()
     answered = False
 
     def report_exit(event: ExitReached) -> None:
@@ -140,6 +141,11 @@ def _report_once(options: RequestOptions) -> RequestOptions:
         if on_exit is not None and key not in reported:
             reported.add(key)
             on_exit(event)
+
+    def report_failed(event: ImageFailed) -> None:
+        if on_failed is not None and event.image not in failed:
+            failed.add(event.image)
+            on_failed(event)
 
     def report_answer(result: BatchResult) -> None:
         nonlocal answered
@@ -150,5 +156,6 @@ def _report_once(options: RequestOptions) -> RequestOptions:
     return replace(
         options,
         on_exit=None if on_exit is None else report_exit,
+        on_failed=None if on_failed is None else report_failed,
         on_answer=None if on_answer is None else report_answer,
     )

@@ -11,9 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.errors import IMAGE_ERRORS, ServingError
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.costs import CostTable, measure
-from serving.scheduling.options import BatchResult, ExitReached, Priority, RequestOptions
+from serving.scheduling.options import (
+    BatchResult,
+    ExitReached,
+    ImageFailed,
+    ImageResult,
+    Priority,
+    RequestOptions,
+)
 from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.telemetry.metrics import Metrics
@@ -34,7 +42,7 @@ class _Request(Job):
     options: RequestOptions = field(kw_only=True)
     loop: asyncio.AbstractEventLoop = field(kw_only=True)
     future: asyncio.Future[BatchResult] | None = field(kw_only=True)
-    answers: dict[int, Prediction] = field(default_factory=dict)
+    results: dict[int, ImageResult] = field(default_factory=dict)
     running: int = 0
     result: BatchResult | None = None
 
@@ -96,9 +104,10 @@ class Dispatcher:
     ) -> BatchResult:
         """Decode `files` and classify them. Cancelling this drops what is not computed yet.
 
-        Raises OverCapacityError at once if the wait would be too long, InvalidImageError if a file
-        cannot be decoded, DeadlineExceededError if an image did not reach the first exit in time,
-        PolicyError if the policy is for another number of exits.
+        A file that cannot be decoded has InvalidImageError in place of its prediction, and an image that
+        did not reach the first exit in time DeadlineExceededError; raises such an error if it is the
+        failure of the whole request (`BatchResult.failure`). Raises OverCapacityError at once if the wait
+        would be too long, PolicyError if the policy is for another number of exits.
         """
         request = _request(engine, options)
         request.samples = [
@@ -148,7 +157,8 @@ class Dispatcher:
                 self._scheduler.drop(request)
             # Break the reference cycles through samples and through an error's traceback, so that the
             # files are freed without the garbage collector.
-            request.samples, request.future = [], None
+            request.samples, request.future, request.result = [], None, None
+            request.results.clear()
 
 
 def _request(engine: Engine, options: RequestOptions) -> _Request:
@@ -189,15 +199,20 @@ def _deliver(events: list[SampleEvent]) -> None:
         # Cancelled meanwhile, or failed by another of its images.
         if request.future is None or request.future.done():
             continue
-        if event.error is not None:
+        if isinstance(event.error, IMAGE_ERRORS):
+            _note_failed(request, event.sample, event.error)
+        elif event.error is not None:
             request.running = 0
             request.future.set_exception(event.error)
             continue
-        if event.prediction is not None:
+        elif event.prediction is not None:
             _notify(request, event, event.prediction)
         request.running -= event.last
         if request.running == 0 and request.result is not None:
-            request.future.set_result(request.result)
+            if (failure := request.result.failure) is not None:
+                request.future.set_exception(failure)
+            else:
+                request.future.set_result(request.result)
 
 
 def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> None:
@@ -206,9 +221,22 @@ def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> No
         options.on_exit(ExitReached(sample.number, prediction, event.answered))
     if not event.answered:
         return
-    request.answers[sample.number] = prediction
-    if len(request.answers) == len(request.samples):
-        predictions = [request.answers[number] for number in range(len(request.samples))]
-        request.result = BatchResult(predictions, sample.waited, sample.decoding, sample.computing)
-        if options.on_answer is not None:
-            options.on_answer(request.result)
+    _record(request, sample, prediction)
+
+
+def _note_failed(request: _Request, sample: Sample, error: ServingError) -> None:
+    if request.options.on_failed is not None and len(request.samples) > 1:
+        request.options.on_failed(ImageFailed(sample.number, error))
+    _record(request, sample, error)
+
+
+def _record(request: _Request, sample: Sample, found: ImageResult) -> None:
+    """Note what `sample` gets; with the last one the result is complete."""
+    request.results[sample.number] = found
+    if len(request.results) < len(request.samples):
+        return
+    predictions = [request.results[number] for number in range(len(request.samples))]
+    result = BatchResult(predictions, sample.waited, sample.decoding, sample.computing)
+    request.result = result
+    if request.options.on_answer is not None and result.failure is None:
+        request.options.on_answer(result)

@@ -83,7 +83,8 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
             if engine.last_image_stage > 1:
                 sample.image = image
         except InvalidImageError as error:
-            errors[row] = _with_number(error, sample)
+            # The old error's traceback would keep the file in a reference cycle.
+            errors[row] = InvalidImageError(str(error))
         except Exception as error:
             log.exception("decoding a file of %d bytes failed", sample.size)
             errors[row] = error.with_traceback(None)
@@ -129,14 +130,6 @@ def _record_waits(batch: Batch) -> list[float]:
     for sample, wait in zip(batch.samples, waits, strict=True):
         sample.waited += wait
     return waits
-
-
-def _with_number(error: InvalidImageError, sample: Sample) -> InvalidImageError:
-    """A new error that names the image. The old one's traceback would keep the file in a reference
-    cycle."""
-    count = len(sample.job.samples)
-    prefix = f"Image {sample.number + 1} of {count}: " if count > 1 else ""
-    return InvalidImageError(f"{prefix}{error}")
 
 
 def _group_by_block(samples: Sequence[Sample]) -> Iterator[tuple[Block, list[int]]]:

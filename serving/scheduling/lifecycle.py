@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from serving.errors import DeadlineExceededError
+from serving.errors import IMAGE_ERRORS, DeadlineExceededError
 from serving.inference.engine import Prediction, Reason
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.forecast import Forecast
@@ -158,9 +158,10 @@ class SampleTracker:
         self._enqueue(sample, now)
 
     def _fail(self, sample: Sample, error: Exception) -> None:
+        """End `sample` by `error`; one that is not of this image alone ends its whole request."""
         if not sample.finished:
             self._events.append(SampleEvent(sample, last=True, error=error))
-            self.drop(sample.job.samples)
+            self.drop([sample] if isinstance(error, IMAGE_ERRORS) else sample.job.samples)
 
     def _finish(self, sample: Sample) -> None:
         """Nothing more happens to `sample`. If a worker is running it, the result is ignored."""

@@ -7,20 +7,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exports.bundle.policy import Policy
+from serving.errors import ServingError
 from serving.inference.engine import Prediction
 
 Priority = Literal["normal", "low"]
 
 
+# What an image of a request gets; the error is one of IMAGE_ERRORS.
+ImageResult = Prediction | ServingError
+
+
 @dataclass(frozen=True)
 class BatchResult:
-    """A request's predictions, one per image. `queue`, `decode` and `compute` are the seconds that the
-    image answered last spent waiting, decoding and in stages."""
+    """A request's predictions, one per image, with an error in place of each that could not be made.
+    `queue`, `decode` and `compute` are the seconds that the image finished last spent waiting, decoding
+    and in stages."""
 
-    predictions: list[Prediction]
+    predictions: list[ImageResult]
     queue: float
     decode: float
     compute: float
+
+    @property
+    def failure(self) -> ServingError | None:
+        """The error of the whole request, if there is one: that of a lone image; and that of the first
+        image if there is no prediction and every error is the server's (5xx)."""
+        errors = [found for found in self.predictions if isinstance(found, ServingError)]
+        if len(errors) < len(self.predictions) or not errors:
+            return None
+        if len(errors) == 1 or all(error.status >= 500 for error in errors):
+            return errors[0]
+        return None
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,16 @@ class ExitReached:
     left: bool
 
 
+@dataclass(frozen=True)
+class ImageFailed:
+    """Image `image` of a request of several, from 0, gets no prediction."""
+
+    image: int
+    error: ServingError
+
+
 OnExit = Callable[[ExitReached], None]
+OnFailed = Callable[[ImageFailed], None]
 OnAnswer = Callable[[BatchResult], None]
 
 
@@ -43,7 +69,9 @@ class RequestOptions:
     - `deadline` is a `time.perf_counter()` value. An image that has reached an exit by then is
       answered from its deepest one.
     - `on_exit` is called on the event loop, once per image and exit reached.
-    - `on_answer` is called on the event loop once all images are answered.
+    - `on_failed` is called on the event loop for each image that fails; not for a lone one.
+    - `on_answer` is called on the event loop once all images are answered or have failed, unless the
+      request fails.
     - With `run_all_exits`, images run the exits after their answer as well, and the call returns after
       the last one.
     """
@@ -52,5 +80,6 @@ class RequestOptions:
     deadline: float | None = None
     priority: Priority = "normal"
     on_exit: OnExit | None = None
+    on_failed: OnFailed | None = None
     on_answer: OnAnswer | None = None
     run_all_exits: bool = False

@@ -87,7 +87,7 @@ class Sample:
 
 class SampleEvent(NamedTuple):
     """What happened to `sample`: it reached an exit, was answered there, finished (`last`), or failed
-    with `error`, which ends its whole request."""
+    with `error`, which ends its whole request unless it is one of IMAGE_ERRORS."""
 
     sample: Sample
     prediction: Prediction | None = None

@@ -71,6 +71,15 @@ class Histogram(Collector):
         # Two threads may create it at the same time; `setdefault` keeps one.
         return series or self._series.setdefault(labels, Series(self._bounds))
 
+    def total(self, *first: object) -> tuple[int, float]:
+        """The number and the sum of all observations whose labels begin with `first`."""
+        found = [
+            series.totals()
+            for labels, series in list(self._series.items())
+            if labels[: len(first)] == first
+        ]
+        return sum(counts[-1] for counts, _ in found), sum(value for _, value in found)
+
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """The histogram without its observations."""
         yield HistogramMetricFamily(self._name, self._text, labels=self._labels)

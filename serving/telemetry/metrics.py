@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +18,7 @@ from prometheus_client import (
 
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
+from serving.errors import ServingError
 from serving.inference.engine import Observer, Prediction
 from serving.telemetry.histograms import Histogram
 
@@ -29,6 +32,22 @@ CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What a model has done: requests `answered`, waits of images for a stage, images `decoded` and runs of
+    `stages`, each as their number and seconds; requests that `failed`, images answered, batches of the first
+    stage, and when the last answer was, in seconds since 1970, 0 without one."""
+
+    answered: tuple[int, float]
+    failed: int
+    images: int
+    batches: int
+    waits: tuple[int, float]
+    decoded: tuple[int, float]
+    stages: tuple[int, float]
+    last_answer: float
+
+
 class Metrics:
     """The metrics of one app. `exit` and `stage` count from 1; stage 0 is decoding.
 
@@ -39,6 +58,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._child = lru_cache(maxsize=4096)(_child)
+        self._last_answer: dict[str, float] = {}
         self._requests = self._counter(
             "requests", "Requests to classify, by outcome: ok or an error's code.", "outcome"
         )
@@ -51,6 +71,11 @@ class Metrics:
         self._exits = self._counter("exits", "Images that left at an exit.", "exit")
         self._unsure = self._counter(
             "unsure", "Images that left at an exit without a label, below reject_below.", "exit"
+        )
+        self._image_errors = self._counter(
+            "image_errors",
+            "Images of several in a request that got an error in place of a prediction, by code.",
+            "code",
         )
         self._confidence = Histogram(
             "offramp_confidence",
@@ -160,13 +185,23 @@ class Metrics:
 
         return observe
 
-    def answered(self, model: str, predictions: Sequence[Prediction], seconds: float) -> None:
-        """A request was answered, `seconds` after its arrival."""
+    def answered(
+        self, model: str, results: Sequence[Prediction | ServingError], seconds: float
+    ) -> None:
+        """A request was answered, `seconds` after its arrival; its outcome is ok if an image was."""
+        predictions = [found for found in results if isinstance(found, Prediction)]
+        errors = [found for found in results if isinstance(found, ServingError)]
+        for error in errors:
+            self._child(self._image_errors, model, error.code).inc()
+        if not predictions:
+            self.failed(model, errors[0].code)
+            return
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
             if prediction.unsure:
                 self._child(self._unsure, model, prediction.exit).inc()
             self._confidence.series(model, prediction.exit).observe(prediction.confidence)
+        self._last_answer[model] = time.time()
         deepest = max(prediction.exit for prediction in predictions)
         self._duration.series(model, deepest).observe(seconds)
         self._child(self._requests, model, "ok").inc()
@@ -178,6 +213,29 @@ class Metrics:
     def rejected(self, code: str) -> None:
         """A request to any path was refused: an error of the client, or no capacity."""
         self._child(self._rejected, code).inc()
+
+    def totals(self, model: str) -> Totals:
+        """What `model` has done since the start of the process."""
+        failed = sum(
+            sample.value
+            for family in self._requests.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+            and sample.labels["model"] == model
+            and sample.labels["outcome"] != "ok"
+        )
+        batches, _ = self._batch.total(model, 1)
+        images, _ = self._confidence.total(model)
+        return Totals(
+            answered=self._duration.total(model),
+            failed=int(failed),
+            images=images,
+            batches=batches,
+            waits=self._queue.total(model),
+            decoded=self._decode.total(model),
+            stages=self._stage.total(model),
+            last_answer=self._last_answer.get(model, 0.0),
+        )
 
     def render(self) -> bytes:
         """The metrics in the exposition format `CONTENT_TYPE`."""

@@ -14,7 +14,13 @@ from serving.settings import Settings
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- end -->\n"
 # Defaults that are not a fixed value.
-IN_WORDS = {"bundles": "the embedded one", "workers": "one per core"}
+IN_WORDS = {
+    "bundles": "the embedded one",
+    "workers": "one per core",
+    "cors_origins": "none",
+    "root_path": "none",
+    "forwarded_allow_ips": "none",
+}
 
 
 def table() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,29 @@ def test_make_serve_classifies_a_photo(server: Server, tmp_path: Path) -> None:
         assert list(shown) == list(answer)
         assert list(shown["predictions"][0]) == list(prediction)
         assert shown["predictions"][0]["measure"].keys() == prediction["measure"].keys()
+
+
+def test_the_python_client_classifies_as_shown(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+    assert len(code.splitlines()) == 10
+    shutil.copy(photo(), tmp_path / "photo.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("http://127.0.0.1:8000", server.url), {})
+    first, second, third, *events, models = capsys.readouterr().out.splitlines()
+    assert first.split()[0] in read_manifest(embedded()).labels
+    assert second in read_manifest(embedded()).labels
+    assert third.startswith("The image is not")
+    assert [event.partition("(")[0] for event in events] == [
+        *["ExitReached"] * (len(events) - 1),
+        "Answer",
+    ]
+    assert models == str([read_manifest(embedded()).name])
 
 
 def test_a_bundle_is_tuned_inspected_and_packed(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from offramp.errors import OfframpError
-from serving.cli import classify, serve
+from serving.bulk.cli import classify
+from serving.cli import serve
 from serving.errors import SettingsError
 from serving.http.server import Server
 from serving.run import run_server, startup_banner

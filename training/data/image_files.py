@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, Pixels, decode
+from offramp.progress import counting_bar
 from training.errors import DataError
 
 SUFFIXES = frozenset(
@@ -69,14 +67,7 @@ def read_images(paths: Sequence[Path], side: int, label: str) -> ReadImages:
                 failures[position] = error
         return len(chunk)
 
-    bar = Progress(
-        TextColumn(label),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=len(paths) < MIN_PROGRESS_IMAGES or not sys.stderr.isatty(),
-    )
+    bar = counting_bar(label, shown=len(paths) >= MIN_PROGRESS_IMAGES)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = bar.add_task("", total=len(paths))
         for done in pool.map(read_chunk, range(0, len(paths), CHUNK_IMAGES)):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
+from serving.api.asgi.unpacking import Unpacker, unpacker
 from serving.errors import InternalError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
@@ -79,9 +80,11 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Makes reading a body of more than `limit` bytes raise TooLargeError, at the latest at that byte.
+    """Unpacks bodies, and makes reading one of more than `limit` bytes raise TooLargeError, at the latest at
+    that byte of the packed or the unpacked body.
 
-    For routes without images the limit is MAX_SMALL_BODY_BYTES.
+    For routes without images the limit is MAX_SMALL_BODY_BYTES. Reading a body of an unknown encoding raises
+    UnsupportedEncodingError.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -94,19 +97,27 @@ class BodyLimit:
             return
         length = header(scope, b"content-length")
         declared = int(length) if length.isdigit() else 0
+        encoding = header(scope, b"content-encoding")
+        unpacking: Unpacker | None = None
         received = 0
         limit = self._limit
         if not WITH_IMAGES.fullmatch(scope["path"]):
             limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, unpacking
             if declared > limit:
                 raise _too_large(limit)
+            if encoding and unpacking is None:
+                unpacking = unpacker(encoding, limit)
             message = await receive()
-            received += len(message.get("body", b""))
+            body = message.get("body", b"")
+            received += len(body)
             if received > limit:
                 raise _too_large(limit)
+            if unpacking is not None and message["type"] == "http.request":
+                last = not message.get("more_body", False)
+                message = {**message, "body": unpacking.feed(body, last=last)}
             return message
 
         await self._app(scope, counted, send)

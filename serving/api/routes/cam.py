@@ -13,6 +13,7 @@ from serving.api.image_bodies import read_images
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer
 from serving.errors import InvalidRequestError, NotFoundError
+from serving.inference.engine import Prediction
 from serving.scheduling.options import RequestOptions
 from serving.service import ServiceOf
 
@@ -89,7 +90,10 @@ async def classify_maps(
             done = await service.dispatcher.classify(
                 model.engine, files, RequestOptions(model.policy)
             )
-            index = done.predictions[0].index
+            (prediction,) = done.predictions
+            # A lone image that fails raises its error.
+            assert isinstance(prediction, Prediction)
+            index = prediction.index
         chosen = index
         drawn = await service.cam_queue.take(
             lambda: cam.draw(files[0], chosen, settings.max_pixels)

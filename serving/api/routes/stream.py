@@ -21,13 +21,16 @@ from serving.api.asgi.fast_path import CANCELLED
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
-from serving.api.schemas import ErrorAnswer, compose, describe_exit, timing
+from serving.api.schemas import ErrorAnswer, ImageErrorEvent, compose, describe_exit, timing
+from serving.connection import EXTENSION, FILLER
 from serving.errors import InternalError, ServingError
-from serving.scheduling.options import BatchResult, ExitReached, RequestOptions
+from serving.scheduling.options import BatchResult, ExitReached, ImageFailed, RequestOptions
 from serving.service import Service, of_request
 
 log = logging.getLogger("offramp.serving")
 PATH = "/v1/classify/stream"
+# Clients of server-sent events ignore it.
+COMMENT = b":\n\n"
 # The schema of one event: OpenAPI has none for a stream of them.
 EVENT = {
     "type": "object",
@@ -40,7 +43,8 @@ EVENT = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `exit` for every image and exit reached, `answer` with what "
-        "POST /v1/classify answers, `error` if that fails, and `done` at the end.",
+        "POST /v1/classify answers, `error` for an image of several that fails or, without `image`, if "
+        "the request fails, and `done` at the end.",
         "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
@@ -67,6 +71,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
                 resolved.deadline,
                 resolved.priority,
                 on_exit=feed.exit,
+                on_failed=feed.image_failed,
                 on_answer=feed.answer,
                 run_all_exits=query.run_all_exits,
             ),
@@ -104,6 +109,11 @@ class _Feed:
         event = describe_exit(reached, manifest, self.resolved.top_k, elapsed)
         self.events.put_nowait(_event("exit", event))
 
+    def image_failed(self, failed: ImageFailed) -> None:
+        error = failed.error
+        event = ImageErrorEvent(failed.image, str(error), error.code)
+        self.events.put_nowait(_event("error", event))
+
     def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started
         model = self.resolved.model
@@ -140,6 +150,7 @@ class _Stream(StreamingResponse):
             # A proxy must pass events on at once.
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
+        feed.scope.get("extensions", {}).get(EXTENSION, {})[FILLER] = COMMENT
         self._feed = feed
         self._task = task
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serving.api.v2 import infer, metadata, repository
+from serving.api.v2 import (
+    configuration,
+    infer,
+    metadata,
+    repository,
+    shared_memory,
+    statistics,
+)
 
 router = APIRouter(tags=["open inference protocol"])
-for module in (metadata, infer, repository):
+# Statistics come first: an address of theirs looks like a model's.
+for module in (statistics, metadata, configuration, infer, repository, shared_memory):
     router.include_router(module.router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,16 +16,17 @@ from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
 from serving.api.examples import sample_image
-from serving.api.image_bodies import MAX_INLINE_BYTES, refuse_encodings
+from serving.api.image_bodies import MAX_INLINE_BYTES
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.api.v2.model import INPUT
 from serving.api.v2.requests import HEADER, read_inference
 from serving.api.v2.responses import write_response
 from serving.api.v2.schemas import InferenceRequest, inline_schema
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, ServingError
+from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority, RequestOptions
+from serving.scheduling.options import ImageResult, Priority, RequestOptions
 from serving.service import Service, ServiceOf
 
 router = APIRouter()
@@ -67,7 +69,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     400: error("A parameter, a tensor or an image is malformed."),
     413: error("The body is too large."),
-    415: error("The body is compressed."),
+    415: error("The body has an unknown Content-Encoding."),
     429: error("Too many images are waiting; see Retry-After."),
     501: error("Shared memory and sequences are not supported."),
     504: error("Not even the first exit was reached in time."),
@@ -134,7 +136,6 @@ async def _infer(request: Request, model: LoadedModel, service: Service) -> Resp
 async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
     started = time.perf_counter()
     service.dispatcher.check()
-    refuse_encodings(request)
     manifest = model.engine.manifest
     body = await request.body()
     arguments = (
@@ -163,8 +164,22 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
             result = await service.dispatcher.classify(model.engine, wanted.images, options)
         else:
             result = await service.dispatcher.classify_pixels(model.engine, wanted.images, options)
-    content, headers = write_response(wanted, manifest, result.predictions)
+    predictions = _all_or_error(result.predictions)
+    content, headers = write_response(wanted, manifest, predictions)
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, result.predictions, total)
-    note_answer(request.scope, result.predictions, timing(result, total))
+    service.metrics.answered(model.name, predictions, total)
+    note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)
+
+
+def _all_or_error(results: Sequence[ImageResult]) -> list[Prediction]:
+    """The predictions of all images; raises the first image's error, with its number.
+
+    Tensors of N rows have no place for an error: clients would read a row of it as an answer.
+    """
+    predictions = []
+    for number, found in enumerate(results, 1):
+        if isinstance(found, ServingError):
+            raise type(found)(f"Image {number} of {len(results)}: {found}")
+        predictions.append(found)
+    return predictions

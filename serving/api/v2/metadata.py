@@ -24,9 +24,11 @@ from serving.service import ServiceOf
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
+    "model_configuration",
     "model_repository",
     "parameters",
     "schedule_policy",
+    "statistics",
 )
 router = APIRouter()
 

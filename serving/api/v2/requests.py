@@ -39,12 +39,14 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Inference:
-    """An inference request: `images` are files, or pixels uint8 [N, H, W, 3]."""
+    """An inference request: `images` are files, or pixels uint8 [N, H, W, 3]. `names_codecs` is whether it
+    names codecs of MLServer, so that outputs do, too."""
 
     images: Images
     outputs: tuple[OutputSpec, ...]
     id: str | None
     parameters: RequestParameters
+    names_codecs: bool = False
 
 
 def read_inference(
@@ -73,6 +75,8 @@ def read_inference(
         _outputs(request.outputs or (), parameters.binary_data_output is True),
         request.id,
         parameters,
+        names_codecs=parameters.content_type is not None
+        or any(tensor.parameters and tensor.parameters.content_type for tensor in request.inputs),
     )
 
 
@@ -118,11 +122,12 @@ def _images(
     if len(inputs) != 1 or inputs[0].name != INPUT:
         raise InvalidRequestError(f"A request must have one input, called {INPUT!r}.")
     tensor = inputs[0]
-    shapes = {"UINT8": [spec.height, spec.width, 3], "BYTES": []}
-    if shapes.get(tensor.datatype) != tensor.shape[1:] or not tensor.shape:
+    # MLServer's codecs send files as [N, 1].
+    shapes = {"UINT8": [[spec.height, spec.width, 3]], "BYTES": [[], [1]]}
+    if tensor.shape[1:] not in shapes.get(tensor.datatype, []) or not tensor.shape:
         raise InvalidRequestError(
             f"The input must be UINT8 of the shape [N, {spec.height}, {spec.width}, 3] or BYTES of "
-            f"the shape [N], not {tensor.datatype[:MAX_NAME_CHARS]!r} of {tensor.shape}."
+            f"the shape [N] or [N, 1], not {tensor.datatype[:MAX_NAME_CHARS]!r} of {tensor.shape}."
         )
     count = tensor.shape[0]
     if not 1 <= count <= max_images:
@@ -132,7 +137,7 @@ def _images(
         if binary is None:
             return pixels_of_json(tensor.data, tensor.shape)
         return pixels_of_binary(binary, tensor.shape)
-    return _files(tensor.data, count) if binary is None else split_bytes(binary, count)
+    return _files(tensor.data, tensor.shape) if binary is None else split_bytes(binary, count)
 
 
 def _binary(tensor: RequestInput, tail: bytes | None) -> bytes | None:
@@ -153,9 +158,11 @@ def _binary(tensor: RequestInput, tail: bytes | None) -> bytes | None:
     return tail
 
 
-def _files(data: object, count: int) -> list[bytes]:
-    if not isinstance(data, list) or len(data) != count:
-        raise InvalidRequestError(f"The data does not have the shape [{count}].")
+def _files(data: object, shape: list[int]) -> list[bytes]:
+    if not isinstance(data, list) or len(data) != shape[0]:
+        raise InvalidRequestError(f"The data does not have the shape {shape}.")
+    if len(shape) > 1 and all(isinstance(row, list) and len(row) == 1 for row in data):
+        data = [row[0] for row in data]
     return [file_of_base64(number, image) for number, image in enumerate(data, 1)]
 
 

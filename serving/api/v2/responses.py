@@ -24,12 +24,17 @@ def write_response(
     for spec in request.outputs:
         tensor, datatype, shape = _tensor(spec, manifest, predictions)
         output: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": shape}
+        parameters: dict[str, Any] = {}
+        if request.names_codecs:
+            parameters["content_type"] = "str" if datatype == "BYTES" else "np"
         if spec.binary:
             content = to_binary(tensor, datatype)
-            output["parameters"] = {"binary_data_size": len(content)}
+            parameters["binary_data_size"] = len(content)
             tail.append(content)
         else:
             output["data"] = to_json(tensor)
+        if parameters:
+            output["parameters"] = parameters
         outputs.append(output)
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
     if request.id is not None:

@@ -58,6 +58,10 @@ class RequestParameters(_Closed):
     priority: int | None = Field(
         default=None, ge=0, le=INT64, description="0 and 1: normal; 2 and above: low."
     )
+    content_type: str | None = Field(
+        default=None,
+        description="MLServer's name of a codec; base64 is read in any case, and outputs then name theirs.",
+    )
     binary_data_output: bool | None = Field(
         default=None, description="Whether outputs come as binary data unless they say otherwise."
     )
@@ -68,6 +72,9 @@ class InputParameters(_Open):
 
     binary_data_size: int | None = Field(
         default=None, ge=0, le=INT64, description="Bytes of this tensor after the JSON."
+    )
+    content_type: str | None = Field(
+        default=None, description="MLServer's name of a codec, as in the request's parameters."
     )
 
 

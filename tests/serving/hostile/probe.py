@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from serving.http.half_close import CONTINUE
+
 # Generous: a shared machine may be busy. A file that gets past its limit costs minutes or more.
 SECONDS = 10.0
 MIB = 1 << 20
@@ -67,6 +69,8 @@ class Watch:
                 raise
             except OSError:
                 pass  # The server has hung up: ECONNRESET, EPIPE or ENOTCONN, by how far it was.
+        # Interim responses, if the answer took long.
+        received = received.replace(CONTINUE, b"")
         assert received.count(b"HTTP/1.1 ") <= 1, name
         return received
 

@@ -18,7 +18,7 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle
 from serving.errors import InvalidImageError, InvalidOutputError
 from serving.scheduling.costs import MAX_BATCH
-from serving.scheduling.options import ExitReached
+from serving.scheduling.options import BatchResult, ExitReached, ImageFailed
 from serving.scheduling.queues import SampleEvent
 from tests.serving.scheduling.harness import (
     EARLY,
@@ -165,14 +165,34 @@ def test_an_error_in_a_stage_fails_the_requests_of_that_batch_only(bundle: Bundl
         assert setup.dispatcher.pending == 0
 
 
-def test_a_bad_file_fails_its_own_request_only(bundle: Bundle, pngs: list[bytes]) -> None:
+def test_a_bad_file_has_an_error_and_the_other_images_their_answers(
+    bundle: Bundle, pngs: list[bytes]
+) -> None:
     with dispatching(bundle) as setup:
 
         async def scenario() -> None:
+            failed: list[ImageFailed] = []
+            good = setup.start_files(pngs[:2], FULL)
+            mixed = setup.start_files([pngs[0], b"text", pngs[1]], FULL, on_failed=failed.append)
+            first, error, last = (await mixed).predictions
+            assert isinstance(error, InvalidImageError)
+            assert [(event.image, event.error) for event in failed] == [(1, error)]
+            for found, wanted in zip((first, last), (await good).predictions, strict=True):
+                assert same_prediction(found, wanted, FULL)
+
+        run_scenario(scenario)
+        assert setup.dispatcher.pending == 0
+
+
+def test_a_lone_bad_file_fails_its_request(bundle: Bundle, pngs: list[bytes]) -> None:
+    with dispatching(bundle) as setup:
+
+        async def scenario() -> None:
+            answers: list[BatchResult] = []
             good = setup.start_files(pngs[:3], FULL)
-            bad = setup.start_files([pngs[0], b"text", pngs[1]], FULL)
-            with pytest.raises(InvalidImageError, match="Image 2 of 3"):
-                await bad
+            with pytest.raises(InvalidImageError, match="JPEG"):
+                await setup.classify_files([b"text"], FULL, on_answer=answers.append)
+            assert answers == []
             assert len((await good).predictions) == 3
 
         run_scenario(scenario)

@@ -1,0 +1,199 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+
+from offramp.client.answers import (
+    Answer,
+    ExitReached,
+    ImageError,
+    Model,
+    Prediction,
+    read_models,
+)
+from offramp.client.errors import ClientError, ResponseError
+from offramp.client.requests import (
+    BATCH_IMAGES,
+    CLASSIFY,
+    IMAGE_CODES,
+    MODELS,
+    READY,
+    STREAM,
+    TOO_LARGE,
+    EventReader,
+    Image,
+    Options,
+    batches,
+    connection_error,
+    connection_options,
+    content_of,
+    form_of,
+    query_of,
+    raise_for_error,
+    read_response,
+)
+from offramp.client.retries import RetryPolicy
+
+# Batches on their way at once.
+CONCURRENCY = 4
+
+
+class AsyncClient:
+    """`Client` for asyncio; one instance keeps its connections, and belongs to one event loop.
+
+    Every method raises ConnectionFailedError if the server cannot be reached, ResponseError if it answers
+    with an error, both after the attempts of `retries`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        """`timeout_s` is for connecting and for each wait for bytes."""
+        self._http = httpx.AsyncClient(**connection_options(url, api_key, timeout_s))
+        self._retries = retries or RetryPolicy()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def classify(self, image: Image, **options: Unpack[Options]) -> Prediction:
+        """The prediction for one image, its bytes or its path."""
+        (found,) = (await self._classify([content_of(image)], options)).predictions
+        if isinstance(found, ImageError):
+            raise ClientError(found.error)
+        return found
+
+    async def classify_many(
+        self,
+        images: Iterable[Image],
+        *,
+        batch_images: int = BATCH_IMAGES,
+        concurrency: int = CONCURRENCY,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Prediction | ImageError]:
+        """A prediction or an error for each image, in order; `images` are read batch by batch, and
+        `concurrency` batches are on their way at once.
+
+        A batch that is too large for the server is halved.
+        """
+        running: deque[asyncio.Task[list[Prediction | ImageError]]] = deque()
+        waiting = batches(images, batch_images)
+        try:
+            while True:
+                # Files are read from the disk.
+                batch = await asyncio.to_thread(next, waiting, None)
+                if batch is not None:
+                    running.append(asyncio.create_task(self._classify_mixed(batch, options)))
+                if running and (batch is None or len(running) == concurrency):
+                    for found in await running.popleft():
+                        yield found
+                if batch is None and not running:
+                    return
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def stream(
+        self, image: Image, *, run_all_exits: bool = False, **options: Unpack[Options]
+    ) -> AsyncIterator[ExitReached | Answer]:
+        """Every exit of one image as it is reached, and the answer."""
+        query = query_of(options, run_all_exits=run_all_exits)
+        body = form_of([content_of(image)])
+        response = await self._send("POST", STREAM, stream=True, params=query, **body)
+        reader = EventReader()
+        try:
+            async for line in response.aiter_lines():
+                if (found := reader.feed(line)) is not None:
+                    yield found
+        except httpx.TransportError as error:
+            raise connection_error(error, self._http.base_url) from error
+        finally:
+            await response.aclose()
+
+    async def models(self) -> list[Model]:
+        """The loaded models; the first one is the default."""
+        return read_models((await self._send("GET", MODELS)).content)
+
+    async def ready(self) -> bool:
+        """Whether the server is reached and ready; asks once."""
+        try:
+            return (await self._http.get(READY)).is_success
+        except httpx.TransportError:
+            return False
+
+    async def _classify_mixed(
+        self, batch: list[bytes | ImageError], options: Options
+    ) -> list[Prediction | ImageError]:
+        files = [content for content in batch if isinstance(content, bytes)]
+        found = iter(await self._classify_batch(files, options))
+        return [content if isinstance(content, ImageError) else next(found) for content in batch]
+
+    async def _classify_batch(
+        self, files: list[bytes], options: Options
+    ) -> tuple[Prediction | ImageError, ...]:
+        if not files:
+            return ()
+        try:
+            return (await self._classify(files, options)).predictions
+        except ResponseError as error:
+            if len(files) == 1 and error.code in IMAGE_CODES:
+                return (ImageError(str(error), error.code),)
+            if len(files) == 1 or error.status != TOO_LARGE:
+                raise
+        middle = len(files) // 2
+        return (
+            *(await self._classify_batch(files[:middle], options)),
+            *(await self._classify_batch(files[middle:], options)),
+        )
+
+    async def _classify(self, files: list[bytes], options: Options) -> Answer:
+        query = query_of(options)
+        return read_response(await self._send("POST", CLASSIFY, params=query, **form_of(files)))
+
+    async def _send(
+        self, method: str, path: str, *, stream: bool = False, **content: Any
+    ) -> httpx.Response:
+        """The first response that is not to be retried; raises its error."""
+        attempt = 0
+        while True:
+            attempt += 1
+            request = self._http.build_request(method, path, **content)
+            result: httpx.Response | httpx.TransportError
+            try:
+                result = await self._http.send(request, stream=stream)
+                if not result.is_success:
+                    await result.aread()
+            except httpx.TransportError as error:
+                result = error
+            wait = self._retries.wait(attempt, result)
+            if wait is not None:
+                await asyncio.sleep(wait)
+            elif isinstance(result, httpx.Response):
+                raise_for_error(result)
+                return result
+            else:
+                raise connection_error(result, self._http.base_url) from result

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends
 from starlette.requests import Request
 
 from offramp.errors import OfframpError
+from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
+from serving.inference.engine import Prediction
 from serving.models.manager import ManagerFactory, ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
@@ -43,6 +46,8 @@ class Service:
             metrics=self.metrics,
         )
         self.cam_queue = CamQueue()
+        self.drift = DriftMonitor(self.models, self.metrics)
+        self.drift.start()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
@@ -76,6 +81,20 @@ class Service:
         """Stop serving the model called `name`."""
         await self.manager.unload(name)
 
+    def answered(
+        self,
+        model: LoadedModel,
+        predictions: Sequence[Prediction],
+        seconds: float,
+        *,
+        own_options: bool,
+    ) -> None:
+        """Count an answer of `model`, `seconds` after the request's arrival. With `own_options`, such as a
+        threshold or a deadline, images may have left elsewhere than the model's policy lets them."""
+        self.metrics.answered(model.name, predictions, seconds)
+        if not own_options:
+            self.drift.observe(model, predictions)
+
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless the server is ready."""
         if self.phase == "starting":
@@ -92,6 +111,7 @@ class Service:
     def close(self) -> None:
         """Finish accepted work and end the worker threads."""
         self.drain()
+        self.drift.close()
         self.cam_queue.close()
         self.dispatcher.close()
 

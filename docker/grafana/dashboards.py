@@ -192,6 +192,17 @@ ROWS = (
                 "percentunit",
             ),
             Panel(
+                "Evidence of drift",
+                (
+                    (
+                        f"max by (model, signal) (offramp_drift_evidence{{{MODEL}}})",
+                        "{{model}} {{signal}}",
+                    ),
+                ),
+                "percentunit",
+                help="Tests of the answers against the calibration table; at 100 % there is an alarm.",
+            ),
+            Panel(
                 "Policy revision",
                 ((f"max by (model) (offramp_policy_revision{{{MODEL}}})", "{{model}}"),),
             ),

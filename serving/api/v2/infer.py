@@ -165,6 +165,7 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
             result = await service.dispatcher.classify_pixels(model.engine, wanted.images, options)
     content, headers = write_response(wanted, manifest, result.predictions)
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, result.predictions, total)
+    own_options = policy is not model.policy or deadline is not None
+    service.answered(model, result.predictions, total, own_options=own_options)
     note_answer(request.scope, result.predictions, timing(result, total))
     return Response(content, headers=headers)

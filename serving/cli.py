@@ -77,6 +77,16 @@ def serve(
     max_connections: Annotated[
         int | None, typer.Option(help="Most open connections (default: 1024).")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A directory to record answers in, for tune --from.")
+    ] = None,
+    record_full_share: Annotated[
+        float | None,
+        typer.Option(help="Share of recorded requests that run all exits (default: 0.1)."),
+    ] = None,
+    record_images: Annotated[
+        bool | None, typer.Option("--record-images", help="Record the images as well.")
+    ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
@@ -110,6 +120,9 @@ def serve(
         api_key_file=api_key_file,
         access_log=access_log,
         max_connections=max_connections,
+        record=record,
+        record_full_share=record_full_share,
+        record_images=record_images,
         otel=otel,
     )
     if on_ray:

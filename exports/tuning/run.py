@@ -12,7 +12,8 @@ from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
 from exports.tuning.goal import INTERVAL_CONFIDENCE, Choice, Goal, TuningData, Unit
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
-from exports.tuning.request_log import read_requests
+from exports.tuning.requests.log import read_requests
+from exports.tuning.requests.recorded import read_recorded
 from exports.tuning.search import full_depth
 from exports.tuning.select import choose, choose_default
 from exports.tuning.statistics.policy_stats import PolicyStats
@@ -88,8 +89,9 @@ def run_tuning(
     """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
     The policy keeps the `reject_below` of the current one, which is no part of the choice. Samples come
-    from the calibration table, or from the request log `requests`. `milliseconds` to leave at each exit
-    are required for a goal in ms; without a goal they are minimised. Raises BundleError, TuningError.
+    from the calibration table, or from `requests`: a request log, or the directory of `offramp serve
+    --record`. `milliseconds` to leave at each exit are required for a goal in ms; without a goal they
+    are minimised. Raises BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest)
@@ -99,8 +101,9 @@ def run_tuning(
         source, sha256 = f"calibration table ({split} split)", manifest.calibration.sha256
         data = TuningData.from_table(table, manifest.scaling, sha256)
     else:
-        log = read_requests(requests, manifest)
-        table, source, sha256 = log.table, str(requests), log.sha256
+        read = read_recorded if requests.is_dir() else read_requests
+        log = read(requests, manifest)
+        table, source, sha256 = log.table, log.source, log.sha256
         data = TuningData.from_table(table, manifest.scaling, sha256, log.target)
     costs: dict[Unit, tuple[float, ...]] = {
         "macs": tuple(float(entry.macs) for entry in manifest.exits)

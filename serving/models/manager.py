@@ -139,6 +139,7 @@ class ModelManager:
             pool=self._settings.pool,
             metrics=self._metrics,
             sessions=self._open_sessions,
+            keep_logits=self._settings.record is not None,
         )
 
     def _schedule(self, model: LoadedModel) -> LoadedModel:

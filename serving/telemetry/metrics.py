@@ -100,6 +100,16 @@ class Metrics:
             "offramp_drift_tested", "Answers tested for drift.", ["model"], registry=self.registry
         )
 
+        self._recorded = Counter(
+            "offramp_recorded", "Lines written of answered images.", registry=self.registry
+        )
+        self._record_dropped = Counter(
+            "offramp_record_dropped",
+            "Lines of answered images not written, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+
     def loaded(self, manifest: Manifest, provider: str) -> None:
         """A model is ready, on onnxruntime's execution provider `provider`."""
         self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
@@ -172,6 +182,15 @@ class Metrics:
         """A test for drift has ended with its model."""
         self._drift.remove(model, signal)
         self._drift_evidence.remove(model, signal)
+
+    def recorded(self, lines: int) -> None:
+        """Lines of answered images were written."""
+        self._recorded.inc(lines)
+
+    def record_dropped(self, reason: str, lines: int) -> None:
+        """Lines of answered images were not written: the queue was full, the disk failed, a line was too
+        large, or the server was too busy to run all exits."""
+        self._child(self._record_dropped, reason).inc(lines)
 
     def failed(self, model: str, code: str) -> None:
         """A request to classify failed with the error `code`; `model` is empty if there is no such model."""

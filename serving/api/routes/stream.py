@@ -58,7 +58,8 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
     own_options = resolved.own_options or query.run_all_exits
-    feed = _Feed(service, resolved, own_options, started, request.scope)
+    kept = files if service.recording is not None else []
+    feed = _Feed(service, resolved, kept, own_options, started, request.scope)
     task = asyncio.create_task(
         service.dispatcher.classify(
             resolved.model.engine,
@@ -94,6 +95,7 @@ class _Feed:
 
     service: Service
     resolved: ResolvedRequest
+    files: list[bytes]
     own_options: bool
     started: float
     scope: Scope
@@ -109,7 +111,15 @@ class _Feed:
     def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started
         model = self.resolved.model
-        self.service.answered(model, result.predictions, total, own_options=self.own_options)
+        self.service.answered(
+            self.scope,
+            model,
+            self.resolved.policy,
+            self.files,
+            result.predictions,
+            total,
+            own_options=self.own_options,
+        )
         self.counted = True
         spent = timing(result, total)
         note_answer(self.scope, result.predictions, spent)

@@ -166,6 +166,14 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     content, headers = write_response(wanted, manifest, result.predictions)
     total = time.perf_counter() - started
     own_options = policy is not model.policy or deadline is not None
-    service.answered(model, result.predictions, total, own_options=own_options)
+    service.answered(
+        request.scope,
+        model,
+        policy,
+        wanted.images,
+        result.predictions,
+        total,
+        own_options=own_options,
+    )
     note_answer(request.scope, result.predictions, timing(result, total))
     return Response(content, headers=headers)

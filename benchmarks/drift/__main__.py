@@ -30,7 +30,7 @@ from serving.drift.state import DriftState
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CORRUPTIONS: dict[str, Callable[[Images], Images]] = {
     "JPEG, quality 90": partial(jpeg, quality=90),
     "JPEG, quality 80": jpeg,

@@ -63,11 +63,11 @@ class DriftStatus:
                 f"{self.answers:,} answers have been tested: no drift from the calibration table."
             )
         since = min(status.since for status in alarms if status.since is not None)
-        names = " and ".join(status.signal for status in alarms)
+        names = ", ".join(status.signal for status in alarms)
         deepest = len(self.expected.exit_shares)
         return (
-            f"Since {since:%Y-%m-%d %H:%M} UTC {names} differ from the calibration table: of the last "
-            f"{self.recent:,} answers {self.observed.exit_shares[-1]:.0%} left at exit {deepest} "
+            f"Since {since:%Y-%m-%d %H:%M} UTC answers differ from the calibration table ({names}): "
+            f"of the last {self.recent:,} answers {self.observed.exit_shares[-1]:.0%} left at exit {deepest} "
             f"({self.expected.exit_shares[-1]:.0%} in the table), with a mean confidence of "
             f"{self.observed.mean_confidence:.2f} ({self.expected.mean_confidence:.2f})."
         )

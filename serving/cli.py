@@ -80,6 +80,16 @@ def serve(
             help="Addresses of proxies whose X-Forwarded-For is used, separated by spaces."
         ),
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A directory to record answers in, for tune --from.")
+    ] = None,
+    record_full_share: Annotated[
+        float | None,
+        typer.Option(help="Share of recorded requests that run all exits (default: 0.1)."),
+    ] = None,
+    record_images: Annotated[
+        bool | None, typer.Option("--record-images", help="Record the images as well.")
+    ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
@@ -117,6 +127,9 @@ def serve(
         cors_origins=tuple(cors_origin) if cors_origin else None,
         root_path=root_path,
         forwarded_allow_ips=forwarded_allow_ips,
+        record=record,
+        record_full_share=record_full_share,
+        record_images=record_images,
         otel=otel,
     )
     if on_ray:

@@ -99,6 +99,13 @@ class NotPersistedError(ServingError):
     code = "not_persisted"
 
 
+class NotRecordingError(ServingError):
+    """The server does not record requests, so none can get a label."""
+
+    status = 409
+    code = "not_recording"
+
+
 class RevisionConflictError(ServingError):
     """The policy has changed since the revision that `If-Match` names."""
 
@@ -161,6 +168,13 @@ class NotReadyError(ServingError):
 
     status = 503
     code = "not_ready"
+
+
+class RecordingError(ServingError):
+    """The records of requests cannot be read or written now."""
+
+    status = 503
+    code = "records_unavailable"
 
 
 class DrainingError(ServingError):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends
 from starlette.requests import Request
+from starlette.types import Scope
 
+from exports.bundle.policy import Policy
 from offramp.errors import OfframpError
+from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
+from serving.inference.engine import Prediction
 from serving.models.manager import ManagerFactory, ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
+from serving.recording.recorder import Images, Recorder
+from serving.recording.sampler import FullDepthSampler
+from serving.recording.store import RecordStore
 from serving.scheduling.dispatcher import Dispatcher
+from serving.scheduling.options import ImageResult
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -30,7 +39,7 @@ class Service:
         dispatcher: type[Dispatcher] = Dispatcher,
         manager: ManagerFactory = ModelManager,
     ) -> None:
-        """Raises SettingsError if the repository is not a directory."""
+        """Raises SettingsError if the repository is not a directory, or if requests cannot be recorded."""
         self.settings = settings
         self.metrics = Metrics()
         self.models = ModelRegistry()
@@ -43,6 +52,9 @@ class Service:
             metrics=self.metrics,
         )
         self.cam_queue = CamQueue()
+        self.drift = DriftMonitor(self.models, self.metrics)
+        self.drift.start()
+        self.recording = self._start_recording()
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
@@ -76,6 +88,27 @@ class Service:
         """Stop serving the model called `name`."""
         await self.manager.unload(name)
 
+    def answered(
+        self,
+        scope: Scope,
+        model: LoadedModel,
+        policy: Policy,
+        images: Images,
+        results: Sequence[ImageResult],
+        seconds: float,
+        *,
+        own_options: bool,
+    ) -> None:
+        """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
+        `own_options`, such as a threshold or a deadline, images may have left elsewhere than the model's
+        policy lets them."""
+        self.metrics.answered(model.name, results, seconds)
+        if not own_options:
+            self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])
+        if self.recording is not None:
+            request_id = scope["state"]["request_id"]
+            self.recording.answered(request_id, model, policy, images, results)
+
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless the server is ready."""
         if self.phase == "starting":
@@ -92,8 +125,20 @@ class Service:
     def close(self) -> None:
         """Finish accepted work and end the worker threads."""
         self.drain()
+        self.drift.close()
         self.cam_queue.close()
         self.dispatcher.close()
+        if self.recording is not None:
+            self.recording.recorder.close()
+
+    def _start_recording(self) -> FullDepthSampler | None:
+        settings = self.settings
+        if settings.record is None:
+            return None
+        store = RecordStore(settings.record, settings.record_max_bytes)
+        recorder = Recorder(store, self.metrics, with_images=settings.record_images)
+        share = settings.record_full_share
+        return FullDepthSampler(recorder, self.dispatcher, self.metrics, share)
 
 
 def of_request(request: Request) -> Service:

@@ -148,6 +148,23 @@ class Settings(BaseSettings):
         False,
         description="Whether to print a line of JSON per request; metrics usually suffice.",
     )
+    record: Path | None = Field(
+        None,
+        description="A directory to record answered requests in, for `offramp tune --from` and feedback.",
+    )
+    record_full_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="The share of recorded requests that run all exits after their answer, at low "
+        "priority; only these can be tuned on.",
+    )
+    record_images: bool = Field(
+        False, description="Whether records have the images as well; by default they have none."
+    )
+    record_max_bytes: Annotated[int, Field(ge=MIB)] = Field(
+        256 * MIB,
+        description="Most bytes in that directory; the oldest records are removed. About 100,000 answers "
+        "of 100 classes and four exits.",
+    )
     otel: bool = Field(
         False,
         description="Whether to trace requests with OpenTelemetry, set up by its OTEL_* variables; "

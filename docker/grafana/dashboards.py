@@ -204,6 +204,17 @@ ROWS = (
                 help="Images whose confidence is below the policy's reject_below.",
             ),
             Panel(
+                "Evidence of drift",
+                (
+                    (
+                        f"max by (model, signal) (offramp_drift_evidence{{{MODEL}}})",
+                        "{{model}} {{signal}}",
+                    ),
+                ),
+                "percentunit",
+                help="Tests of the answers against the calibration table; at 100 % there is an alarm.",
+            ),
+            Panel(
                 "Policy revision",
                 ((f"max by (model) (offramp_policy_revision{{{MODEL}}})", "{{model}}"),),
             ),

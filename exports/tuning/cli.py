@@ -59,7 +59,11 @@ def tune(
         ),
     ] = None,
     requests: Annotated[
-        Path | None, typer.Option("--from", help="Logged requests instead of the bundle's table.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Logged requests, or the directory of serve --record, instead of the bundle's table.",
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="A JSON file to write.")] = None,
     picture: Annotated[

@@ -19,7 +19,8 @@ from exports.tuning.goal import (
     Unit,
 )
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
-from exports.tuning.request_log import read_requests
+from exports.tuning.requests.log import read_requests
+from exports.tuning.requests.recorded import read_recorded
 from exports.tuning.search import full_depth
 from exports.tuning.select import choose, choose_default
 from exports.tuning.selective.choose import choose_precise
@@ -99,8 +100,9 @@ def run_tuning(
     """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
     `reject_below` is chosen for `precision`; without it that of the current policy is kept. Samples come
-    from the calibration table, or from the request log `requests`. `milliseconds` to leave at each exit
-    are required for a goal in ms; without a goal they are minimised. Raises BundleError, TuningError.
+    from the calibration table, or from `requests`: a request log, or the directory of `offramp serve
+    --record`. `milliseconds` to leave at each exit are required for a goal in ms; without a goal they
+    are minimised. Raises BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest)
@@ -110,8 +112,9 @@ def run_tuning(
         source, sha256 = f"calibration table ({split} split)", manifest.calibration.sha256
         data = TuningData.from_table(table, manifest.scaling, sha256)
     else:
-        log = read_requests(requests, manifest)
-        table, source, sha256 = log.table, str(requests), log.sha256
+        read = read_recorded if requests.is_dir() else read_requests
+        log = read(requests, manifest)
+        table, source, sha256 = log.table, log.source, log.sha256
         data = TuningData.from_table(table, manifest.scaling, sha256, log.target)
     costs: dict[Unit, tuple[float, ...]] = {
         "macs": tuple(float(entry.macs) for entry in manifest.exits)

@@ -27,7 +27,18 @@ from serving.api.asgi.fast_path import Endpoint, FastPathMiddleware, check_fast_
 from serving.api.asgi.load_shedding import LoadShedder
 from serving.api.asgi.middleware import BodyLimit, RequestContext
 from serving.api.auth import AdminKey
-from serving.api.routes import cam, classify, docs, models, page, policy, probes, stream
+from serving.api.routes import (
+    cam,
+    classify,
+    docs,
+    drift,
+    feedback,
+    models,
+    page,
+    policy,
+    probes,
+    stream,
+)
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
 from serving.connection import SERVER_LIMITS, ServerHooks
@@ -116,7 +127,7 @@ def create_app(
     )
     app.state.service = service
     app.state.admin_key = admin_key
-    for module in (classify, stream, cam, models, policy, page, docs, probes, v2):
+    for module in (classify, stream, cam, models, policy, drift, feedback, page, docs, probes, v2):
         app.include_router(module.router)
     check_fast_routes(app, HOT)
     _handle_errors(app)

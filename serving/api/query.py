@@ -77,6 +77,11 @@ class ResolvedRequest:
     deadline: float | None
     priority: Priority
 
+    @property
+    def own_options(self) -> bool:
+        """Whether the request's own options decide where its images leave."""
+        return self.policy is not self.model.policy or self.deadline is not None
+
 
 def resolve(
     query: ClassifyQuery, request: Request, service: Service, started: float

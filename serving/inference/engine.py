@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,7 +42,8 @@ class StageOutput:
 class Prediction:
     """The answer for one sample: calibrated probabilities float32 [classes], the index of the likeliest
     class, its probability as `confidence`, the exit where it left, from 1, why, and the value there of the
-    policy's `measure`. An answer whose reason is unsure has no label; `index` then is for its candidates."""
+    policy's `measure`. An answer whose reason is unsure has no label; `index` then is for its candidates.
+    `logits` float32 [exits that ran, classes] are kept only by an engine that is told to."""
 
     probabilities: Floats
     index: int
@@ -51,6 +52,7 @@ class Prediction:
     reason: Reason
     measure: Measure
     measured: float
+    logits: Floats | None = None
 
     @property
     def unsure(self) -> bool:
@@ -86,10 +88,12 @@ class Engine:
         pool: Pool = "own",
         on_stage: Observer = ignore,
         sessions: Sessions | None = None,
+        keep_logits: bool = False,
     ) -> None:
         """`threads` is the number of onnxruntime's threads per stage, from `pool`. `on_stage(stage, batch
         size, seconds)` is called after each stage, in the thread that ran it. `sessions` replaces those of
-        `open_sessions`. Raises what `open_sessions` raises.
+        `open_sessions`. With `keep_logits` predictions have their logits. Raises what `open_sessions`
+        raises.
         """
         sessions = sessions or open_sessions(bundle, threads, provider, pool)
         self.manifest: Manifest = bundle.manifest
@@ -104,6 +108,7 @@ class Engine:
         self.join = sessions.runner.join
         self._scaling = bundle.manifest.scaling
         self._on_stage = on_stage
+        self._keep_logits = keep_logits
 
     def run_stage(self, stage: int, inputs: Tensor) -> StageOutput:
         """Run stage `stage`, from 1, on images uint8 [n, H, W, 3] or on the features [n, C, H, W] of the
@@ -126,6 +131,21 @@ class Engine:
     ) -> Judgement:
         """Decide which of n samples leave at exit `stage`, each by its own policy, from `stage` arrays of
         logits [n, classes]. Rows in `requested_rows` get a prediction even if they stay."""
+        leaves, predictions = self._judge(policies, stage, logits, requested_rows)
+        if self._keep_logits:
+            predictions = [
+                None if prediction is None else _with_logits(prediction, row, logits)
+                for row, prediction in enumerate(predictions)
+            ]
+        return leaves, predictions
+
+    def _judge(
+        self,
+        policies: Sequence[Policy],
+        stage: int,
+        logits: Sequence[Floats],
+        requested_rows: Container[int],
+    ) -> Judgement:
         first = policies[0]
         if all(policy is first for policy in policies):
             return _judge(
@@ -217,6 +237,11 @@ def _judge(
         for row, leaving in enumerate(leaves)
     ]
     return leaves, predictions
+
+
+def _with_logits(prediction: Prediction, row: int, logits: Sequence[Floats]) -> Prediction:
+    """`prediction` with a copy of row `row` of each of `logits`: the batch's arrays must not be kept."""
+    return replace(prediction, logits=np.stack([values[row] for values in logits]))
 
 
 def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:

@@ -167,6 +167,7 @@ class ModelManager:
             pool=self._settings.pool,
             metrics=self._metrics,
             sessions=self._open_sessions,
+            keep_logits=self._settings.record is not None,
         )
         manifest = model.engine.manifest
         # A table of its own, so that a loaded model does not keep it in memory.

@@ -99,18 +99,25 @@ def open_engine(
     pool: Pool = "own",
     metrics: Metrics | None = None,
     sessions: OpenSessions | None = None,
+    keep_logits: bool = False,
 ) -> LoadedModel:
     """Load the bundle `source`, as `resolve_bundle` takes it, and warm it up. `metrics` observes its stages.
 
-    `sessions` replaces `open_sessions`. Raises BundleError, SettingsError or MissingExtraError, in one
-    sentence.
+    With `keep_logits` its predictions have their logits. `sessions` replaces `open_sessions`. Raises
+    BundleError, SettingsError or MissingExtraError, in one sentence.
     """
     path = resolve_bundle(source)
     bundle = load_bundle(path)
     opened = None if sessions is None else sessions(bundle)
     observer = ignore if metrics is None else metrics.stage_observer(bundle.manifest.name)
     engine = Engine(
-        bundle, threads=threads, provider=provider, pool=pool, on_stage=observer, sessions=opened
+        bundle,
+        threads=threads,
+        provider=provider,
+        pool=pool,
+        on_stage=observer,
+        sessions=opened,
+        keep_logits=keep_logits,
     )
     engine.warm_up()
     calibration = PolicyPreview(path, bundle.manifest)

@@ -76,6 +76,10 @@ class Arguments(_Model):
                 "On Ray, bundles are an argument of the application: its settings must not contain "
                 "bundles, repository or watch."
             )
+        if settings.record is not None:
+            raise SettingsError(
+                "Requests cannot be recorded on Ray: feedback would reach any replica."
+            )
         return settings
 
     def stage(self, number: int) -> Scaling:

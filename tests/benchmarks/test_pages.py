@@ -12,7 +12,7 @@ import pytest
 from benchmarks import digits, ray, serving, threads
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.peers import section as peers
-from benchmarks.promises import tuning
+from benchmarks.promises import drift, precision, shift, tuning
 
 RESULTS = DOCS.parent / "benchmarks"
 
@@ -25,6 +25,9 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/peers.md", "peers", peers.section),
         ("guide/ray.md", "ray", ray.section),
         ("guide/tuning.md", "tuning", tuning.section),
+        ("guide/tuning.md", "precision", precision.section),
+        ("guide/tuning.md", "shift", shift.section),
+        ("guide/operations.md", "drift", drift.section),
         ("guide/training.md", "digits", digits.section),
     ],
 )

@@ -35,6 +35,7 @@ def test_the_last_scaling_applies_to_all_further_stages() -> None:
         ({"policies": {"net": {"max_exit": 3}}}, "args.policies.net.thresholds"),
         ({"settings": {"threads": 0}}, "threads"),
         ({"settings": {"watch": True, "repository": "."}}, "bundles"),
+        ({"settings": {"record": "records"}}, "recorded on Ray"),
         ({"form": "stages", "bundles": ["/does/not/exist"]}, "/does/not/exist"),
     ],
 )

@@ -50,6 +50,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         completion = Completion(self._hooks, scope, time.perf_counter())
+        scope.setdefault("state", {})["request_id"] = completion.request_id
         status = 0
 
         async def send_with_id(message: Message) -> None:

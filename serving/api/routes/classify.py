@@ -87,7 +87,15 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
             RequestOptions(resolved.policy, resolved.deadline, resolved.priority),
         )
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, result.predictions, total)
+    service.answered(
+        request.scope,
+        model,
+        resolved.policy,
+        files,
+        result.predictions,
+        total,
+        own_options=resolved.own_options,
+    )
     spent = timing(result, total)
     note_answer(request.scope, result.predictions, spent)
     return Response(

@@ -61,7 +61,9 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    feed = _Feed(service, resolved, started, request.scope)
+    own_options = resolved.own_options or query.run_all_exits
+    kept = files if service.recording is not None else []
+    feed = _Feed(service, resolved, kept, own_options, started, request.scope)
     task = asyncio.create_task(
         service.dispatcher.classify(
             resolved.model.engine,
@@ -98,6 +100,8 @@ class _Feed:
 
     service: Service
     resolved: ResolvedRequest
+    files: list[bytes]
+    own_options: bool
     started: float
     scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
@@ -117,7 +121,15 @@ class _Feed:
     def answer(self, result: BatchResult) -> None:
         total = time.perf_counter() - self.started
         model = self.resolved.model
-        self.service.metrics.answered(model.name, result.predictions, total)
+        self.service.answered(
+            self.scope,
+            model,
+            self.resolved.policy,
+            self.files,
+            result.predictions,
+            total,
+            own_options=self.own_options,
+        )
         self.counted = True
         spent = timing(result, total)
         note_answer(self.scope, result.predictions, spent)

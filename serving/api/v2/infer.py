@@ -167,7 +167,16 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     predictions = _all_or_error(result.predictions)
     content, headers = write_response(wanted, manifest, predictions)
     total = time.perf_counter() - started
-    service.metrics.answered(model.name, predictions, total)
+    own_options = policy is not model.policy or deadline is not None
+    service.answered(
+        request.scope,
+        model,
+        policy,
+        wanted.images,
+        predictions,
+        total,
+        own_options=own_options,
+    )
     note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)
 

@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Iterator[Server]:
     ("who", "options"),
     [
         ("anybody", ["--max-time", "20"]),
-        ("the admin", ["--max-time", "10", *ADMIN]),
+        ("the admin", ["--max-time", "20", *ADMIN]),
     ],
 )
 def test_every_route_does_as_documented(

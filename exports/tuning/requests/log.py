@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from exports.tuning.search import full_depth
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The samples of a file; if they have no labels, the ensemble's answers are used instead."""
+    """The samples of a file or directory; if they have no labels, the ensemble's answers are used instead.
+
+    `source` names it, and says which of its samples are used, if not all.
+    """
 
     table: Table
     target: Target
     sha256: str
+    source: str
 
 
 def read_requests(file: Path, manifest: Manifest) -> RequestLog:
@@ -43,8 +48,8 @@ def read_requests(file: Path, manifest: Manifest) -> RequestLog:
                 if not line.strip():
                     continue
                 where = f"{file}, line {number}"
-                content = _parse_object(line, where)
-                rows.append(_parse_logits(content, manifest, where))
+                content = parse_object(line, where)
+                rows.append(parse_logits(content, manifest, where))
                 label = _parse_label(content, index, where)
                 if label is not None:
                     labels.append(label)
@@ -58,24 +63,33 @@ def read_requests(file: Path, manifest: Manifest) -> RequestLog:
         raise TuningError(f"{file} cannot be read: {error.strerror}.") from error
     if not rows:
         raise TuningError(f"{file} holds no request.")
+    return make_log(rows, labels, manifest, digest.hexdigest(), str(file))
+
+
+def make_log(
+    rows: Sequence[Floats], labels: Sequence[int], manifest: Manifest, sha256: str, source: str
+) -> RequestLog:
+    """The log of samples with the logits `rows`, each [K, C], and their labels, if there are any."""
     logits = np.stack(rows, axis=1)
     if labels:
-        return RequestLog(Table(logits, np.array(labels)), "labels", digest.hexdigest())
+        return RequestLog(Table(logits, np.array(labels)), "labels", sha256, source)
     ensemble = simulate(full_depth(len(logits)), logits, manifest.scaling).predictions
-    return RequestLog(Table(logits, ensemble), "agreement", digest.hexdigest())
+    return RequestLog(Table(logits, ensemble), "agreement", sha256, source)
 
 
-def _parse_object(line: bytes, where: str) -> dict[str, Any]:
+def parse_object(line: bytes, where: str, field: str = "logits") -> dict[str, Any]:
+    """The object of a line, which has `field`; raises TuningError."""
     try:
         content = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise TuningError(f"{where} is not JSON: {error.msg}.") from error
-    if not isinstance(content, dict) or "logits" not in content:
-        raise TuningError(f'{where} is not an object with "logits".')
+    if not isinstance(content, dict) or field not in content:
+        raise TuningError(f'{where} is not an object with "{field}".')
     return content
 
 
-def _parse_logits(content: dict[str, Any], manifest: Manifest, where: str) -> Floats:
+def parse_logits(content: dict[str, Any], manifest: Manifest, where: str) -> Floats:
+    """The logits float32 [K, C] of a line; raises TuningError if they are of another shape."""
     exits, classes = len(manifest.exits), len(manifest.labels)
     rows = content["logits"]
     if isinstance(rows, list) and 0 < len(rows) < exits:

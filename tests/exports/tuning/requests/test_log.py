@@ -12,7 +12,7 @@ import pytest
 
 from exports.bundle.errors import TuningError
 from exports.bundle.reader import load_table, read_manifest
-from exports.tuning.request_log import read_requests
+from exports.tuning.requests.log import read_requests
 from tests.serving.tiny_bundle import EXITS, LABELS, write_tiny_bundle
 
 GOOD = [[0.5] * len(LABELS)] * EXITS

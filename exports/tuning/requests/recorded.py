@@ -1,0 +1,133 @@
+"""The directory of `offramp serve --record`: its format, and reading it for a tuning.
+
+Files of records, `requests-….jsonl`, hold one JSON object a line for an answered image:
+
+- `id` of its request, `image` (its number in the request, from 0), `time` of the answer
+- `model`, and `network`, the hash of its stages
+- `exit` it left at, and `logits`, a list per exit that ran
+- `sampled`: whether it was chosen for all exits before its answer was known
+- `file`, if images are recorded: the image as it was sent, in base64
+
+A sampled image has two lines unless its answer took all exits: one when it was answered, and one with
+`sampled` and the logits of all exits. Beside a file of records, `requests-….labels.jsonl` has the labels
+that came later: `id`, `image`, `time` and `label`, the index of the class; the last line counts.
+
+Only sampled images are used for a tuning. Those that took all exits for another reason are the hard ones,
+and a policy tuned on them would be too cautious for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exports.bundle.errors import TuningError
+from exports.bundle.manifest import Manifest
+from exports.bundle.policy import Floats
+from exports.tuning.requests.log import RequestLog, make_log, parse_logits, parse_object
+
+RECORDS = "requests-*.jsonl"
+LABELS_SUFFIX = ".labels.jsonl"
+
+# What a label belongs to: an image of a request that was answered at a time. Clients may repeat an id.
+Key = tuple[str, int, str]
+
+
+def network_hash(manifest: Manifest) -> str:
+    """The hash of a network's stages: equal for bundles that differ in name, policy or table only."""
+    stages = "".join(entry.sha256 for entry in manifest.exits)
+    return hashlib.sha256(stages.encode()).hexdigest()[:16]
+
+
+def record_files(directory: Path) -> list[Path]:
+    """The files of records in `directory`, the oldest first."""
+    files = directory.glob(RECORDS)
+    return sorted(file for file in files if not file.name.endswith(LABELS_SUFFIX))
+
+
+def labels_file(records: Path) -> Path:
+    """Where the labels of a file of records are."""
+    return records.with_name(records.name.removesuffix(".jsonl") + LABELS_SUFFIX)
+
+
+def whole_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of `file` with their offsets, without a last one that a killed process left unfinished.
+
+    None if the file is gone: a server that still records removes its oldest ones.
+    """
+    offset = 0
+    try:
+        with file.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    yield offset, line
+                offset += len(line)
+    except FileNotFoundError:
+        return
+
+
+def key_of(content: dict[str, Any]) -> Key:
+    """The key of a record or of a label; raises KeyError if one of its fields is missing."""
+    return content["id"], content["image"], content["time"]
+
+
+def read_recorded(directory: Path, manifest: Manifest) -> RequestLog:
+    """The sampled images in `directory` that went through the network of `manifest`; if some have labels,
+    those alone.
+
+    Raises TuningError if there are none, or if a line is malformed.
+    """
+    network = network_hash(manifest)
+    rows: dict[Key, Floats] = {}
+    labels: dict[Key, int] = {}
+    recorded: set[Key] = set()
+    try:
+        for file in record_files(directory):
+            for number, (_, line) in enumerate(whole_lines(file), 1):
+                where = f"{file}, line {number}"
+                content = parse_object(line, where)
+                if content.get("network") != network:
+                    continue
+                key = _key(content, where)
+                recorded.add(key)
+                if content.get("sampled") is True:
+                    rows[key] = parse_logits(content, manifest, where)
+            labels |= _read_labels(labels_file(file), len(manifest.labels))
+    except OSError as error:
+        raise TuningError(f"{directory} cannot be read: {error.strerror}.") from error
+    if not rows:
+        raise TuningError(
+            f"{directory} holds no image of this network that ran all exits, of {len(recorded):,} "
+            "recorded ones; raise --record-full-share, or wait for more."
+        )
+    labelled = [key for key in rows if key in labels]
+    used = labelled or list(rows)
+    source = f"{directory} ({len(recorded):,} images recorded, {len(rows):,} with all exits"
+    source += f", the {len(used):,} of them with a label used)" if labelled else ")"
+    digest = hashlib.sha256()
+    for key in used:
+        digest.update(repr(key).encode() + rows[key].tobytes())
+        digest.update(str(labels.get(key)).encode())
+    known = [labels[key] for key in labelled]
+    return make_log([rows[key] for key in used], known, manifest, digest.hexdigest(), source)
+
+
+def _read_labels(file: Path, classes: int) -> dict[Key, int]:
+    found: dict[Key, int] = {}
+    for number, (_, line) in enumerate(whole_lines(file), 1):
+        where = f"{file}, line {number}"
+        content = parse_object(line, where, "label")
+        label = content["label"]
+        # Of another network that is recorded here as well, with more classes.
+        if type(label) is int and 0 <= label < classes:
+            found[_key(content, where)] = label
+    return found
+
+
+def _key(content: dict[str, Any], where: str) -> Key:
+    try:
+        return key_of(content)
+    except KeyError as error:
+        raise TuningError(f"{where} has no {error.args[0]}.") from error

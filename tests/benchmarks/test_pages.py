@@ -27,7 +27,6 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/tuning.md", "tuning", tuning.section),
         ("guide/tuning.md", "precision", precision.section),
         ("guide/tuning.md", "shift", shift.section),
-        ("guide/tuning.md", "shift", shift.section),
         ("guide/operations.md", "drift", drift.section),
         ("guide/training.md", "digits", digits.section),
     ],

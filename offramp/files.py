@@ -52,6 +52,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     `target` empties. Raises WriteError if `target` exists or another process is writing it.
     """
     _refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(target) as part:
         yield part
         for file in part.iterdir():
@@ -93,7 +94,6 @@ def _refuse_created(target: Path) -> None:
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
     """Yields the empty directory `.NAME.part` beside `target`, locked; it is removed on an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     held = _create_and_lock(part, target)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from array import array
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from exports.tuning.requests.recorded import (
     record_files,
     whole_lines,
 )
+from offramp.file_lock import lock
 from serving.errors import SettingsError
 
 # Files in a full directory: removing the oldest frees this share of it.
@@ -84,7 +84,7 @@ class RecordStore:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock, wait=False)
             self._files = [_index(path) for path in record_files(directory)]
         except (ValueError, KeyError) as error:
             raise SettingsError(

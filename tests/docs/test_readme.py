@@ -92,7 +92,7 @@ def test_the_python_client_classifies_as_shown(
     first, second, third, *events, models = capsys.readouterr().out.splitlines()
     assert first.split()[0] in read_manifest(embedded()).labels
     assert second in read_manifest(embedded()).labels
-    assert third.startswith("The image is not")
+    assert third.startswith("The image is in an unknown format")
     assert [event.partition("(")[0] for event in events] == [
         *["ExitReached"] * (len(events) - 1),
         "Answer",

@@ -97,7 +97,7 @@ def test_another_limit_loses_the_certified_precision_alone(tune: Page, policy_ur
     }
     httpx.put(policy_url, json=certified).raise_for_status()
     precision = tune.locator("#precision")
-    expect(precision).to_contain_text("Precision certified")
+    expect(precision).to_contain_text("Precision not verified here")
     expect(precision).to_contain_text(
         "With 95 % confidence at least 90 % of its answers are right. Bound: 90.22 %."
     )
@@ -111,7 +111,7 @@ def test_another_limit_loses_the_certified_precision_alone(tune: Page, policy_ur
     assert now["certificate"]["bound"] == 0.82
     assert (now["reject_below"], now["precision_certificate"]) == (0.6, None)
     tune.get_by_role("button", name="Undo").click()
-    expect(precision).to_contain_text("Precision certified")
+    expect(precision).to_contain_text("Precision not verified here")
 
 
 def test_other_thresholds_lose_both_certificates(tune: Page, policy_url: str) -> None:
@@ -122,7 +122,7 @@ def test_other_thresholds_lose_both_certificates(tune: Page, policy_url: str) ->
         "precision_certificate": PRECISION_CERTIFICATE,
     }
     httpx.put(policy_url, json=certified).raise_for_status()
-    expect(tune.locator("#precision")).to_contain_text("Precision certified")
+    expect(tune.locator("#precision")).to_contain_text("Precision not verified here")
     tune.get_by_role("slider", name="Threshold of exit 1", exact=True).fill("0.7")
     expect(tune.locator("#precision")).to_contain_text("These changes lose")
     expect(tune.locator("#certificate")).to_contain_text("These changes lose the certificate")

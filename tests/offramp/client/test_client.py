@@ -38,6 +38,10 @@ from tests.serving.stages import hold
 from tests.serving.tiny_bundle import EXITS, LABELS
 
 ONCE = RetryPolicy(attempts=1)
+UNKNOWN_FORMAT = (
+    "The image is in an unknown format; "
+    "it is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC file."
+)
 
 
 class Blocking:
@@ -102,7 +106,7 @@ def test_many_images_are_answered_in_order_whatever_fails(
     images: list[Any] = [*pngs[:9], b"text", tmp_path / "gone.png", *pngs[9:]]
     found = list(client.classify_many(images, batch_images=4, threshold=0.0))
     assert [found[9], found[10]] == [
-        ImageError("The image is not a JPEG, PNG or WebP file.", "invalid_image"),
+        ImageError(UNKNOWN_FORMAT, "invalid_image"),
         ImageError(
             f"{tmp_path / 'gone.png'} cannot be read: No such file or directory.", "unreadable"
         ),

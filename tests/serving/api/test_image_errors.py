@@ -64,7 +64,7 @@ def test_images_with_errors_are_counted_and_logged(settings: Settings, pngs: lis
 def test_a_tensor_has_no_place_for_an_error(client: Client, pngs: list[bytes]) -> None:
     answer = client.post(INFER, json=request_of([pngs[0], b"text", pngs[1]]))
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith("Image 2 of 3: The image is not")
+    assert answer.json()["error"].startswith("Image 2 of 3: The image is in an unknown format")
 
 
 def test_a_stream_has_an_event_for_each_image_that_fails(

@@ -30,7 +30,7 @@ def test_a_model_is_described(client: Client) -> None:
     assert summary["policy"]["thresholds"] == [0.6, 0.5]
     assert summary["policy_revision"] == 1
     detail = client.get("/v1/models/tiny").json()
-    assert detail == {**summary, "labels": list(LABELS), "conversion": None}
+    assert detail == {**summary, "labels": list(LABELS), "conversion": None, "unsaved_policy": None}
 
 
 def test_the_policy_comes_with_its_revision(client: Client) -> None:

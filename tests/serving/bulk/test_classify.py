@@ -107,7 +107,7 @@ def test_bad_files_are_reported_on_stderr_and_the_others_printed(
 ) -> None:
     done = run(bundle_path, folder)
     assert done.code == 1
-    assert f"{folder / 'bad.jpg'}: The image is not" in done.err
+    assert f"{folder / 'bad.jpg'}: The image is in an unknown format" in done.err
     assert sum(f"{folder}" in line for line in done.out.splitlines()) == 4
     done = run(bundle_path, folder, "--json")
     assert len(done.out.splitlines()) == 5

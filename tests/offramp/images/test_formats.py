@@ -6,6 +6,7 @@ import io
 import sys
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, features
 
@@ -61,7 +62,6 @@ def test_a_heic_file_without_the_extra_is_named_with_what_to_install(
 
 
 def test_a_heic_file_is_read_with_the_extra() -> None:
-    pillow_heif = pytest.importorskip("pillow_heif")
     content = io.BytesIO()
     pillow_heif.from_pillow(scene()).save(content, quality=95)
     assert np.abs(read(content.getvalue()) - np.asarray(scene())).mean() < 6

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pyarrow import parquet
 
 from serving.bulk.errors import BulkError
 from serving.bulk.run import _group
@@ -161,7 +162,6 @@ def test_csv_has_a_row_for_each_image(bundle_path: Path, folder: Path, tmp_path:
 
 
 def test_parquet_has_the_same_rows(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     for name in ("rows.parquet", "rows.csv"):
         run(bundle_path, folder, "-o", tmp_path / name)
     table = parquet.read_table(tmp_path / "rows.parquet").to_pylist()

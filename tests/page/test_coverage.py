@@ -97,13 +97,15 @@ def test_another_limit_loses_the_certified_precision_alone(tune: Page, policy_ur
     }
     httpx.put(policy_url, json=certified).raise_for_status()
     precision = tune.locator("#precision")
-    expect(precision).to_contain_text("Precision certified")
+    expect(precision).to_contain_text("Precision not verified here")
     expect(precision).to_contain_text(
         "With 95 % confidence at least 90 % of its answers are right. Bound: 90.22 %."
     )
     expect(precision).to_contain_text("certified on 1,220 answers to 2,500 others")
     limit(tune).fill("0.6")
     expect(precision).to_contain_text("These changes lose the certified precision")
+    for promise in ("95 % confidence", "at least", "Bound", "certified on"):
+        expect(precision).not_to_contain_text(promise)
     expect(tune.locator("#certificate")).not_to_contain_text("lose")
     tune.get_by_role("button", name="Apply").click()
     expect(precision).to_be_empty()
@@ -111,7 +113,7 @@ def test_another_limit_loses_the_certified_precision_alone(tune: Page, policy_ur
     assert now["certificate"]["bound"] == 0.82
     assert (now["reject_below"], now["precision_certificate"]) == (0.6, None)
     tune.get_by_role("button", name="Undo").click()
-    expect(precision).to_contain_text("Precision certified")
+    expect(precision).to_contain_text("Precision not verified here")
 
 
 def test_other_thresholds_lose_both_certificates(tune: Page, policy_url: str) -> None:
@@ -122,10 +124,11 @@ def test_other_thresholds_lose_both_certificates(tune: Page, policy_url: str) ->
         "precision_certificate": PRECISION_CERTIFICATE,
     }
     httpx.put(policy_url, json=certified).raise_for_status()
-    expect(tune.locator("#precision")).to_contain_text("Precision certified")
+    expect(tune.locator("#precision")).to_contain_text("Precision not verified here")
     tune.get_by_role("slider", name="Threshold of exit 1", exact=True).fill("0.7")
     expect(tune.locator("#precision")).to_contain_text("These changes lose")
     expect(tune.locator("#certificate")).to_contain_text("These changes lose the certificate")
+    expect(tune.locator("#certificate")).not_to_contain_text("at most")
     tune.get_by_role("button", name="Apply").click()
     expect(tune.locator("#certificate")).to_contain_text("Not certified")
     assert in_force(policy_url)["policy"]["precision_certificate"] is None

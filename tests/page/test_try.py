@@ -373,7 +373,6 @@ def test_another_model_is_chosen_and_its_labels_stay_text(
         expect(page.locator(".classes .name").first).to_contain_text(label)
         assert page.locator("img[src=x]").count() == 0
         page.get_by_role("tab", name="Tune it").click()
-        # Of all exits, of each exit but the last, and of the confidence.
         expect(page.get_by_role("slider")).to_have_count(4)
         expect(page.locator("#curve .area")).to_have_count(3)
         # Before its server goes, which it would notice.

@@ -75,7 +75,8 @@ class Answer:
 @dataclass(frozen=True)
 class ExitReached:
     """An event of a stream: the image has reached an exit, with the answer as it would be there. `left` is
-    whether it is the answer; `macs` are the multiply-accumulates spent on the image so far."""
+    whether it is the answer. `elapsed_ms` is since the request's start; `compute_ms` is the time in stages
+    and `macs` the multiply-accumulates spent on the image so far."""
 
     exit: int
     exits: int
@@ -86,6 +87,7 @@ class ExitReached:
     measure: Measure
     top_k: tuple[Candidate, ...]
     elapsed_ms: float
+    compute_ms: float
     macs: int
 
 

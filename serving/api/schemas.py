@@ -54,8 +54,8 @@ class PredictionAnswer:
 @dataclass(frozen=True)
 class ExitEvent:
     """An image reached an exit. `image` counts from 0; `left` is whether this is its answer; class,
-    confidence and measure are those of an answer here; `elapsed_ms` is since the request's start; `macs`
-    are the multiply-accumulates spent on the image so far."""
+    confidence and measure are those of an answer here; `elapsed_ms` is since the request's start;
+    `compute_ms` is the time in stages and `macs` the multiply-accumulates spent on the image so far."""
 
     image: int
     exit: int
@@ -67,6 +67,7 @@ class ExitEvent:
     measure: MeasureAnswer
     top_k: list[Candidate]
     elapsed_ms: float
+    compute_ms: float
     macs: int
 
 
@@ -230,6 +231,7 @@ def describe_exit(
         measure=_measure(prediction),
         top_k=_candidates(prediction, manifest, top_k),
         elapsed_ms=round(1000 * elapsed, 3),
+        compute_ms=round(1000 * reached.compute, 3),
         macs=manifest.exits[prediction.exit - 1].macs,
     )
 

@@ -42,6 +42,11 @@ const body = (policy) => ({
 
 export const listModels = async () => (await json("v1/models")).models;
 
+/** A model with its labels. */
+export const readModel = (model) => json(at(model, ""));
+
+export const readDrift = (model) => json(at(model, "/drift"));
+
 export const readPolicy = (model) => json(at(model, "/policy"));
 
 export const previewPolicy = (model, policy) =>
@@ -72,7 +77,7 @@ const picture = (image) => ({
   body: image,
 });
 
-/** The stream of events for one image; `runAllExits` asks the exits behind the one it left at too. */
+/** The stream of events for one image; `runAllExits` runs the exits after its answer too. */
 export function classifyStream(model, image, { runAllExits = false, signal }) {
   const query = new URLSearchParams({ model, ...(runAllExits && { run_all_exits: "true" }) });
   return request(`v1/classify/stream?${query}`, { ...picture(image), signal });

@@ -44,10 +44,10 @@ export async function refresh() {
     models = await listModels();
     link("live");
     if (models.length) clearNotice(slot);
-    else notice(slot, "No model is loaded. The page looks again by itself.");
+    else notice(slot, "No model is loaded. The page retries automatically.");
   } catch (error) {
     link(error.kind === "offline" ? "offline" : "loading");
-    notice(slot, `${error.message} The page tries again by itself.`);
+    notice(slot, `${error.message} The page retries automatically.`);
   }
   list();
   clearTimeout(again);

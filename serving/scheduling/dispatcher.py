@@ -200,7 +200,7 @@ def _deliver(events: list[SampleEvent]) -> None:
         if request.future is None or request.future.done():
             continue
         if isinstance(event.error, IMAGE_ERRORS):
-            _note_failed(request, event.sample, event.error)
+            _note_failed(request, event, event.error)
         elif event.error is not None:
             request.running = 0
             request.future.set_exception(event.error)
@@ -218,25 +218,25 @@ def _deliver(events: list[SampleEvent]) -> None:
 def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> None:
     sample, options = event.sample, request.options
     if options.on_exit is not None:
-        options.on_exit(ExitReached(sample.number, prediction, event.answered))
+        options.on_exit(ExitReached(sample.number, prediction, event.answered, event.computing))
     if not event.answered:
         return
-    _record(request, sample, prediction)
+    _record(request, event, prediction)
 
 
-def _note_failed(request: _Request, sample: Sample, error: ServingError) -> None:
+def _note_failed(request: _Request, event: SampleEvent, error: ServingError) -> None:
     if request.options.on_failed is not None and len(request.samples) > 1:
-        request.options.on_failed(ImageFailed(sample.number, error))
-    _record(request, sample, error)
+        request.options.on_failed(ImageFailed(event.sample.number, error))
+    _record(request, event, error)
 
 
-def _record(request: _Request, sample: Sample, found: ImageResult) -> None:
-    """Note what `sample` gets; with the last one the result is complete."""
-    request.results[sample.number] = found
+def _record(request: _Request, event: SampleEvent, found: ImageResult) -> None:
+    """Note what the sample of `event` gets; with the last one the result is complete."""
+    request.results[event.sample.number] = found
     if len(request.results) < len(request.samples):
         return
     predictions = [request.results[number] for number in range(len(request.samples))]
-    result = BatchResult(predictions, sample.waited, sample.decoding, sample.computing)
+    result = BatchResult(predictions, event.waited, event.sample.decoding, event.computing)
     request.result = result
     if request.options.on_answer is not None and result.failure is None:
         request.options.on_answer(result)

@@ -72,7 +72,7 @@ class SampleTracker:
     def expire(self, sample: Sample) -> None:
         """End `sample`, whose deadline leaves no time to go deeper, with its best prediction so far."""
         if sample.answered:
-            self._events.append(SampleEvent(sample, last=True))
+            self._notify(sample, last=True)
             self._finish(sample)
             return
         self._metrics.expired(sample.job.engine.manifest.name)
@@ -85,7 +85,7 @@ class SampleTracker:
             # Why an answer has no label matters more than why it came now.
             reason: Reason = "unsure" if sample.best.unsure else "deadline"
             prediction = replace(sample.best, reason=reason)
-            self._events.append(SampleEvent(sample, prediction, answered=True, last=True))
+            self._notify(sample, prediction, answered=True, last=True)
             self._finish(sample)
 
     def drop(self, samples: Iterable[Sample]) -> None:
@@ -107,6 +107,19 @@ class SampleTracker:
         events, self._events = self._events, []
         return events
 
+    def _notify(
+        self,
+        sample: Sample,
+        prediction: Prediction | None = None,
+        *,
+        answered: bool = False,
+        last: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        """Note what happened to `sample`."""
+        spent = (sample.waited, sample.computing)
+        self._events.append(SampleEvent(sample, *spent, prediction, answered, last, error))
+
     def _report_exit(
         self,
         sample: Sample,
@@ -119,7 +132,7 @@ class SampleTracker:
         is_answer = not sample.answered
         sample.answered = True
         last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
-        self._events.append(SampleEvent(sample, prediction, answered=is_answer, last=last))
+        self._notify(sample, prediction, answered=is_answer, last=last)
         if last:
             self._finish(sample)
         else:
@@ -142,7 +155,7 @@ class SampleTracker:
             self.expire(sample)
             return
         if job.report_all_exits:
-            self._events.append(SampleEvent(sample, prediction))
+            self._notify(sample, prediction)
         self._enqueue_next_stage(sample, block, row, now)
 
     def _enqueue_next_stage(
@@ -160,7 +173,7 @@ class SampleTracker:
     def _fail(self, sample: Sample, error: Exception) -> None:
         """End `sample` by `error`; one that is not of this image alone ends its whole request."""
         if not sample.finished:
-            self._events.append(SampleEvent(sample, last=True, error=error))
+            self._notify(sample, last=True, error=error)
             self.drop([sample] if isinstance(error, IMAGE_ERRORS) else sample.job.samples)
 
     def _finish(self, sample: Sample) -> None:

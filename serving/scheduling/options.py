@@ -42,11 +42,13 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class ExitReached:
-    """Image `image` of a request, from 0, reached an exit; `left` if it was answered there."""
+    """Image `image` of a request, from 0, reached an exit; `left` if it was answered there. `compute` is the
+    seconds that it has spent in stages so far."""
 
     image: int
     prediction: Prediction
     left: bool
+    compute: float
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,12 @@ class Sample:
 
 class SampleEvent(NamedTuple):
     """What happened to `sample`: it reached an exit, was answered there, finished (`last`), or failed
-    with `error`, which ends its whole request unless it is one of IMAGE_ERRORS."""
+    with `error`, which ends its whole request unless it is one of IMAGE_ERRORS. `waited` and `computing`
+    are the sample's at that moment: it may run on before the event is read."""
 
     sample: Sample
+    waited: float
+    computing: float
     prediction: Prediction | None = None
     answered: bool = False
     last: bool = False

@@ -104,6 +104,8 @@ def test_another_limit_loses_the_certified_precision_alone(tune: Page, policy_ur
     expect(precision).to_contain_text("certified on 1,220 answers to 2,500 others")
     limit(tune).fill("0.6")
     expect(precision).to_contain_text("These changes lose the certified precision")
+    for promise in ("95 % confidence", "at least", "Bound", "certified on"):
+        expect(precision).not_to_contain_text(promise)
     expect(tune.locator("#certificate")).not_to_contain_text("lose")
     tune.get_by_role("button", name="Apply").click()
     expect(precision).to_be_empty()
@@ -126,6 +128,7 @@ def test_other_thresholds_lose_both_certificates(tune: Page, policy_url: str) ->
     tune.get_by_role("slider", name="Threshold of exit 1", exact=True).fill("0.7")
     expect(tune.locator("#precision")).to_contain_text("These changes lose")
     expect(tune.locator("#certificate")).to_contain_text("These changes lose the certificate")
+    expect(tune.locator("#certificate")).not_to_contain_text("at most")
     tune.get_by_role("button", name="Apply").click()
     expect(tune.locator("#certificate")).to_contain_text("Not certified")
     assert in_force(policy_url)["policy"]["precision_certificate"] is None

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.page.axe import violations
 from tests.page.conftest import SAMPLES, Open
@@ -79,8 +79,8 @@ def test_a_sample_is_classified_and_the_saving_shown(page: Page) -> None:
     result = page.locator("#result")
     expect(result).to_contain_text(f"{100 * (1 - macs[exit_ - 1] / macs[-1]):.0f} %")
     expect(result).to_contain_text(f"{macs[exit_ - 1] / 1e6:.1f} M of {macs[-1] / 1e6:.1f} M")
-    expect(result).to_contain_text(re.compile(r"In the network[\d.]+ ms"))
-    expect(page.locator(".exit").nth(exit_)).to_contain_text("not needed")
+    expect(result).to_contain_text(re.compile(r"Compute time[\d.]+ ms"))
+    expect(page.locator(".exit").nth(exit_)).to_contain_text("not run")
     expect(page.get_by_role("button", name="rocket")).to_have_attribute("aria-pressed", "true")
 
 
@@ -128,11 +128,49 @@ def test_exits_light_up_one_by_one_and_then_the_answer_comes(page: Page) -> None
 def test_later_exits_answer_when_asked(page: Page) -> None:
     page.get_by_role("button", name="rocket").click()
     exit_ = expect_answer(page, "rocket")
-    page.get_by_role("button", name="Ask later exits too").click()
+    page.get_by_role("button", name="Run all exits").click()
     expect_answer(page, "rocket")
     for later in range(exit_, 4):
         expect(page.locator(".exit").nth(later)).to_have_attribute("data-state", "beyond")
     expect(page.locator("#result")).to_contain_text("Every later exit agrees.")
+
+
+def milliseconds(value: float) -> str:
+    """`value` as the page writes it."""
+    return (
+        f"{value:.0f} ms"
+        if value >= 100
+        else f"{value:.1f} ms"
+        if value >= 10
+        else f"{value:.2f} ms"
+    )
+
+
+def test_the_milliseconds_of_an_exit_are_those_of_its_stages(page: Page) -> None:
+    bodies: list[str] = []
+
+    def keep(route: Route) -> None:
+        response = route.fetch()
+        bodies.append(response.text())
+        route.fulfill(response=response)
+
+    page.get_by_role("button", name="Run all exits").click()
+    page.route("**/v1/classify/stream*", keep)
+    page.get_by_role("button", name="rocket").click()
+    expect_answer(page, "rocket")
+    page.unroute("**/v1/classify/stream*")
+    blocks = [block.splitlines() for block in bodies[0].split("\n\n")]
+    events = [(name, json.loads(data[6:])) for name, data, *_ in filter(None, blocks)]
+    exits = [data for name, data in events if name == "event: exit"]
+    spent = [data["compute_ms"] for data in exits]
+    assert spent == sorted(set(spent)), "every stage costs time"
+    for card, reached in zip(page.locator(".exit").all(), exits, strict=True):
+        cost = f"{reached['macs'] / 1e6:.1f} M MACs, {milliseconds(reached['compute_ms'])}"
+        expect(card.locator(".cost")).to_have_text(cost)
+    figure = page.locator("#result .figures > div").nth(1)
+    left = next(data for data in exits if data["left"])
+    expect(figure.locator(".big")).to_have_text(milliseconds(left["compute_ms"]))
+    expect(figure).to_contain_text(f"{milliseconds(spent[-1])} to exit 4")
 
 
 def test_an_answer_without_a_label_is_unsure_and_says_what_is_likeliest(
@@ -188,7 +226,7 @@ def test_what_each_exit_looks_at_is_drawn_when_asked_and_fetched_once(page: Page
     maps.click()
     expect(page.locator(".heat").first).to_be_hidden()
     maps.click()
-    page.get_by_role("button", name="Ask later exits too").click()
+    page.get_by_role("button", name="Run all exits").click()
     expect(page.locator(".exit").last).to_have_attribute("data-state", "beyond")
     expect(page.locator(".heat").first).to_be_visible()
     assert sum("/maps" in url for url in asked) == 1
@@ -206,7 +244,8 @@ def test_a_model_without_maps_offers_none(
 ) -> None:
     with serve(write_tiny_bundle(tmp_path / "tiny")) as server:
         page, _ = open_page(f"{server.url}/")
-        page.get_by_role("button", name="rocket").click()
+        expect(page.locator(".exit")).to_have_count(3)
+        page.set_input_files("#pick", SAMPLES / "rocket.webp")
         expect(page.locator("#result .badge")).to_contain_text("of 3")
         expect(page.locator("#maps")).to_be_hidden()
         # Before its server goes, which it would notice.
@@ -219,8 +258,9 @@ def test_maps_that_cannot_be_had_are_explained(
     bundle = write_tiny_bundle(tmp_path / "tiny", maps=True)
     with serve(bundle) as server:
         page, record = open_page(f"{server.url}/")
+        expect(page.locator(".exit")).to_have_count(3)
         (bundle / "maps.onnx").unlink()
-        page.get_by_role("button", name="rocket").click()
+        page.set_input_files("#pick", SAMPLES / "rocket.webp")
         page.get_by_role("button", name="What each exit looks at").click()
         expect(page.locator("#try-notice").get_by_role("alert")).to_contain_text("maps.onnx")
         expect(page.get_by_role("img", name="Map of exit 1: not drawn yet")).to_be_visible()
@@ -299,7 +339,7 @@ def test_over_capacity_counts_down_and_then_tries_again(
             notice = page.locator("#try-notice")
             for _ in range(50):
                 page.set_input_files("#pick", SAMPLES / "apple.webp")
-                expect(page.locator("#result .answer")).not_to_have_text("On its way …")
+                expect(page.locator("#result .answer")).not_to_have_text("Classifying …")
                 if notice.get_by_role("alert").count():
                     break
             expect(notice).to_contain_text("Over capacity.")
@@ -347,11 +387,11 @@ def test_without_a_model_the_page_waits_for_one(
         expect(page.locator(".exit")).to_have_count(3)
         httpx.delete(f"{server.url}/v1/models/tiny").raise_for_status()
         expect(page.locator("#page-notice")).to_contain_text("No model is loaded.")
-        page.get_by_role("button", name="rocket").click()
+        page.set_input_files("#pick", SAMPLES / "rocket.webp")
         expect(page.locator("#try-notice")).to_contain_text("No model is loaded.")
         httpx.put(f"{server.url}/v1/models/tiny").raise_for_status()
         expect(page.locator("#page-notice")).to_be_empty()
-        page.get_by_role("button", name="rocket").click()
+        page.set_input_files("#pick", SAMPLES / "rocket.webp")
         expect(page.locator("#result .badge")).to_contain_text("of 3")
         record.forgive_failed_requests()
         # Before its server goes, which it would notice.

@@ -62,6 +62,42 @@ def test_the_curve_shows_what_the_policy_in_force_does(tune: Page, policy_url: s
     expect(tune.locator("#curve-source")).to_contain_text("5,000 held-out samples")
 
 
+def test_the_chart_shows_the_same_exit_shares_as_the_bar_where_thresholds_differ_by_exit(
+    tune: Page, policy_url: str
+) -> None:
+    policy = another(policy_url, 0) | {"thresholds": [0.9, 0.3, 0.6]}
+    revision = httpx.put(policy_url, json=policy).json()["revision"]
+    expect(tune.locator("#in-force")).to_have_text(f"Revision {revision} is in force.")
+    wanted = forecast(policy_url)["exit_shares"]
+    words = ", ".join(f"exit {k}: {percent(share)}" for k, share in enumerate(wanted, 1))
+    expect(tune.get_by_role("img", name=f"Now: {words}", exact=True)).to_be_visible()
+    assert drawn_shares(tune, "dot") == pytest.approx(wanted, abs=0.002)
+    # The line of the policy ends above the areas, which are of other thresholds.
+    line, bar = (tune.locator(f"#curve {kind}.dot").bounding_box() for kind in (".drop-line", "g"))
+    assert line is not None
+    assert bar is not None
+    assert line["y"] + line["height"] < bar["y"]
+    slider(tune, "exit 1").fill("0.5")
+    draft = {**policy, "thresholds": [0.5, 0.3, 0.6]}
+    expect(tune.locator("#curve g.ring")).to_be_attached()
+    shares = httpx.post(f"{policy_url}/preview", json=draft).json()["exit_shares"]
+    assert drawn_shares(tune, "ring") == pytest.approx(shares, abs=0.002)
+    assert drawn_shares(tune, "dot") == pytest.approx(wanted, abs=0.002)
+
+
+def percent(share: float) -> str:
+    """`share` as the page writes it."""
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def drawn_shares(page: Page, kind: str) -> list[float]:
+    """The exit shares that the chart draws for the policy in force ("dot") or the draft ("ring")."""
+    heights = page.locator(f"#curve g.{kind} rect").evaluate_all(
+        "rects => rects.map((rect) => Number(rect.getAttribute('height')))"
+    )
+    return [height / heights[-1] for height in heights[:-1]]
+
+
 def test_dragging_previews_and_changes_nothing(tune: Page, policy_url: str) -> None:
     before = in_force(policy_url)
     drag(tune, "all exits", 0.9)
@@ -108,7 +144,7 @@ def test_apply_then_undo(tune: Page, policy_url: str) -> None:
 
 def test_mode_measure_and_depth_are_applied(tune: Page, policy_url: str) -> None:
     tune.get_by_label("Measure").select_option("entropy")
-    tune.get_by_label("Judge by").select_option("single")
+    tune.get_by_label("Combine").select_option("single")
     tune.get_by_label("Deepest exit").select_option("3")
     expect(slider(tune, "exit 3")).to_be_disabled()
     tune.get_by_role("radio", name="Ensemble").check()
@@ -230,6 +266,12 @@ def test_a_certificate_is_shown_with_its_bound_and_lost_by_a_change(
         "With 95 % confidence it is at most 1 point less accurate than the ensemble. "
         "Bound: 0.82 points."
     )
+    slider(page, "exit 1").fill("0.7")
+    expect(card).to_contain_text("These changes lose the certificate")
+    for promise in ("95 % confidence", "at most", "Bound", "certified on"):
+        expect(card).not_to_contain_text(promise)
+    page.get_by_role("button", name="Discard").click()
+    expect(card).to_contain_text("Bound: 0.82 points.")
     slider(page, "exit 1").fill("0.7")
     expect(card).to_contain_text("These changes lose the certificate")
     page.get_by_role("button", name="Apply").click()

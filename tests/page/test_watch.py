@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import embedded
+from tests.page.axe import violations
 from tests.page.conftest import SAMPLES, Open
 from tests.page.test_tune import another, in_force
 from tests.servers import Server
@@ -61,8 +63,8 @@ def test_requests_appear_in_tiles_charts_and_tables(watch: Page, server: Server)
         ).raise_for_status()
     httpx.post(f"{server.url}/v1/classify", content=b"-", headers={"Content-Type": "image/png"})
     expect(tile(watch, "Requests per second")).not_to_have_text("0.00")
-    expect(tile(watch, "Half answered within")).to_contain_text(" ms")
-    expect(tile(watch, "Refused per minute")).not_to_have_text("0.00")
+    expect(tile(watch, "p50 latency")).to_contain_text(" ms")
+    expect(tile(watch, "Rejected per minute")).not_to_have_text("0.00")
     expect(cell(watch, "exits-table", "Exit 1", 0)).to_have_text("100 %")
     for percentile in (1, 2, 3):
         expect(cell(watch, "exits-table", "Exit 1", percentile)).to_contain_text(" ms")
@@ -82,6 +84,54 @@ def test_models_are_listed_with_provider_precision_and_revision(
     revision = httpx.put(policy_url, json=another(policy_url, 0.25)).json()["revision"]
     expect(row.locator("td").last).to_have_text(str(revision))
     expect(row).to_contain_text("0.250")
+
+
+def test_thresholds_that_differ_are_listed_for_each_exit_in_order(
+    watch: Page, policy_url: str
+) -> None:
+    policy = another(policy_url, 0) | {"thresholds": [0.25, 0.9, 0.25]}
+    httpx.put(policy_url, json=policy).raise_for_status()
+    row = watch.locator("#models-table tbody tr")
+    expect(row.locator("td").nth(5)).to_have_text("0.250, 0.900, 0.250")
+    httpx.put(policy_url, json=another(policy_url, 0.25)).raise_for_status()
+    expect(row.locator("td").nth(5)).to_have_text("0.250")
+
+
+def test_headings_are_the_terms_of_the_field(watch: Page) -> None:
+    headings = watch.get_by_role("heading", level=2).all_inner_texts()
+    assert headings == [
+        *("Drift", "Requests per second", "Exit shares", "p95 latency", "Queue depth"),
+        *("Exits, last five minutes", "Stages, last five minutes", "Models"),
+    ]
+    expect(watch.locator("#tiles dt")).to_have_text(
+        [
+            *("Requests per second", "p50 latency", "p99 latency"),
+            *("Queue depth", "Rejected per minute"),
+        ]
+    )
+    watch.get_by_role("tab", name="Try it").click()
+    expect(watch.get_by_role("heading", name="Path through the network")).to_be_visible()
+
+
+def test_the_sentence_of_the_tests_for_drift_is_shown(watch: Page, server: Server) -> None:
+    address = f"{server.url}/v1/models/cifar100-oto/drift"
+    with httpx.Client() as client:
+        while (found := client.get(address).json())["status"] is None:
+            time.sleep(0.1)
+    assert found["sentence"].endswith(".")
+    expect(watch.locator("#drift")).to_have_text(found["sentence"])
+    expect(watch.locator("#drift")).not_to_have_attribute("data-drifting", "")
+
+
+def test_answers_that_drift_are_marked_and_followed(watch: Page) -> None:
+    signals = [{"signal": "exits", "drifting": True}, {"signal": "classes", "drifting": False}]
+    drifting = {"sentence": "Answers differ.", "status": {"signals": signals}}
+    watch.route("**/drift", lambda route: route.fulfill(json=drifting))
+    expect(watch.locator("#drift")).to_have_text("Answers differ.")
+    expect(watch.locator("#drift")).to_have_attribute("data-drifting", "")
+    assert violations(watch) == []
+    watch.unroute("**/drift")
+    expect(watch.locator("#drift")).not_to_have_attribute("data-drifting", "")
 
 
 def test_offline_is_said_and_goes_away_by_itself(open_page: Open, server: Server) -> None:

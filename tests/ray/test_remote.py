@@ -43,7 +43,7 @@ def lose_stages(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> lis
                 np.zeros(1, np.float32), 0, 1.0, exit_, "confident", "max_prob", 1.0
             )
             if options.on_exit is not None:
-                options.on_exit(ExitReached(0, prediction, left=exit_ == 2))
+                options.on_exit(ExitReached(0, prediction, left=exit_ == 2, compute=0.001 * exit_))
         if options.on_answer is not None:
             options.on_answer(RESULT)
         if len(attempts) <= times:

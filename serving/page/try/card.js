@@ -1,4 +1,4 @@
-// One exit's card: what it says of the picture, how sure it is, and what became of it there.
+// One exit's card: what it predicts, its confidence, whether the image left there, and what that cost.
 
 import { h, hue, say } from "../dom.js";
 import * as format from "../format.js";
@@ -9,11 +9,11 @@ const ROWS = 5;
 export const MEASURES = { max_prob: "probability", margin: "margin", entropy: "entropy" };
 const STATES = {
   waiting: "not reached yet",
-  passed: "not sure enough: went on",
-  crossed: "went on",
+  passed: "below threshold",
+  crossed: "passed",
   left: "left here",
-  beyond: "would have said",
-  skipped: "not needed",
+  beyond: "after the answer",
+  skipped: "not run",
 };
 
 export class ExitCard {
@@ -54,7 +54,7 @@ export class ExitCard {
       ? `confidence ${format.share(event.confidence)}`
       : `${MEASURES[name]} ${format.share(value)}, leaves at ${format.threshold(needed)}`);
     this.rows.forEach(({ set }, place) => set(event.top_k[place] ?? null));
-    say(this.cost, `${format.macs(event.macs)} MACs, ${format.ms(event.elapsed_ms)}`);
+    say(this.cost, `${format.macs(event.macs)} MACs, ${format.ms(event.compute_ms)}`);
   }
 
   skip() {

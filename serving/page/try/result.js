@@ -1,4 +1,4 @@
-// The answer in a sentence and three figures: what it is, where it left, what that saved.
+// The answer in a sentence and three figures: its class, its exit, and what that saved.
 
 import { byId, h, hue } from "../dom.js";
 import * as format from "../format.js";
@@ -8,15 +8,15 @@ const show = (...children) => byId("result").replaceChildren(...children);
 /** Before the first image. */
 export const invite = () =>
   show(h("p", { class: "answer quiet" }, "Easy images leave early"),
-    h("p", { class: "quiet" }, "Give an image and see which exit it takes, what each exit says, and what leaving early saves."));
+    h("p", { class: "quiet" }, "Choose an image to see at which exit it leaves, what each exit predicts, and what leaving early saves."));
 
 /** While nothing has come back. */
-export const wait = () => show(h("p", { class: "answer quiet" }, "On its way …"));
+export const wait = () => show(h("p", { class: "answer quiet" }, "Classifying …"));
 
 /** The answer did not come. */
 export const fail = () => show(h("p", { class: "answer quiet" }, "No answer"));
 
-/** `answer` of the stream, and what exits beyond said: `later`, their events so far. */
+/** `answer` of the stream; `later` are the events of exits after it so far. */
 export function tell(answer, model, later) {
   const [prediction] = answer.predictions;
   const { exit, exits } = prediction;
@@ -29,7 +29,7 @@ export function tell(answer, model, later) {
       likeliest(prediction)),
     h("dl", { class: "figures" },
       figure("Probability", format.percent(prediction.top_k[0].probability)),
-      figure("In the network", format.ms(answer.timing_ms.compute), saved(answer, later)),
+      figure("Compute time", format.ms(answer.timing_ms.compute), compared(answer, later)),
       figure("MACs saved", format.percent(1 - spent / full), `${format.macs(spent)} of ${format.macs(full)}`)),
     spending(model, exit),
   );
@@ -43,16 +43,17 @@ const figure = (name, value, more = "") =>
   h("div", {}, h("dt", { class: "quiet small" }, name), h("dd", { class: "big" }, value), h("dd", { class: "quiet small" }, more || "\u00a0"));
 
 function afterwards({ label, exit, exits }, later) {
-  if (exit === exits) return "It went all the way.";
-  if (!later.length) return "Later exits were not needed.";
+  if (exit === exits) return "It ran through every stage.";
+  if (!later.length) return "Later exits were not run.";
   const others = later.filter((event) => event.label !== label);
   if (!others.length) return "Every later exit agrees.";
-  return others.map((event) => `Exit ${event.exit} would have said ${format.answer(event.label)}.`).join(" ");
+  return others.map((event) => `Exit ${event.exit} predicts ${format.answer(event.label)}.`).join(" ");
 }
 
-function saved(answer, later) {
+// What to compare the time in stages with: that of a deeper exit, or the whole request.
+function compared(answer, later) {
   const last = later.at(-1);
-  return last ? `${format.ms(last.elapsed_ms)} to exit ${last.exit}` : `${format.ms(answer.timing_ms.total)} in all`;
+  return last ? `${format.ms(last.compute_ms)} to exit ${last.exit}` : `${format.ms(answer.timing_ms.total)} in total`;
 }
 
 // Full depth as one bar: a piece for each stage, filled as far as the image went.

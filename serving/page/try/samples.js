@@ -20,6 +20,15 @@ export function startSamples(take, fail) {
   }
 }
 
+/** Show the samples whose class is one of `labels`, which may be none. */
+export function fitSamples(labels) {
+  const known = new Set(labels);
+  for (const button of buttons()) button.closest("li").hidden = !known.has(button.dataset.label);
+  const block = byId("samples-block");
+  block.hidden = [...buttons()].every((button) => button.closest("li").hidden);
+  block.dataset.known = true;
+}
+
 /** Mark `button` as the picture shown, and no other. */
 export function markSample(button) {
   for (const other of buttons()) other.setAttribute("aria-pressed", other === button);

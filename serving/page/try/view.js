@@ -12,6 +12,7 @@ import { forget, mapsOf, mapsOn, startMaps } from "./maps.js";
 import * as result from "./result.js";
 import { Road } from "./road.js";
 import { markSample, startSamples } from "./samples.js";
+import { showScope } from "./scope.js";
 
 const PLACEHOLDER = "page/no-preview.svg";
 
@@ -34,16 +35,17 @@ export function startTry() {
     road = new Road(model);
     mapsOn(road, model.maps);
     say(byId("rule"), rule(model));
+    showScope(model);
     if (image) classify();
   });
 }
 
-const JUDGES = { running: "exits so far", single: "that exit alone" };
+const COMBINES = { running: "running ensemble", single: "single exit" };
 
 // When images leave, in a sentence.
 function rule({ policy: { mode, measure, combine, max_exit: deepest, reject_below: least }, policy_revision: revision }) {
   const rules = {
-    early_exit: `An image leaves at the first exit whose ${MEASURES[measure]} (${JUDGES[combine]}) reaches its threshold.`,
+    early_exit: `An image leaves at the first exit whose ${MEASURES[measure]} (${COMBINES[combine]}) reaches its threshold.`,
     ensemble: `Every image goes to exit ${deepest}; the exits answer together.`,
     exit: `Every image goes to exit ${deepest}, which answers alone.`,
   };
@@ -59,6 +61,8 @@ function take(file, name, sample = null) {
   preview(file, name);
   byId("drop-hint").hidden = true;
   forget();
+  // Below a sample or a button on a phone the answer would be out of sight.
+  byId("result").scrollIntoView({ block: "nearest" });
   classify();
 }
 

@@ -1,5 +1,6 @@
-// The trade-off curve: accuracy against mean compute for one shared threshold, and beneath it, on
-// the same axis, where images leave. The policy in force is a dot, the draft a ring.
+// The trade-off curve: accuracy against mean compute for one shared threshold, and below it, on the
+// same axis, exit shares. The policy in force is a dot, the draft a ring, each with a bar of its own
+// exit shares: its thresholds may differ by exit, so that the areas of the curve are not its shares.
 
 import { byId, h, hue, key, s, say } from "../dom.js";
 import { bottomAxis, leftAxis, path, scale, stack, ticks } from "../charts/frame.js";
@@ -10,6 +11,7 @@ const TOP = 16;
 const BOTTOM = 26;
 const BETWEEN = 22;
 const SHARES = 0.26;
+const BAR = 14;
 
 /** Draw `tradeoff` with `unit` "macs" or "ms"; `now` and `draft` are previews, `edited` if they differ. */
 export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
@@ -48,7 +50,8 @@ export function drawCurve(svg, { tradeoff, unit, now, draft, edited, pick }) {
     ...stack(rows, share, hue),
     ...bottomAxis(ticks(cheap, dear, Math.min(width / 110, 6)), x, LEFT, right, bottom, tick),
     ...[[edited ? draft : null, "ring"], [now, "dot"]].filter(([preview]) => preview)
-      .flatMap(([preview, kind]) => policyMark(x(preview[cost]), y(preview.accuracy), kind, TOP, bottom)),
+      .flatMap(([preview, kind]) => policyMark(x(preview[cost]), y(preview.accuracy), kind, floor)
+        .concat(sharesBar(x(preview[cost]), preview.exit_shares, kind, share))),
   );
   svg.onclick = (event) => {
     const at = event.clientX - svg.getBoundingClientRect().left;
@@ -74,7 +77,8 @@ export function drawLegend(tradeoff, edited) {
   );
   say(byId("curve-source"),
     `Measured on ${format.count(tradeoff.samples)} ${tradeoff.split.replaceAll("_", "-")} samples. ` +
-    "Diamonds are single exits; beneath, the share of images that leave at each. Select a place on the curve to take its threshold.");
+    "Diamonds are single exits. Below, the share of images that leave at each: areas for the curve, bars for the policy. " +
+    "Select a place on the curve to take its threshold.");
 }
 
 const exitMark = (x, y, exit) =>
@@ -82,7 +86,20 @@ const exitMark = (x, y, exit) =>
     s("path", { class: "diamond", d: `M${x} ${y - 7}l7 7l-7 7l-7 -7Z` }),
     s("text", { class: "strong", x, y: y + 21, "text-anchor": "middle" }, exit));
 
-const policyMark = (x, y, kind, top, bottom) => [
-  s("line", { class: `drop-line ${kind}`, x1: x, x2: x, y1: top, y2: bottom }),
+const policyMark = (x, y, kind, floor) => [
+  s("line", { class: `drop-line ${kind}`, x1: x, x2: x, y1: TOP, y2: floor }),
   s("circle", { class: `policy ${kind}`, cx: x, cy: y, r: kind === "dot" ? 6 : 8 }),
 ];
+
+// A policy's exit shares at its cost, stacked as the areas are.
+function sharesBar(x, shares, kind, scaled) {
+  const left = x - BAR / 2;
+  let below = 0;
+  const pieces = shares.map((amount, k) => {
+    const [foot, top] = [scaled(below), scaled(below + amount)];
+    below += amount;
+    return s("rect", { "data-hue": hue(k + 1), x: left, y: top, width: BAR, height: foot - top });
+  });
+  const frame = s("rect", { class: "frame", x: left, y: scaled(1), width: BAR, height: scaled(0) - scaled(1) });
+  return s("g", { class: `shares-bar ${kind}` }, pieces, frame);
+}

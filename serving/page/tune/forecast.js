@@ -44,13 +44,13 @@ const figure = (name, value, more) =>
 
 function change(now, then, field, words, better) {
   const difference = then[field] - now[field];
-  if (Math.abs(difference) < 0.005) return mark("as now", 0);
+  if (Math.abs(difference) < 0.005) return mark("unchanged", 0);
   return mark(`${words(difference)} points`, Math.sign(difference) * better);
 }
 
 function relative(now, then) {
   const ratio = then / now - 1;
-  if (Math.abs(ratio) < 0.001) return mark("as now", 0);
+  if (Math.abs(ratio) < 0.001) return mark("unchanged", 0);
   return mark(`${ratio > 0 ? "+" : "−"}${format.percent(Math.abs(ratio))}`, -Math.sign(ratio));
 }
 

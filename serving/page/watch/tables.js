@@ -30,9 +30,9 @@ export function exitsTable(window, model) {
     }));
 }
 
-/** A row for each stage: how many images it took at a time, how long that lasted, how many wait. */
+/** A row for each stage: its batches, their mean size and time, and the images queued. */
 export function stagesTable(window, now, model) {
-  table("stages-table", ["Stage", "Runs / s", "Images a run", "Time a run", "Waiting"],
+  table("stages-table", ["Stage", "Batches / s", "Mean batch size", "Mean batch time", "Queued"],
     model.exits.map(({ exit: stage }) => {
       const wanted = { model: model.name, stage: String(stage) };
       return [[key(stage), `Stage ${stage}`],
@@ -43,7 +43,7 @@ export function stagesTable(window, now, model) {
     }));
 }
 
-/** Images that wait: before `stage`, or anywhere if there is none. */
+/** Images queued for `stage`, or for any stage. */
 export const queued = (metrics, model, stage) =>
   total(metrics, "offramp_queue_depth", { model, ...(stage && { stage: String(stage) }) });
 
@@ -51,12 +51,14 @@ export const queued = (metrics, model, stage) =>
 export function modelsTable(models, metrics) {
   table("models-table", ["Model", "Version", "Precision", "Provider", "Classes", "Exits", "Policy", "Revision"],
     models.map((model) => [model.name, model.version, model.precision, format.words(model.provider),
-      format.count(model.classes), format.count(model.exits.length), rule(model.policy),
+      format.count(model.classes), format.count(model.exits.length), rule(model),
       format.count(total(metrics, "offramp_policy_revision", { model: model.name }) || model.policy_revision)]));
 }
 
-function rule({ mode, thresholds, max_exit: deepest, certificate }) {
+// A policy in a line: one threshold if all exits share it, else one for each exit, in order.
+function rule({ policy: { mode, thresholds, max_exit: deepest, certificate }, certificate_verified: verified }) {
   if (mode !== "early_exit") return mode === "ensemble" ? `ensemble to exit ${deepest}` : `exit ${deepest} alone`;
   const used = thresholds.slice(0, deepest - 1).map(format.threshold);
-  return `${[...new Set(used)].join(", ") || "exit 1"}${certificate ? ", certified" : ""}`;
+  const shared = new Set(used).size === 1 ? used.slice(0, 1) : used;
+  return `${shared.join(", ") || "exit 1"}${certificate && verified ? ", certified" : ""}`;
 }

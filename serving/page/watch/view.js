@@ -1,6 +1,6 @@
-// Watch it: /metrics every two seconds, as tiles, charts and tables.
+// Watch it: /metrics every two seconds, as tiles, charts and tables, and the tests for drift.
 
-import { readMetrics } from "../api.js";
+import { readDrift, readMetrics } from "../api.js";
 import { drawLines, drawShares } from "../charts/time.js";
 import { drawWhenSized } from "../charts/frame.js";
 import { byId, h, key, say } from "../dom.js";
@@ -18,8 +18,8 @@ const tiles = new Map();
 let reachable = true;
 
 const NAMES = [
-  ["rate", "Requests per second"], ["p50", "Half answered within"], ["p99", "99 of 100 within"],
-  ["queue", "Images waiting"], ["rejected", "Refused per minute"],
+  ["rate", "Requests per second"], ["p50", "p50 latency"], ["p99", "p99 latency"],
+  ["queue", "Queue depth"], ["rejected", "Rejected per minute"],
 ];
 
 export function startWatch() {
@@ -33,12 +33,15 @@ export function startWatch() {
     for (const list of document.querySelectorAll(".exits-legend")) list.replaceChildren(...legend("exit"));
     const all = h("li", {}, h("i", { class: "key rule" }), "all");
     document.querySelector(".stages-legend").replaceChildren(all, ...legend("stage"));
-    draw();
+    showWatch();
   });
   poll();
 }
 
-export const showWatch = () => draw();
+export function showWatch() {
+  draw();
+  showDrift();
+}
 
 async function poll() {
   // Polled whatever the view, so that the last minutes are there when it is opened.
@@ -58,6 +61,7 @@ async function look() {
     if (all().length) link("live");
     lookAgain(history.now.metrics);
     draw();
+    await showDrift();
   } catch (error) {
     if (reachable) explain(slot, error, look);
     reachable = false;
@@ -74,6 +78,22 @@ function draw() {
   exitsTable(window, model());
   stagesTable(window, history.now, model());
   modelsTable(all(), history.now.metrics);
+}
+
+// Asked for only while the view is open: it is a sentence about now, without a chart.
+async function showDrift() {
+  if (!model() || byId("watch").hidden) return;
+  const { name } = model();
+  const line = byId("drift");
+  try {
+    const { sentence, status } = await readDrift(name);
+    if (name !== model()?.name) return;
+    say(line, sentence);
+    line.toggleAttribute("data-drifting", status?.signals.some(({ drifting }) => drifting) ?? false);
+  } catch (error) {
+    // The model may be unloaded by now. Whether the server answers is shown above, from /metrics.
+    say(line, error.message);
+  }
 }
 
 function drawTiles(name) {
@@ -93,13 +113,13 @@ function drawTiles(name) {
 function drawCharts(name) {
   const exits = model().exits.map(({ exit }) => exit);
   const over = (seconds, derive) => history.series(seconds, derive);
-  const frame = { span: SPAN, empty: "Nothing asked in the last five minutes" };
+  const frame = { span: SPAN, empty: "No requests in the last five minutes" };
   const requests = (outcome) => (window) => rate(window, "offramp_requests_total", { model: name, ...outcome });
   const failed = (window) => requests({})(window) - requests({ outcome: "ok" })(window);
-  const refused = over(RATE_WINDOW, failed);
+  const failures = over(RATE_WINDOW, failed);
   drawLines(byId("rate-chart"), { ...frame, words: format.tick, series: [
     { points: over(RATE_WINDOW, requests({ outcome: "ok" })) },
-    ...(refused.some((point) => point?.[1] > 0) ? [{ points: refused, kind: "errors" }] : []),
+    ...(failures.some((point) => point?.[1] > 0) ? [{ points: failures, kind: "errors" }] : []),
   ] });
   drawShares(byId("share-chart"), { ...frame, words: format.percent,
     rows: over(SHARE_WINDOW, (window) => shares(window, name, exits.length)) });

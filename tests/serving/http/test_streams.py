@@ -29,15 +29,18 @@ def test_a_stream_has_an_event_for_each_exit_and_then_the_answer(
         exits = [data for name, data in found if name == "exit"]
         assert list(exits[0]) == [
             *("image", "exit", "exits", "left", "label", "index", "confidence", "measure"),
-            *("top_k", "elapsed_ms", "macs"),
+            *("top_k", "elapsed_ms", "compute_ms", "macs"),
         ]
         assert [data["exit"] for data in exits] == [1, 2, 3]
         assert [data["left"] for data in exits] == [False, False, True]
         assert [data["macs"] for data in exits] == [1000, 2000, 3000]
         times = [data["elapsed_ms"] for data in exits]
         assert times == sorted(times)
+        spent = [data["compute_ms"] for data in exits]
+        assert 0 < spent[0] < spent[1] < spent[2] < times[2]
         assert all(len(data["top_k"]) == 2 for data in exits)
         answer = found[EXITS][1]
+        assert answer["timing_ms"]["compute"] == spent[2]
         connection = await Connection.open("127.0.0.1", port)
         plain = (await connection.post("/v1/classify?threshold=2&top_k=2", pngs[3])).json()
         assert answer["predictions"] == plain["predictions"]

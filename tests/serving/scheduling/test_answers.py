@@ -128,6 +128,30 @@ def test_exits_are_reported_in_order_however_slowly_a_worker_reports(bundle: Bun
         run_scenario(scenario)
 
 
+def test_the_time_of_an_exit_is_that_of_its_own_stages_however_late_it_is_read(
+    bundle: Bundle,
+) -> None:
+    with dispatching(bundle) as setup:
+        setup.stage.pause = 0.01
+        events: list[ExitReached] = []
+
+        def read_slowly(event: ExitReached) -> None:
+            # Later stages run meanwhile.
+            time.sleep(0.04)
+            events.append(event)
+
+        async def scenario() -> None:
+            result = await setup.classify(
+                numbered(1), FIRST, on_exit=read_slowly, run_all_exits=True
+            )
+            assert result.compute == events[0].compute
+
+        run_scenario(scenario)
+        spent = [0.0, *(event.compute for event in events)]
+        assert len(events) == EXITS
+        assert all(after - before >= 0.01 for before, after in itertools.pairwise(spent))
+
+
 def test_no_request_is_lost_when_threads_switch_all_the_time(bundle: Bundle) -> None:
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

@@ -170,6 +170,20 @@ class NotReadyError(ServingError):
     code = "not_ready"
 
 
+class OutOfMemoryError(ServingError):
+    """There is too little memory for an image or a batch now."""
+
+    status = 503
+    code = "out_of_memory"
+    headers = MappingProxyType({"Retry-After": "1"})
+
+    def __init__(self) -> None:
+        super().__init__("The server has too little memory for this now; try again.")
+
+    def __reduce__(self) -> tuple[type[OutOfMemoryError], tuple[()]]:
+        return OutOfMemoryError, ()
+
+
 class RecordingError(ServingError):
     """The records of requests cannot be read or written now."""
 
@@ -200,4 +214,4 @@ class DeadlineExceededError(ServingError):
 
 
 # Errors of one image: the other images of its request are answered.
-IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError)
+IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError, OutOfMemoryError)

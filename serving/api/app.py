@@ -46,6 +46,7 @@ from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    OutOfMemoryError,
     ServingError,
     UnsupportedTypeError,
 )
@@ -215,6 +216,8 @@ def _handle_errors(app: FastAPI) -> None:
         # FastAPI wraps errors that are raised while it reads a body.
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
+        if isinstance(error.__cause__, MemoryError):
+            return refuse(service, request.scope, OutOfMemoryError())
         if error.status_code == MethodNotAllowedError.status:
             headers["Allow"] = ", ".join(
                 _allowed(app, request.scope["path"], headers.get("Allow", ""))

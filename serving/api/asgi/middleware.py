@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
 from serving.api.asgi.unpacking import Unpacker, unpacker
-from serving.errors import InternalError, ServingError, TooLargeError
+from serving.errors import InternalError, OutOfMemoryError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
 # The status in logs of a request whose client disconnected before the answer, as in nginx.
@@ -70,12 +70,13 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             log.info("request %s: the client disconnected", completion.request_id)
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", completion.request_id)
             if status:
                 # Part of the answer was sent: the client notices only a broken connection.
                 raise
-            await self._refuse(scope, InternalError())(scope, receive, send_with_id)
+            found = OutOfMemoryError() if isinstance(error, MemoryError) else InternalError()
+            await self._refuse(scope, found)(scope, receive, send_with_id)
         finally:
             completion.notify(status or CLIENT_DISCONNECTED)
 

@@ -106,6 +106,16 @@ class NotRecordingError(ServingError):
     code = "not_recording"
 
 
+class JobsDisabledError(ServingError):
+    """The server has no directory for jobs."""
+
+    status = 409
+    code = "jobs_disabled"
+
+    def __init__(self) -> None:
+        super().__init__("The server takes no jobs; start it with --jobs.")
+
+
 class RevisionConflictError(ServingError):
     """The policy has changed since the revision that `If-Match` names."""
 
@@ -189,6 +199,14 @@ class RecordingError(ServingError):
 
     status = 503
     code = "records_unavailable"
+
+
+class JobStorageError(ServingError):
+    """The directory of jobs cannot be read or written now."""
+
+    status = 503
+    code = "jobs_unavailable"
+    headers = MappingProxyType({"Retry-After": "10"})
 
 
 class DrainingError(ServingError):

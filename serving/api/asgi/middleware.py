@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -85,13 +85,14 @@ class BodyLimit:
     """Unpacks bodies, and makes reading one of more than `limit` bytes raise TooLargeError, at the latest at
     that byte of the packed or the unpacked body.
 
-    For routes without images the limit is MAX_SMALL_BODY_BYTES. Reading a body of an unknown encoding raises
-    UnsupportedEncodingError.
+    For routes without images the limit is MAX_SMALL_BODY_BYTES, for paths in `own_limits` what that says.
+    Reading a body of an unknown encoding raises UnsupportedEncodingError.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, own_limits: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._own_limits = own_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,7 +104,9 @@ class BodyLimit:
         unpacking: Unpacker | None = None
         received = 0
         limit = self._limit
-        if not WITH_IMAGES.fullmatch(scope["path"]):
+        if scope["path"] in self._own_limits:
+            limit = self._own_limits[scope["path"]]
+        elif not WITH_IMAGES.fullmatch(scope["path"]):
             limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from serving.api.app import create_app
+from serving.api.jobs import receiving
 from serving.errors import OverCapacityError, SettingsError
 from serving.inference.engine import Engine
 from serving.jobs import callbacks, runner
+from serving.jobs.job import Results
 from serving.jobs.store import JobStore
 from serving.settings import Settings, read_settings
 from tests.serving.conftest import Client, running
@@ -269,3 +272,35 @@ def test_only_allowed_hosts_get_a_callback(client: Client, address: str) -> None
 def test_a_callback_host_is_a_name_and_perhaps_a_port(host: str) -> None:
     with pytest.raises(SettingsError, match="job_callback_hosts"):
         read_settings(job_callback_hosts=(host,))
+
+
+def test_a_full_disk_is_503_and_leaves_nothing(
+    settings: Settings, client: Client, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(receiving, "write_request", full)
+        answer = client.post(JOBS, **as_zip({"a": pngs[0]}))
+        assert_error(answer, 503, "jobs_unavailable")
+        assert answer.headers["Retry-After"] == "10"
+    assert left(settings) == set()
+    assert client.post(JOBS, **as_zip({"a": pngs[0]})).status_code == 202
+
+
+def test_a_full_disk_delays_a_job(
+    client: Client, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RETRY_S", 0.05)
+    append, faults = Results.append, iter([True, True])
+
+    def failing(results: Results, rows: Any) -> None:
+        if next(faults, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(results, rows)
+
+    monkeypatch.setattr(Results, "append", failing)
+    id_ = post(client, **as_zip({str(n): pngs[n % 40] for n in range(100)}))
+    assert wait_for(client.get, id_, finished)["state"] == "done"
+    assert [row["image"] for row in rows_of(client.get, id_)] == list(range(100))

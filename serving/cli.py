@@ -90,6 +90,13 @@ def serve(
     record_images: Annotated[
         bool | None, typer.Option("--record-images", help="Record the images as well.")
     ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option(help="A directory for jobs of many images; off by default.")
+    ] = None,
+    job_callback_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that may be notified of finished jobs; again for more."),
+    ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel", help="Trace requests with OpenTelemetry.")
     ] = None,
@@ -130,6 +137,8 @@ def serve(
         record=record,
         record_full_share=record_full_share,
         record_images=record_images,
+        jobs=jobs,
+        job_callback_hosts=tuple(job_callback_host) if job_callback_host else None,
         otel=otel,
     )
     if on_ray:

@@ -106,6 +106,16 @@ class NotRecordingError(ServingError):
     code = "not_recording"
 
 
+class JobsDisabledError(ServingError):
+    """The server has no directory for jobs."""
+
+    status = 409
+    code = "jobs_disabled"
+
+    def __init__(self) -> None:
+        super().__init__("The server takes no jobs; start it with --jobs.")
+
+
 class RevisionConflictError(ServingError):
     """The policy has changed since the revision that `If-Match` names."""
 
@@ -170,11 +180,33 @@ class NotReadyError(ServingError):
     code = "not_ready"
 
 
+class OutOfMemoryError(ServingError):
+    """There is too little memory for an image or a batch now."""
+
+    status = 503
+    code = "out_of_memory"
+    headers = MappingProxyType({"Retry-After": "1"})
+
+    def __init__(self) -> None:
+        super().__init__("The server has too little memory for this now; try again.")
+
+    def __reduce__(self) -> tuple[type[OutOfMemoryError], tuple[()]]:
+        return OutOfMemoryError, ()
+
+
 class RecordingError(ServingError):
     """The records of requests cannot be read or written now."""
 
     status = 503
     code = "records_unavailable"
+
+
+class JobStorageError(ServingError):
+    """The directory of jobs cannot be read or written now."""
+
+    status = 503
+    code = "jobs_unavailable"
+    headers = MappingProxyType({"Retry-After": "10"})
 
 
 class DrainingError(ServingError):
@@ -200,4 +232,4 @@ class DeadlineExceededError(ServingError):
 
 
 # Errors of one image: the other images of its request are answered.
-IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError)
+IMAGE_ERRORS = (InvalidImageError, DeadlineExceededError, OutOfMemoryError)

@@ -15,6 +15,7 @@ from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
 from serving.inference.cam import CamQueue
 from serving.inference.engine import Prediction
+from serving.jobs.store import JobStore
 from serving.models.manager import ManagerFactory, ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
@@ -39,7 +40,8 @@ class Service:
         dispatcher: type[Dispatcher] = Dispatcher,
         manager: ManagerFactory = ModelManager,
     ) -> None:
-        """Raises SettingsError if the repository is not a directory, or if requests cannot be recorded."""
+        """Raises SettingsError if the repository is not a directory, or if requests cannot be recorded or
+        jobs stored in their directories."""
         self.settings = settings
         self.metrics = Metrics()
         self.models = ModelRegistry()
@@ -55,6 +57,7 @@ class Service:
         self.drift = DriftMonitor(self.models, self.metrics)
         self.drift.start()
         self.recording = self._start_recording()
+        self.jobs = JobStore(settings.jobs, settings) if settings.jobs is not None else None
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
@@ -130,6 +133,8 @@ class Service:
         self.dispatcher.close()
         if self.recording is not None:
             self.recording.recorder.close()
+        if self.jobs is not None:
+            self.jobs.close()
 
     def _start_recording(self) -> FullDepthSampler | None:
         settings = self.settings

@@ -19,6 +19,7 @@ Pool = Literal["own", "spinning", "shared"]
 MIB = 1 << 20
 # RFC 6454, section 6.2: scheme, host and perhaps a port.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 ROOT_PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 # Pillow refuses larger images in any case.
 PILLOW_LIMIT = 178_956_970
@@ -165,6 +166,32 @@ class Settings(BaseSettings):
         description="Most bytes in that directory; the oldest records are removed. About 100,000 answers "
         "of 100 classes and four exits.",
     )
+    jobs: Path | None = Field(
+        None,
+        description="A directory for jobs of many images (`POST /v1/jobs`); without one they are refused.",
+    )
+    job_max_images: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        10_000, description="Most images of one job."
+    )
+    job_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        256 * MIB, description="Most bytes of a job's body, and of its images once unpacked."
+    )
+    jobs_max_unfinished: Annotated[int, Field(ge=1)] = Field(
+        16, description="Most jobs that are uploaded, wait or run; beyond it the answer is 429."
+    )
+    jobs_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        2048 * MIB,
+        description="Most bytes of all jobs on disk; the oldest results make room for new jobs, then the "
+        "answer is 429.",
+    )
+    jobs_keep_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        86_400, description="How long the results of a finished job are kept; a day."
+    )
+    job_callback_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts that may be notified of finished jobs, such as `example.org` or "
+        "`example.org:8443`, separated by spaces; by default none.",
+    )
     otel: bool = Field(
         False,
         description="Whether to trace requests with OpenTelemetry, set up by its OTEL_* variables; "
@@ -181,7 +208,7 @@ class Settings(BaseSettings):
             return tuple(os.fspath(part) for part in value)
         return value
 
-    @field_validator("cors_origins", "forwarded_allow_ips", mode="before")
+    @field_validator("cors_origins", "forwarded_allow_ips", "job_callback_hosts", mode="before")
     @classmethod
     def _split_words(cls, value: object) -> object:
         return tuple(value.split()) if isinstance(value, str) else value
@@ -201,6 +228,14 @@ class Settings(BaseSettings):
             if address != "*":
                 ipaddress.ip_network(address)
         return value
+
+    @field_validator("job_callback_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host such as example.org or example.org:8443")
+        return tuple(host.lower() for host in value)
 
     @model_validator(mode="after")
     def _watching_needs_a_repository(self) -> Self:

@@ -19,7 +19,7 @@ END = struct.Struct("<4s4H2LH")
 END_SIGNATURE = b"PK\x05\x06"
 ZIP64_LOCATOR_SIGNATURE = b"PK\x06\x07"
 ZIP64_LOCATOR_SIZE = 20
-# Names of 100 letters and extra fields, for the most entries that are ever allowed.
+# Names of 100 letters and extra fields, for the most entries of a bundle.
 MAX_DIRECTORY_BYTES = 1 << 20
 MAX_ARRAYS = 16
 STORED_OR_DEFLATED = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -38,8 +38,11 @@ DAMAGE = (
 )
 
 
-def open_zip(file: IO[bytes], max_entries: int) -> zipfile.ZipFile:
-    """Open `file` for reading if it is a plain zip of at most `max_entries` entries.
+def open_zip(
+    file: IO[bytes], max_entries: int, max_directory_bytes: int = MAX_DIRECTORY_BYTES
+) -> zipfile.ZipFile:
+    """Open `file` for reading if it is a plain zip of at most `max_entries` entries, whose directory has at
+    most `max_directory_bytes`.
 
     zipfile reads the whole directory at once, so its size is checked first. Raises BadZipFile for
     data before or after the zip, comments, zip64 directories, encryption, and compression other
@@ -56,7 +59,7 @@ def open_zip(file: IO[bytes], max_entries: int) -> zipfile.ZipFile:
     zip64 = tail[: -END.size].startswith(ZIP64_LOCATOR_SIGNATURE)
     if zip64 or disk or first or here != entries or start + length + END.size != size:
         raise zipfile.BadZipFile("it is not a single, whole zip file and nothing else")
-    if entries > max_entries or length > MAX_DIRECTORY_BYTES:
+    if entries > max_entries or length > max_directory_bytes:
         raise zipfile.BadZipFile(f"it has more than the {max_entries} files that are allowed")
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():

@@ -15,6 +15,7 @@ from offramp.errors import ImageError
 from offramp.images import exif, gif, heif, jpeg
 from offramp.images.colour import gamma_to_srgb, profile_space, to_srgb
 from offramp.images.formats import HEIC, NAMES, Format, recognise
+from offramp.out_of_memory import is_out_of_memory
 
 # JPEG's own limit. Pillow needs memory and time for every row, however short, so an image one pixel
 # wide could cost gigabytes within the limit of pixels.
@@ -62,7 +63,8 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
     decides. Of several frames the first is read. EXIF orientation and the embedded colour profile are
     applied, and transparent images are composited on white. Broken metadata are ignored. An image that has
     the size already is not resampled. Raises ImageError if the file has another format, is damaged or
-    incomplete, is crafted to be slow, or has more than `max_pixels` pixels or 65535 on one side.
+    incomplete, is crafted to be slow, or has more than `max_pixels` pixels or 65535 on one side,
+    MemoryError if there is too little memory for it.
     """
     if not content:
         raise ImageError("The image is empty.")
@@ -76,6 +78,8 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"The image has more than {max_pixels} pixels.") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         # Pillow's decoders raise a dozen types on damaged files (SyntaxError, struct.error …).
         raise ImageError(f"The {form.name} file is damaged or incomplete.") from error
     fitted = _fit(image, spec)

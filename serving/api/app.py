@@ -27,12 +27,14 @@ from serving.api.asgi.fast_path import Endpoint, FastPathMiddleware, check_fast_
 from serving.api.asgi.load_shedding import LoadShedder
 from serving.api.asgi.middleware import BodyLimit, RequestContext
 from serving.api.auth import AdminKey
+from serving.api.jobs.running import running_jobs
 from serving.api.routes import (
     cam,
     classify,
     docs,
     drift,
     feedback,
+    jobs,
     models,
     page,
     policy,
@@ -46,6 +48,7 @@ from serving.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    OutOfMemoryError,
     ServingError,
     UnsupportedTypeError,
 )
@@ -102,7 +105,7 @@ def create_app(
             )
         await asyncio.to_thread(service.load)
         try:
-            async with watching(service):
+            async with watching(service), running_jobs(app, service):
                 yield
         finally:
             service.drain()
@@ -127,7 +130,10 @@ def create_app(
     )
     app.state.service = service
     app.state.admin_key = admin_key
-    for module in (classify, stream, cam, models, policy, drift, feedback, page, docs, probes, v2):
+    for module in (
+        *(classify, stream, cam, jobs, models, policy, drift, feedback, page, docs, probes),
+        v2,
+    ):
         app.include_router(module.router)
     check_fast_routes(app, HOT)
     _handle_errors(app)
@@ -153,7 +159,8 @@ def create_app(
     # The first one is the innermost.
     app.add_middleware(HeadAsGet)
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    own_limits = {jobs.PATH: settings.job_max_bytes} if settings.jobs is not None else {}
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, own_limits=own_limits)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -215,6 +222,8 @@ def _handle_errors(app: FastAPI) -> None:
         # FastAPI wraps errors that are raised while it reads a body.
         if isinstance(error.__cause__, ServingError):
             return refuse(service, request.scope, error.__cause__)
+        if isinstance(error.__cause__, MemoryError):
+            return refuse(service, request.scope, OutOfMemoryError())
         if error.status_code == MethodNotAllowedError.status:
             headers["Allow"] = ", ".join(
                 _allowed(app, request.scope["path"], headers.get("Allow", ""))

@@ -90,11 +90,17 @@ def _form_headers(request: Request) -> Headers:
 
     A client could name a charset, and some of Python's raise errors of their own or take quadratic time.
     """
+    boundary = form_boundary(request).decode()
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
+
+
+def form_boundary(request: Request) -> bytes:
+    """The boundary in a form's Content-Type; raises InvalidRequestError if there is no valid one."""
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
     if not BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError("The multipart body has no valid boundary.")
-    return Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode()}"'})
+    return boundary
 
 
 async def _file(name: str, value: UploadFile | str) -> bytes:

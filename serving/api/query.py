@@ -21,8 +21,8 @@ from serving.service import Service
 MAX_CACHED_POLICIES = 1024
 
 
-class ClassifyQuery(BaseModel):
-    """Options of one request; the model's policy applies where an option is missing."""
+class PolicyQuery(BaseModel):
+    """The model, and how it answers; the model's policy applies where an option is missing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,6 +47,11 @@ class ClassifyQuery(BaseModel):
         description="Least calibrated probability of a label; below it label and index are null and reason "
         "is unsure. 0 gives every image a label.",
     )
+
+
+class ClassifyQuery(PolicyQuery):
+    """Options of one request."""
+
     deadline_ms: float | None = Field(
         None,
         gt=0,
@@ -92,13 +97,7 @@ def resolve(
     OverCapacityError if the server would refuse the request now.
     """
     model = admit(query, request.scope, service)
-    policy = model.policy
-    overrides = (query.mode, query.threshold, query.max_exit, query.reject_below)
-    if overrides != (None, None, None, None):
-        try:
-            policy = _override(policy, *overrides)
-        except PolicyError as error:
-            raise InvalidRequestError(str(error)) from error
+    policy = resolve_policy(query, model)
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
     return ResolvedRequest(
         model,
@@ -107,6 +106,20 @@ def resolve(
         deadline,
         query.priority,
     )
+
+
+def resolve_policy(query: PolicyQuery, model: LoadedModel) -> Policy:
+    """The policy of `model` with the options of `query`.
+
+    Raises InvalidRequestError if one is out of range.
+    """
+    overrides = (query.mode, query.threshold, query.max_exit, query.reject_below)
+    if overrides == (None, None, None, None):
+        return model.policy
+    try:
+        return _override(model.policy, *overrides)
+    except PolicyError as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def admit(query: ClassifyQuery, scope: Scope, service: Service) -> LoadedModel:

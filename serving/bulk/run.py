@@ -15,7 +15,7 @@ from exports.bundle.policy import Policy
 from serving.api.schemas import ErrorAnswer, describe_result
 from serving.bulk.rows import Row
 from serving.bulk.sources import shown_name
-from serving.errors import InvalidImageError, TooLargeError
+from serving.errors import InvalidImageError, OutOfMemoryError, TooLargeError
 from serving.models.registry import LoadedModel
 from serving.scheduling.dispatcher import Dispatcher
 from serving.scheduling.options import ImageResult, RequestOptions
@@ -123,6 +123,8 @@ class _Bulk:
         except InvalidImageError as error:
             # Of a lone file.
             return [InvalidImageError(str(error))]
+        except OutOfMemoryError:
+            return [OutOfMemoryError()] * len(files)
         return result.predictions
 
     def _read(self, group: list[Path]) -> list[bytes | ErrorAnswer]:

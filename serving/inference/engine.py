@@ -18,7 +18,7 @@ from exports.bundle.reader import Bundle
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, Pixels
 from offramp.images import decode as decode_image
-from serving.errors import InvalidImageError
+from serving.errors import InvalidImageError, OutOfMemoryError
 from serving.inference.runners import Tensor
 from serving.inference.sessions import Sessions, open_sessions
 from serving.settings import Pool, Provider
@@ -69,11 +69,14 @@ def ignore(stage: int, batch: int, seconds: float) -> None:
 
 
 def decode(content: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
-    """The pixels of an image file at the network's input size; raises InvalidImageError."""
+    """The pixels of an image file at the network's input size; raises InvalidImageError and
+    OutOfMemoryError."""
     try:
         return decode_image(content, ImageSpec(spec.height, spec.width, spec.resize), max_pixels)
     except ImageError as error:
         raise InvalidImageError(str(error)) from error
+    except MemoryError as error:
+        raise OutOfMemoryError from error
 
 
 class Engine:

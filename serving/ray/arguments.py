@@ -80,6 +80,8 @@ class Arguments(_Model):
             raise SettingsError(
                 "Requests cannot be recorded on Ray: feedback would reach any replica."
             )
+        if settings.jobs is not None:
+            raise SettingsError("Jobs are not run on Ray: polling would reach any replica.")
         return settings
 
     def stage(self, number: int) -> Scaling:

@@ -11,7 +11,8 @@ import numpy as np
 
 from exports.bundle.policy import Floats
 from offramp.images import Pixels
-from serving.errors import InvalidImageError, InvalidOutputError
+from offramp.out_of_memory import is_out_of_memory
+from serving.errors import InvalidImageError, InvalidOutputError, OutOfMemoryError
 from serving.inference.engine import Engine, Prediction, decode
 from serving.scheduling.queues import Block, ModelQueues, Sample
 from serving.telemetry.metrics import Metrics
@@ -48,9 +49,13 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
             return _decode(batch, max_pixels, metrics)
         return _run_stage(batch, metrics)
     except Exception as error:
-        log.exception("stage %d failed on a batch of %d", batch.stage, len(batch.samples))
         count = len(batch.samples)
-        errors: dict[int, Exception] = dict.fromkeys(range(count), error.with_traceback(None))
+        if is_out_of_memory(error):
+            log.error("stage %d has too little memory for a batch of %d", batch.stage, count)
+            errors: dict[int, Exception] = {row: OutOfMemoryError() for row in range(count)}
+        else:
+            log.exception("stage %d failed on a batch of %d", batch.stage, count)
+            errors = dict.fromkeys(range(count), error.with_traceback(None))
         return Outcome(None, [False] * count, [None] * count, errors)
 
 
@@ -85,6 +90,9 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
         except InvalidImageError as error:
             # The old error's traceback would keep the file in a reference cycle.
             errors[row] = InvalidImageError(str(error))
+        except OutOfMemoryError:
+            log.error("there is too little memory to decode a file of %d bytes", sample.size)
+            errors[row] = OutOfMemoryError()
         except Exception as error:
             log.exception("decoding a file of %d bytes failed", sample.size)
             errors[row] = error.with_traceback(None)

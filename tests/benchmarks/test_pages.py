@@ -12,7 +12,7 @@ import pytest
 from benchmarks import digits, ray, serving, threads
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.peers import section as peers
-from benchmarks.promises import drift, precision, shift, tuning
+from benchmarks.promises import drift, memory, precision, shift, tuning
 
 RESULTS = DOCS.parent / "benchmarks"
 
@@ -28,6 +28,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/tuning.md", "precision", precision.section),
         ("guide/tuning.md", "shift", shift.section),
         ("guide/operations.md", "drift", drift.section),
+        ("guide/operations.md", "memory", memory.section),
         ("guide/training.md", "digits", digits.section),
     ],
 )

@@ -20,6 +20,7 @@ IN_WORDS = {
     "cors_origins": "none",
     "root_path": "none",
     "forwarded_allow_ips": "none",
+    "job_callback_hosts": "none",
 }
 
 

@@ -36,6 +36,7 @@ def test_the_last_scaling_applies_to_all_further_stages() -> None:
         ({"settings": {"threads": 0}}, "threads"),
         ({"settings": {"watch": True, "repository": "."}}, "bundles"),
         ({"settings": {"record": "records"}}, "recorded on Ray"),
+        ({"settings": {"jobs": "jobs"}}, "not run on Ray"),
         ({"form": "stages", "bundles": ["/does/not/exist"]}, "/does/not/exist"),
     ],
 )

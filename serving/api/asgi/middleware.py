@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
 from serving.api.asgi.unpacking import Unpacker, unpacker
-from serving.errors import InternalError, ServingError, TooLargeError
+from serving.errors import InternalError, OutOfMemoryError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
 # The status in logs of a request whose client disconnected before the answer, as in nginx.
@@ -70,12 +70,13 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             log.info("request %s: the client disconnected", completion.request_id)
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", completion.request_id)
             if status:
                 # Part of the answer was sent: the client notices only a broken connection.
                 raise
-            await self._refuse(scope, InternalError())(scope, receive, send_with_id)
+            found = OutOfMemoryError() if isinstance(error, MemoryError) else InternalError()
+            await self._refuse(scope, found)(scope, receive, send_with_id)
         finally:
             completion.notify(status or CLIENT_DISCONNECTED)
 
@@ -84,13 +85,14 @@ class BodyLimit:
     """Unpacks bodies, and makes reading one of more than `limit` bytes raise TooLargeError, at the latest at
     that byte of the packed or the unpacked body.
 
-    For routes without images the limit is MAX_SMALL_BODY_BYTES. Reading a body of an unknown encoding raises
-    UnsupportedEncodingError.
+    For routes without images the limit is MAX_SMALL_BODY_BYTES, for paths in `own_limits` what that says.
+    Reading a body of an unknown encoding raises UnsupportedEncodingError.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, own_limits: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._own_limits = own_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,7 +104,9 @@ class BodyLimit:
         unpacking: Unpacker | None = None
         received = 0
         limit = self._limit
-        if not WITH_IMAGES.fullmatch(scope["path"]):
+        if scope["path"] in self._own_limits:
+            limit = self._own_limits[scope["path"]]
+        elif not WITH_IMAGES.fullmatch(scope["path"]):
             limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:

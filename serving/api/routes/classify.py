@@ -59,7 +59,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorAnswer, "description": "The body is too large."},
     415: {"model": ErrorAnswer, "description": "The body is of another media type."},
     429: {"model": ErrorAnswer, "description": "The wait would be too long; see Retry-After."},
-    503: {"model": ErrorAnswer, "description": "No model is loaded yet."},
+    503: {
+        "model": ErrorAnswer,
+        "description": "No model is loaded yet, or there is too little memory now.",
+    },
     504: {"model": ErrorAnswer, "description": "The deadline came before the first exit."},
     "default": {"model": ErrorAnswer, "description": "Any other error."},
 }

@@ -74,6 +74,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     501: error("Shared memory and sequences are not supported."),
     504: error("Not even the first exit was reached in time."),
     **NO_MODEL,
+    503: error("No model is loaded yet, or there is too little memory now."),
 }
 DOCUMENTED: dict[str, Any] = {
     "parameters": [

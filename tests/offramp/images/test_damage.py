@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from offramp.images import ImageSpec, decode
 from tests.offramp.images.made import encode, png_chunk, scene, verdicts
 
 DAMAGED = "The {} file is damaged or incomplete."
@@ -107,3 +108,13 @@ MISSING = list(missing_parts())
 )
 def test_a_file_of_another_format_that_ends_early_is_damaged(form: str, content: bytes) -> None:
     assert verdicts(content) == {DAMAGED.format(form)}
+
+
+def test_too_little_memory_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(image: ImageFile.ImageFile) -> None:
+        # Pillow's words where a decoder could not allocate.
+        raise OSError("out of memory when reading image file")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(MemoryError, match="out of memory"):
+        decode(encode(scene(9, 9), "PNG"), ImageSpec(8, 8), 1000)

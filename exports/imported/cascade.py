@@ -241,10 +241,12 @@ def _say_what_is_near_chance(
 ) -> None:
     """Say which networks are hardly better than a guess, as with wrong labels or wrong colours."""
     guess = 100 / len(manifest.labels)
+    labelled = manifest.calibration.target == "labels"
+    does = "is right on" if labelled else "agrees with the last network on"
     for path, entry in zip(networks, manifest.exits, strict=True):
         if entry.held_out.single < NEAR_CHANCE * guess:
             say(
-                f"{path} is right on {entry.held_out.single:.1f} % of the images, and a guess on "
+                f"{path} {does} {entry.held_out.single:.1f} % of the images, and a guess on "
                 f"{guess:.1f} %: check its labels, --preprocess and --channels."
             )
 
@@ -260,9 +262,10 @@ def _saving(
     saving = 1 - mean / macs[-1]
     accuracy = written.manifest.provenance.test_default.accuracy
     alone = written.manifest.exits[-1].test.single
+    saved = f"which saves {saving:.0%}" if saving >= 0 else f"which is {-saving:.0%} less"
     return (
         f"the default policy takes {mean / 1e6:.4g} M MACs an image (about {mean_ms:.3g} ms here), and "
-        f"{last} alone {macs[-1] / 1e6:.4g} M ({milliseconds[-1]:.3g} ms), which is {saving:.0%} saved; "
+        f"{last} alone {macs[-1] / 1e6:.4g} M ({milliseconds[-1]:.3g} ms), {saved}; "
         f"{_measured(source)} {accuracy:.2f} % and {alone:.2f} %"
     ), saving
 

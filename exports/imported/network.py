@@ -12,7 +12,8 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
     DecodeError,
     EncodeError,
 )
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.shape_inference import infer_shapes
 
 from exports.bundle.errors import ExportError
 from exports.bundle.external_data import MalformedGraphError, has_external_data
@@ -110,6 +111,8 @@ def read_network(path: Path) -> Network:
             "supported."
         )
     shape = tuple(dim.dim_value or None for dim in tensor.shape.dim)
+    if shape[0] is not None:
+        _free_reshapes(model, shape[0])
     del graph.input[:]
     graph.input.append(inputs[0])
     tensor.shape.dim[0].dim_param = "batch"
@@ -144,6 +147,40 @@ def _parse(path: Path, content: bytes) -> ModelProto:
             f"{path} with its weights has {size} bytes; at most {MAX_FILE_BYTES} are allowed."
         )
     return model
+
+
+def _free_reshapes(model: ModelProto, batch: int) -> None:
+    """Let every Reshape of a `batch` to a constant shape that begins with it take any batch; changes `model`.
+
+    Such shapes are what exporters make of `x.view(n, -1)` for one batch. That the results are right is for
+    the comparison of the stage with its file to find out.
+    """
+    graph = model.graph
+    inferred = infer_shapes(model).graph
+    batched = {
+        value.name
+        for value in (*inferred.input, *inferred.value_info)
+        if value.type.tensor_type.shape.dim
+        and value.type.tensor_type.shape.dim[0].dim_value == batch
+    }
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = {attribute.name: attribute.t for attribute in node.attribute}
+            constants[node.output[0]] = values.get("value", TensorProto())
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[0] not in batched:
+            continue
+        if node.input[1] not in constants or not constants[node.input[1]].dims:
+            continue
+        shape = numpy_helper.to_array(constants[node.input[1]]).copy()
+        if len(shape) < 2 or shape[0] != batch or 0 in shape:
+            continue
+        del node.attribute[:]  # `allowzero`, which has no effect without a zero
+        shape[0] = 0  # keeps the input's
+        name = f"{node.output[0]}.free_shape"
+        graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
 
 
 def _modern(model: ModelProto, path: Path) -> ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -35,15 +36,15 @@ def write_classifier(
     batch: int | str = "n",
     error: float = 0.0,
     opset: int = 17,
-    flatten: bool = True,
+    flat: Literal["free", "constant", "lost"] = "free",
     gain: float = 150.0,
 ) -> Path:
     """A network whose logits are those of the nearest of COLOURS: a convolution of `width` channels, the mean
     over the pixels, and a linear layer.
 
     `normal` are mean and deviation of its input, `labels` the order of its outputs; a label that is no
-    colour is never likely. `error` displaces what it takes the colours for. With `flatten` the batch is
-    free inside the graph, without it the graph has its batch as a constant.
+    colour is never likely. `error` displaces what it takes the colours for. The batch is `free` in the
+    graph, or a `constant` of its shapes, or `lost` in a vector, so that only a batch of 1 can be run.
     """
     rng = np.random.default_rng(3)
     kernel = rng.normal(0, 0.1, (width, 3, 3, 3)).astype(np.float32)
@@ -63,23 +64,28 @@ def write_classifier(
         "kernel": kernel,
         "weights": weights.astype(np.float32),
         "bias": bias.astype(np.float32),
-        "flat_shape": np.array([batch if isinstance(batch, int) else 1, width]),
     }
+    if flat != "free":
+        constants["flat_shape"] = np.array([width] if flat == "lost" else [batch, width])
     nodes = []
     source = "pixels"
     if layout == "nhwc":
         nodes.append(helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]))
         source = "planes"
-    flat = (
-        helper.make_node("Flatten", ["mean"], ["flat"])
-        if flatten
-        else helper.make_node("Reshape", ["mean", "flat_shape"], ["flat"])
-    )
+    if flat == "free":
+        flattened = [helper.make_node("Flatten", ["mean"], ["flat"])]
+    elif flat == "constant":
+        flattened = [helper.make_node("Reshape", ["mean", "flat_shape"], ["flat"])]
+    else:
+        flattened = [
+            helper.make_node("Reshape", ["mean", "flat_shape"], ["vector"]),
+            helper.make_node("Flatten", ["vector"], ["flat"], axis=0),
+        ]
     last = "scores" if probabilities else "out"
     nodes += [
         helper.make_node("Conv", [source, "kernel"], ["features"], pads=[1] * 4),
         helper.make_node("GlobalAveragePool", ["features"], ["mean"]),
-        flat,
+        *flattened,
         helper.make_node("Gemm", ["flat", "weights", "bias"], [last]),
     ]
     if probabilities:

@@ -66,6 +66,12 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     return Given(small, large, labels, other, photos, unlabelled)
 
 
+@pytest.fixture(scope="package")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Few pictures with labels: too few for any promise."""
+    return write_pictures(tmp_path_factory.mktemp("few") / "photos", 8)
+
+
 @dataclass(frozen=True)
 class Made:
     """A bundle, and what the command said."""

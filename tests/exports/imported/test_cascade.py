@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
-import pytest
 
 from exports.bundle.reader import load_bundle, load_table
 from exports.card.markup import markdown_text
 from exports.stage_runner import StageRunner
-from tests.commands import CommandResult, call
+from tests.commands import call
 from tests.exports.imported.by_hand import large_logits, small_logits
 from tests.exports.imported.classifiers import (
     CLASSES,
     SIDE,
-    ZERO_ONE,
     pictures,
-    write_classifier,
-    write_pictures,
 )
 from tests.exports.imported.conftest import OTHER_ORDER, Given, Made
 
 BUNDLE_LABELS = OTHER_ORDER[1:]
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Few pictures with labels: too few for any promise."""
-    return write_pictures(tmp_path_factory.mktemp("few") / "photos", 8)
 
 
 def test_every_stage_takes_the_image_and_the_labels_are_without_the_background(made: Made) -> None:
@@ -71,7 +61,7 @@ def test_the_default_policy_is_certified_and_saves_most_of_the_cost(made: Made) 
     assert policy.certificate.target == "labels"
     assert provenance.test_default.accuracy > 95
     assert provenance.test_default.mean_macs < 0.5 * made.bundle.manifest.exits[-1].macs
-    assert "% saved; accuracy" in made.said
+    assert re.search(r"which saves [89]\d%; accuracy", made.said)
 
 
 def test_inspect_and_tune_work_on_it(made: Made) -> None:
@@ -134,150 +124,6 @@ def test_such_a_bundle_is_not_converted_by_export(made: Made, tmp_path: Path) ->
     done = call("export", made.bundle.path, "-o", tmp_path / "int8", "--precision", "int8")
     assert done.code == 2
     assert "offramp cascade --precision" in done.err
-
-
-def refused(target: Path, *arguments: object) -> CommandResult:
-    """A call that ends with one sentence and leaves nothing behind."""
-    before = sorted(target.parent.iterdir())
-    done = call("cascade", *arguments, "-o", target)
-    assert done.code == 2, done.out
-    assert len(done.err.splitlines()) == 1, done.err
-    assert sorted(target.parent.iterdir()) == before
-    return done
-
-
-def test_a_cascade_that_saves_nothing_is_refused_with_the_figures(
-    given: Given, few: Path, tmp_path: Path
-) -> None:
-    arguments = (*given.options, "--calibrate", few)
-    done = refused(tmp_path / "out", *arguments)
-    assert "the cascade saves less than 5%" in done.err
-    assert "M MACs an image" in done.err
-    assert "--allow-no-saving" in done.err
-    assert "32 samples do not support" in done.err
-    written = call("cascade", *arguments, "-o", tmp_path / "out", "--allow-no-saving")
-    assert written.code == 0, written.err
-    assert load_bundle(tmp_path / "out").manifest.calibration.samples == 32
-
-
-def test_the_cheapest_network_must_come_first(given: Given, few: Path, tmp_path: Path) -> None:
-    done = refused(
-        tmp_path / "out",
-        *(given.large, given.small, "--calibrate", few, "--crop", 1, "--crop", 20 / 24),
-        *("--labels", given.other_labels, "--labels", given.labels),
-        *("--preprocess", "zero-one", "--preprocess", "imagenet"),
-    )
-    assert "name the cheapest network first" in done.err
-
-
-def test_labels_in_the_wrong_order_are_noticed(given: Given, few: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("\n".join((*CLASSES[1:], CLASSES[0])))
-    done = call(
-        *("cascade", given.small, "--calibrate", few, "-o", tmp_path / "out"),
-        *("--labels", tmp_path / "labels.txt", "--preprocess", "imagenet", "--allow-no-saving"),
-    )
-    assert done.code == 0, done.err
-    assert "is right on 0.0 % of the images, and a guess on 25.0 %: check its labels" in done.out
-
-
-def test_a_network_alone_needs_labels(given: Given, tmp_path: Path) -> None:
-    done = refused(
-        tmp_path / "out", given.small, "--calibrate", given.unlabelled, "--labels", given.labels
-    )
-    assert "none to agree with" in done.err
-
-
-def test_one_network_is_a_bundle_that_saves_nothing(
-    given: Given, few: Path, tmp_path: Path
-) -> None:
-    done = call(
-        *("cascade", given.small, "--calibrate", few, "-o", tmp_path / "one"),
-        *("--preprocess", "imagenet", "--allow-no-saving"),
-    )
-    assert done.code == 0, done.err
-    # The classes are the subfolders' names; the format is the first, which earlier versions read.
-    manifest = load_bundle(tmp_path / "one").manifest
-    assert manifest.labels == CLASSES
-    assert manifest.format == 1
-    assert "target" not in (tmp_path / "one" / "manifest.json").read_text()
-
-
-def odd(place: Path, kind: str) -> Path:
-    """A file that is no classifier of CLASSES as Offramp needs one."""
-    path = place / f"{kind}.onnx"
-    if kind == "no ONNX":
-        path.write_bytes(b"\xff" * 100)
-        return path
-    if kind == "fixed":
-        return write_classifier(path, batch=1, flatten=False, normal=ZERO_ONE)
-    if kind == "too many outputs":
-        return write_classifier(path, labels=(*CLASSES, "other"), normal=ZERO_ONE)
-    model = onnx.load(write_classifier(path, normal=ZERO_ONE))
-    if kind == "NaN":
-        nan = onnx.numpy_helper.from_array(np.full(4, np.nan, np.float32), "bias")
-        next(t for t in model.graph.initializer if t.name == "bias").CopyFrom(nan)
-    elif kind == "sigmoids":
-        model.graph.node[-1].output[0] = "scores"
-        model.graph.node.append(onnx.helper.make_node("Sigmoid", ["scores"], ["out"]))
-    elif kind == "two outputs":
-        model.graph.output.append(onnx.ValueInfoProto(name="flat"))
-    elif kind == "map":
-        model.graph.node[-1].output[0] = "scores"
-        model.graph.node.append(onnx.helper.make_node("Identity", ["features"], ["out"]))
-        model.graph.output[0].type.tensor_type.ClearField("shape")
-    onnx.save(model, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("no ONNX", "is not an ONNX file"),
-        ("fixed", "export it with a dynamic batch"),
-        ("too many outputs", "name it `background` in a labels file of its own"),
-        ("NaN", "returns NaN or infinite values"),
-        ("sigmoids", "do not sum to 1"),
-        ("two outputs", "has 2 outputs (out, flat)"),
-        ("map", "not one value for each class"),
-    ],
-)
-def test_what_is_no_classifier_is_refused(
-    kind: str, reason: str, few: Path, tmp_path: Path
-) -> None:
-    path = odd(tmp_path, kind)
-    done = refused(tmp_path / "out", path, "--calibrate", few, "--preprocess", "zero-one")
-    assert reason in done.err
-
-
-def test_a_fixed_batch_of_1_is_freed_where_the_graph_permits(few: Path, tmp_path: Path) -> None:
-    path = write_classifier(tmp_path / "fixed.onnx", batch=1, normal=ZERO_ONE)
-    done = call(
-        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out"),
-        *("--preprocess", "zero-one", "--allow-no-saving"),
-    )
-    assert done.code == 0, done.err
-
-
-def test_an_older_opset_and_weights_beside_the_file_are_taken_in(few: Path, tmp_path: Path) -> None:
-    path = write_classifier(tmp_path / "old.onnx", opset=9, normal=ZERO_ONE)
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, location="old.data", size_threshold=0)
-    assert (tmp_path / "old.data").is_file()
-    done = call(
-        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out"),
-        *("--preprocess", "zero-one", "--allow-no-saving"),
-    )
-    assert done.code == 0, done.err
-    assert load_bundle(tmp_path / "out").manifest.exits[0].test.single == 100
-
-
-def test_a_folder_that_is_no_class_is_refused(given: Given, few: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("blue\ngreen\ngrey\nwine red\n")
-    done = refused(
-        *(tmp_path / "out", given.small, "--calibrate", few, "--preprocess", "imagenet"),
-        *("--labels", tmp_path / "labels.txt"),
-    )
-    assert "has the name of no class" in done.err
 
 
 def test_it_needs_neither_torch_nor_anything_else_of_training(

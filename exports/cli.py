@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import typer
 
-from exports.bundle.errors import ExportError
+from exports.cli_options import Precision, Target, graph_kinds
 from offramp.extras import needs_extra
-
-Precision = Literal["fp32", "fp16", "int8"]
-Target = Literal["auto", "u8s8", "s8s8"]
-Graphs = Literal["exits", "routed", "maps"]
 
 
 def export(
@@ -53,12 +49,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a checkpoint as a bundle that `offramp serve` loads, or a bundle in another precision."""
-    if target != "auto" and precision != "int8":
-        raise ExportError(f"--target {target} is an int8 type; add --precision int8.")
-    kinds: Any = tuple(dict.fromkeys(kind.strip() for kind in graphs.split(",") if kind.strip()))
-    for kind in kinds:
-        if kind not in get_args(Graphs):
-            raise ExportError(f"--graphs takes exits, routed and maps, not {kind}.")
+    kinds: Any = graph_kinds(graphs, precision, target)
     with needs_extra("train"):
         from exports.pipeline import export_bundle
     export_bundle(

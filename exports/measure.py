@@ -11,7 +11,7 @@ from exports.bundle.reader import Table, as_stored
 from exports.source import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
-from exports.tuning.scaling import fit_scaling
+from exports.tuning.scaling import fit_agreement, fit_scaling
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def measure(
         runner = StageRunner(served)
     test = Table(runner.logits(data.test.images), data.test.labels)
     first, _ = halves(len(held_out.labels))
-    return Measurement(held_out, test, fit_scaling(held_out.take(first)))
+    fit = fit_scaling if data.target == "labels" else fit_agreement
+    return Measurement(held_out, test, fit(held_out.take(first)))
 
 
 def _percent(logits: Floats, table: Table) -> float:

@@ -1,10 +1,14 @@
-"""`offramp export` without its command line: from a checkpoint or a float32 bundle to a bundle."""
+"""`offramp export` without its command line: from a checkpoint or a float32 bundle to a bundle.
+
+`write_bundle` is what `offramp cascade` shares with it.
+"""
 
 from __future__ import annotations
 
 import datetime
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +38,7 @@ from exports.measure import Measurement, measure
 from exports.precision.boundaries import feature_type
 from exports.precision.convert import Target, check_loss, comparison, convert
 from exports.source import Source, open_source
+from exports.tuning.goal import Choice
 from exports.tuning.select import default_policy
 from offramp.files import new_directory
 
@@ -71,69 +76,116 @@ def export_bundle(
     """
     with new_directory(target) as folder:
         network = open_source(source, data_root, say)
-        calibrated = tuple(stage.onnx for stage in network.calibrated)
-        refit = network.calibrated != network.stages
-        stages = tuple(stage.onnx for stage in network.stages)
-        served = stages if refit else None
-        measurement = measure(calibrated, network.data, served)
-        conversion: Conversion | None = None
-        if precision != "fp32":
-            converted = convert(
-                calibrated, measurement, network.data, precision, scheme, say, served
-            )
-            stages, measurement = converted.stages, converted.measurement
-            conversion = converted.conversion
-            say(comparison(precision, converted))
-            if not allow_loss:
-                check_loss(precision, converted)
-        scaling = measurement.scaling
-        entries = _exit_entries(network, stages, measurement)
-        costs = [entry.macs for entry in entries]
-        write_table(folder / CALIBRATION, measurement.held_out, "held_out")
-        table_sha256 = sha256((folder / CALIBRATION).read_bytes())
-        command = shlex.join(("offramp", "tune", str(target)))
-        choice = default_policy(measurement.held_out, scaling, costs, table_sha256, command)
-        policy = choice.policy
-        files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
-        policy = policy.model_copy(update={"reject_below": network.reject_below})
-        graph_entries = _graphs(stages, policy, scaling, graphs)
-        files |= {entry.file: content for entry, content in graph_entries}
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
-        manifest = Manifest(
-            format=format_of(entries),
-            name=name or network.name,
-            version=version or network.version,
-            labels=network.labels,
-            input=network.input,
+        written = write_bundle(
+            folder,
+            network,
+            target,
+            name=name,
+            version=version,
+            license_=license_,
             precision=precision,
-            conversion=conversion,
-            exits=tuple(entries),
-            graphs=tuple(entry for entry, _ in graph_entries),
-            ensemble_weights=scaling.weights,
-            calibration=CalibrationEntry(
-                file=CALIBRATION,
-                sha256=table_sha256,
-                samples=len(measurement.held_out.labels),
-                split="held_out",
-            ),
-            provenance=_provenance(network, policy, measurement, costs),
+            scheme=scheme,
+            graphs=graphs,
+            allow_loss=allow_loss,
+            say=say,
         )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-        (folder / POLICY).write_bytes(policy_json(policy))
-        card = model_card(manifest, policy, license_, choice.promise)
-        (folder / CARD).write_text(card, "utf-8")
-        load_bundle(folder)
-    origin = manifest.provenance
-    default = origin.test_default
-    say(
-        f"{target}: default policy {default.accuracy:.2f} % at "
-        f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the "
-        f"{origin.evaluated_on} (ensemble of all exits: {manifest.exits[-1].test.running:.2f} %)"
+    written.report(target, say)
+    return written.manifest
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle that was written: its manifest, and the choice of its default policy."""
+
+    manifest: Manifest
+    choice: Choice
+
+    def report(self, target: Path, say: Callable[[str], None]) -> None:
+        """Say what the default policy of the bundle `target` does, and what is promised of it."""
+        manifest, origin = self.manifest, self.manifest.provenance
+        default = origin.test_default
+        measured = " agreement" if manifest.calibration.target == "agreement" else ""
+        say(
+            f"{target}: default policy {default.accuracy:.2f} %{measured} at "
+            f"{default.mean_macs / manifest.exits[-1].macs:.0%} of full depth's MACs on the "
+            f"{origin.evaluated_on} (ensemble of all exits: {manifest.exits[-1].test.running:.2f} %)"
+        )
+        for sentence in (self.choice.promise, *self.choice.notes):
+            say(sentence)
+
+
+def write_bundle(
+    folder: Path,
+    network: Source,
+    target: Path,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    license_: str = "unknown",
+    precision: Precision = "fp32",
+    scheme: Target = "auto",
+    graphs: Sequence[GraphKind] = (),
+    allow_loss: bool = False,
+    say: Callable[[str], None] = print,
+) -> Written:
+    """Write `network` as a bundle into the empty directory `folder`, which will become `target`.
+
+    Parameters and errors are those of `export_bundle`.
+    """
+    data = network.data
+    calibrated = tuple(stage.onnx for stage in network.calibrated)
+    refit = network.calibrated != network.stages
+    stages = tuple(stage.onnx for stage in network.stages)
+    served = stages if refit else None
+    measurement = measure(calibrated, data, served)
+    conversion: Conversion | None = None
+    if precision != "fp32":
+        converted = convert(calibrated, measurement, data, precision, scheme, say, served)
+        stages, measurement = converted.stages, converted.measurement
+        conversion = converted.conversion
+        say(comparison(precision, converted))
+        if not allow_loss:
+            check_loss(precision, converted)
+    scaling = measurement.scaling
+    entries = _exit_entries(network, stages, measurement)
+    costs = [entry.macs for entry in entries]
+    write_table(folder / CALIBRATION, measurement.held_out, "held_out")
+    table_sha256 = sha256((folder / CALIBRATION).read_bytes())
+    command = shlex.join(("offramp", "tune", str(target)))
+    choice = default_policy(
+        measurement.held_out, scaling, costs, table_sha256, command, data.target
     )
-    for sentence in (choice.promise, *choice.notes):
-        say(sentence)
-    return manifest
+    policy = choice.policy.model_copy(update={"reject_below": network.reject_below})
+    files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
+    graph_entries = _graphs(stages, policy, scaling, graphs)
+    files |= {entry.file: content for entry, content in graph_entries}
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    manifest = Manifest(
+        format=format_of(entries),
+        name=name or network.name,
+        version=version or network.version,
+        labels=network.labels,
+        input=network.input,
+        precision=precision,
+        conversion=conversion,
+        exits=tuple(entries),
+        graphs=tuple(entry for entry, _ in graph_entries),
+        ensemble_weights=scaling.weights,
+        calibration=CalibrationEntry(
+            file=CALIBRATION,
+            sha256=table_sha256,
+            samples=len(measurement.held_out.labels),
+            split="held_out",
+            target=data.target,
+        ),
+        provenance=_provenance(network, policy, measurement, costs),
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    (folder / POLICY).write_bytes(policy_json(policy))
+    (folder / CARD).write_text(model_card(manifest, policy, license_, choice.promise), "utf-8")
+    load_bundle(folder)
+    return Written(manifest, choice)
 
 
 def _exit_entries(

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
+from exports.bundle.certificate import Target
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import load_bundle, load_table
@@ -40,13 +41,14 @@ class EvaluationData:
     """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
 
     Of a data set without a test split, `test` is the half of the held-out split on which no temperature
-    is fitted, and its count is 0.
+    is fitted, and its count is 0. Under the target `agreement` the labels are a network's answers.
     """
 
     name: str
     held_out: Split
     test: Split
     counts: dict[str, int]
+    target: Target = "labels"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} is in {manifest.precision} already; convert the float32 bundle it comes from."
         )
+    if origin.imported:
+        raise ExportError(
+            f"{path} is made of ONNX files: make it again with `offramp cascade --precision`."
+        )
     if origin.refit:
         raise ExportError(
             f"the weights in {path} were trained on its held-out split, so another precision cannot be "
@@ -124,7 +130,7 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         recipe=origin.recipe,
         followers=origin.followers,
         seed=origin.seed,
-        tools=origin.tools | _tools(),
+        tools=origin.tools | tool_versions(),
         reject_below=bundle.policy.reject_below,
     )
 
@@ -162,7 +168,7 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         recipe=_portable(recipe),
         followers=tuple(_portable(run.config.recipe) for run in runs[1:]),
         seed=recipe.seed,
-        tools=_tools() | {"torch": torch.__version__},
+        tools=tool_versions() | {"torch": torch.__version__},
     )
 
 
@@ -223,7 +229,8 @@ def _portable(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
-def _tools() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """The versions of what made a bundle."""
     return {
         "offramp": __version__,
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from exports.cli import export, pack
+from exports.imported.cli import cascade
 from exports.pictures.cli import calibration, exits
 from exports.tuning.cli import tune
 from offramp.errors import OfframpError
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, recipe, table, export, tune, inspect, pack, serve, classify):
+for command in (train, recipe, table, export, cascade, tune, inspect, pack, serve, classify):
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from exports.bundle.certificate import Target
 from exports.bundle.policy import Scaling
 
 # Format 2 has stages that take the image; see `format_of`.
@@ -116,12 +117,17 @@ class GraphEntry(_Model):
 
 
 class CalibrationEntry(_Model):
-    """The calibration table's file."""
+    """The calibration table's file.
+
+    Under the target `agreement` the samples had no labels. The table has the last network's answers in their
+    place, and every figure called accuracy is the agreement with them.
+    """
 
     file: FileName
     sha256: Sha256
     samples: Annotated[int, Field(gt=0)]
     split: str
+    target: Target = "labels"
 
 
 class Operating(_Model):
@@ -136,9 +142,10 @@ class Operating(_Model):
 class Provenance(_Model):
     """The origin of the bundle. `test_default` is of the policy that the exporter wrote.
 
-    `recipe` is of the network of stage 1, `followers` are those of the networks after it. Where `splits`
-    has no test images, all figures called `test` are of the half of the held-out split on which no
-    temperature was fitted; and if the recipe has a `refit`, of the weights before it.
+    `recipe` is of the network of stage 1, `followers` are those of the networks after it; of a network
+    that was imported it has the file and its preprocessing, below `onnx`. Where `splits` has no test
+    images, all figures called `test` are of the half of the held-out split on which no temperature was
+    fitted; and if the recipe has a `refit`, of the weights before it.
     """
 
     recipe: dict[str, Any]
@@ -161,6 +168,11 @@ class Provenance(_Model):
         if self.has_test:
             return "test split"
         return "half of the held-out split on which no temperature was fitted"
+
+    @property
+    def imported(self) -> bool:
+        """Whether the networks are ONNX files that Offramp did not train; their recipes say which."""
+        return "onnx" in self.recipe
 
     @property
     def refit(self) -> bool:
@@ -205,6 +217,8 @@ class Manifest(_Model):
             raise ValueError("only stage 1 takes the image in format 1")
         if self.format == 1 and self.provenance.followers:
             raise ValueError("a bundle of format 1 has no followers")
+        if self.format == 1 and self.calibration.target != "labels":
+            raise ValueError("the calibration table of a bundle of format 1 has labels")
         following = [entry.input for entry in self.exits[1:]]
         for k, (entry, input_) in enumerate(zip(self.exits, [*following, None], strict=True), 1):
             if input_ == "features" and entry.feature_shape is None:
@@ -245,12 +259,14 @@ class Manifest(_Model):
 
     @model_serializer(mode="wrap")
     def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A manifest of format 1 has no field that format 2 added: its readers refuse unknown ones."""
+        """Fields that were added later are left out where they say nothing: earlier versions refuse them."""
         content: dict[str, Any] = handler(self)
         if self.format == 1:
             for entry in content["exits"]:
                 del entry["input"]
             del content["provenance"]["followers"]
+        if self.calibration.target == "labels":
+            del content["calibration"]["target"]
         return content
 
     @property

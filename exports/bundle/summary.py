@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exports.bundle.inspection import Inspection
-from exports.bundle.manifest import Accuracy
+from exports.bundle.manifest import Accuracy, Provenance
 from exports.bundle.safe_files import one_line
 
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
@@ -23,7 +23,7 @@ def summary(inspection: Inspection, opened: bool, verified: bool | None) -> Rend
 def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Table:
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
-    default = origin.test_default
+    default, labelled = origin.test_default, manifest.calibration.target == "labels"
     rows = [
         ("bundle", f"{manifest.name} {manifest.version}, format {manifest.format}"),
         ("verified", _verified(inspection, opened)),
@@ -36,7 +36,8 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
         (
             "calibration",
             f"{manifest.calibration.file}, {_size(inspection, manifest.calibration.file)}: "
-            f"{manifest.calibration.samples:,} samples of {manifest.calibration.split}",
+            f"{manifest.calibration.samples:,} samples of {manifest.calibration.split}"
+            + ("" if labelled else " without labels: accuracy is agreement with the last network"),
         ),
         (
             "policy",
@@ -53,8 +54,7 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
         ),
         (
             "made",
-            f"{origin.created} from {origin.dataset} by recipe {origin.recipe.get('name', 'unnamed')}"
-            f", seed {origin.seed} ("
+            f"{origin.created} from {origin.dataset} by {_recipes(origin)} ("
             + ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
             + ")"
             + (", weights refit on train and held_out" if origin.refit else ""),
@@ -70,6 +70,14 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
         # Names come from the bundle: Text shows them without markup, one_line without control characters.
         grid.add_row(name, Text(one_line(value)))
     return grid
+
+
+def _recipes(origin: Provenance) -> str:
+    """The recipe of the first network, or the files that were imported."""
+    if origin.imported:
+        names = ", ".join(str(recipe.get("name")) for recipe in (origin.recipe, *origin.followers))
+        return f"importing {names}"
+    return f"recipe {origin.recipe.get('name', 'unnamed')}, seed {origin.seed}"
 
 
 def _exits(inspection: Inspection) -> Table:

@@ -11,7 +11,8 @@ from exports.bundle.manifest import Accuracy, Manifest
 from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
 
-TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit", "knowledge-distillation")
+TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit")
+TRAINED_TAGS = ("knowledge-distillation",)
 # The manifest lists all of them.
 MAX_LABELS = 200
 
@@ -69,7 +70,8 @@ def _front_matter(manifest: Manifest, license_: str) -> str:
         f"    - type: accuracy\n      value: {value}\n      name: {yaml_string(f'accuracy of {what}, %')}"
         for what, value in metrics
     )
-    tags = "\n".join(f"- {tag}" for tag in TAGS)
+    own = TRAINED_TAGS if not manifest.provenance.imported else ()
+    tags = "\n".join(f"- {tag}" for tag in (*TAGS, *own))
     return f"""---
 license: {yaml_string(license_)}
 library_name: offramp
@@ -135,6 +137,11 @@ def _split(manifest: Manifest) -> str:
 def _accuracies(manifest: Manifest) -> str:
     """The images that the accuracies are of, and what a refit means for them."""
     origin = manifest.provenance
+    if manifest.calibration.target == "agreement":
+        return (
+            "The images had no labels: every figure called accuracy is the agreement with the last network, "
+            f"on the {origin.evaluated_on}."
+        )
     if origin.has_test:
         text = "All accuracies are on the test split; no temperature or threshold was chosen on it."
     else:
@@ -182,12 +189,24 @@ def _origin(manifest: Manifest) -> str:
     origin = manifest.provenance
     splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
     tools = ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))
-    recipes = [_recipe(origin.recipe, origin.seed)]
-    recipes += [_recipe(follower, follower["seed"]) for follower in origin.followers]
+    if origin.imported:
+        recipes = [_imported(recipe) for recipe in (origin.recipe, *origin.followers)]
+    else:
+        recipes = [_recipe(origin.recipe, origin.seed)]
+        recipes += [_recipe(follower, follower["seed"]) for follower in origin.followers]
     lines = "\n".join(recipes)
     return f"""{lines}
 - Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
 - Tools: {markdown_text(tools)}"""
+
+
+def _imported(recipe: dict[str, Any]) -> str:
+    """A network that Offramp did not train."""
+    onnx = recipe["onnx"]
+    network = (
+        f"{onnx['file']} (SHA-256 {onnx['sha256']}, {onnx['preprocessing']}, {onnx['outputs']})"
+    )
+    return f"- Network: {markdown_text(network)}, not trained by Offramp"
 
 
 def _recipe(recipe: dict[str, Any], seed: int) -> str:

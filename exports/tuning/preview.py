@@ -159,8 +159,8 @@ class PolicyPreview:
 
     @cached_property
     def _data(self) -> TuningData:
-        manifest = self._manifest
-        return TuningData.from_table(self._table, manifest.scaling, manifest.calibration.sha256)
+        manifest, entry = self._manifest, self._manifest.calibration
+        return TuningData.from_table(self._table, manifest.scaling, entry.sha256, entry.target)
 
     @property
     def _full_depth(self) -> float:

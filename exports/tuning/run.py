@@ -110,7 +110,8 @@ def run_tuning(
         table = load_table(bundle, manifest)
         split = manifest.calibration.split.replace("_", "-")
         source, sha256 = f"calibration table ({split} split)", manifest.calibration.sha256
-        data = TuningData.from_table(table, manifest.scaling, sha256)
+        target = manifest.calibration.target
+        data = TuningData.from_table(table, manifest.scaling, sha256, target)
     else:
         read = read_recorded if requests.is_dir() else read_requests
         log = read(requests, manifest)

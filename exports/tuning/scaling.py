@@ -17,6 +17,8 @@ MAX_ACTIVE_SETS = 30
 GRADIENT_TOLERANCE = 1e-6
 TERNARY_STEPS = 60
 MIN_WEIGHT = 0.02
+# Weights must be positive; this one changes no answer but between two classes that are as likely.
+NEGLIGIBLE_WEIGHT = 1e-4
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
@@ -146,6 +148,31 @@ def fit_scaling(table: Table) -> Scaling:
     return Scaling(
         temperatures=tuple(fit_temperature(logits, table.labels) for logits in table.logits),
         running_temperatures=tuple(fit_temperature(mean, table.labels) for mean in ensembles),
+        weights=weights,
+    )
+
+
+def agreement_weights(exits: int) -> tuple[float, ...]:
+    """Weights with which the ensemble of all exits answers as the last one does."""
+    others = (NEGLIGIBLE_WEIGHT,) * (exits - 1)
+    return (*others, round(1 - sum(others), 4))
+
+
+def fit_agreement(table: Table) -> Scaling:
+    """Temperatures for a table without labels, whose `labels` are the ensemble's answers.
+
+    With `agreement_weights` these are the last exit's. The confidence of an earlier exit becomes the
+    probability of agreeing with it. The last exit keeps its own temperature, since agreement with itself
+    says nothing.
+    """
+    exits = len(table.logits)
+    weights = agreement_weights(exits)
+    earlier = range(1, exits)
+    ensembles = [running_ensemble(list(table.logits), k, weights) for k in earlier]
+    single = [fit_temperature(table.logits[k - 1], table.labels) for k in earlier]
+    return Scaling(
+        temperatures=(*single, 1.0),
+        running_temperatures=(*(fit_temperature(mean, table.labels) for mean in ensembles), 1.0),
         weights=weights,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
@@ -73,11 +74,12 @@ def default_policy(
     costs: Sequence[float],
     source_sha256: str,
     command: str = "offramp tune BUNDLE",
+    target: Target = "labels",
 ) -> Choice:
     """The policy a bundle is exported with. `scaling` must not have been fitted on the samples of the
     second of `halves`."""
     return choose_default(
-        TuningData.from_table(table, scaling, source_sha256), costs, command=command
+        TuningData.from_table(table, scaling, source_sha256, target), costs, command=command
     )
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.reader import read_manifest
+from tests.docs.following import command_folder, run_block
 from tests.servers import started
 from training.checkpoint import load_checkpoint
 from training.recipes.files import load_recipe
@@ -46,34 +45,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
     *before, serve, ask = blocks()
     printed = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{_commands(place / 'bin')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{command_folder(place / 'bin')}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OFFRAMP_PORT", "0")
         for block in before:
-            printed[block] = _run(block, place)
+            printed[block] = run_block(block, place)
         with started(["bash", "-c", serve], place) as server:
             assert "http://127.0.0.1:8000" in ask
-            printed[ask] = _run(ask.replace("http://127.0.0.1:8000", server.url), place)
+            printed[ask] = run_block(ask.replace("http://127.0.0.1:8000", server.url), place)
     yield Followed(place, printed)
     shutil.rmtree(place)
-
-
-def _commands(folder: Path) -> Path:
-    """A directory with the commands `offramp` and `python` of this checkout and environment."""
-    folder.mkdir()
-    for name, arguments in (("offramp", "-m offramp.cli"), ("python", "")):
-        script = folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        script.chmod(0o755)
-    return folder
-
-
-def _run(block: str, place: Path) -> str:
-    finished = subprocess.run(
-        ["bash", "-ec", block], cwd=place, capture_output=True, text=True, timeout=1200, check=False
-    )
-    assert finished.returncode == 0, f"{block}{finished.stdout}{finished.stderr}"
-    return finished.stdout
 
 
 def test_three_commands_lead_from_a_folder_to_a_server() -> None:

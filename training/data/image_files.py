@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
     | {".heic", ".heif"}
 )
+ResizeRule = Literal["center_crop", "stretch"]
 # Of one image. The user's own files are trusted more than those of a request.
 MAX_PIXELS = 500_000_000
 CHUNK_IMAGES = 64
@@ -27,13 +29,13 @@ CHUNK_IMAGES = 64
 MIN_PROGRESS_IMAGES = 1000
 
 
-def read_image(path: Path, side: int) -> Pixels:
-    """Decode an image to uint8 [side, side, 3] RGB: shorter side to `side`, then the centre.
+def read_image(path: Path, side: int, rule: ResizeRule = "center_crop") -> Pixels:
+    """Decode an image to uint8 [side, side, 3] RGB: shorter side to `side`, then the centre; or stretched.
 
     Raises DataError naming the file if it cannot be read.
     """
     try:
-        return decode(path.read_bytes(), ImageSpec(side, side), MAX_PIXELS)
+        return decode(path.read_bytes(), ImageSpec(side, side, rule), MAX_PIXELS)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except ImageError as error:
@@ -50,7 +52,9 @@ class ReadImages:
     failures: dict[int, DataError]
 
 
-def read_images(paths: Sequence[Path], side: int, label: str) -> ReadImages:
+def read_images(
+    paths: Sequence[Path], side: int, label: str, rule: ResizeRule = "center_crop"
+) -> ReadImages:
     """Decode all `paths` as `read_image` does, on all cores. Files that cannot be read are passed over.
 
     For many images a terminal shows a progress bar with `label`.
@@ -62,7 +66,7 @@ def read_images(paths: Sequence[Path], side: int, label: str) -> ReadImages:
         chunk = paths[start : start + CHUNK_IMAGES]
         for position, path in enumerate(chunk, start):
             try:
-                images[position] = read_image(path, side)
+                images[position] = read_image(path, side, rule)
             except DataError as error:
                 failures[position] = error
         return len(chunk)

@@ -126,8 +126,8 @@ def list_images(directory: Path) -> ListedImages:
 
 def _list(directory: Path) -> ListedImages:
     train_root, test_root = _roots(directory)
-    train_files = {folder.name: _files(folder) for folder in _folders(train_root)}
-    train = {name: [f for f in files if _has_suffix(f)] for name, files in train_files.items()}
+    train_files = {folder.name: files_below(folder) for folder in class_folders(train_root)}
+    train = {name: [f for f in files if has_image_suffix(f)] for name, files in train_files.items()}
     if len(train) < 2:
         has = f"only one class ({next(iter(train))})" if train else "no folders of images"
         raise DataError(f"{train_root} has {has}; two or more classes need a folder each.")
@@ -137,12 +137,12 @@ def _list(directory: Path) -> ListedImages:
                 f"class {name} has too few images in {train_root / name}: {len(images)} of at least "
                 f"{MIN_IMAGES_PER_CLASS}."
             )
-    foreign = [f for files in train_files.values() for f in files if not _has_suffix(f)]
+    foreign = [f for files in train_files.values() for f in files if not has_image_suffix(f)]
     if test_root is None:
         return ListedImages(train, None, foreign)
-    test_files = {folder.name: _files(folder) for folder in _folders(test_root)}
-    test = {name: [f for f in files if _has_suffix(f)] for name, files in test_files.items()}
-    foreign += [f for files in test_files.values() for f in files if not _has_suffix(f)]
+    test_files = {folder.name: files_below(folder) for folder in class_folders(test_root)}
+    test = {name: [f for f in files if has_image_suffix(f)] for name, files in test_files.items()}
+    foreign += [f for files in test_files.values() for f in files if not has_image_suffix(f)]
     for name in sorted(train.keys() ^ test.keys()):
         root = test_root if name in train else train_root
         raise DataError(f"class {name} has a folder in {directory}, but none in {root}.")
@@ -155,17 +155,19 @@ def _list(directory: Path) -> ListedImages:
 def _roots(directory: Path) -> tuple[Path, Path | None]:
     """The folders that hold the classes. A folder `train` that holds images itself is a class."""
     train = directory / "train"
-    if not train.is_dir() or not _folders(train) or any(map(_is_image, train.iterdir())):
+    if not train.is_dir() or not class_folders(train) or any(map(_is_image, train.iterdir())):
         return directory, None
     tests = (directory / name for name in ("test", "val"))
     return train, next((test for test in tests if test.is_dir()), None)
 
 
-def _folders(directory: Path) -> list[Path]:
+def class_folders(directory: Path) -> list[Path]:
+    """The folders in `directory`, except hidden ones, sorted."""
     return sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """The files in `folder` and its subfolders, except hidden ones, sorted."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -174,12 +176,13 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _has_suffix(path: Path) -> bool:
+def has_image_suffix(path: Path) -> bool:
+    """Whether the name of `path` is that of an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 def _is_image(path: Path) -> bool:
-    return _has_suffix(path) and not path.name.startswith(".") and path.is_file()
+    return has_image_suffix(path) and not path.name.startswith(".") and path.is_file()
 
 
 def _flatten(files: FilesByClass) -> tuple[list[Path], NDArray[np.int64]]:

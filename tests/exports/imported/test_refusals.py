@@ -1,0 +1,162 @@
+"""What `offramp cascade` refuses, with one sentence and nothing written, and what it repairs instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+
+from exports.bundle.reader import load_bundle
+from tests.commands import CommandResult, call
+from tests.exports.imported.classifiers import CLASSES, ZERO_ONE, write_classifier
+from tests.exports.imported.conftest import Given
+
+
+def refused(target: Path, *arguments: object) -> CommandResult:
+    """A call that ends with one sentence and leaves nothing behind."""
+    before = sorted(target.parent.iterdir())
+    done = call("cascade", *arguments, "-o", target)
+    assert done.code == 2, done.out
+    assert len(done.err.splitlines()) == 1, done.err
+    assert sorted(target.parent.iterdir()) == before
+    return done
+
+
+def test_a_cascade_that_saves_nothing_is_refused_with_the_figures(
+    given: Given, few: Path, tmp_path: Path
+) -> None:
+    arguments = (*given.options, "--calibrate", few)
+    done = refused(tmp_path / "out", *arguments)
+    assert "the cascade saves less than 5%" in done.err
+    assert "M MACs an image" in done.err
+    assert "--allow-no-saving" in done.err
+    assert "32 samples do not support" in done.err
+    written = call("cascade", *arguments, "-o", tmp_path / "out", "--allow-no-saving")
+    assert written.code == 0, written.err
+    assert load_bundle(tmp_path / "out").manifest.calibration.samples == 32
+
+
+def test_the_cheapest_network_must_come_first(given: Given, few: Path, tmp_path: Path) -> None:
+    done = refused(
+        tmp_path / "out",
+        *(given.large, given.small, "--calibrate", few, "--crop", 1, "--crop", 20 / 24),
+        *("--labels", given.other_labels, "--labels", given.labels),
+        *("--preprocess", "zero-one", "--preprocess", "imagenet"),
+    )
+    assert "name the cheapest network first" in done.err
+
+
+def test_labels_in_the_wrong_order_are_noticed(given: Given, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join((*CLASSES[1:], CLASSES[0])))
+    done = call(
+        *("cascade", given.small, "--calibrate", few, "-o", tmp_path / "out"),
+        *("--labels", tmp_path / "labels.txt", "--preprocess", "imagenet", "--allow-no-saving"),
+    )
+    assert done.code == 0, done.err
+    assert "is right on 0.0 % of the images, and a guess on 25.0 %: check its labels" in done.out
+
+
+def test_a_network_alone_needs_labels(given: Given, tmp_path: Path) -> None:
+    done = refused(
+        tmp_path / "out", given.small, "--calibrate", given.unlabelled, "--labels", given.labels
+    )
+    assert "none to agree with" in done.err
+
+
+def test_one_network_is_a_bundle_that_saves_nothing(
+    given: Given, few: Path, tmp_path: Path
+) -> None:
+    done = call(
+        *("cascade", given.small, "--calibrate", few, "-o", tmp_path / "one"),
+        *("--preprocess", "imagenet", "--allow-no-saving"),
+    )
+    assert done.code == 0, done.err
+    # The classes are the subfolders' names; the format is the first, which earlier versions read.
+    manifest = load_bundle(tmp_path / "one").manifest
+    assert manifest.labels == CLASSES
+    assert manifest.format == 1
+    assert "target" not in (tmp_path / "one" / "manifest.json").read_text()
+
+
+def odd(place: Path, kind: str) -> Path:
+    """A file that is no classifier of CLASSES as Offramp needs one."""
+    path = place / f"{kind}.onnx"
+    if kind == "no ONNX":
+        path.write_bytes(b"\xff" * 100)
+        return path
+    if kind == "fixed":
+        return write_classifier(path, batch=1, flat="lost", normal=ZERO_ONE)
+    if kind == "too many outputs":
+        return write_classifier(path, labels=(*CLASSES, "other"), normal=ZERO_ONE)
+    model = onnx.load(write_classifier(path, normal=ZERO_ONE))
+    if kind == "NaN":
+        nan = onnx.numpy_helper.from_array(np.full(4, np.nan, np.float32), "bias")
+        next(t for t in model.graph.initializer if t.name == "bias").CopyFrom(nan)
+    elif kind == "sigmoids":
+        model.graph.node[-1].output[0] = "scores"
+        model.graph.node.append(onnx.helper.make_node("Sigmoid", ["scores"], ["out"]))
+    elif kind == "two outputs":
+        model.graph.output.append(onnx.ValueInfoProto(name="flat"))
+    elif kind == "map":
+        model.graph.node[-1].output[0] = "scores"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["features"], ["out"]))
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("no ONNX", "is not an ONNX file"),
+        ("fixed", "export it with a dynamic batch"),
+        ("too many outputs", "name it `background` in a labels file of its own"),
+        ("NaN", "returns NaN or infinite values"),
+        ("sigmoids", "do not sum to 1"),
+        ("two outputs", "has 2 outputs (out, flat)"),
+        ("map", "not one value for each class"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(
+    kind: str, reason: str, few: Path, tmp_path: Path
+) -> None:
+    path = odd(tmp_path, kind)
+    done = refused(tmp_path / "out", path, "--calibrate", few, "--preprocess", "zero-one")
+    assert reason in done.err
+
+
+@pytest.mark.parametrize(("batch", "flat"), [(1, "free"), (1, "constant"), (2, "constant")])
+def test_a_fixed_batch_is_freed_where_the_graph_permits(
+    batch: int, flat: Literal["free", "constant"], few: Path, tmp_path: Path
+) -> None:
+    path = write_classifier(tmp_path / "fixed.onnx", batch=batch, flat=flat, normal=ZERO_ONE)
+    done = call(
+        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out"),
+        *("--preprocess", "zero-one", "--allow-no-saving"),
+    )
+    assert done.code == 0, done.err
+
+
+def test_an_older_opset_and_weights_beside_the_file_are_taken_in(few: Path, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "old.onnx", opset=9, normal=ZERO_ONE)
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="old.data", size_threshold=0)
+    assert (tmp_path / "old.data").is_file()
+    done = call(
+        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out"),
+        *("--preprocess", "zero-one", "--allow-no-saving"),
+    )
+    assert done.code == 0, done.err
+    assert load_bundle(tmp_path / "out").manifest.exits[0].test.single == 100
+
+
+def test_a_folder_that_is_no_class_is_refused(given: Given, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("blue\ngreen\ngrey\nwine red\n")
+    done = refused(
+        *(tmp_path / "out", given.small, "--calibrate", few, "--preprocess", "imagenet"),
+        *("--labels", tmp_path / "labels.txt"),
+    )
+    assert "has the name of no class" in done.err

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import digits, ray, serving, threads
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.peers import section as peers
-from benchmarks.promises import drift, memory, precision, shift, tuning
+from benchmarks.promises import drift, memory, precision, shift, small_folder, tuning
 
 RESULTS = DOCS.parent / "benchmarks"
 
@@ -30,6 +30,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/operations.md", "drift", drift.section),
         ("guide/operations.md", "memory", memory.section),
         ("guide/training.md", "digits", digits.section),
+        ("guide/your-own-images.md", "small-folder", small_folder.section),
     ],
 )
 def test_a_page_shows_what_the_benchmark_wrote(

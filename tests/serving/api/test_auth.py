@@ -62,7 +62,8 @@ def test_every_admin_route_requires_the_key(bundle_path: Path) -> None:
             for verb, operation in verbs.items()
             if "security" in operation
         }
-        assert changing == asking
+        # Whoever started a job can end it: its id is secret.
+        assert changing - {("DELETE", "/v1/jobs/{id}")} == asking
 
 
 def test_on_loopback_no_key_is_needed(client: Client) -> None:

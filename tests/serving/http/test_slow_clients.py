@@ -203,5 +203,6 @@ def test_refusals_of_connections_are_counted_and_not_logged(server: Server) -> N
     shown = httpx.get(f"{server.url}/metrics").text
     assert 'offramp_rejected_total{reason="invalid_request"}' in shown
     assert 'offramp_rejected_total{reason="request_timeout"}' in shown
-    # Only the banner.
-    assert len(server.printed) == 4, "".join(server.printed)
+    # Only the banner; what other tests sent may look like drift.
+    printed = [line for line in server.printed if "drift of" not in line]
+    assert len(printed) == 4, "".join(printed)

@@ -94,7 +94,7 @@ def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
     population, costs = cifar
     random = np.random.default_rng(1)
     errors, covered = [], []
-    for _ in range(60):
+    for _ in range(120):
         order = random.permutation(population.samples)
         choice = choose(halved(population.take(order[:800])), costs, Goal("max_drop", 0.01))
         truth = population.take(order[800:]).evaluate(choice.policy).drop
@@ -102,7 +102,7 @@ def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
         errors.append(choice.stats.drop - truth)
         covered.append(low <= truth <= high)
     assert abs(np.mean(errors)) < 0.0025
-    assert np.mean(covered) > 0.82  # about 0.9 over many draws; 60 draws scatter by 0.04
+    assert np.mean(covered) > 0.85
 
 
 @pytest.mark.parametrize(("target", "trials"), [("labels", 2000), ("agreement", 500)])

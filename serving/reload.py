@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from offramp.errors import OfframpError
@@ -24,7 +25,8 @@ async def reload(service: Service, key: AdminKey) -> None:
         log.warning("the key is not reloaded: %s", error)
     try:
         if service.settings.repository is not None:
-            await Watcher(service).update()
+            watcher = await asyncio.to_thread(Watcher, service)
+            await watcher.update()
     except (OfframpError, OSError) as error:
         log.warning("the repository is not reloaded: %s", error)
     log.info("reloaded")

@@ -130,7 +130,9 @@ async def watching(service: Service) -> AsyncIterator[None]:
     if not service.settings.watch or directory is None:
         yield
         return
-    task = asyncio.create_task(Watcher(service).run(directory))
+    # In a thread: it reads the directory.
+    watcher = await asyncio.to_thread(Watcher, service)
+    task = asyncio.create_task(watcher.run(directory))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -136,14 +137,9 @@ def test_later_exits_answer_when_asked(page: Page) -> None:
 
 
 def milliseconds(value: float) -> str:
-    """`value` as the page writes it."""
-    return (
-        f"{value:.0f} ms"
-        if value >= 100
-        else f"{value:.1f} ms"
-        if value >= 10
-        else f"{value:.2f} ms"
-    )
+    """`value` as the page writes it: the decimal number is rounded, halves away from zero."""
+    unit = "1" if value >= 100 else "0.1" if value >= 10 else "0.01"
+    return f"{Decimal(str(value)).quantize(Decimal(unit), ROUND_HALF_UP)} ms"
 
 
 def test_the_milliseconds_of_an_exit_are_those_of_its_stages(page: Page) -> None:

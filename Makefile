@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Packages are installed without bytecode (--no-compile): the first process that imports a module writes it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-uvicorn test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
+.PHONY: serve test test-uvicorn test-clients test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
 
 serve: $(VENV)/.serve
 	@$(BIN)/offramp serve --host $(HOST) --port $(PORT)
@@ -37,6 +37,10 @@ test-uvicorn: $(VENV)/.test
 		"uvicorn==$$($(BIN)/python -m tests.serving.http.oldest_uvicorn)"; \
 	PYTHONPATH=$$target $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "$(UVICORN_TESTS)" \
 		tests/serving/http tests/serving/api/asgi/test_load_shedding.py
+
+# The server with the packages of KServe and MLServer, which need environments of their own. Half a minute.
+test-clients: $(VENV)/.test
+	$(BIN)/python -m pytest -m clients tests/clients
 
 # Needs root on Debian: builds the image, starts Prometheus and the proxy, trains the digits. About five minutes.
 test-deploy: $(VENV)/.test

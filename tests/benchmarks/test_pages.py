@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import digits, ray, serving, threads
 from benchmarks.harness.docs import DOCS, END, fill_in
+from benchmarks.method import section as method
 from benchmarks.peers import section as peers
 from benchmarks.promises import drift, memory, precision, shift, small_folder, tuning
 
@@ -23,6 +24,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/benchmarks.md", "serving", serving.section),
         ("design/scheduling.md", "threads", threads.section),
         ("design/peers.md", "peers", peers.section),
+        ("design/reproduction.md", "method", method.section),
         ("guide/ray.md", "ray", ray.section),
         ("guide/tuning.md", "tuning", tuning.section),
         ("guide/tuning.md", "precision", precision.section),

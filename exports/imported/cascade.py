@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.bundle.certificate import Target as CalibrationTarget
+from exports.bundle.certificate import Target
 from exports.bundle.errors import ExportError
-from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest, Precision
+from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
 from exports.bundle.policy import simulate
 from exports.bundle.reader import Table, as_stored
 from exports.imported.config import ResizeRule
@@ -34,8 +34,8 @@ from exports.imported.stage import (
     stage_graph,
     verify_stage,
 )
-from exports.pipeline import GraphKind, Written, write_bundle
-from exports.precision.convert import Target
+from exports.options import ExportOptions
+from exports.pipeline import Written, write_bundle
 from exports.source import EvaluationData, Source, tool_versions
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
@@ -66,15 +66,9 @@ def build_cascade(
     options: Sequence[NetworkOptions],
     photos: Path,
     target: Path,
+    export: ExportOptions,
     *,
     rule: ResizeRule | None = None,
-    name: str | None = None,
-    version: str = "1",
-    license_: str = "unknown",
-    precision: Precision = "fp32",
-    scheme: Target = "auto",
-    graphs: Sequence[GraphKind] = (),
-    allow_loss: bool = False,
     allow_no_saving: bool = False,
     say: Callable[[str], None] = print,
 ) -> Manifest:
@@ -90,19 +84,8 @@ def build_cascade(
     network's cost and `allow_no_saving` is not set. Raises WriteError, DataError, MissingExtraError.
     """
     with new_directory(target) as folder:
-        source, milliseconds = _open_networks(networks, options, photos, version, rule, say)
-        written = write_bundle(
-            folder,
-            source,
-            target,
-            name=name,
-            license_=license_,
-            precision=precision,
-            scheme=scheme,
-            graphs=graphs,
-            allow_loss=allow_loss,
-            say=say,
-        )
+        source, milliseconds = _open_networks(networks, options, photos, rule, say)
+        written = write_bundle(folder, source, target, export, say)
         _say_what_is_near_chance(written.manifest, networks, say)
         sentence, saving = _saving(written, source, networks[-1], milliseconds)
         if saving < MIN_SAVING and not allow_no_saving:
@@ -120,7 +103,6 @@ def _open_networks(
     paths: Sequence[Path],
     options: Sequence[NetworkOptions],
     directory: Path,
-    version: str,
     rule: ResizeRule | None,
     say: Callable[[str], None],
 ) -> tuple[Source, tuple[float, ...]]:
@@ -166,7 +148,7 @@ def _open_networks(
     recipes = [_recipe(one) for one in imported]
     source = Source(
         name=_name("-".join(path.stem for path in paths)),
-        version=version,
+        version="1",
         labels=classes,
         input=InputSpec(height=side, width=side, resize=rule),
         stages=stages,
@@ -224,7 +206,7 @@ def _check_order(
 def _data(name: str, photos: Photos, stages: Sequence[bytes]) -> EvaluationData:
     """The images as a held-out split, with the last network's answers where they have no labels."""
     labels = photos.labels
-    target: CalibrationTarget = "labels"
+    target: Target = "labels"
     if labels is None:
         target = "agreement"
         logits = StageRunner(stages).logits(photos.images)

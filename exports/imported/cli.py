@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from exports.cli_options import Precision, Target, graph_kinds
+from exports.cli_options import (
+    AllowLoss,
+    License,
+    Output,
+    PrecisionOption,
+    TargetOption,
+    export_options,
+)
 from offramp.extras import needs_extra
 
 ResizeRule = Literal["center_crop", "stretch"]
@@ -41,7 +48,7 @@ def cascade(
         Path,
         typer.Option(help="Images: a subfolder for each class, or without labels in none."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")],
+    output: Output,
     labels: Annotated[
         list[Path] | None,
         typer.Option(help="Class names in the order of the outputs: one file, or one a network."),
@@ -69,16 +76,11 @@ def cascade(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the files'.")] = None,
     version: Annotated[str, typer.Option(help="The model's version.")] = "1",
-    license_: Annotated[
-        str, typer.Option("--license", help="The licence of the weights for the model card.")
-    ] = "unknown",
-    precision: Annotated[Precision, typer.Option(help="As of `offramp export`.")] = "fp32",
-    target: Annotated[Target, typer.Option(help="As of `offramp export`.")] = "auto",
+    license_: License = "unknown",
+    precision: PrecisionOption = "fp32",
+    target: TargetOption = "auto",
     graphs: Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")] = "",
-    allow_loss: Annotated[
-        bool,
-        typer.Option("--allow-loss", help="Write it even if the precision costs over 0.5 points."),
-    ] = False,
+    allow_loss: AllowLoss = False,
     allow_no_saving: Annotated[
         bool,
         typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %."),
@@ -90,7 +92,15 @@ def cascade(
     for share in crop or ():
         if not 0 < share <= 1:
             raise ExportError(f"--crop must lie between 0 and 1, not {share:g}.")
-    kinds: Any = graph_kinds(graphs, precision, target)
+    export = export_options(
+        name=name,
+        version=version,
+        license_=license_,
+        precision=precision,
+        target=target,
+        graphs=graphs,
+        allow_loss=allow_loss,
+    )
     with needs_extra("cascade"):
         from exports.imported.cascade import build_cascade
         from exports.imported.options import NetworkOptions, network_labels, per_network
@@ -109,14 +119,8 @@ def cascade(
         [NetworkOptions(*row) for row in zip(*columns, strict=True)],
         calibrate,
         output,
+        export,
         rule=resize,
-        name=name,
-        version=version,
-        license_=license_,
-        precision=precision,
-        scheme=target,
-        graphs=kinds,
-        allow_loss=allow_loss,
         allow_no_saving=allow_no_saving,
         say=typer.echo,
     )

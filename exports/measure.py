@@ -49,8 +49,10 @@ def measure(
         runner = StageRunner(served)
     test = Table(runner.logits(data.test.images), data.test.labels)
     first, _ = halves(len(held_out.labels))
-    fit = fit_scaling if data.target == "labels" else fit_agreement
-    return Measurement(held_out, test, fit(held_out.take(first)))
+    fitted_on = held_out.take(first)
+    labelled = data.target == "labels"
+    scaling = fit_scaling(fitted_on) if labelled else fit_agreement(fitted_on, data.reference)
+    return Measurement(held_out, test, scaling)
 
 
 def _percent(logits: Floats, table: Table) -> float:

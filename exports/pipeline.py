@@ -150,6 +150,7 @@ def write_bundle(
             samples=len(measurement.held_out.labels),
             split="held_out",
             target=data.target,
+            reference=data.reference,
         ),
         provenance=_provenance(network, policy, measurement, costs),
     )

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
-from exports.bundle.certificate import Target
+from exports.bundle.certificate import Reference, Target
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import load_bundle, load_table
@@ -41,7 +41,7 @@ class EvaluationData:
     """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
 
     Of a data set without a test split, `test` is the half of the held-out split on which no temperature
-    is fitted, and its count is 0. Under the target `agreement` the labels are a network's answers.
+    is fitted, and its count is 0. Under the target `agreement` the labels are the answers of `reference`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class EvaluationData:
     test: Split
     counts: dict[str, int]
     target: Target = "labels"
+    reference: Reference = "last"
 
 
 @dataclass(frozen=True)

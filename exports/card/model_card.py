@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from exports.bundle.certificate import REFERENCE_NAMES
 from exports.bundle.manifest import Accuracy, Manifest
 from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
@@ -139,8 +140,8 @@ def _accuracies(manifest: Manifest) -> str:
     origin = manifest.provenance
     if manifest.calibration.target == "agreement":
         return (
-            "The images had no labels: every figure called accuracy is the agreement with the last network, "
-            f"on the {origin.evaluated_on}."
+            "The images had no labels: every figure called accuracy is the agreement with the "
+            f"{REFERENCE_NAMES[manifest.calibration.reference]}, on the {origin.evaluated_on}."
         )
     if origin.has_test:
         text = "All accuracies are on the test split; no temperature or threshold was chosen on it."

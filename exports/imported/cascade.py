@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.bundle.certificate import Target
+from exports.bundle.certificate import REFERENCE_NAMES, Reference
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
-from exports.bundle.policy import simulate
-from exports.bundle.reader import Table, as_stored
+from exports.imported.calibration import calibration_data
 from exports.imported.config import ResizeRule
 from exports.imported.labels import Labels, mapping, output_labels, without_background
 from exports.imported.network import Network, read_network
@@ -36,13 +35,9 @@ from exports.imported.stage import (
 )
 from exports.options import ExportOptions
 from exports.pipeline import Written, write_bundle
-from exports.source import EvaluationData, Source, tool_versions
+from exports.source import Source, tool_versions
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
-from exports.tuning.scaling import fit_agreement
-from exports.tuning.search import full_depth
 from offramp.files import new_directory
-from training.data.dataset import Split
 
 # Images on which a stage is compared with its file.
 VERIFIED_IMAGES = 16
@@ -69,13 +64,15 @@ def build_cascade(
     export: ExportOptions,
     *,
     rule: ResizeRule | None = None,
+    reference: Reference | None = None,
     allow_no_saving: bool = False,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Write the bundle `target` whose stages are the ONNX classifiers `networks`, cheap first.
 
     Every stage takes the image, and resizes and normalises it as `options` say. `photos` is a directory with
-    a subfolder per class, or of images without labels; then the last network's answers stand for them.
+    a subfolder per class, or of images without labels; then the answers of `reference` stand for them, by
+    default the last network's.
     Temperatures, weights, policy and certificate are fitted as `export_bundle` does. The bundle is written
     completely or not at all.
 
@@ -84,7 +81,7 @@ def build_cascade(
     network's cost and `allow_no_saving` is not set. Raises WriteError, DataError, MissingExtraError.
     """
     with new_directory(target) as folder:
-        source, milliseconds = _open_networks(networks, options, photos, rule, say)
+        source, milliseconds = _open_networks(networks, options, photos, rule, reference, say)
         written = write_bundle(folder, source, target, export, say)
         _say_what_is_near_chance(written.manifest, networks, say)
         sentence, saving = _saving(written, source, networks[-1], milliseconds)
@@ -104,6 +101,7 @@ def _open_networks(
     options: Sequence[NetworkOptions],
     directory: Path,
     rule: ResizeRule | None,
+    reference: Reference | None,
     say: Callable[[str], None],
 ) -> tuple[Source, tuple[float, ...]]:
     """The networks as a source of an export, and the milliseconds of each stage."""
@@ -112,6 +110,10 @@ def _open_networks(
         raise ExportError(
             f"{directory} has no subfolders with the names of classes, and without labels a single network "
             "has none to agree with."
+        )
+    if folder.classes is not None and reference is not None:
+        raise ExportError(
+            f"--agree-with is for images without labels, but {directory} has subfolders for classes."
         )
     described, configs = [], []
     for path, given in zip(paths, options, strict=True):
@@ -153,7 +155,9 @@ def _open_networks(
         input=InputSpec(height=side, width=side, resize=rule),
         stages=stages,
         calibrated=stages,
-        data=_data(directory.resolve().name, photos, [stage.onnx for stage in stages]),
+        data=calibration_data(
+            directory.resolve().name, photos, [stage.onnx for stage in stages], reference or "last"
+        ),
         recipe=recipes[0],
         followers=tuple(recipes[1:]),
         seed=0,
@@ -203,28 +207,17 @@ def _check_order(
             )
 
 
-def _data(name: str, photos: Photos, stages: Sequence[bytes]) -> EvaluationData:
-    """The images as a held-out split, with the last network's answers where they have no labels."""
-    labels = photos.labels
-    target: Target = "labels"
-    if labels is None:
-        target = "agreement"
-        logits = StageRunner(stages).logits(photos.images)
-        table = as_stored(Table(logits, np.zeros(len(photos.images), np.int64)))
-        labels = simulate(full_depth(len(logits)), table.logits, fit_agreement(table)).predictions
-    split = Split(photos.images, labels)
-    _, unused = halves(len(split))
-    counts = {"train": 0, "held_out": len(split), "test": 0}
-    return EvaluationData(name, split, split.take(unused), counts, target)
-
-
 def _say_what_is_near_chance(
     manifest: Manifest, networks: Sequence[Path], say: Callable[[str], None]
 ) -> None:
     """Say which networks are hardly better than a guess, as with wrong labels or wrong colours."""
     guess = 100 / len(manifest.labels)
     labelled = manifest.calibration.target == "labels"
-    does = "is right on" if labelled else "agrees with the last network on"
+    does = (
+        "is right on"
+        if labelled
+        else f"agrees with the {REFERENCE_NAMES[manifest.calibration.reference]} on"
+    )
     for path, entry in zip(networks, manifest.exits, strict=True):
         if entry.held_out.single < NEAR_CHANCE * guess:
             say(
@@ -236,18 +229,23 @@ def _say_what_is_near_chance(
 def _saving(
     written: Written, source: Source, last: Path, milliseconds: Sequence[float]
 ) -> tuple[str, float]:
-    """What the default policy costs beside the last network alone, as a sentence and as the share saved."""
+    """What the default policy costs beside the last network alone, or beside the ensemble if agreement with
+    that is the target: as a sentence and as the share saved."""
     choice = written.choice
     macs = [stage.macs for stage in source.stages]
     mean = choice.stats.mean_cost(np.cumsum(macs).tolist())
     mean_ms = choice.stats.mean_cost(np.cumsum(milliseconds).tolist())
-    saving = 1 - mean / macs[-1]
+    whole, whole_ms, test = macs[-1], milliseconds[-1], written.manifest.exits[-1].test
+    what, alone = f"{last} alone", test.single
+    if source.data.reference == "ensemble":
+        whole, whole_ms = sum(macs), sum(milliseconds)
+        what, alone = "the ensemble of all networks", test.running
+    saving = 1 - mean / whole
     accuracy = written.manifest.provenance.test_default.accuracy
-    alone = written.manifest.exits[-1].test.single
     saved = f"which saves {saving:.0%}" if saving >= 0 else f"which is {-saving:.0%} less"
     return (
         f"the default policy takes {mean / 1e6:.4g} M MACs an image (about {mean_ms:.3g} ms here), and "
-        f"{last} alone {macs[-1] / 1e6:.4g} M ({milliseconds[-1]:.3g} ms), {saved}; "
+        f"{what} {whole / 1e6:.4g} M ({whole_ms:.3g} ms), {saved}; "
         f"{_measured(source)} {accuracy:.2f} % and {alone:.2f} %"
     ), saving
 

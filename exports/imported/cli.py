@@ -19,6 +19,7 @@ from exports.cli_options import (
 from offramp.extras import needs_extra
 
 ResizeRule = Literal["center_crop", "stretch"]
+Reference = Literal["last", "ensemble"]
 
 
 class Layout(enum.StrEnum):
@@ -57,6 +58,14 @@ def cascade(
         list[str] | None,
         typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
     ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
+    ] = None,
     size: Annotated[
         list[int] | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
     ] = None,
@@ -73,6 +82,10 @@ def cascade(
     ] = None,
     resize: Annotated[
         ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
+    ] = None,
+    agree_with: Annotated[
+        Reference | None,
+        typer.Option(help="Whose answers stand for labels, if there are none; default: last."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the files'.")] = None,
     version: Annotated[str, typer.Option(help="The model's version.")] = "1",
@@ -103,6 +116,7 @@ def cascade(
     )
     with needs_extra("cascade"):
         from exports.imported.cascade import build_cascade
+        from exports.imported.normalisation import read_normalisations
         from exports.imported.options import NetworkOptions, network_labels, per_network
     count = len(networks)
     columns = (
@@ -112,6 +126,7 @@ def cascade(
         per_network("--layout", [value.value for value in layout or ()], count),
         per_network("--channels", [value.value for value in channels or ()], count),
         per_network("--outputs", [value.value for value in outputs or ()], count),
+        per_network("--mean", read_normalisations(mean or (), std or ()), count),
         network_labels(labels or (), count),
     )
     build_cascade(
@@ -121,6 +136,7 @@ def cascade(
         output,
         export,
         rule=resize,
+        reference=agree_with,
         allow_no_saving=allow_no_saving,
         say=typer.echo,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from exports.bundle.errors import ExportError
 from exports.bundle.safe_files import MAX_MANIFEST_BYTES, one_line, parse_json
+from exports.imported.normalisation import Normalisation
 from exports.imported.preprocessing import Channels, Triple
 from exports.imported.resampling import Interpolation
 from offramp.validation import first_problem
@@ -55,11 +56,32 @@ PRESETS = {
 }
 
 
-def find_config(network: Path, given: str | None) -> PreprocessingConfig:
+def find_config(
+    network: Path, given: str | None, normalisation: Normalisation | None = None
+) -> PreprocessingConfig:
     """The preprocessing of the file `network`: `given` as a preset's name or a file, else the file beside it.
 
-    Raises ExportError if there is none, or if it describes something that a graph cannot do.
+    `normalisation` replaces the mean and deviation of a file, or is all that is known. Raises ExportError if
+    nothing is known, if a file describes something that a graph cannot do, or for a preset with
+    `normalisation`.
     """
+    if normalisation is None:
+        return _find(network, given)
+    if given in PRESETS:
+        raise ExportError(
+            f"--preprocess {given} is a mean and a deviation, as --mean and --std are: give one of them."
+        )
+    found = _beside(network) if given is None else _find(network, given)
+    found = found or PreprocessingConfig("", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    return replace(
+        found,
+        origin=", ".join(filter(None, (found.origin, "--mean and --std"))),
+        mean=_in_pixels(normalisation.mean),
+        std=_in_pixels(normalisation.std),
+    )
+
+
+def _find(network: Path, given: str | None) -> PreprocessingConfig:
     if given in PRESETS:
         mean, std = PRESETS[given]
         return PreprocessingConfig(given, _in_pixels(mean), _in_pixels(std))
@@ -68,14 +90,22 @@ def find_config(network: Path, given: str | None) -> PreprocessingConfig:
         if config is None:
             raise ExportError(f"{given} describes no preprocessing.")
         return config
+    beside = _beside(network)
+    if beside is None:
+        raise ExportError(
+            f"the preprocessing of {network} is not known, and no {PREPROCESSOR_CONFIG} lies beside it: "
+            f"give --preprocess {', '.join(PRESETS)}, or a file, or --mean and --std."
+        )
+    return beside
+
+
+def _beside(network: Path) -> PreprocessingConfig | None:
+    """The preprocessing in a file beside `network`."""
     for name in (PREPROCESSOR_CONFIG, TIMM_CONFIG):
-        beside = network.parent / name
-        if beside.is_file() and (config := _read(beside)) is not None:
+        file = network.parent / name
+        if file.is_file() and (config := _read(file)) is not None:
             return config
-    raise ExportError(
-        f"the preprocessing of {network} is not known, and no {PREPROCESSOR_CONFIG} lies beside it: "
-        f"give --preprocess {', '.join(PRESETS)}, or a file."
-    )
+    return None
 
 
 def _read(file: Path) -> PreprocessingConfig | None:

@@ -12,6 +12,7 @@ from exports.bundle.errors import ExportError
 from exports.imported.config import PreprocessingConfig, ResizeRule, find_config
 from exports.imported.labels import Labels, read_labels
 from exports.imported.network import Network
+from exports.imported.normalisation import Normalisation
 from exports.imported.preprocessing import Channels, Layout, Preprocessing
 from exports.imported.stage import Outputs
 
@@ -28,6 +29,7 @@ class NetworkOptions:
     layout: Layout | None = None
     channels: Channels | None = None
     outputs: Outputs | None = None
+    normalisation: Normalisation | None = None
     labels: Labels | None = None
 
 
@@ -55,7 +57,7 @@ def find_preprocessing(
     network: Network, options: NetworkOptions
 ) -> tuple[Preprocessing, PreprocessingConfig]:
     """How the input of `network` is made, and what said so. Raises ExportError if that is not known."""
-    config = find_config(network.path, options.preprocess)
+    config = find_config(network.path, options.preprocess, options.normalisation)
     layout = network.layout(options.layout)
     side = network.side(layout, options.side or config.side)
     crop = config.crop if options.crop is None else options.crop

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from exports.bundle.preprocessing.cli import preprocess
 from exports.cli import export, pack
 from exports.imported.cli import cascade
 from exports.pictures.cli import calibration, exits
@@ -25,7 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, recipe, table, export, cascade, tune, inspect, pack, serve, classify):
+for command in (
+    *(train, recipe, table, export, cascade, tune, inspect, pack, preprocess, serve, classify),
+):
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)

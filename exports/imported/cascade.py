@@ -13,6 +13,7 @@ import numpy as np
 from exports.bundle.certificate import REFERENCE_NAMES, Reference
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
+from exports.bundle.preprocessing.spec import Preprocessing
 from exports.imported.calibration import calibration_data
 from exports.imported.config import ResizeRule
 from exports.imported.labels import Labels, mapping, output_labels, without_background
@@ -23,7 +24,6 @@ from exports.imported.options import (
     find_preprocessing,
 )
 from exports.imported.photos import Photos, list_photos, read_photos
-from exports.imported.preprocessing import Preprocessing
 from exports.imported.stage import (
     Imported,
     as_logits,
@@ -264,6 +264,7 @@ def _recipe(one: Imported) -> dict[str, object]:
             "preprocessing": str(one.preprocessing),
             "outputs": one.outputs,
         },
+        "input": one.preprocessing.model_dump(mode="json"),
     }
 
 

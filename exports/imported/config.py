@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from exports.bundle.errors import ExportError
+from exports.bundle.preprocessing.resampling import Interpolation
+from exports.bundle.preprocessing.spec import Channels, Finite, Positive, Side, Triple
 from exports.bundle.safe_files import MAX_MANIFEST_BYTES, one_line, parse_json
 from exports.imported.normalisation import Normalisation
-from exports.imported.preprocessing import Channels, Triple
-from exports.imported.resampling import Interpolation
 from offramp.validation import first_problem
 
 ResizeRule = Literal["center_crop", "stretch"]
@@ -24,9 +24,6 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 # Pillow's numbers.
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=1, le=4096)]
 Means = tuple[Finite, Finite, Finite]
 Deviations = tuple[Positive, Positive, Positive]
 

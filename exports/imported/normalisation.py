@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exports.bundle.errors import ExportError
-from exports.imported.preprocessing import Triple
+from exports.bundle.preprocessing.spec import Triple
 
 # The least deviation: pixels of 0 to 255 that a network takes as they are have 1 / 255.
 MIN_STD = 1e-4

@@ -14,10 +14,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from exports.bundle.errors import ExportError
+from exports.bundle.preprocessing.resampling import Interpolation, resampling_matrix
+from exports.bundle.preprocessing.spec import Preprocessing
 from exports.imported.config import find_config
 from exports.imported.normalisation import read_normalisations
-from exports.imported.preprocessing import Preprocessing
-from exports.imported.resampling import Interpolation, resampling_matrix
+from exports.imported.preprocessing import preprocessing_nodes
 from tests.exports.imported.classifiers import pictures
 
 IMAGENET_PIXELS = (123.675, 116.28, 103.53)
@@ -67,7 +68,7 @@ def test_the_graph_computes_what_numpy_does(
     images = pictures(1)[:, :source, :source]
     resized = 16 if source == 16 else 20
     own = preprocessing(layout=layout, channels=channels, resized=resized, half=half)
-    nodes, constants = own.nodes(source, "target")
+    nodes, constants = preprocessing_nodes(own, source, "target")
     type_ = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,

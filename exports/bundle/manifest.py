@@ -172,8 +172,8 @@ class Provenance(_Model):
 
     @property
     def imported(self) -> bool:
-        """Whether the networks are ONNX files that Offramp did not train; their recipes say which."""
-        return "onnx" in self.recipe
+        """Whether there is a network that Offramp did not train; the recipe of such a one has `onnx`."""
+        return any("onnx" in recipe for recipe in (self.recipe, *self.followers))
 
     @property
     def refit(self) -> bool:

@@ -75,11 +75,13 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
 
 
 def _recipes(origin: Provenance) -> str:
-    """The recipe of the first network, or the files that were imported."""
-    if origin.imported:
-        names = ", ".join(str(recipe.get("name")) for recipe in (origin.recipe, *origin.followers))
-        return f"importing {names}"
-    return f"recipe {origin.recipe.get('name', 'unnamed')}, seed {origin.seed}"
+    """The recipe of the first network, if Offramp trained it, and the files that were imported."""
+    recipes = (origin.recipe, *origin.followers)
+    imported = ", ".join(str(recipe.get("name")) for recipe in recipes if "onnx" in recipe)
+    if "onnx" in origin.recipe:
+        return f"importing {imported}"
+    own = f"recipe {origin.recipe.get('name', 'unnamed')}, seed {origin.seed}"
+    return f"{own}, and importing {imported}" if imported else own
 
 
 def _exits(inspection: Inspection) -> Table:

@@ -44,7 +44,12 @@ class Outputs(enum.StrEnum):
 
 
 def cascade(
-    networks: Annotated[list[Path], typer.Argument(help="ONNX classifiers, the cheapest first.")],
+    networks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="ONNX classifiers, the cheapest first; the first may be a bundle or a run."
+        ),
+    ],
     calibrate: Annotated[
         Path,
         typer.Option(help="Images: a subfolder for each class, or without labels in none."),
@@ -79,6 +84,10 @@ def cascade(
     channels: Annotated[list[Channels] | None, typer.Option(help="Order of colours.")] = None,
     outputs: Annotated[
         list[Outputs] | None, typer.Option(help="What is returned; default: as the values look.")
+    ] = None,
+    exits: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many exits of a bundle or run to keep; default: all."),
     ] = None,
     resize: Annotated[
         ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
@@ -115,10 +124,12 @@ def cascade(
         allow_loss=allow_loss,
     )
     with needs_extra("cascade"):
-        from exports.imported.cascade import build_cascade
+        from exports.imported.cascade import CascadeOptions, build_cascade
+        from exports.imported.multi_exit.source import split_paths
         from exports.imported.normalisation import read_normalisations
         from exports.imported.options import NetworkOptions, network_labels, per_network
-    count = len(networks)
+    _, files = split_paths(networks, exits)
+    count = len(files)
     columns = (
         per_network("--preprocess", preprocess or (), count),
         per_network("--size", size or (), count),
@@ -134,9 +145,7 @@ def cascade(
         [NetworkOptions(*row) for row in zip(*columns, strict=True)],
         calibrate,
         output,
+        CascadeOptions(exits, resize, agree_with, allow_no_saving),
         export,
-        rule=resize,
-        reference=agree_with,
-        allow_no_saving=allow_no_saving,
         say=typer.echo,
     )

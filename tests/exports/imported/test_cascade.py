@@ -73,6 +73,9 @@ def test_inspect_and_tune_work_on_it(made: Made) -> None:
     tuned = call("tune", made.bundle.path, "--max-accuracy-drop", 1, "--dry-run")
     assert tuned.code == 0, tuned.err
     assert "accuracy %" in tuned.out
+    precise = call("tune", made.bundle.path, "--min-precision", 0.995, "--dry-run")
+    assert precise.code == 0, precise.err
+    assert "With reject_below" in precise.out
 
 
 def test_the_card_names_the_files_and_no_recipe(made: Made) -> None:

@@ -37,7 +37,7 @@ from exports.options import ExportOptions, GraphKind
 from exports.precision.boundaries import feature_type
 from exports.precision.convert import check_loss, comparison, convert
 from exports.source import Source, open_source
-from exports.tuning.goal import Choice
+from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
 from offramp.files import new_directory
 
@@ -97,10 +97,14 @@ def write_bundle(
     target: Path,
     options: ExportOptions,
     say: Callable[[str], None] = print,
+    *,
+    drop: float = DEFAULT_DROP,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> Written:
     """Write `network` as a bundle into the empty directory `folder`, which will become `target`.
 
-    Errors are those of `export_bundle`.
+    The default policy may lose the share `drop` against the ensemble, certified with `confidence` if
+    possible. Errors are those of `export_bundle`.
     """
     data, precision = network.data, options.precision
     calibrated = tuple(stage.onnx for stage in network.calibrated)
@@ -125,7 +129,14 @@ def write_bundle(
     table_sha256 = sha256((folder / CALIBRATION).read_bytes())
     command = shlex.join(("offramp", "tune", str(target)))
     choice = default_policy(
-        measurement.held_out, scaling, costs, table_sha256, command, data.target
+        measurement.held_out,
+        scaling,
+        costs,
+        table_sha256,
+        command,
+        data.target,
+        drop,
+        confidence,
     )
     policy = choice.policy.model_copy(update={"reject_below": network.reject_below})
     files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}

@@ -29,8 +29,8 @@ from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from offramp import __version__
 from offramp.extras import needs_extra
-from training.data.dataset import Split, hold_out
-from training.data.load import load_dataset
+from training.data.dataset import Split
+from training.data.load import load_dataset, split_held_out
 from training.recipes.schema import DataRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _load(
             f"{path} was trained on other images than {dataset.name} has now, so its held-out split "
             "is lost: restore the images it was trained on, or train again."
         )
-    trained_on, held_out = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
+    trained_on, held_out = split_held_out(data, dataset.train.labels)
     counts = {"train": len(trained_on), "held_out": len(held_out), "test": len(dataset.test)}
     _, unused = halves(len(held_out))
     test = dataset.test if len(dataset.test) else dataset.train.take(held_out[unused])

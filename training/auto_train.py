@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from training.checkpoint import CheckpointConfig, read_config
-from training.data.dataset_info import DatasetInfo
+from training.data.dataset import DatasetInfo
 from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
@@ -65,9 +65,7 @@ def plan_training(
         say(f"- {reason}")
     *_, last = choice.recipes
     to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
-    for recipe in to_train:
-        check_resumable(runs / recipe.name, recipe, resume)
-        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+    check_runs(to_train, runs, resume)
     dist = DistContext.current()
     with dist.main_process_first():
         for recipe in to_train:
@@ -113,6 +111,36 @@ def auto_train(
         seed=seed,
         say=say,
     )
+    return train_plan(
+        plan,
+        runs=runs,
+        data_root=folder,
+        device=device,
+        resume=resume,
+        compiled=compiled,
+        say=say,
+    )
+
+
+def check_runs(recipes: Sequence[Recipe], runs: Path, resume: bool) -> None:
+    """Raise CheckpointError or RecipeError if `runs` holds something that `recipes` must not replace."""
+    for recipe in recipes:
+        check_resumable(runs / recipe.name, recipe, resume)
+        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+
+
+def train_plan(
+    plan: Plan,
+    *,
+    runs: Path,
+    data_root: Path,
+    device: str,
+    resume: bool,
+    compiled: bool = False,
+    say: Callable[[str], None],
+) -> CheckpointConfig:
+    """Train what is left of `plan` in order; returns the last one's config. Every recipe is written to
+    `runs`/NAME.toml when its run starts. Raises what `run_recipe` raises."""
 
     def write(recipe: Recipe) -> None:
         file = _recipe_file(runs, recipe)
@@ -123,7 +151,7 @@ def auto_train(
         run_recipe(
             recipe,
             runs=runs,
-            data_root=folder,
+            data_root=data_root,
             device=device,
             resume=resume,
             compiled=compiled,

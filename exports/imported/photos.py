@@ -68,6 +68,24 @@ def list_photos(directory: Path) -> PhotoFolder:
     return PhotoFolder(directory, tuple(files), tuple(name for _, name in pairs) if pairs else None)
 
 
+def list_tree(directory: Path) -> PhotoFolder:
+    """The images in `directory` and all folders below it, without labels. Raises ExportError if there are
+    too few."""
+    if not directory.is_dir():
+        raise ExportError(f"{directory} is not a directory with images.")
+    try:
+        files = [file for file in files_below(directory) if has_image_suffix(file)]
+    except OSError as error:
+        raise ExportError(
+            f"{error.filename or directory} cannot be read: {error.strerror}."
+        ) from error
+    if len(files) < MIN_IMAGES:
+        raise ExportError(
+            f"{directory} has {len(files)} images; at least {MIN_IMAGES} are needed to calibrate."
+        )
+    return PhotoFolder(directory, tuple(files), None)
+
+
 def read_photos(
     folder: PhotoFolder,
     side: int,

@@ -8,6 +8,7 @@ import typer
 
 from exports.bundle.preprocessing.cli import preprocess
 from exports.cli import export, pack
+from exports.front.cli import front
 from exports.imported.cli import cascade
 from exports.pictures.cli import calibration, exits
 from exports.tuning.cli import tune
@@ -27,7 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    *(train, recipe, table, export, cascade, tune, inspect, pack, preprocess, serve, classify),
+    *(train, recipe, table, export, cascade, front, tune, inspect, pack, preprocess, serve),
+    classify,
 ):
     app.command()(command)
 

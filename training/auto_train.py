@@ -69,7 +69,7 @@ def plan_training(
     dist = DistContext.current()
     with dist.main_process_first():
         for recipe in to_train:
-            _fetch_weights(recipe)
+            fetch_weights(recipe)
     if dist.is_main:
         side = last.data.side
         assert side is not None
@@ -189,7 +189,7 @@ def _print_nothing(_: str) -> None:
     """The `say` of all processes but the main one."""
 
 
-def _fetch_weights(recipe: Recipe) -> None:
+def fetch_weights(recipe: Recipe) -> None:
     """Download the weights that `recipe` starts from. Raises RecipeError if they are unavailable."""
     if recipe.start is not None and recipe.start.weights is not None:
         from training.models.pretrained import read_weights

@@ -48,8 +48,19 @@ def test_the_cascade_is_written_and_saves_most_of_the_large_network(
     assert load_bundle(place / "bundle").manifest.labels == ("red", "grey", "blue", "green")
 
 
+def test_the_front_is_written_and_certified_as_the_page_says(
+    followed: tuple[Path, list[str]],
+) -> None:
+    place, (_, _, _, front, *_) = followed
+    (stated,) = re.findall(r"^Certified: .*\.$", PAGE, re.MULTILINE)
+    assert stated in front
+    assert [entry.input for entry in load_bundle(place / "fronted").manifest.exits] == [
+        *("image", "features", "features", "image")
+    ]
+
+
 def test_a_picture_is_answered(followed: tuple[Path, list[str]]) -> None:
-    (prediction,) = json.loads(followed[1][3])["predictions"]
+    (prediction,) = json.loads(followed[1][4])["predictions"]
     assert prediction["label"] == "red"
 
 

@@ -64,7 +64,7 @@ def plan_training(
     for reason in choice.reasons:
         say(f"- {reason}")
     *_, last = choice.recipes
-    to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
+    to_train = [r for r in choice.recipes if r is last or not is_trained(runs / r.name, r)]
     check_runs(to_train, runs, resume)
     dist = DistContext.current()
     with dist.main_process_first():
@@ -173,7 +173,8 @@ def _recipe_file(runs: Path, recipe: Recipe) -> Path:
     return runs / f"{recipe.name}.toml"
 
 
-def _is_trained(directory: Path, recipe: Recipe) -> bool:
+def is_trained(directory: Path, recipe: Recipe) -> bool:
+    """Whether `directory` holds the finished run of this very recipe."""
     return is_finished(directory, recipe) and read_config(directory).recipe == recipe
 
 

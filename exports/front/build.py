@@ -16,7 +16,7 @@ from exports.front.answers import UNREADABLE, AnswerCache
 from exports.front.large import Large, open_large
 from exports.front.plan import (
     MIN_PICTURES,
-    Goal,
+    AgreementGoal,
     plan_student,
     say_forecast,
     usable,
@@ -30,7 +30,7 @@ from exports.imported.saving import check_saving
 from exports.options import ExportOptions
 from exports.pipeline import write_bundle
 from offramp.files import new_directory, write_whole
-from training.auto_train import Plan, check_runs, train_plan
+from training.auto_train import Plan, check_runs, is_trained, train_plan
 from training.data.answers import Answers, write_answers
 from training.planning.student import StudentChoice
 
@@ -42,10 +42,11 @@ KEY_LETTERS = 16
 @dataclass(frozen=True)
 class FrontOptions:
     """How a front is trained. With `unlabelled` the folders of the pictures mean nothing. `epochs` replaces
-    the rule's. Runs and answers lie in `runs`; with `resume` those of a stopped command are gone on with."""
+    the rule's. Runs and answers lie in `runs`; `resume` goes on with the run of a stopped command.
+    """
 
     unlabelled: bool = False
-    goal: Goal = field(default_factory=Goal)
+    goal: AgreementGoal = field(default_factory=AgreementGoal)
     epochs: int | None = None
     runs: Path = Path("runs")
     device: str = "auto"
@@ -199,13 +200,15 @@ def _ask(large: Large, pictures: PhotoFolder, place: Path, say: Callable[[str], 
 
 
 def _train(student: StudentChoice, options: FrontOptions, say: Callable[[str], None]) -> None:
+    """Train the student, unless that is done: a bundle that was refused may be asked for again."""
     recipe = student.recipe
-    check_runs([recipe], options.runs, options.resume)
+    resume = options.resume or is_trained(options.runs / recipe.name, recipe)
+    check_runs([recipe], options.runs, resume)
     train_plan(
         Plan((recipe,), (recipe,), student.reasons),
         runs=options.runs,
         data_root=Path(),
         device=options.device,
-        resume=options.resume,
+        resume=resume,
         say=say,
     )

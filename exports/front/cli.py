@@ -51,6 +51,14 @@ def front(
         str | None,
         typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
     ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
     ] = None,
@@ -118,9 +126,13 @@ def front(
     )
     with needs_extra("train"):
         from exports.front.build import FrontOptions, build_front, forecast_front
-        from exports.front.plan import Goal
+        from exports.front.plan import AgreementGoal
         from exports.imported.labels import read_labels
+        from exports.imported.normalisation import read_normalisations
         from exports.imported.options import NetworkOptions
+    normalisations = read_normalisations(
+        [] if mean is None else [mean], [] if std is None else [std]
+    )
     network_options = NetworkOptions(
         preprocess=preprocess,
         side=size,
@@ -128,11 +140,12 @@ def front(
         layout=None if layout is None else layout.value,
         channels=None if channels is None else channels.value,
         outputs=None if outputs is None else outputs.value,
+        normalisation=next(iter(normalisations), None),
         labels=None if labels is None else read_labels(labels),
     )
     options = FrontOptions(
         unlabelled=unlabelled,
-        goal=Goal(agreement, confidence),
+        goal=AgreementGoal(agreement, confidence),
         epochs=epochs,
         runs=runs,
         device=device,

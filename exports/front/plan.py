@@ -11,13 +11,12 @@ from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.front.large import Large
 from exports.imported.photos import PhotoFolder
 from exports.tuning.certificate import samples_needed
-from training.auto_train import fetch_weights, run_name
+from training.auto_train import fetch_weights, is_trained, run_name
 from training.data.dataset import DatasetInfo
 from training.data.survey import survey_files
 from training.planning.forecast import forecast
 from training.planning.student import Given, StudentChoice, choose_student
 from training.report import clock
-from training.run import is_finished
 
 # Fewer teach a student nothing.
 MIN_PICTURES = 100
@@ -27,7 +26,7 @@ MAX_HELD_OUT_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
-class Goal:
+class AgreementGoal:
     """The bundle is to give the same answer as the network in at least the share `agreement` of cases,
     with the probability `confidence`."""
 
@@ -63,7 +62,7 @@ def usable(folder: PhotoFolder, side: int, say: Callable[[str], None]) -> PhotoF
     return folder.sample(most)
 
 
-def held_out_count(pictures: int, classes: int, goal: Goal) -> int:
+def held_out_count(pictures: int, classes: int, goal: AgreementGoal) -> int:
     """How many pictures are held out of training.
 
     As many as certify, in one half, a front that disagrees half as often as `goal` permits, but at most a
@@ -80,7 +79,7 @@ def plan_student(
     pictures: int,
     place: Path,
     network: Path,
-    goal: Goal,
+    goal: AgreementGoal,
     epochs: int | None,
 ) -> StudentChoice:
     """The student for `pictures` readable pictures of `folder`, which learns from the file `network`, the
@@ -114,7 +113,7 @@ def say_forecast(
     """
     for reason in student.reasons:
         say(f"- {reason}")
-    if is_finished(runs / student.recipe.name, student.recipe):
+    if is_trained(runs / student.recipe.name, student.recipe):
         return
     fetch_weights(student.recipe)
     seconds = pictures * large.milliseconds / 1e3

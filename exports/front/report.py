@@ -8,7 +8,7 @@ import numpy as np
 
 from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table
-from exports.front.plan import Goal
+from exports.front.plan import AgreementGoal
 from exports.imported.photos import PhotoFolder, label_positions
 from exports.pipeline import Written
 from exports.tuning.certificate import halves
@@ -47,7 +47,7 @@ def accuracy_by_folders(
     )
 
 
-def promise(written: Written, network: Path, goal: Goal) -> str:
+def promise(written: Written, network: Path, goal: AgreementGoal) -> str:
     """The certificate in the terms of the goal, or that there is none."""
     manifest = written.manifest
     which = (

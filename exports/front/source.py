@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import InputSpec
 from exports.cascade import TrainedRun
 from exports.front.large import Large
-from exports.imported.cascade import bundle_name, last_answers, recipe_of
-from exports.source import EvaluationData, Source, portable, tool_versions, trained_stages
+from exports.imported.calibration import calibration_data
+from exports.imported.cascade import bundle_name, recipe_of
+from exports.imported.photos import Photos
+from exports.source import Source, portable, tool_versions, trained_stages
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
 from training.checkpoint import load_checkpoint
 from training.data.answers import Answers
-from training.data.dataset import Split
 from training.data.image_files import read_images
 from training.data.load import split_held_out
 from training.planning.student import StudentChoice
@@ -51,10 +52,8 @@ def trained_source(
     milliseconds = StageRunner(graphs, threads=1).stage_milliseconds(
         read.pixels[:1], rounds=TIMED_ROUNDS
     )
-    split = Split(read.pixels, last_answers(graphs, read.pixels))
-    _, unused = halves(len(split))
-    counts = {"train": len(trained_on), "held_out": len(split), "test": 0}
     name = Path(answers.photos).name
+    data = calibration_data(name, Photos(read.pixels, None), graphs, "last")
     source = Source(
         name=bundle_name(f"{large.path.stem}-front"),
         version="1",
@@ -62,7 +61,7 @@ def trained_source(
         input=InputSpec(height=large.side, width=large.side, resize=large.rule),
         stages=stages,
         calibrated=stages,
-        data=EvaluationData(name, split, split.take(unused), counts, "agreement"),
+        data=replace(data, counts=data.counts | {"train": len(trained_on)}),
         recipe=portable(recipe),
         followers=(recipe_of(large.imported),),
         seed=recipe.seed,

@@ -1,4 +1,4 @@
-"""`--mean` and `--std` of `offramp cascade`: three numbers for each network."""
+"""`--mean` and `--std`: three numbers for each network."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def test_a_killed_command_goes_on_and_one_that_saves_nothing_says_no(
     assert "--allow-no-saving" in no.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tree"]
 
-    yes = call(*command, "--resume", "--allow-no-saving")
+    yes = call(*command, "--allow-no-saving")  # which is not trained again
     assert yes.code == 0, yes.err
     assert "large-front: finished already" in yes.out
     assert "Not certified: the same answer as large.onnx in at least 99.9 %" in yes.out

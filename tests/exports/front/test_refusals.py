@@ -75,6 +75,7 @@ def test_a_directory_that_does_not_exist(stock: Stock, tmp_path: Path) -> None:
         (("--agreement", 99), "--agreement must be more than 0.5"),
         (("--confidence", 1), "--confidence must be more than 0.5"),
         (("--crop", 0), "--crop must be more than 0"),
+        (("--mean", "0,0,0"), "give both for each network"),
         (("--target", "u8s8"), "add --precision int8"),
     ],
 )

@@ -78,16 +78,11 @@ def build_front(
     with new_directory(target) as folder:
         pictures, large = _open(path, network_options, photos, options, rule, say)
         place = options.runs / ANSWERS_OF_ALL / _key(large, pictures)
-        network = place / path.name
-        place.mkdir(parents=True, exist_ok=True)
-        write_whole(network, large.imported.graph.onnx)
-        student = _plan(large, pictures, place, network, options, say)
+        student = _plan(large, pictures, place, options, say)
         answers = _ask(large, pictures, place, say)
         if len(answers.pictures) < len(pictures.files):
             readable = len(answers.pictures)
-            student = plan_student(
-                large, pictures, readable, place, network, options.goal, options.epochs
-            )
+            student = plan_student(large, pictures, readable, place, options.goal, options.epochs)
         _train(student, options, say)
         source, milliseconds = trained_source(large, student, answers, options.runs, say)
         goal = options.goal
@@ -124,9 +119,7 @@ def forecast_front(
     """Print what `build_front` would do and take; write nothing that stays. Raises what it raises."""
     pictures, large = _open(path, network_options, photos, options, rule, say)
     with TemporaryDirectory() as scratch:
-        network = Path(scratch) / path.name
-        network.write_bytes(large.imported.graph.onnx)
-        _plan(large, pictures, Path(scratch), network, options, say)
+        _plan(large, pictures, Path(scratch), options, say)
 
 
 def _open(
@@ -159,13 +152,15 @@ def _plan(
     large: Large,
     pictures: PhotoFolder,
     place: Path,
-    network: Path,
     options: FrontOptions,
     say: Callable[[str], None],
 ) -> StudentChoice:
-    """The student for all pictures, with its reasons and the forecast printed."""
+    """The student for all pictures, with its reasons and the forecast printed. The stage that teaches it is
+    written to `place`."""
     count = len(pictures.files)
-    student = plan_student(large, pictures, count, place, network, options.goal, options.epochs)
+    student = plan_student(large, pictures, count, place, options.goal, options.epochs)
+    place.mkdir(parents=True, exist_ok=True)
+    write_whole(place / large.path.name, large.imported.graph.onnx)
     say_forecast(large, student, count, options.runs, options.device, say)
     return student
 

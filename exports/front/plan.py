@@ -78,12 +78,11 @@ def plan_student(
     folder: PhotoFolder,
     pictures: int,
     place: Path,
-    network: Path,
     goal: AgreementGoal,
     epochs: int | None,
 ) -> StudentChoice:
-    """The student for `pictures` readable pictures of `folder`, which learns from the file `network`, the
-    stage of `large`; its answers lie in `place`. Raises RecipeError, DataError."""
+    """The student for `pictures` readable pictures of `folder`. The directory `place` is for the answers that
+    it learns from, and for the stage of `large`, which gives them. Raises RecipeError, DataError."""
     side, enlarged_from = survey_files(list(folder.files), folder.directory)
     given = Given(
         data=str(place.resolve()),
@@ -91,7 +90,7 @@ def plan_student(
         held_out=held_out_count(pictures, len(large.labels), goal),
         side=large.side,
         content=side if enlarged_from is None else min(side, enlarged_from),
-        network=str(network.resolve()),
+        network=str(place.resolve() / large.path.name),
         classes=len(large.labels),
         macs=large.imported.graph.macs,
     )

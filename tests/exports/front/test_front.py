@@ -24,6 +24,7 @@ from tests.training.runs import Killed, empty_curves
 from training import report
 from training.checkpoint import read_config
 from training.data.answers import read_answers
+from training.data.image_files import read_images
 from training.report import Report
 
 
@@ -119,11 +120,20 @@ def test_labels_give_accuracy_too(stock: Stock, made: Made) -> None:
     ]
 
 
-def test_the_engine_answers_easy_images_early(made: Made) -> None:
-    table = load_table(made.bundle.path, made.bundle.manifest)
-    outcome = simulate(made.bundle.policy, table.logits, made.bundle.manifest.scaling)
-    assert set(outcome.exits) >= {1, 4}
-    assert Engine(made.bundle).exits == 4
+def test_the_engine_answers_easy_images_early_and_as_the_network(made: Made) -> None:
+    recipe = read_config(made.runs / "large-front").recipe
+    answers = read_answers(Path(recipe.data.path))
+    shown = list(range(0, 600, 10))
+    images = read_images(answers.paths(shown), LARGE_SIDE, "").pixels
+    predictions = Engine(made.bundle).classify(images, made.bundle.policy)
+    exits = {prediction.exit for prediction in predictions}
+    assert 4 in exits
+    assert len(exits) > 1
+    same = [
+        prediction.index == answers.answers[n]
+        for n, prediction in zip(shown, predictions, strict=True)
+    ]
+    assert np.mean(same) >= PROMISED
 
 
 def test_the_card_names_the_student_and_the_file(made: Made) -> None:

@@ -180,11 +180,19 @@ def test_an_exported_network_gives_the_logits_of_its_last_exit(
     torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "exits"), [("kd", (4,)), ("mskd", (1, 2, 3, 4))])
+@pytest.mark.parametrize(
+    ("method", "exits", "models"), [("kd", (4,), 1), ("mskd", (1, 2, 3, 4), 2)]
+)
 def test_a_student_is_trained_and_the_next_one_computes_nothing(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, exits: tuple[int]
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    exits: tuple[int],
+    models: int,
 ) -> None:
-    recipe = student(method, exits=exits, taught_by=taught_by(exported, views=2))
+    taught = taught_by(*[exported] * models, views=2)
+    recipe = student(method, exits=exits, taught_by=taught)
     run(tmp_path, recipe)
     _, config = load_checkpoint(tmp_path / "student")
     assert len(config.test.exits) == len(exits)

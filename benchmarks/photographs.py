@@ -28,6 +28,7 @@ from benchmarks.harness.server import machine
 from benchmarks.short_script import fine_tune, pictures_to_test
 from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import load_bundle
+from exports.options import ExportOptions
 from exports.pipeline import export_bundle
 from offramp.files import replacing
 from offramp.onnx_runtime import load_onnxruntime, session_options
@@ -65,9 +66,8 @@ def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
         auto_train(folder, runs=runs, device="cpu", resume=True, seed=seed)
     for precision, bundle in bundles.items():
         if not (bundle / MANIFEST).is_file():
-            export_bundle(
-                runs / name, bundle, data_root=folder, precision=precision, allow_loss=True
-            )
+            options = ExportOptions(precision=precision, allow_loss=True)
+            export_bundle(runs / name, bundle, options, data_root=folder)
     epochs = load_recipe(str(runs / f"{name}.toml")).train.epochs
     script = _script(folder, work, side, epochs, seed)
     times = milliseconds(work / "script.onnx", side, bundles)

@@ -34,7 +34,7 @@ def main(directory: Path) -> None:
     small, large = list(COLOURS), ["background", "red", "grey", "blue", "green"]
     planes = network(small, 4, mean, std, error=0.01)
     save(directory / "small.onnx", planes, ["batch", 3, 24, 24], len(small))
-    pixels_last = network(large, 64, (0, 0, 0), (1, 1, 1), pixels_last=True)
+    pixels_last = network(large, 256, (0, 0, 0), (1, 1, 1), pixels_last=True)
     save(directory / "large.onnx", pixels_last, ["batch", SIDE, SIDE, 3], len(large))
     (directory / "labels.txt").write_text("\n".join(small) + "\n")
     (directory / "large-labels.txt").write_text("\n".join(large) + "\n")

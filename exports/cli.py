@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from exports.cli_options import Precision, Target, graph_kinds
+from exports.cli_options import (
+    AllowLoss,
+    License,
+    Output,
+    PrecisionOption,
+    TargetOption,
+    export_options,
+)
 from offramp.extras import needs_extra
 
 
@@ -15,7 +22,7 @@ def export(
     source: Annotated[
         Path, typer.Argument(help="The directory of a finished run, or a float32 bundle.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")],
+    output: Output,
     data: Annotated[
         Path, typer.Option(envvar="OFFRAMP_DATA", help="The directory of the data sets.")
     ] = Path("data"),
@@ -25,46 +32,28 @@ def export(
     version: Annotated[
         str | None, typer.Option(help="The model's version; by default the bundle's, or 1.")
     ] = None,
-    license_: Annotated[
-        str,
-        typer.Option(
-            "--license", help="The licence of the weights for the model card, as the Hub spells it."
-        ),
-    ] = "unknown",
-    precision: Annotated[
-        Precision,
-        typer.Option(help="Type of weights and computation. fp16 is for GPUs and slower on CPUs."),
-    ] = "fp32",
-    target: Annotated[
-        Target,
-        typer.Option(help="int8 type of activations and weights; auto: the faster one here."),
-    ] = "auto",
+    license_: License = "unknown",
+    precision: PrecisionOption = "fp32",
+    target: TargetOption = "auto",
     graphs: Annotated[
         str,
         typer.Option(help="Whole-network graphs to add, with commas: exits, routed, maps."),
     ] = "",
-    allow_loss: Annotated[
-        bool,
-        typer.Option("--allow-loss", help="Write it even if the ensemble loses over 0.5 points."),
-    ] = False,
+    allow_loss: AllowLoss = False,
 ) -> None:
     """Write a checkpoint as a bundle that `offramp serve` loads, or a bundle in another precision."""
-    kinds: Any = graph_kinds(graphs, precision, target)
-    with needs_extra("train"):
-        from exports.pipeline import export_bundle
-    export_bundle(
-        source,
-        output,
-        data_root=data,
+    options = export_options(
         name=name,
         version=version,
         license_=license_,
         precision=precision,
-        scheme=target,
-        graphs=kinds,
+        target=target,
+        graphs=graphs,
         allow_loss=allow_loss,
-        say=typer.echo,
     )
+    with needs_extra("train"):
+        from exports.pipeline import export_bundle
+    export_bundle(source, output, options, data_root=data, say=typer.echo)
 
 
 def pack(

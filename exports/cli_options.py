@@ -1,25 +1,57 @@
-"""Options that `offramp export` and `offramp cascade` share."""
+"""Options that the commands which write a bundle share."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
 
 from exports.bundle.errors import ExportError
+from exports.options import ExportOptions, GraphKind, Int8Target, Precision
 
-Precision = Literal["fp32", "fp16", "int8"]
-Target = Literal["auto", "u8s8", "s8s8"]
-Graphs = Literal["exits", "routed", "maps"]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")]
+License = Annotated[
+    str,
+    typer.Option(
+        "--license", help="The licence of the weights for the model card, as the Hub spells it."
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="Type of weights and computation. fp16 is for GPUs and slower on CPUs."),
+]
+TargetOption = Annotated[
+    Int8Target,
+    typer.Option(help="int8 type of activations and weights; auto: the faster one here."),
+]
+AllowLoss = Annotated[
+    bool,
+    typer.Option("--allow-loss", help="Write it even if the ensemble loses over 0.5 points."),
+]
 
 
-def graph_kinds(text: str, precision: Precision, target: Target) -> tuple[str, ...]:
-    """The kinds of whole-network graphs in `text`, separated by commas.
+def export_options(
+    *,
+    name: str | None,
+    version: str | None,
+    license_: str,
+    precision: Precision,
+    target: Int8Target,
+    graphs: str,
+    allow_loss: bool,
+) -> ExportOptions:
+    """The options as the command line has them; `graphs` are kinds separated by commas.
 
     Raises ExportError for another kind, and for a target without int8.
     """
     if target != "auto" and precision != "int8":
         raise ExportError(f"--target {target} is an int8 type; add --precision int8.")
-    kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
-    for kind in kinds:
-        if kind not in get_args(Graphs):
-            raise ExportError(f"--graphs takes exits, routed and maps, not {kind}.")
-    return kinds
+    kinds: list[GraphKind] = []
+    for text in filter(None, (part.strip() for part in graphs.split(","))):
+        kind = next((known for known in get_args(GraphKind) if known == text), None)
+        if kind is None:
+            raise ExportError(f"--graphs takes exits, routed and maps, not {text}.")
+        if kind not in kinds:
+            kinds.append(kind)
+    return ExportOptions(name, version, license_, precision, target, tuple(kinds), allow_loss)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exports.bundle.manifest import Accuracy
-from exports.bundle.policy import Floats, Scaling, running_ensemble
+from exports.bundle.policy import Floats, Scaling, running_ensemble, simulate
 from exports.bundle.reader import Table, as_stored
 from exports.source import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_agreement, fit_scaling
+from exports.tuning.search import full_depth
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class Measurement:
     held_out: Table
     test: Table
     scaling: Scaling
+
+    def with_own_answers(self) -> Measurement:
+        """The same with the answers of its own last network for labels, as agreement is measured with.
+
+        After a conversion these are not always those of the network before it.
+        """
+
+        def relabelled(table: Table) -> Table:
+            everything = full_depth(len(table.logits))
+            return Table(table.logits, simulate(everything, table.logits, self.scaling).predictions)
+
+        return replace(self, held_out=relabelled(self.held_out), test=relabelled(self.test))
 
     def accuracies(self, table: Table) -> tuple[Accuracy, ...]:
         """The accuracy of every exit on `table`, which is `held_out` or `test`."""
@@ -49,8 +62,10 @@ def measure(
         runner = StageRunner(served)
     test = Table(runner.logits(data.test.images), data.test.labels)
     first, _ = halves(len(held_out.labels))
-    fit = fit_scaling if data.target == "labels" else fit_agreement
-    return Measurement(held_out, test, fit(held_out.take(first)))
+    fitted_on = held_out.take(first)
+    labelled = data.target == "labels"
+    scaling = fit_scaling(fitted_on) if labelled else fit_agreement(fitted_on, data.reference)
+    return Measurement(held_out, test, scaling)
 
 
 def _percent(logits: Floats, table: Table) -> float:

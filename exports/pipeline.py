@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from exports.bundle.manifest import (
     CALIBRATION,
@@ -23,7 +22,6 @@ from exports.bundle.manifest import (
     GraphEntry,
     Manifest,
     Operating,
-    Precision,
     Provenance,
     format_of,
 )
@@ -35,28 +33,21 @@ from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.measure import Measurement, measure
+from exports.options import ExportOptions, GraphKind
 from exports.precision.boundaries import feature_type
-from exports.precision.convert import Target, check_loss, comparison, convert
+from exports.precision.convert import check_loss, comparison, convert
 from exports.source import Source, open_source
-from exports.tuning.goal import Choice
+from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
 from offramp.files import new_directory
-
-GraphKind = Literal["exits", "routed", "maps"]
 
 
 def export_bundle(
     source: Path,
     target: Path,
+    options: ExportOptions | None = None,
     *,
     data_root: Path,
-    name: str | None = None,
-    version: str | None = None,
-    license_: str = "unknown",
-    precision: Precision = "fp32",
-    scheme: Target = "auto",
-    graphs: Sequence[GraphKind] = (),
-    allow_loss: bool = False,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
@@ -67,28 +58,14 @@ def export_bundle(
     that supports no certificate gives a policy that is cross-validated on all of it. Accuracies
     are measured in onnxruntime on the stages as written, on the test split or, without one, on that other
     half. Of a run with a refit the refit's weights are written; everything that needs the held-out split
-    is measured with those of the first fit. `graphs` are whole-network graphs to add,
-    `license_` is the licence of the weights on the model card. The bundle is written completely or not
-    at all.
+    is measured with those of the first fit. The bundle is written completely or not at all.
 
     Raises ExportError if a graph differs from torch, or if the precision costs more than half a point
-    and `allow_loss` is not set. Raises WriteError, CheckpointError, BundleError, DataError.
+    and `options.allow_loss` is not set. Raises WriteError, CheckpointError, BundleError, DataError.
     """
     with new_directory(target) as folder:
         network = open_source(source, data_root, say)
-        written = write_bundle(
-            folder,
-            network,
-            target,
-            name=name,
-            version=version,
-            license_=license_,
-            precision=precision,
-            scheme=scheme,
-            graphs=graphs,
-            allow_loss=allow_loss,
-            say=say,
-        )
+        written = write_bundle(folder, network, target, options or ExportOptions(), say)
     written.report(target, say)
     return written.manifest
 
@@ -118,21 +95,18 @@ def write_bundle(
     folder: Path,
     network: Source,
     target: Path,
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    license_: str = "unknown",
-    precision: Precision = "fp32",
-    scheme: Target = "auto",
-    graphs: Sequence[GraphKind] = (),
-    allow_loss: bool = False,
+    options: ExportOptions,
     say: Callable[[str], None] = print,
+    *,
+    drop: float = DEFAULT_DROP,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> Written:
     """Write `network` as a bundle into the empty directory `folder`, which will become `target`.
 
-    Parameters and errors are those of `export_bundle`.
+    The default policy may lose the share `drop` against the ensemble, certified with `confidence` if
+    possible. Errors are those of `export_bundle`.
     """
-    data = network.data
+    data, precision = network.data, options.precision
     calibrated = tuple(stage.onnx for stage in network.calibrated)
     refit = network.calibrated != network.stages
     stages = tuple(stage.onnx for stage in network.stages)
@@ -140,12 +114,16 @@ def write_bundle(
     measurement = measure(calibrated, data, served)
     conversion: Conversion | None = None
     if precision != "fp32":
-        converted = convert(calibrated, measurement, data, precision, scheme, say, served)
+        converted = convert(
+            calibrated, measurement, data, precision, options.int8_target, say, served
+        )
         stages, measurement = converted.stages, converted.measurement
         conversion = converted.conversion
         say(comparison(precision, converted))
-        if not allow_loss:
+        if not options.allow_loss:
             check_loss(precision, converted)
+        if data.target == "agreement":
+            measurement = measurement.with_own_answers()
     scaling = measurement.scaling
     entries = _exit_entries(network, stages, measurement)
     costs = [entry.macs for entry in entries]
@@ -153,18 +131,25 @@ def write_bundle(
     table_sha256 = sha256((folder / CALIBRATION).read_bytes())
     command = shlex.join(("offramp", "tune", str(target)))
     choice = default_policy(
-        measurement.held_out, scaling, costs, table_sha256, command, data.target
+        measurement.held_out,
+        scaling,
+        costs,
+        table_sha256,
+        command,
+        data.target,
+        drop,
+        confidence,
     )
     policy = choice.policy.model_copy(update={"reject_below": network.reject_below})
     files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
-    graph_entries = _graphs(stages, policy, scaling, graphs)
+    graph_entries = _graphs(stages, policy, scaling, options.graphs)
     files |= {entry.file: content for entry, content in graph_entries}
     for file, content in files.items():
         (folder / file).write_bytes(content)
     manifest = Manifest(
         format=format_of(entries),
-        name=name or network.name,
-        version=version or network.version,
+        name=options.name or network.name,
+        version=options.version or network.version,
         labels=network.labels,
         input=network.input,
         precision=precision,
@@ -178,12 +163,15 @@ def write_bundle(
             samples=len(measurement.held_out.labels),
             split="held_out",
             target=data.target,
+            reference=data.reference,
         ),
         provenance=_provenance(network, policy, measurement, costs),
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / POLICY).write_bytes(policy_json(policy))
-    (folder / CARD).write_text(model_card(manifest, policy, license_, choice.promise), "utf-8")
+    (folder / CARD).write_text(
+        model_card(manifest, policy, options.license_, choice.promise), "utf-8"
+    )
     load_bundle(folder)
     return Written(manifest, choice)
 

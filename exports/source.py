@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from exports.bundle.certificate import Target
+from exports.bundle.certificate import Reference, Target
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
-from exports.bundle.reader import load_bundle, load_table
+from exports.bundle.reader import Bundle, load_bundle, load_table
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
@@ -28,8 +29,8 @@ from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from offramp import __version__
 from offramp.extras import needs_extra
-from training.data.dataset import Split, hold_out
-from training.data.load import load_dataset
+from training.data.dataset import Split
+from training.data.load import load_dataset, split_held_out
 from training.recipes.schema import DataRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class EvaluationData:
     """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
 
     Of a data set without a test split, `test` is the half of the held-out split on which no temperature
-    is fitted, and its count is 0. Under the target `agreement` the labels are a network's answers.
+    is fitted, and its count is 0. Under the target `agreement` the labels are the answers of `reference`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class EvaluationData:
     test: Split
     counts: dict[str, int]
     target: Target = "labels"
+    reference: Reference = "last"
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
             f"{path} is in {manifest.precision} already; convert the float32 bundle it comes from."
         )
     if origin.imported:
+        command = "front" if (origin.recipe.get("teacher") or {}).get("onnx") else "cascade"
         raise ExportError(
-            f"{path} is made of ONNX files: make it again with `offramp cascade --precision`."
+            f"{path} is made of ONNX files: make it again with `offramp {command} --precision`."
         )
     if origin.refit:
         raise ExportError(
@@ -112,20 +115,14 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} was calibrated on other samples than {data.name} under {data_root} holds out."
         )
-    macs = params = 0
-    stages = []
-    for content, entry in zip(bundle.stages, manifest.exits, strict=True):
-        stage_macs, stage_params = entry.macs - macs, entry.params - params
-        graph = _modernised(content)
-        stages.append(StageGraph(graph, entry.input, stage_macs, stage_params, entry.feature_shape))
-        macs, params = entry.macs, entry.params
+    stages = bundle_stages(bundle)
     return Source(
         name=manifest.name,
         version=manifest.version,
         labels=manifest.labels,
         input=manifest.input,
-        stages=tuple(stages),
-        calibrated=tuple(stages),
+        stages=stages,
+        calibrated=stages,
         data=data,
         recipe=origin.recipe,
         followers=origin.followers,
@@ -133,6 +130,18 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         tools=origin.tools | tool_versions(),
         reject_below=bundle.policy.reject_below,
     )
+
+
+def bundle_stages(bundle: Bundle) -> tuple[StageGraph, ...]:
+    """The stages of the float32 `bundle` as this version exports them, each with its own cost."""
+    macs = params = 0
+    stages = []
+    for content, entry in zip(bundle.stages, bundle.manifest.exits, strict=True):
+        stage_macs, stage_params = entry.macs - macs, entry.params - params
+        graph = _modernised(content)
+        stages.append(StageGraph(graph, entry.input, stage_macs, stage_params, entry.feature_shape))
+        macs, params = entry.macs, entry.params
+    return tuple(stages)
 
 
 def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
@@ -154,9 +163,9 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
             f"the refit of {path} is not finished: train with --resume, or without a refit."
         )
     data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)
-    calibrated = stages = _stages(runs, data, say)
+    calibrated = stages = trained_stages(runs, data.held_out.images, say)
     if recipe.refit:
-        stages = _stages(load_cascade(path / REFIT), data, say)
+        stages = trained_stages(load_cascade(path / REFIT), data.held_out.images, say)
     return Source(
         name=recipe.name.replace("/", "-"),
         version="1",
@@ -165,17 +174,17 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         stages=stages,
         calibrated=calibrated,
         data=data,
-        recipe=_portable(recipe),
-        followers=tuple(_portable(run.config.recipe) for run in runs[1:]),
+        recipe=portable(recipe),
+        followers=tuple(portable(run.config.recipe) for run in runs[1:]),
         seed=recipe.seed,
         tools=tool_versions() | {"torch": torch.__version__},
     )
 
 
-def _stages(
-    runs: Sequence[TrainedRun], data: EvaluationData, say: Callable[[str], None]
+def trained_stages(
+    runs: Sequence[TrainedRun], images: NDArray[np.uint8], say: Callable[[str], None]
 ) -> tuple[StageGraph, ...]:
-    """The stages of `runs` in a row, compared with torch."""
+    """The stages of `runs` in a row, compared with torch on `images`. Raises ExportError if one differs."""
     from exports.graphs.stages import export_stages
     from exports.verify import verify
     from training.models.multi_exit import Normalize
@@ -187,7 +196,7 @@ def _stages(
         first = len(stages) + 1
         graphs = export_stages(network, normalize, run.config.image_size, first)
         runner = StageRunner([graph.onnx for graph in graphs])
-        difference = verify(runner, network, normalize, data.held_out.images, first)
+        difference = verify(runner, network, normalize, images, first)
         say(f"onnxruntime agrees with torch: logits at most {difference:.1e} apart")
         stages += graphs
     return tuple(stages)
@@ -213,19 +222,21 @@ def _load(
             f"{path} was trained on other images than {dataset.name} has now, so its held-out split "
             "is lost: restore the images it was trained on, or train again."
         )
-    trained_on, held_out = hold_out(dataset.train.labels, data.held_out, data.held_out_seed)
+    trained_on, held_out = split_held_out(data, dataset.train.labels)
     counts = {"train": len(trained_on), "held_out": len(held_out), "test": len(dataset.test)}
     _, unused = halves(len(held_out))
     test = dataset.test if len(dataset.test) else dataset.train.take(held_out[unused])
     return EvaluationData(dataset.name, dataset.train.take(held_out), test, counts)
 
 
-def _portable(recipe: Recipe) -> dict[str, Any]:
+def portable(recipe: Recipe) -> dict[str, Any]:
     """The recipe without the directories of this machine."""
     content = recipe.model_dump(mode="json")
     for table, key in (("data", "path"), ("start", "weights")):
         if (content[table] or {}).get(key):
             content[table][key] = Path(content[table][key]).name
+    if (content["teacher"] or {}).get("onnx"):
+        content["teacher"]["onnx"] = [Path(file).name for file in content["teacher"]["onnx"]]
     return content
 
 

@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from exports.bundle.preprocessing.cli import preprocess
 from exports.cli import export, pack
+from exports.front.cli import front
 from exports.imported.cli import cascade
 from exports.pictures.cli import calibration, exits
 from exports.tuning.cli import tune
@@ -25,7 +27,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, recipe, table, export, cascade, tune, inspect, pack, serve, classify):
+for command in (
+    *(train, recipe, table, export, cascade, front, tune, inspect, pack, preprocess, serve),
+    classify,
+):
     app.command()(command)
 
 picture = typer.Typer(help="Draw what a network does, as a PNG.", no_args_is_help=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from training.checkpoint import CheckpointConfig, read_config
-from training.data.dataset_info import DatasetInfo
+from training.data.dataset import DatasetInfo
 from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
@@ -64,14 +64,12 @@ def plan_training(
     for reason in choice.reasons:
         say(f"- {reason}")
     *_, last = choice.recipes
-    to_train = [r for r in choice.recipes if r is last or not _is_trained(runs / r.name, r)]
-    for recipe in to_train:
-        check_resumable(runs / recipe.name, recipe, resume)
-        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+    to_train = [r for r in choice.recipes if r is last or not is_trained(runs / r.name, r)]
+    check_runs(to_train, runs, resume)
     dist = DistContext.current()
     with dist.main_process_first():
         for recipe in to_train:
-            _fetch_weights(recipe)
+            fetch_weights(recipe)
     if dist.is_main:
         side = last.data.side
         assert side is not None
@@ -113,6 +111,36 @@ def auto_train(
         seed=seed,
         say=say,
     )
+    return train_plan(
+        plan,
+        runs=runs,
+        data_root=folder,
+        device=device,
+        resume=resume,
+        compiled=compiled,
+        say=say,
+    )
+
+
+def check_runs(recipes: Sequence[Recipe], runs: Path, resume: bool) -> None:
+    """Raise CheckpointError or RecipeError if `runs` holds something that `recipes` must not replace."""
+    for recipe in recipes:
+        check_resumable(runs / recipe.name, recipe, resume)
+        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+
+
+def train_plan(
+    plan: Plan,
+    *,
+    runs: Path,
+    data_root: Path,
+    device: str,
+    resume: bool,
+    compiled: bool = False,
+    say: Callable[[str], None],
+) -> CheckpointConfig:
+    """Train what is left of `plan` in order; returns the last one's config. Every recipe is written to
+    `runs`/NAME.toml when its run starts. Raises what `run_recipe` raises."""
 
     def write(recipe: Recipe) -> None:
         file = _recipe_file(runs, recipe)
@@ -123,7 +151,7 @@ def auto_train(
         run_recipe(
             recipe,
             runs=runs,
-            data_root=folder,
+            data_root=data_root,
             device=device,
             resume=resume,
             compiled=compiled,
@@ -145,7 +173,8 @@ def _recipe_file(runs: Path, recipe: Recipe) -> Path:
     return runs / f"{recipe.name}.toml"
 
 
-def _is_trained(directory: Path, recipe: Recipe) -> bool:
+def is_trained(directory: Path, recipe: Recipe) -> bool:
+    """Whether `directory` holds the finished run of this very recipe."""
     return is_finished(directory, recipe) and read_config(directory).recipe == recipe
 
 
@@ -161,7 +190,7 @@ def _print_nothing(_: str) -> None:
     """The `say` of all processes but the main one."""
 
 
-def _fetch_weights(recipe: Recipe) -> None:
+def fetch_weights(recipe: Recipe) -> None:
     """Download the weights that `recipe` starts from. Raises RecipeError if they are unavailable."""
     if recipe.start is not None and recipe.start.weights is not None:
         from training.models.pretrained import read_weights

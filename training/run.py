@@ -21,8 +21,8 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.data.batches import DeviceDataset
-from training.data.dataset import Dataset, hold_out
-from training.data.load import load_dataset
+from training.data.dataset import Dataset
+from training.data.load import load_dataset, split_held_out
 from training.distributed import DistContext, choose_device, sync_batch_norm
 from training.errors import CheckpointError, RecipeError
 from training.evaluate import measure
@@ -233,7 +233,7 @@ def _splits_on_device(
     recipe: Recipe, dataset: Dataset, device: torch.device
 ) -> tuple[DeviceDataset, DeviceDataset]:
     """The training and the held-out split. Raises RecipeError if a batch is larger than the first."""
-    kept, held_out = hold_out(dataset.train.labels, recipe.data.held_out, recipe.data.held_out_seed)
+    kept, held_out = split_held_out(recipe.data, dataset.train.labels)
     if len(kept) < recipe.train.batch_size:
         raise RecipeError(
             f"train.batch_size {recipe.train.batch_size} is larger than the {len(kept)} training images."

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Target = Literal["labels", "agreement"]
+# Whose answers stand for labels under the target `agreement`, with the words for them.
+Reference = Literal["last", "ensemble"]
+REFERENCE_NAMES: dict[Reference, str] = {"last": "last network", "ensemble": "ensemble"}
 CertificateMethod = Literal["exact-score", "exact-trinomial", "clopper-pearson"]
 Points = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]

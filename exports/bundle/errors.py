@@ -9,6 +9,10 @@ class BundleError(OfframpError):
     """A bundle is missing, damaged, in another format, or not safe to load."""
 
 
+class PreprocessingError(OfframpError):
+    """A bundle does not say how a stage prepares its image, or an array cannot be compared with that."""
+
+
 class PolicyError(OfframpError):
     """A policy is malformed or does not fit its bundle."""
 

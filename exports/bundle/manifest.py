@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from exports.bundle.certificate import Target
+from exports.bundle.certificate import Reference, Target
 from exports.bundle.policy import Scaling
 
 # Format 2 has stages that take the image; see `format_of`.
@@ -119,8 +119,8 @@ class GraphEntry(_Model):
 class CalibrationEntry(_Model):
     """The calibration table's file.
 
-    Under the target `agreement` the samples had no labels. The table has the last network's answers in their
-    place, and every figure called accuracy is the agreement with them.
+    Under the target `agreement` the samples had no labels. The table has the answers of `reference` in their
+    place, the last network's or the ensemble's, and every figure called accuracy is the agreement with them.
     """
 
     file: FileName
@@ -128,6 +128,7 @@ class CalibrationEntry(_Model):
     samples: Annotated[int, Field(gt=0)]
     split: str
     target: Target = "labels"
+    reference: Reference = "last"
 
 
 class Operating(_Model):
@@ -171,8 +172,8 @@ class Provenance(_Model):
 
     @property
     def imported(self) -> bool:
-        """Whether the networks are ONNX files that Offramp did not train; their recipes say which."""
-        return "onnx" in self.recipe
+        """Whether there is a network that Offramp did not train; the recipe of such a one has `onnx`."""
+        return any("onnx" in recipe for recipe in (self.recipe, *self.followers))
 
     @property
     def refit(self) -> bool:
@@ -267,6 +268,8 @@ class Manifest(_Model):
             del content["provenance"]["followers"]
         if self.calibration.target == "labels":
             del content["calibration"]["target"]
+        if self.calibration.reference == "last":
+            del content["calibration"]["reference"]
         return content
 
     @property

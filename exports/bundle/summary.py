@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from exports.bundle.certificate import REFERENCE_NAMES
 from exports.bundle.inspection import Inspection
 from exports.bundle.manifest import Accuracy, Provenance
 from exports.bundle.safe_files import one_line
@@ -24,6 +25,7 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
     default, labelled = origin.test_default, manifest.calibration.target == "labels"
+    reference = REFERENCE_NAMES[manifest.calibration.reference]
     rows = [
         ("bundle", f"{manifest.name} {manifest.version}, format {manifest.format}"),
         ("verified", _verified(inspection, opened)),
@@ -37,7 +39,7 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
             "calibration",
             f"{manifest.calibration.file}, {_size(inspection, manifest.calibration.file)}: "
             f"{manifest.calibration.samples:,} samples of {manifest.calibration.split}"
-            + ("" if labelled else " without labels: accuracy is agreement with the last network"),
+            + ("" if labelled else f" without labels: accuracy is agreement with the {reference}"),
         ),
         (
             "policy",
@@ -73,11 +75,13 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
 
 
 def _recipes(origin: Provenance) -> str:
-    """The recipe of the first network, or the files that were imported."""
-    if origin.imported:
-        names = ", ".join(str(recipe.get("name")) for recipe in (origin.recipe, *origin.followers))
-        return f"importing {names}"
-    return f"recipe {origin.recipe.get('name', 'unnamed')}, seed {origin.seed}"
+    """The recipe of the first network, if Offramp trained it, and the files that were imported."""
+    recipes = (origin.recipe, *origin.followers)
+    imported = ", ".join(str(recipe.get("name")) for recipe in recipes if "onnx" in recipe)
+    if "onnx" in origin.recipe:
+        return f"importing {imported}"
+    own = f"recipe {origin.recipe.get('name', 'unnamed')}, seed {origin.seed}"
+    return f"{own}, and importing {imported}" if imported else own
 
 
 def _exits(inspection: Inspection) -> Table:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from exports.bundle.certificate import REFERENCE_NAMES
 from exports.bundle.manifest import Accuracy, Manifest
 from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
@@ -70,7 +71,7 @@ def _front_matter(manifest: Manifest, license_: str) -> str:
         f"    - type: accuracy\n      value: {value}\n      name: {yaml_string(f'accuracy of {what}, %')}"
         for what, value in metrics
     )
-    own = TRAINED_TAGS if not manifest.provenance.imported else ()
+    own = () if "onnx" in manifest.provenance.recipe else TRAINED_TAGS
     tags = "\n".join(f"- {tag}" for tag in (*TAGS, *own))
     return f"""---
 license: {yaml_string(license_)}
@@ -139,8 +140,8 @@ def _accuracies(manifest: Manifest) -> str:
     origin = manifest.provenance
     if manifest.calibration.target == "agreement":
         return (
-            "The images had no labels: every figure called accuracy is the agreement with the last network, "
-            f"on the {origin.evaluated_on}."
+            "No labels were used: every figure called accuracy is the agreement with the "
+            f"{REFERENCE_NAMES[manifest.calibration.reference]}, on the {origin.evaluated_on}."
         )
     if origin.has_test:
         text = "All accuracies are on the test split; no temperature or threshold was chosen on it."
@@ -189,12 +190,13 @@ def _origin(manifest: Manifest) -> str:
     origin = manifest.provenance
     splits = ", ".join(f"{name} {count:,}" for name, count in origin.splits.items())
     tools = ", ".join(f"{name} {version}" for name, version in sorted(origin.tools.items()))
-    if origin.imported:
-        recipes = [_imported(recipe) for recipe in (origin.recipe, *origin.followers)]
-    else:
-        recipes = [_recipe(origin.recipe, origin.seed)]
-        recipes += [_recipe(follower, follower["seed"]) for follower in origin.followers]
-    lines = "\n".join(recipes)
+    lines = "\n".join(
+        _imported(recipe) if "onnx" in recipe else _recipe(recipe, seed)
+        for recipe, seed in (
+            (origin.recipe, origin.seed),
+            *((follower, follower.get("seed", 0)) for follower in origin.followers),
+        )
+    )
     return f"""{lines}
 - Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
 - Tools: {markdown_text(tools)}"""
@@ -212,6 +214,7 @@ def _imported(recipe: dict[str, Any]) -> str:
 def _recipe(recipe: dict[str, Any], seed: int) -> str:
     network = recipe["network"]
     backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
-    teacher = (recipe.get("teacher") or {}).get("recipe", "none")
+    taught_by = recipe.get("teacher") or {}
+    teacher = ", ".join(taught_by.get("onnx") or ()) or taught_by.get("recipe", "none")
     objective = recipe["objective"]["method"]
     return f"- Recipe: {markdown_text(recipe['name'])} ({markdown_text(f'{backbone}, objective {objective}')}, {recipe['train']['epochs']} epochs, seed {seed}); teacher: {markdown_text(str(teacher))}"

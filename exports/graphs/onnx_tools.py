@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx.compose
+import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx.utils import Extractor
 
@@ -29,15 +30,28 @@ def exit_graph(stages: Sequence[bytes], exit_: int) -> bytes:
 def load_stages(stages: Sequence[bytes]) -> list[ModelProto]:
     """The stages as models in which every name starts with `stageK.`, so that one graph can hold them.
 
-    Raises ExportError if they have different opsets.
+    Stages of older opsets are converted to the newest one among them. Raises ExportError if one cannot be.
     """
-    models = [
-        onnx.compose.add_prefix(onnx.load_from_string(content), prefixed(k, ""))
-        for k, content in enumerate(stages, 1)
+    models = [onnx.load_from_string(content) for content in stages]
+    newest = max(opset(model) for model in models)
+    return [
+        onnx.compose.add_prefix(_converted(model, k, newest), prefixed(k, ""))
+        for k, model in enumerate(models, 1)
     ]
-    if len({opset(model) for model in models}) > 1:
-        raise ExportError("the stages are of different ONNX opsets and cannot be one graph.")
-    return models
+
+
+def _converted(model: ModelProto, stage: int, version: int) -> ModelProto:
+    """`model` in the opset `version`."""
+    if opset(model) == version:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, version)
+    # What the converter's C++ raises.
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise ExportError(
+            f"stage {stage} has ONNX opset {opset(model)} and cannot be converted to {version}, which "
+            "another stage has: they cannot be one graph."
+        ) from error
 
 
 def prefixed(stage: int, name: str) -> str:
@@ -71,6 +85,15 @@ def rename_output(model: ModelProto, old: str, new: str) -> None:
         node.output[:] = [new if name == old else name for name in node.output]
     for output in graph.output:
         output.name = new if output.name == old else output.name
+
+
+def rename_input(model: ModelProto, old: str, new: str) -> None:
+    """Rename the input `old` of `model`; changes it in place."""
+    graph = model.graph
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+    for value in graph.input:
+        value.name = new if value.name == old else value.name
 
 
 def image_info(models: Sequence[ModelProto]) -> onnx.ValueInfoProto:

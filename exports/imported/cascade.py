@@ -5,26 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exports.bundle.certificate import Target as CalibrationTarget
+from exports.bundle.certificate import Reference
 from exports.bundle.errors import ExportError
-from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest, Precision
-from exports.bundle.policy import simulate
-from exports.bundle.reader import Table, as_stored
-from exports.imported.config import ResizeRule
+from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
+from exports.bundle.preprocessing.spec import Preprocessing
+from exports.imported.calibration import calibration_data
+from exports.imported.config import PreprocessingConfig, ResizeRule
 from exports.imported.labels import Labels, mapping, output_labels, without_background
+from exports.imported.multi_exit.fitting import fit_stages
+from exports.imported.multi_exit.source import MultiExitNetwork, read_multi_exit, split_paths
 from exports.imported.network import Network, read_network
 from exports.imported.options import (
     NetworkOptions,
     common_rule,
     find_preprocessing,
 )
+from exports.imported.parts import Part, check_order, say_what_is_near_chance
 from exports.imported.photos import Photos, list_photos, read_photos
-from exports.imported.preprocessing import Preprocessing
+from exports.imported.saving import check_saving
 from exports.imported.stage import (
     Imported,
     as_logits,
@@ -34,26 +38,18 @@ from exports.imported.stage import (
     stage_graph,
     verify_stage,
 )
-from exports.pipeline import GraphKind, Written, write_bundle
-from exports.precision.convert import Target
-from exports.source import EvaluationData, Source, tool_versions
+from exports.options import ExportOptions
+from exports.pipeline import write_bundle
+from exports.source import Source, tool_versions
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
-from exports.tuning.scaling import fit_agreement
-from exports.tuning.search import full_depth
 from offramp.files import new_directory
-from training.data.dataset import Split
 
 # Images on which a stage is compared with its file.
 VERIFIED_IMAGES = 16
-# A second network takes memory and time to load, which a smaller saving does not pay for.
-MIN_SAVING = 0.05
-# An accuracy below this multiple of a guess's is reported.
-NEAR_CHANCE = 1.5
 
 
 @dataclass(frozen=True)
-class _Described:
+class Described:
     """A network with its preprocessing, and a line for people."""
 
     network: Network
@@ -61,56 +57,50 @@ class _Described:
     options: NetworkOptions
 
 
+@dataclass(frozen=True)
+class CascadeOptions:
+    """What is known of all networks together.
+
+    `exits` are those to keep of a bundle or a run, all by default. `rule` is how images of another shape are
+    fitted, by default as the networks say. Where the images have no labels, the answers of `reference` stand
+    for them, by default the last network's.
+    """
+
+    exits: int | None = None
+    rule: ResizeRule | None = None
+    reference: Reference | None = None
+    allow_no_saving: bool = False
+
+
 def build_cascade(
     networks: Sequence[Path],
-    options: Sequence[NetworkOptions],
+    network_options: Sequence[NetworkOptions],
     photos: Path,
     target: Path,
-    *,
-    rule: ResizeRule | None = None,
-    name: str | None = None,
-    version: str = "1",
-    license_: str = "unknown",
-    precision: Precision = "fp32",
-    scheme: Target = "auto",
-    graphs: Sequence[GraphKind] = (),
-    allow_loss: bool = False,
-    allow_no_saving: bool = False,
+    options: CascadeOptions,
+    export: ExportOptions,
     say: Callable[[str], None] = print,
 ) -> Manifest:
-    """Write the bundle `target` whose stages are the ONNX classifiers `networks`, cheap first.
+    """Write the bundle `target` whose stages are the ONNX classifiers `networks`, cheap first. The first
+    one may be a bundle or a run with several exits; `network_options` are of the others.
 
-    Every stage takes the image, and resizes and normalises it as `options` say. `photos` is a directory with
-    a subfolder per class, or of images without labels; then the last network's answers stand for them.
-    Temperatures, weights, policy and certificate are fitted as `export_bundle` does. The bundle is written
-    completely or not at all.
+    Every network takes the image, and resizes and normalises it as its options say. `photos` is a directory
+    with a subfolder per class, or of images without labels. Temperatures, weights, policy and certificate are
+    fitted as `export_bundle` does. The bundle is written completely or not at all.
 
-    Raises ExportError if a file is no classifier for the labels, differs from its stage on the images, or
+    Raises ExportError if a file is no classifier for the labels, differs from its stages on the images, or
     costs less than the one before it; and if the default policy saves less than MIN_SAVING of the last
-    network's cost and `allow_no_saving` is not set. Raises WriteError, DataError, MissingExtraError.
+    network's cost and `options.allow_no_saving` is not set. Raises WriteError, DataError, MissingExtraError.
     """
     with new_directory(target) as folder:
-        source, milliseconds = _open_networks(networks, options, photos, version, rule, say)
-        written = write_bundle(
-            folder,
-            source,
-            target,
-            name=name,
-            license_=license_,
-            precision=precision,
-            scheme=scheme,
-            graphs=graphs,
-            allow_loss=allow_loss,
-            say=say,
+        parts, source, milliseconds = _open_networks(
+            networks, network_options, photos, options, say
         )
-        _say_what_is_near_chance(written.manifest, networks, say)
-        sentence, saving = _saving(written, source, networks[-1], milliseconds)
-        if saving < MIN_SAVING and not allow_no_saving:
-            notes = " ".join(written.choice.notes)
-            raise ExportError(
-                f"the cascade saves less than {MIN_SAVING:.0%}: {sentence}; no bundle was written "
-                f"(--allow-no-saving writes it anyway).{' ' + notes if notes else ''}"
-            )
+        written = write_bundle(folder, source, target, export, say)
+        say_what_is_near_chance(written.manifest, parts, say)
+        sentence = check_saving(
+            "cascade", written, source, networks[-1], milliseconds, options.allow_no_saving
+        )
     written.report(target, say)
     say(f"{sentence}.")
     return written.manifest
@@ -118,75 +108,102 @@ def build_cascade(
 
 def _open_networks(
     paths: Sequence[Path],
-    options: Sequence[NetworkOptions],
+    network_options: Sequence[NetworkOptions],
     directory: Path,
-    version: str,
-    rule: ResizeRule | None,
+    options: CascadeOptions,
     say: Callable[[str], None],
-) -> tuple[Source, tuple[float, ...]]:
-    """The networks as a source of an export, and the milliseconds of each stage."""
+) -> tuple[list[Part], Source, tuple[float, ...]]:
+    """The networks, what they are as a source of an export, and the milliseconds of each stage."""
     folder = list_photos(directory)
     if folder.classes is None and len(paths) < 2:
         raise ExportError(
             f"{directory} has no subfolders with the names of classes, and without labels a single network "
             "has none to agree with."
         )
+    if folder.classes is not None and options.reference is not None:
+        raise ExportError(
+            f"--agree-with is for images without labels, but {directory} has subfolders for classes."
+        )
+    first, files = split_paths(paths, options.exits)
+    begins = None if first is None else read_multi_exit(first, options.exits, folder, say)
     described, configs = [], []
-    for path, given in zip(paths, options, strict=True):
+    for path, given in zip(files, network_options, strict=True):
         network = read_network(path)
         preprocessing, config = find_preprocessing(network, given)
         configs.append(config)
-        described.append(_Described(network, preprocessing, given))
+        described.append(Described(network, preprocessing, given))
         say(f"{path}: {preprocessing} ({config.origin})")
-    rule = common_rule(configs, rule, [d.network for d in described])
-    side = max(d.preprocessing.resized for d in described)
-    named = tuple(d.options.labels or folder.names for d in described)
+    rule = options.rule or _common_rule(begins, configs, described)
+    side = max([d.preprocessing.resized for d in described] + ([begins.side] if begins else []))
+    known = folder.names or (begins.labels if begins else ())
+    named = tuple(d.options.labels or known for d in described)
     if not all(named):
         raise ExportError("the names of the classes are not known: give --labels FILE.")
     classes = without_background(named[-1])
     photos = read_photos(folder, side, rule, classes, say)
-    if len(paths) * len(photos.images) * len(classes) > MAX_TABLE_LOGITS:
+    exits = len(files) + (len(begins.stages) if begins else 0)
+    if exits * len(photos.images) * len(classes) > MAX_TABLE_LOGITS:
         raise ExportError(
             f"{len(photos.images)} images are too many for a calibration table of {len(classes)} classes."
         )
-    imported = [
-        _import(one, photos, own, classes, say) for one, own in zip(described, named, strict=True)
-    ]
-    stages = tuple(one.graph for one in imported)
+    parts = []
+    if begins is not None:
+        fitted = fit_stages(begins, classes, _spread(photos.images), say)
+        parts.append(Part(begins.path, fitted.stages, fitted.recipes))
+    for one, own in zip(described, named, strict=True):
+        imported = import_network(one, photos, own, classes, say)
+        parts.append(Part(one.network.path, (imported.graph,), (recipe_of(imported),)))
+    stages = tuple(stage for part in parts for stage in part.stages)
     milliseconds = StageRunner([s.onnx for s in stages], threads=1).stage_milliseconds(
         photos.images[:1], rounds=20
     )
-    for one, ms in zip(imported, milliseconds, strict=True):
-        graph = one.graph
-        say(
-            f"{one.network.path}: {graph.macs / 1e6:.4g} M MACs, {graph.params / 1e6:.3g} M parameters, "
-            f"{ms:.3g} ms for one image on one thread here"
-        )
-    _check_order(imported, milliseconds, say)
-    recipes = [_recipe(one) for one in imported]
+    check_order(parts, milliseconds, say)
+    recipes = [recipe for part in parts for recipe in part.recipes]
     source = Source(
-        name=_name("-".join(path.stem for path in paths)),
-        version=version,
+        name=bundle_name("-".join(path.stem for path in paths)),
+        version="1",
         labels=classes,
         input=InputSpec(height=side, width=side, resize=rule),
         stages=stages,
         calibrated=stages,
-        data=_data(directory.resolve().name, photos, [stage.onnx for stage in stages]),
+        data=calibration_data(
+            directory.resolve().name,
+            photos,
+            [stage.onnx for stage in stages],
+            options.reference or "last",
+        ),
         recipe=recipes[0],
         followers=tuple(recipes[1:]),
-        seed=0,
+        seed=0 if begins is None else begins.seed,
         tools=tool_versions(),
     )
-    return source, milliseconds
+    return parts, source, milliseconds
 
 
-def _import(
-    one: _Described, photos: Photos, own: Labels, classes: Labels, say: Callable[[str], None]
+def _common_rule(
+    begins: MultiExitNetwork | None,
+    configs: Sequence[PreprocessingConfig],
+    described: Sequence[Described],
+) -> ResizeRule:
+    """The rule of the networks, which is that of the first one where the others have none."""
+    if begins is not None:
+        own = begins.input.resize
+        others = {config.rule for config in configs} - {None, own}
+        if others:
+            raise ExportError(
+                f"{begins.path} has the rule {own} for images of another shape, and another network has "
+                f"{others.pop()}: give --resize."
+            )
+        return own
+    return common_rule(configs, None, [d.network for d in described])
+
+
+def import_network(
+    one: Described, photos: Photos, own: Labels, classes: Labels, say: Callable[[str], None]
 ) -> Imported:
     """The network as a stage, which gives the same logits on images."""
     network, preprocessing = one.network, one.preprocessing
-    spread = np.linspace(0, len(photos.images) - 1, VERIFIED_IMAGES).astype(np.int64)
-    images = photos.images[np.unique(spread)]
+    images = _spread(photos.images)
     values = run_original(network, preprocessing, images)
     outputs = one.options.outputs or detect_outputs(values, network)
     positions = mapping(output_labels(own, values.shape[1], network.path), classes, network.path)
@@ -201,80 +218,13 @@ def _import(
     return Imported(network, preprocessing, outputs, stage_graph(network, content, images[:1]))
 
 
-def _check_order(
-    imported: Sequence[Imported], milliseconds: Sequence[float], say: Callable[[str], None]
-) -> None:
-    """Raise ExportError unless every network costs more MACs than the one before; say so if the times on this
-    machine are in another order."""
-    for (before, after), (sooner, later) in zip(
-        pairwise(imported), pairwise(milliseconds), strict=True
-    ):
-        if before.graph.macs >= after.graph.macs:
-            raise ExportError(
-                f"{before.network.path} costs {before.graph.macs / 1e6:.4g} M MACs, no less than "
-                f"{after.network.path} with {after.graph.macs / 1e6:.4g} M: name the cheapest network first."
-            )
-        if sooner >= later:
-            say(
-                f"{before.network.path} has fewer MACs than {after.network.path}, but is not faster here: "
-                "`offramp tune --cost ms` minimises milliseconds."
-            )
+def _spread(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """VERIFIED_IMAGES of `images`, as far apart as possible."""
+    spread = np.linspace(0, len(images) - 1, VERIFIED_IMAGES).astype(np.int64)
+    return images[np.unique(spread)]
 
 
-def _data(name: str, photos: Photos, stages: Sequence[bytes]) -> EvaluationData:
-    """The images as a held-out split, with the last network's answers where they have no labels."""
-    labels = photos.labels
-    target: CalibrationTarget = "labels"
-    if labels is None:
-        target = "agreement"
-        logits = StageRunner(stages).logits(photos.images)
-        table = as_stored(Table(logits, np.zeros(len(photos.images), np.int64)))
-        labels = simulate(full_depth(len(logits)), table.logits, fit_agreement(table)).predictions
-    split = Split(photos.images, labels)
-    _, unused = halves(len(split))
-    counts = {"train": 0, "held_out": len(split), "test": 0}
-    return EvaluationData(name, split, split.take(unused), counts, target)
-
-
-def _say_what_is_near_chance(
-    manifest: Manifest, networks: Sequence[Path], say: Callable[[str], None]
-) -> None:
-    """Say which networks are hardly better than a guess, as with wrong labels or wrong colours."""
-    guess = 100 / len(manifest.labels)
-    labelled = manifest.calibration.target == "labels"
-    does = "is right on" if labelled else "agrees with the last network on"
-    for path, entry in zip(networks, manifest.exits, strict=True):
-        if entry.held_out.single < NEAR_CHANCE * guess:
-            say(
-                f"{path} {does} {entry.held_out.single:.1f} % of the images, and a guess on "
-                f"{guess:.1f} %: check its labels, --preprocess and --channels."
-            )
-
-
-def _saving(
-    written: Written, source: Source, last: Path, milliseconds: Sequence[float]
-) -> tuple[str, float]:
-    """What the default policy costs beside the last network alone, as a sentence and as the share saved."""
-    choice = written.choice
-    macs = [stage.macs for stage in source.stages]
-    mean = choice.stats.mean_cost(np.cumsum(macs).tolist())
-    mean_ms = choice.stats.mean_cost(np.cumsum(milliseconds).tolist())
-    saving = 1 - mean / macs[-1]
-    accuracy = written.manifest.provenance.test_default.accuracy
-    alone = written.manifest.exits[-1].test.single
-    saved = f"which saves {saving:.0%}" if saving >= 0 else f"which is {-saving:.0%} less"
-    return (
-        f"the default policy takes {mean / 1e6:.4g} M MACs an image (about {mean_ms:.3g} ms here), and "
-        f"{last} alone {macs[-1] / 1e6:.4g} M ({milliseconds[-1]:.3g} ms), {saved}; "
-        f"{_measured(source)} {accuracy:.2f} % and {alone:.2f} %"
-    ), saving
-
-
-def _measured(source: Source) -> str:
-    return "accuracy" if source.data.target == "labels" else "agreement with it"
-
-
-def _recipe(one: Imported) -> dict[str, object]:
+def recipe_of(one: Imported) -> dict[str, Any]:
     """The origin of a stage, for the manifest."""
     return {
         "name": one.network.path.name,
@@ -284,10 +234,11 @@ def _recipe(one: Imported) -> dict[str, object]:
             "preprocessing": str(one.preprocessing),
             "outputs": one.outputs,
         },
+        "input": one.preprocessing.model_dump(mode="json"),
     }
 
 
-def _name(text: str) -> str:
+def bundle_name(text: str) -> str:
     """`text` as the name of a bundle."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100]
     return name or "cascade"

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from exports.cli_options import Precision, Target, graph_kinds
+from exports.cli_options import (
+    AllowLoss,
+    License,
+    Output,
+    PrecisionOption,
+    TargetOption,
+    export_options,
+)
 from offramp.extras import needs_extra
 
 ResizeRule = Literal["center_crop", "stretch"]
+Reference = Literal["last", "ensemble"]
 
 
 class Layout(enum.StrEnum):
@@ -36,12 +44,17 @@ class Outputs(enum.StrEnum):
 
 
 def cascade(
-    networks: Annotated[list[Path], typer.Argument(help="ONNX classifiers, the cheapest first.")],
+    networks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="ONNX classifiers, the cheapest first; the first may be a bundle or a run."
+        ),
+    ],
     calibrate: Annotated[
         Path,
         typer.Option(help="Images: a subfolder for each class, or without labels in none."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")],
+    output: Output,
     labels: Annotated[
         list[Path] | None,
         typer.Option(help="Class names in the order of the outputs: one file, or one a network."),
@@ -49,6 +62,14 @@ def cascade(
     preprocess: Annotated[
         list[str] | None,
         typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
+    ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
     ] = None,
     size: Annotated[
         list[int] | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
@@ -64,21 +85,24 @@ def cascade(
     outputs: Annotated[
         list[Outputs] | None, typer.Option(help="What is returned; default: as the values look.")
     ] = None,
+    exits: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many exits of a bundle or run to keep; default: all."),
+    ] = None,
     resize: Annotated[
         ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
     ] = None,
+    agree_with: Annotated[
+        Reference | None,
+        typer.Option(help="Whose answers stand for labels, if there are none; default: last."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the files'.")] = None,
     version: Annotated[str, typer.Option(help="The model's version.")] = "1",
-    license_: Annotated[
-        str, typer.Option("--license", help="The licence of the weights for the model card.")
-    ] = "unknown",
-    precision: Annotated[Precision, typer.Option(help="As of `offramp export`.")] = "fp32",
-    target: Annotated[Target, typer.Option(help="As of `offramp export`.")] = "auto",
+    license_: License = "unknown",
+    precision: PrecisionOption = "fp32",
+    target: TargetOption = "auto",
     graphs: Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")] = "",
-    allow_loss: Annotated[
-        bool,
-        typer.Option("--allow-loss", help="Write it even if the precision costs over 0.5 points."),
-    ] = False,
+    allow_loss: AllowLoss = False,
     allow_no_saving: Annotated[
         bool,
         typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %."),
@@ -90,11 +114,22 @@ def cascade(
     for share in crop or ():
         if not 0 < share <= 1:
             raise ExportError(f"--crop must lie between 0 and 1, not {share:g}.")
-    kinds: Any = graph_kinds(graphs, precision, target)
+    export = export_options(
+        name=name,
+        version=version,
+        license_=license_,
+        precision=precision,
+        target=target,
+        graphs=graphs,
+        allow_loss=allow_loss,
+    )
     with needs_extra("cascade"):
-        from exports.imported.cascade import build_cascade
+        from exports.imported.cascade import CascadeOptions, build_cascade
+        from exports.imported.multi_exit.source import split_paths
+        from exports.imported.normalisation import read_normalisations
         from exports.imported.options import NetworkOptions, network_labels, per_network
-    count = len(networks)
+    _, files = split_paths(networks, exits)
+    count = len(files)
     columns = (
         per_network("--preprocess", preprocess or (), count),
         per_network("--size", size or (), count),
@@ -102,6 +137,7 @@ def cascade(
         per_network("--layout", [value.value for value in layout or ()], count),
         per_network("--channels", [value.value for value in channels or ()], count),
         per_network("--outputs", [value.value for value in outputs or ()], count),
+        per_network("--mean", read_normalisations(mean or (), std or ()), count),
         network_labels(labels or (), count),
     )
     build_cascade(
@@ -109,14 +145,7 @@ def cascade(
         [NetworkOptions(*row) for row in zip(*columns, strict=True)],
         calibrate,
         output,
-        rule=resize,
-        name=name,
-        version=version,
-        license_=license_,
-        precision=precision,
-        scheme=target,
-        graphs=kinds,
-        allow_loss=allow_loss,
-        allow_no_saving=allow_no_saving,
+        CascadeOptions(exits, resize, agree_with, allow_no_saving),
+        export,
         say=typer.echo,
     )

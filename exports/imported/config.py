@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from exports.bundle.errors import ExportError
+from exports.bundle.preprocessing.resampling import Interpolation
+from exports.bundle.preprocessing.spec import Channels, Finite, Positive, Side, Triple
 from exports.bundle.safe_files import MAX_MANIFEST_BYTES, one_line, parse_json
-from exports.imported.preprocessing import Channels, Triple
-from exports.imported.resampling import Interpolation
+from exports.imported.normalisation import Normalisation
 from offramp.validation import first_problem
 
 ResizeRule = Literal["center_crop", "stretch"]
@@ -23,9 +24,6 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 # Pillow's numbers.
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=1, le=4096)]
 Means = tuple[Finite, Finite, Finite]
 Deviations = tuple[Positive, Positive, Positive]
 
@@ -55,11 +53,32 @@ PRESETS = {
 }
 
 
-def find_config(network: Path, given: str | None) -> PreprocessingConfig:
+def find_config(
+    network: Path, given: str | None, normalisation: Normalisation | None = None
+) -> PreprocessingConfig:
     """The preprocessing of the file `network`: `given` as a preset's name or a file, else the file beside it.
 
-    Raises ExportError if there is none, or if it describes something that a graph cannot do.
+    `normalisation` replaces the mean and deviation of a file, or is all that is known. Raises ExportError if
+    nothing is known, if a file describes something that a graph cannot do, or for a preset with
+    `normalisation`.
     """
+    if normalisation is None:
+        return _find(network, given)
+    if given in PRESETS:
+        raise ExportError(
+            f"--preprocess {given} is a mean and a deviation, as --mean and --std are: give one of them."
+        )
+    found = _beside(network) if given is None else _find(network, given)
+    found = found or PreprocessingConfig("", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    return replace(
+        found,
+        origin=", ".join(filter(None, (found.origin, "--mean and --std"))),
+        mean=_in_pixels(normalisation.mean),
+        std=_in_pixels(normalisation.std),
+    )
+
+
+def _find(network: Path, given: str | None) -> PreprocessingConfig:
     if given in PRESETS:
         mean, std = PRESETS[given]
         return PreprocessingConfig(given, _in_pixels(mean), _in_pixels(std))
@@ -68,14 +87,22 @@ def find_config(network: Path, given: str | None) -> PreprocessingConfig:
         if config is None:
             raise ExportError(f"{given} describes no preprocessing.")
         return config
+    beside = _beside(network)
+    if beside is None:
+        raise ExportError(
+            f"the preprocessing of {network} is not known, and no {PREPROCESSOR_CONFIG} lies beside it: "
+            f"give --preprocess {', '.join(PRESETS)}, or a file, or --mean and --std."
+        )
+    return beside
+
+
+def _beside(network: Path) -> PreprocessingConfig | None:
+    """The preprocessing in a file beside `network`."""
     for name in (PREPROCESSOR_CONFIG, TIMM_CONFIG):
-        beside = network.parent / name
-        if beside.is_file() and (config := _read(beside)) is not None:
+        file = network.parent / name
+        if file.is_file() and (config := _read(file)) is not None:
             return config
-    raise ExportError(
-        f"the preprocessing of {network} is not known, and no {PREPROCESSOR_CONFIG} lies beside it: "
-        f"give --preprocess {', '.join(PRESETS)}, or a file."
-    )
+    return None
 
 
 def _read(file: Path) -> PreprocessingConfig | None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from exports.bundle.errors import ExportError
+from exports.bundle.preprocessing.spec import MAX_SIDE, Channels, Layout, Preprocessing
 from exports.imported.config import PreprocessingConfig, ResizeRule, find_config
 from exports.imported.labels import Labels, read_labels
 from exports.imported.network import Network
-from exports.imported.preprocessing import Channels, Layout, Preprocessing
+from exports.imported.normalisation import Normalisation
 from exports.imported.stage import Outputs
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class NetworkOptions:
     layout: Layout | None = None
     channels: Channels | None = None
     outputs: Outputs | None = None
+    normalisation: Normalisation | None = None
     labels: Labels | None = None
 
 
@@ -55,15 +57,20 @@ def find_preprocessing(
     network: Network, options: NetworkOptions
 ) -> tuple[Preprocessing, PreprocessingConfig]:
     """How the input of `network` is made, and what said so. Raises ExportError if that is not known."""
-    config = find_config(network.path, options.preprocess)
+    config = find_config(network.path, options.preprocess, options.normalisation)
     layout = network.layout(options.layout)
     side = network.side(layout, options.side or config.side)
     crop = config.crop if options.crop is None else options.crop
+    # timm rounds down; the summand is for quotients that should be whole.
+    resized = max(math.floor(side / crop + 1e-6), side)
+    if resized > MAX_SIDE:
+        raise ExportError(
+            f"{network.path} sees an image of {resized} pixels a side; at most {MAX_SIDE} are supported."
+        )
     return (
         Preprocessing(
             side=side,
-            # timm rounds down; the summand is for quotients that should be whole.
-            resized=max(math.floor(side / crop + 1e-6), side),
+            resized=resized,
             interpolation=config.interpolation,
             layout=layout,
             channels=options.channels or config.channels,

@@ -31,6 +31,15 @@ class PhotoFolder:
         """The names of the subfolders, sorted."""
         return tuple(sorted(set(self.classes or ())))
 
+    def sample(self, most: int) -> PhotoFolder:
+        """At most `most` of the files, as far apart as possible."""
+        count = len(self.files)
+        if count <= most:
+            return self
+        kept = np.unique(np.linspace(0, count - 1, most).astype(np.int64)).tolist()
+        classes = None if self.classes is None else tuple(self.classes[n] for n in kept)
+        return PhotoFolder(self.directory, tuple(self.files[n] for n in kept), classes)
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -68,6 +77,24 @@ def list_photos(directory: Path) -> PhotoFolder:
     return PhotoFolder(directory, tuple(files), tuple(name for _, name in pairs) if pairs else None)
 
 
+def list_tree(directory: Path) -> PhotoFolder:
+    """The images in `directory` and all folders below it, without labels. Raises ExportError if there are
+    too few."""
+    if not directory.is_dir():
+        raise ExportError(f"{directory} is not a directory with images.")
+    try:
+        files = [file for file in files_below(directory) if has_image_suffix(file)]
+    except OSError as error:
+        raise ExportError(
+            f"{error.filename or directory} cannot be read: {error.strerror}."
+        ) from error
+    if len(files) < MIN_IMAGES:
+        raise ExportError(
+            f"{directory} has {len(files)} images; at least {MIN_IMAGES} are needed to calibrate."
+        )
+    return PhotoFolder(directory, tuple(files), None)
+
+
 def read_photos(
     folder: PhotoFolder,
     side: int,
@@ -79,13 +106,7 @@ def read_photos(
 
     Raises ExportError if a subfolder has no class's name, or if too few images can be read.
     """
-    index = {label: position for position, label in enumerate(labels)}
-    unknown = [name for name in folder.names if name not in index]
-    if unknown:
-        raise ExportError(
-            f"the folder {folder.directory / unknown[0]} has the name of no class; the labels are "
-            f"{', '.join(labels[:5])} …"
-        )
+    positions = label_positions(folder, labels)
     read = read_images(folder.files, side, f"reading {folder.directory.name}", rule)
     if read.failures:
         first = next(iter(read.failures.values()))
@@ -94,8 +115,21 @@ def read_photos(
         raise ExportError(
             f"{len(read.pixels)} images of {folder.directory} can be read; at least {MIN_IMAGES} are needed."
         )
+    return Photos(read.pixels, None if positions is None else positions[read.positions])
+
+
+def label_positions(folder: PhotoFolder, labels: Sequence[str]) -> NDArray[np.int64] | None:
+    """The positions in `labels` of the classes of the files, int64 [N]; None without subfolders.
+
+    Raises ExportError if a subfolder has no class's name.
+    """
     if folder.classes is None:
-        return Photos(read.pixels, None)
-    return Photos(
-        read.pixels, np.array([index[folder.classes[n]] for n in read.positions], np.int64)
-    )
+        return None
+    index = {label: position for position, label in enumerate(labels)}
+    unknown = [name for name in folder.names if name not in index]
+    if unknown:
+        raise ExportError(
+            f"the folder {folder.directory / unknown[0]} has the name of no class; the labels are "
+            f"{', '.join(labels[:5])} …"
+        )
+    return np.array([index[name] for name in folder.classes], np.int64)

@@ -13,13 +13,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
+from exports.bundle.preprocessing.spec import Preprocessing
 from exports.bundle.reader import IMAGE
 from exports.bundle.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.cost import count_graph_macs, count_graph_parameters
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.imported.network import Network
-from exports.imported.preprocessing import PREFIX, Preprocessing
+from exports.imported.preprocessing import PREFIX, preprocessing_nodes
 from offramp.onnx_runtime import load_onnxruntime, session_errors, session_options
 
 Outputs = Literal["logits", "probabilities"]
@@ -114,7 +115,7 @@ def build_stage(
     """The classifier as a stage: image uint8 [N, S, S, 3], S = `source`, to logits float32 [N, C]."""
     model = onnx.compose.add_prefix(network.model, OWN)
     graph = model.graph
-    before, constants = preprocessing.nodes(source, OWN + network.input)
+    before, constants = preprocessing_nodes(preprocessing, source, OWN + network.input)
     after: list[NodeProto] = []
     last = OWN + network.output
 

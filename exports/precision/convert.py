@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Conversion, Precision
 from exports.measure import Measurement, measure
+from exports.options import Int8Target
 from exports.precision.boundaries import connect_stages
 from exports.precision.quantize import (
     Prepared,
@@ -34,7 +35,6 @@ from exports.source import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 
-Target = Literal["auto", "u8s8", "s8s8"]
 CALIBRATION_IMAGES = 256
 # onnxruntime's kernels are fastest with u8s8 on nearly every machine. The other scheme must win by more
 # than the noise of a measurement, or two exports on one machine could differ.
@@ -57,7 +57,7 @@ def convert(
     before: Measurement,
     data: EvaluationData,
     precision: Precision,
-    target: Target,
+    target: Int8Target,
     say: Callable[[str], None],
     served: Sequence[bytes] | None = None,
 ) -> Converted:

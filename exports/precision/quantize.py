@@ -176,7 +176,9 @@ def _normalisation(model: ModelProto) -> tuple[str, ...]:
     reached, names = {graph.input[0].name}, []
     node: NodeProto
     for node in graph.node:  # in topological order
-        if reached.intersection(node.input) and node.op_type not in WEIGHTED:
+        # The products that resize an image have no weights of the network.
+        weighted = node.op_type in WEIGHTED and not node.name.startswith(PRODUCT)
+        if reached.intersection(node.input) and not weighted:
             names.append(node.name)
             reached.update(node.output)
     return tuple(names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.bundle.certificate import Reference
 from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table
 
@@ -19,6 +20,8 @@ TERNARY_STEPS = 60
 MIN_WEIGHT = 0.02
 # Weights must be positive; this one changes no answer but between two classes that are as likely.
 NEGLIGIBLE_WEIGHT = 1e-4
+# Of the largest spread: a network whose logits hardly differ does not get all the weight.
+MIN_SPREAD = 1e-3
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
@@ -152,26 +155,40 @@ def fit_scaling(table: Table) -> Scaling:
     )
 
 
-def agreement_weights(exits: int) -> tuple[float, ...]:
-    """Weights with which the ensemble of all exits answers as the last one does."""
-    others = (NEGLIGIBLE_WEIGHT,) * (exits - 1)
-    return (*others, round(1 - sum(others), 4))
+def agreement_weights(logits: Floats, reference: Reference) -> tuple[float, ...]:
+    """Weights of the ensemble that need no labels, for logits [K, N, C].
+
+    Its answers are the last exit's, or those of all exits, of which each counts as much as any other: its
+    weight is the inverse of its spread, the root mean square of its logits around their mean over the
+    classes. Logits of networks of different makers are of different scales.
+    """
+    exits = len(logits)
+    if reference == "last":
+        others = (NEGLIGIBLE_WEIGHT,) * (exits - 1)
+        return (*others, round(1 - sum(others), 4))
+    centred = logits.astype(np.float64) - logits.mean(axis=2, keepdims=True)
+    spreads = np.sqrt(np.square(centred).mean(axis=(1, 2)))
+    inverse = 1 / np.maximum(spreads, max(MIN_SPREAD * float(spreads.max()), 1e-12))
+    return tuple(max(round(float(w), 4), NEGLIGIBLE_WEIGHT) for w in inverse / inverse.sum())
 
 
-def fit_agreement(table: Table) -> Scaling:
-    """Temperatures for a table without labels, whose `labels` are the ensemble's answers.
+def fit_agreement(table: Table, reference: Reference = "last") -> Scaling:
+    """Temperatures for a table without labels, whose `labels` are the answers of the ensemble with
+    `agreement_weights`.
 
-    With `agreement_weights` these are the last exit's. The confidence of an earlier exit becomes the
-    probability of agreeing with it. The last exit keeps its own temperature, since agreement with itself
-    says nothing.
+    The confidence of an exit becomes the probability of agreeing with it. The ensemble of all exits keeps
+    its own temperature, since agreement with itself says nothing, and so does the last exit where that is
+    the reference.
     """
     exits = len(table.logits)
-    weights = agreement_weights(exits)
+    weights = agreement_weights(table.logits, reference)
     earlier = range(1, exits)
     ensembles = [running_ensemble(list(table.logits), k, weights) for k in earlier]
-    single = [fit_temperature(table.logits[k - 1], table.labels) for k in earlier]
+    single = [fit_temperature(logits, table.labels) for logits in table.logits]
+    if reference == "last":
+        single[-1] = 1.0
     return Scaling(
-        temperatures=(*single, 1.0),
+        temperatures=tuple(single),
         running_temperatures=(*(fit_temperature(mean, table.labels) for mean in ensembles), 1.0),
         weights=weights,
     )

@@ -12,6 +12,7 @@ from exports.bundle.reader import Table
 from exports.tuning.certificate import holds, make_certificate, method_of, samples_needed
 from exports.tuning.goal import (
     DEFAULT_CONFIDENCE,
+    DEFAULT_DROP,
     Choice,
     Goal,
     TuningData,
@@ -56,14 +57,15 @@ def choose_default(
     command: str = "offramp tune BUNDLE",
     confidence: float = DEFAULT_CONFIDENCE,
     otherwise: TuningData | None = None,
+    drop: float = DEFAULT_DROP,
 ) -> Choice:
-    """At most DEFAULT_DROP below the ensemble: certified if the samples support that, else by
-    cross-validation, of the samples `otherwise` if they are given."""
+    """At most `drop` below the ensemble: certified if the samples support that, else by cross-validation,
+    of the samples `otherwise` if they are given."""
     try:
-        certified = Goal(confidence=confidence, unit=unit)
+        certified = Goal(value=drop, confidence=confidence, unit=unit)
         return _choose_certified(data, costs, certified, confidence)
     except TuningError as error:
-        choice = choose(otherwise or data, costs, Goal(unit=unit), command)
+        choice = choose(otherwise or data, costs, Goal(value=drop, unit=unit), command)
         notes = (f"It is not certified: {error}", *choice.notes)
         return Choice(choice.goal, choice.policy, choice.stats, choice.alternatives, notes)
 
@@ -75,12 +77,13 @@ def default_policy(
     source_sha256: str,
     command: str = "offramp tune BUNDLE",
     target: Target = "labels",
+    drop: float = DEFAULT_DROP,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> Choice:
     """The policy a bundle is exported with. `scaling` must not have been fitted on the samples of the
     second of `halves`."""
-    return choose_default(
-        TuningData.from_table(table, scaling, source_sha256, target), costs, command=command
-    )
+    data = TuningData.from_table(table, scaling, source_sha256, target)
+    return choose_default(data, costs, command=command, drop=drop, confidence=confidence)
 
 
 def verify_certificate(policy: Policy, data: TuningData) -> bool | None:

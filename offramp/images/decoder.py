@@ -66,13 +66,24 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
     incomplete, is crafted to be slow, or has more than `max_pixels` pixels or 65535 on one side,
     MemoryError if there is too little memory for it.
     """
+    fitted = _fit(_decoded(content, spec, max_pixels), spec)
+    return _opaque(fitted)
+
+
+def decode_whole(content: bytes, max_pixels: int) -> Pixels:
+    """Decode an image file at its own size, else as `decode` does: uint8 [H, W, 3] sRGB."""
+    return _opaque(_decoded(content, None, max_pixels))
+
+
+def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
+    """The upright image as RGB or RGBA, which may be reduced as far as `spec` permits."""
     if not content:
         raise ImageError("The image is empty.")
     form = recognise(content)
     if isinstance(form, str):
         raise ImageError(_not_read(form))
     try:
-        image = _read(content, form, spec, max_pixels)
+        return _read(content, form, spec, max_pixels)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -82,8 +93,10 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
             raise MemoryError(str(error)) from error
         # Pillow's decoders raise a dozen types on damaged files (SyntaxError, struct.error …).
         raise ImageError(f"The {form.name} file is damaged or incomplete.") from error
-    fitted = _fit(image, spec)
-    return np.asarray(_on_white(fitted) if fitted.mode == "RGBA" else fitted)
+
+
+def _opaque(image: Image.Image) -> Pixels:
+    return np.asarray(_on_white(image) if image.mode == "RGBA" else image)
 
 
 def _not_read(what: str) -> str:
@@ -93,7 +106,7 @@ def _not_read(what: str) -> str:
     return f"The image is in an unknown format; it is not a {NAMES} or HEIC file."
 
 
-def _read(content: bytes, form: Format, spec: ImageSpec, max_pixels: int) -> Image.Image:
+def _read(content: bytes, form: Format, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
     """The upright image as RGB or RGBA. It may be smaller than the file's, but not smaller than needed."""
     whole = None
     if form.read is None:
@@ -116,8 +129,9 @@ def _read(content: bytes, form: Format, spec: ImageSpec, max_pixels: int) -> Ima
         if whole is None:
             image.load()
         else:
-            swapped = orientation in SWAPPED
-            image.draft(None, _min_draft_size(image.size, spec, swapped))
+            if spec is not None:
+                swapped = orientation in SWAPPED
+                image.draft(None, _min_draft_size(image.size, spec, swapped))
             jpeg.load(whole, image)
         if form.name == "PNG":
             _scale_transparency(image, depth=source.content[24])

@@ -38,6 +38,7 @@ from serving.api.routes import (
     models,
     page,
     policy,
+    preprocess,
     probes,
     stream,
 )
@@ -131,7 +132,8 @@ def create_app(
     app.state.service = service
     app.state.admin_key = admin_key
     for module in (
-        *(classify, stream, cam, jobs, models, policy, drift, feedback, page, docs, probes),
+        *(classify, stream, cam, preprocess, jobs, models, policy, drift, feedback, page, docs),
+        probes,
         v2,
     ):
         app.include_router(module.router)

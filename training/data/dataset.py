@@ -1,4 +1,4 @@
-"""A data set: two splits of uint8 images in memory, with labels."""
+"""A data set: two splits of uint8 images in memory, with labels; and the sizes of the published ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Side of the square images in pixels, number of classes, number of training images."""
+
+    side: int
+    classes: int
+    train_images: int
+
+
+# Of the published data sets, without downloading them.
+DATASET_INFO = {
+    "cifar100": DatasetInfo(32, 100, 50_000),
+    "tiny-imagenet": DatasetInfo(64, 200, 100_000),
+    "digits": DatasetInfo(16, 10, 1_397),
+}
 
 
 @dataclass(frozen=True)

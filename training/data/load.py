@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.answers import load_answers, read_answers
 from training.data.cifar import load_cifar100
-from training.data.dataset import Dataset
-from training.data.dataset_info import DATASET_INFO, DatasetInfo
+from training.data.dataset import DATASET_INFO, Dataset, DatasetInfo, hold_out
 from training.data.digits import load_digits
 from training.data.image_folder import list_images, load_image_folder
 from training.data.tiny_imagenet import load_tiny_imagenet
@@ -29,16 +32,34 @@ def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Data
             assert recipe.path is not None
             assert recipe.side is not None
             return load_image_folder(root / recipe.path, recipe.side)
+        case "answers":
+            assert recipe.path is not None
+            assert recipe.side is not None
+            return load_answers(root / recipe.path, recipe.side)
+
+
+def split_held_out(
+    recipe: DataRecipe, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices of the samples to train on and of those held out, as `hold_out` chooses them.
+
+    Of "answers" they are drawn from all pictures alike, so that the held-out ones are a sample of them.
+    """
+    groups = np.zeros_like(labels) if recipe.name == "answers" else labels
+    return hold_out(groups, recipe.held_out, recipe.held_out_seed)
 
 
 def dataset_info(recipe: DataRecipe, root: Path) -> DatasetInfo:
-    """The size of the data set that `recipe` names; only an image folder is looked at, below `root`.
+    """The size of the data set that `recipe` names; only files below `root` are looked at, none decoded.
 
-    Raises DataError as `list_images` does.
+    Raises DataError as `list_images` and `read_answers` do.
     """
-    if recipe.name != "folder":
+    if recipe.name not in ("folder", "answers"):
         return DATASET_INFO[recipe.name]
     assert recipe.path is not None
     assert recipe.side is not None
+    if recipe.name == "answers":
+        answers = read_answers(root / recipe.path)
+        return DatasetInfo(recipe.side, len(answers.classes), len(answers.pictures))
     classes = list_images(root / recipe.path).train
     return DatasetInfo(recipe.side, len(classes), sum(map(len, classes.values())))

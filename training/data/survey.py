@@ -60,6 +60,14 @@ def survey_folder(directory: Path) -> FolderSurvey:
     listed = list_images(directory)
     counts = {name: len(images) for name, images in listed.train.items()}
     paths = [path for images in listed.train.values() for path in images]
+    return FolderSurvey(counts, *survey_files(paths, directory))
+
+
+def survey_files(paths: list[Path], directory: Path) -> tuple[int, int | None]:
+    """The `side` and `enlarged_from` of FolderSurvey, of the images in the files `paths` of `directory`.
+
+    Raises DataError if no sampled image can be read.
+    """
     sides = {path: side for path in _sample(paths, MAX_SAMPLES) if (side := _shorter_side(path))}
     if not sides:
         raise DataError(f"{directory} has no image that can be read.")
@@ -68,7 +76,7 @@ def survey_folder(directory: Path) -> FolderSurvey:
     if side > MAX_SMALL_SIDE:
         decoded = [_detail_ratios(path, sides[path]) for path in _sample(list(sides), MAX_DECODED)]
         enlarged_from = effective_side([ratios for ratios in decoded if ratios])
-    return FolderSurvey(counts, side, enlarged_from)
+    return side, enlarged_from
 
 
 def _sample(paths: list[Path], count: int) -> list[Path]:

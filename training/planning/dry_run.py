@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from training.assemble import build_step
 from training.checkpoint import CONFIG, read_config
 from training.data.batches import DeviceDataset, View
-from training.data.dataset import Dataset, Split
-from training.data.dataset_info import DATASET_INFO, DatasetInfo
+from training.data.dataset import DATASET_INFO, Dataset, DatasetInfo, Split
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.evaluate import predict
@@ -30,9 +29,11 @@ from training.recipes.schema import Recipe, StartRecipe
 from training.step import Step
 from training.teachers.cached_views import describe
 from training.teachers.key import TrainingImages
+from training.teachers.onnx_classifier import OnnxClassifier
 from training.teachers.open_views import view_cache
 
 STEPS = 2
+TEACHER_IMAGES = 4
 NOWHERE = Path("/nonexistent")
 
 
@@ -44,7 +45,8 @@ class DryRun:
     the student. `peak_memory_bytes` is measured on a GPU only. `step_s` and `preparation_step_s` are the
     times of the second step; the latter is 0 for a method without preparation. `evaluation_image_s` is the
     student's time for one image without gradients. `views` describes the
-    teacher's views and their cache, if the recipe has any.
+    teacher's views and their cache, if the recipe has any, and `teacher_image_s` is the time that its ONNX
+    classifiers take for one image, 0 without any.
     """
 
     recipe: Recipe
@@ -60,6 +62,7 @@ class DryRun:
     step_s: float
     evaluation_image_s: float
     views: str | None = None
+    teacher_image_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -83,6 +86,8 @@ class DryRun:
         views, unmeasured = "", "evaluation"
         if self.views is not None:
             views, unmeasured = f"{self.views}\n", "evaluation and filling views"
+        if self.teacher_image_s:
+            views += f"the teacher takes {1e3 * self.teacher_image_s:.3g} ms an image\n"
         return (
             f"{self.recipe.name}: dry run on {self.device} in batches of {train.batch_size}\n"
             f"student: {network.title}, {len(network.exits)} exits, "
@@ -108,8 +113,8 @@ def dry_run(
 ) -> DryRun:
     """Take two steps of `recipe`, and two of its preparation if it has one; write nothing.
 
-    The images are noise; teacher and start are new networks of the same shape, and a teacher with views
-    is not run. `runs` is where its views would be. To check many recipes
+    The images are noise; teacher and start are new networks of the same shape. Of teachers with views only
+    ONNX classifiers are run, on a few images. `runs` is where its views would be. To check many recipes
     quickly, `shrink` divides every network's width (down to 4) and `batch_size` replaces the recipe's.
     `info` is needed where the size of the data set is not published. Runs that `recipe` needs are looked
     up in `earlier` before the recipes by name.
@@ -152,6 +157,7 @@ def dry_run(
         step_s=step_s,
         evaluation_image_s=_evaluation_seconds(run) / len(data),
         views=views,
+        teacher_image_s=_teacher_seconds(run, info),
     )
 
 
@@ -260,6 +266,19 @@ def _evaluation_seconds(run: Run) -> float:
     started = time.perf_counter()
     predict(run.step.student, run.step.normalize, run.train)
     return time.perf_counter() - started
+
+
+def _teacher_seconds(run: Run, info: DatasetInfo) -> float:
+    """Seconds that the ONNX classifiers which teach take for one image; 0 without any."""
+    teacher = run.recipe.teacher
+    if teacher is None or teacher.onnx is None:
+        return 0.0
+    classifier = OnnxClassifier(teacher, info.classes, run.device)
+    images = run.train.images[:TEACHER_IMAGES]
+    classifier.logits(images)
+    started = time.perf_counter()
+    classifier.logits(images)
+    return (time.perf_counter() - started) / len(images)
 
 
 def _step_seconds(run: Run, epoch: int, info: DatasetInfo) -> float:

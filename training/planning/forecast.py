@@ -1,4 +1,4 @@
-"""What training on an image folder will take on this machine, before it starts."""
+"""What training on images will take on this machine, before it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.dataset_info import DatasetInfo
+from training.data.dataset import DatasetInfo
 from training.planning.dry_run import DryRun, dry_run
 from training.recipes.schema import Recipe
 from training.report import clock
@@ -77,8 +77,10 @@ def _run_forecast(dry: DryRun, tried: dict[str, DryRun], info: DatasetInfo) -> R
     if recipe.teacher is not None and recipe.teacher.views is not None:
         views = min(recipe.teacher.views, epochs)
         view_bytes = views * count * info.classes * LOGIT_BYTES
+        teacher_image_s = dry.teacher_image_s
         if recipe.teacher.recipe in tried:
-            seconds += views * count * tried[recipe.teacher.recipe].evaluation_image_s
+            teacher_image_s = tried[recipe.teacher.recipe].evaluation_image_s
+        seconds += views * count * teacher_image_s
     if recipe.refit:
         larger = info.train_images / count
         seconds += larger * (seconds - epochs * held_out * dry.evaluation_image_s)

@@ -75,8 +75,8 @@ def choose_recipes(
     images = sum(counts.values())
     held_out = _held_out(images, len(counts))
     content = side if enlarged_from is None else min(side, enlarged_from)
-    small, input_side = content <= MAX_SMALL_SIDE, _input_side(content)
-    settings, schedule_reason = _schedule(images - held_out, pretrained=not from_scratch)
+    small, input_side = content <= MAX_SMALL_SIDE, input_side_of(content)
+    settings, schedule_reason = schedule(images - held_out, pretrained=not from_scratch)
     repeated = images <= MAX_REFIT_IMAGES if refit is None else refit
     data = DataRecipe(
         name="folder",
@@ -121,25 +121,25 @@ def _pretrained(
     teacher: bool,
 ) -> _Recipes:
     """EfficientNet-Lite0 at two resolutions, the lower one first."""
-    deep_side = LARGE_DEEP_SIDE if _input_side(content) == LARGE_SIDES[-1] else DEEP_SIDE
+    deep_side = LARGE_DEEP_SIDE if input_side_of(content) == LARGE_SIDES[-1] else DEEP_SIDE
     imagenet = StartRecipe(weights="imagenet")
     plain = ExitObjective(method="cross_entropy", smoothing=SMOOTHING)
     kd = ExitObjective(method="kd", temperature=TEMPERATURE, alpha=ALPHA)
-    side = _input_side(content)
+    side = input_side_of(content)
     views = VIEWS if images * side * side * 3 <= MAX_VIEW_BYTES else None
     first: tuple[Recipe, ...] = ()
     deep = partial(
         recipe,
         name=f"{name}-deep",
         network=NetworkRecipe(name=LITE0, side=deep_side, exits=(4,)),
-        train=_crops_at(train, deep_side),
+        train=crops_at(train, deep_side),
         start=imagenet,
     )
     if teacher:
         larger = recipe(
             name=f"{name}-teacher",
             network=NetworkRecipe(name=LITE2, side=deep_side, exits=(4,)),
-            train=_crops_at(train, deep_side),
+            train=crops_at(train, deep_side),
             objective=plain,
             start=imagenet,
         )
@@ -151,7 +151,7 @@ def _pretrained(
         name=name,
         followed_by=f"{name}-deep",
         network=NetworkRecipe(name=LITE0, side=FRONT_SIDE, exits=(4,)),
-        train=_crops_at(train, FRONT_SIDE),
+        train=crops_at(train, FRONT_SIDE),
         objective=kd,
         teacher=TeacherRecipe(recipe=f"{name}-deep", views=views),
         start=StartRecipe(recipe=f"{name}-deep"),
@@ -178,7 +178,7 @@ def _from_scratch(
     """A residual network with four exits and no pretrained weights."""
     recipe = partial(recipe, train=train)
     if content <= MAX_SMALL_SIDE:
-        width = 16 if images < 1_000 else 32 if images < 10_000 else 64
+        width = width_for(images)
         network = NetworkRecipe(name="resnet18", width=width)
         larger = NetworkRecipe(name="resnet50", width=width)
         reason = (
@@ -210,7 +210,12 @@ def _from_scratch(
     )
 
 
-def _crops_at(train: TrainRecipe, side: int) -> TrainRecipe:
+def width_for(images: int) -> int:
+    """The channels of the first stage of a residual network that is trained from scratch on `images`."""
+    return 16 if images < 1_000 else 32 if images < 10_000 else 64
+
+
+def crops_at(train: TrainRecipe, side: int) -> TrainRecipe:
     """`train` with random crops seen at a share of `side`, a multiple of 4."""
     progressive = Progressive(side=round(CROP_SHARE * side / 4) * 4, fraction=1)
     return train.model_copy(update={"progressive": progressive})
@@ -221,7 +226,8 @@ def _held_out(images: int, classes: int) -> int:
     return max(classes, min(max(images // 10, 100), images // 5, 5000))
 
 
-def _input_side(content: int) -> int:
+def input_side_of(content: int) -> int:
+    """The side at which pictures with content up to the side `content` are looked at."""
     if content <= MAX_SMALL_SIDE:
         return 32 if content < 48 else 64
     return max((large for large in LARGE_SIDES if large <= content), default=LARGE_SIDES[0])
@@ -247,7 +253,7 @@ def _side_reason(content: int, input_side: int) -> str:
     return f"side {input_side}: the largest of 128, 160, 192 and 224 that the pictures fill"
 
 
-def _schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
+def schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:
     """Epochs, batch size and learning rate for `samples` an epoch, and the reason."""
     batch = 32 if samples < 1_000 else 64 if samples < 10_000 else 128
     if pretrained:

@@ -16,7 +16,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
 
-DataName = Literal["cifar100", "tiny-imagenet", "folder", "digits"]
+DataName = Literal["cifar100", "tiny-imagenet", "folder", "answers", "digits"]
 DistillerName = Literal[
     "fitnet",
     "at",
@@ -39,10 +39,11 @@ SINGLE_EXIT = ("kd", *(name for name in get_args(DistillerName) if name != "tskd
 class DataRecipe(RecipePart):
     """Which data, how many training samples are held out for calibration, which augmentation.
 
-    `held_out` counts samples of the training split; a refit has 0. `path` and `side` belong to the set
-    "folder": its directory, from the data root unless absolute, and the pixels of a side that pictures
-    are brought to. Augmentation (training/data/augment.py): `scale` is the range of the share of the
-    area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
+    `held_out` counts samples of the training split; a refit has 0. `path` and `side` belong to the sets
+    "folder" and "answers": the directory, from the data root unless absolute, and the pixels of a side that
+    pictures are brought to. In "answers" pictures have a network's answers for labels
+    (training/data/answers.py). Augmentation (training/data/augment.py): `scale` is the range of the share of
+    the area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
     square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
     other colours (training/data/degrade.py).
@@ -50,7 +51,7 @@ class DataRecipe(RecipePart):
 
     name: DataName
     path: Annotated[str, Field(min_length=1)] | None = None
-    side: Annotated[int, Field(ge=32, le=224)] | None = None
+    side: Annotated[int, Field(ge=16, le=1024)] | None = None
     held_out: Annotated[int, Field(ge=0)]
     held_out_seed: int = 0
     scale: tuple[Share, Share] | None = None
@@ -67,9 +68,11 @@ class DataRecipe(RecipePart):
     def _parts_fit(self) -> Self:
         for field in ("path", "side"):
             given = getattr(self, field) is not None
-            if given != (self.name == "folder"):
+            if given != (self.name in ("folder", "answers")):
                 verb = "takes no" if given else "needs a"
                 raise ValueError(f"data set {self.name} {verb} {field}")
+        if self.name == "folder" and self.side is not None and not 32 <= self.side <= 224:
+            raise ValueError(f"the side of a folder must lie between 32 and 224, not {self.side}")
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError("scale must be [low, high], with low no larger than high")
         return self

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from offramp.files import replacing
 from training.checkpoint import ExitAccuracies
-from training.data.dataset_info import DATASET_INFO
+from training.data.dataset import DATASET_INFO
 from training.models.cost import network_cost
 from training.recipes.schema import Recipe
 from training.recipes.table_definition import Table

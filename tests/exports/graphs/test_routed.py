@@ -25,7 +25,7 @@ from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
-from tests.serving.tiny_bundle import EXITS, SIZE, stage_bytes, write_tiny_bundle
+from tests.serving.tiny_bundle import EXITS, SIZE, write_tiny_bundle
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
@@ -186,12 +186,28 @@ def test_an_exit_graph_gives_the_logits_of_its_exit(
     assert len(heads) == 1
 
 
-def test_stages_of_different_opsets_are_refused(tiny: Bundle) -> None:
-    other = onnx.load_from_string(stage_bytes(2))
-    other.opset_import[0].version = 18
-    mixed = (tiny.stages[0], other.SerializeToString(), tiny.stages[2])
-    with pytest.raises(ExportError, match="different ONNX opsets"):
-        routed_graph(mixed, tiny.policy, tiny.manifest.scaling)
+def of_another_opset(tiny: Bundle, version: int) -> tuple[bytes, ...]:
+    other = onnx.load_from_string(tiny.stages[1])
+    other.opset_import[0].version = version
+    return tiny.stages[0], other.SerializeToString(), tiny.stages[2]
+
+
+def test_stages_of_different_opsets_are_converted_to_the_newest(
+    tiny: Bundle, images: NDArray[np.uint8]
+) -> None:
+    (before,) = {onnx.load_from_string(s).opset_import[0].version for s in tiny.stages}
+    content = routed_graph(of_another_opset(tiny, before + 1), tiny.policy, tiny.manifest.scaling)
+    inputs = {"image": images, "thresholds": np.array(tiny.policy.thresholds, np.float32)}
+    names = ["probabilities", "exit"]
+    converted = opened(content).run(names, inputs)
+    own = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
+    for found, expected in zip(converted, opened(own).run(names, inputs), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_stages_of_an_opset_that_others_cannot_have_are_refused(tiny: Bundle) -> None:
+    with pytest.raises(ExportError, match=r"stage 1 has ONNX opset .* they cannot be one graph"):
+        routed_graph(of_another_opset(tiny, 99), tiny.policy, tiny.manifest.scaling)
 
 
 def test_the_example_needs_only_onnxruntime(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exports.bundle.policy import running_ensemble
 from exports.bundle.reader import load_bundle, load_table
 from exports.card.markup import markdown_text
 from exports.stage_runner import StageRunner
@@ -72,6 +73,9 @@ def test_inspect_and_tune_work_on_it(made: Made) -> None:
     tuned = call("tune", made.bundle.path, "--max-accuracy-drop", 1, "--dry-run")
     assert tuned.code == 0, tuned.err
     assert "accuracy %" in tuned.out
+    precise = call("tune", made.bundle.path, "--min-precision", 0.995, "--dry-run")
+    assert precise.code == 0, precise.err
+    assert "With reject_below" in precise.out
 
 
 def test_the_card_names_the_files_and_no_recipe(made: Made) -> None:
@@ -94,6 +98,33 @@ def test_without_labels_the_target_is_agreement_with_the_last_network(
     assert bundle.policy.certificate.target == "agreement"
     assert "agreement with it" in made_without_labels.said
     assert "the agreement with the last network" in (bundle.path / "README.md").read_text()
+
+
+def test_the_target_may_be_agreement_with_the_ensemble(given: Given, tmp_path: Path) -> None:
+    done = call(
+        *("cascade", *given.options, "--calibrate", given.unlabelled, "-o", tmp_path / "out"),
+        *("--agree-with", "ensemble"),
+    )
+    assert done.code == 0, done.err
+    assert "and the ensemble of all networks" in done.out
+    bundle = load_bundle(tmp_path / "out")
+    manifest = bundle.manifest
+    assert (manifest.calibration.target, manifest.calibration.reference) == (
+        "agreement",
+        "ensemble",
+    )
+    table = load_table(bundle.path, manifest)
+    weights = manifest.ensemble_weights
+    assert min(weights) > 0.1
+    assert np.array_equal(
+        table.labels, running_ensemble(list(table.logits), 2, weights).argmax(axis=1)
+    )
+    assert manifest.exits[-1].held_out.running == 100
+    assert bundle.policy.certificate is not None
+    assert "the agreement with the ensemble" in (bundle.path / "README.md").read_text()
+    inspected = " ".join(call("inspect", bundle.path).out.split())
+    assert "without labels: accuracy is agreement with the ensemble" in inspected
+    assert "verified. With probability 95 %" in inspected
 
 
 def test_inspect_and_tune_say_that_there_were_no_labels(made_without_labels: Made) -> None:

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from exports.bundle.errors import ExportError
+from exports.bundle.preprocessing.resampling import Interpolation, resampling_matrix
+from exports.bundle.preprocessing.spec import Preprocessing
 from exports.imported.config import find_config
-from exports.imported.preprocessing import Preprocessing
-from exports.imported.resampling import Interpolation, resampling_matrix
+from exports.imported.normalisation import read_normalisations
+from exports.imported.preprocessing import preprocessing_nodes
 from tests.exports.imported.classifiers import pictures
 
 IMAGENET_PIXELS = (123.675, 116.28, 103.53)
@@ -66,7 +68,7 @@ def test_the_graph_computes_what_numpy_does(
     images = pictures(1)[:, :source, :source]
     resized = 16 if source == 16 else 20
     own = preprocessing(layout=layout, channels=channels, resized=resized, half=half)
-    nodes, constants = own.nodes(source, "target")
+    nodes, constants = preprocessing_nodes(own, source, "target")
     type_ = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
@@ -119,6 +121,20 @@ def test_a_preprocessor_config_beside_the_file_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(config.mean, IMAGENET_PIXELS)
     assert find_config(network, "imagenet").mean == pytest.approx(IMAGENET_PIXELS)
     assert find_config(network, "minus-one-one").std == (127.5, 127.5, 127.5)
+
+
+def test_a_mean_and_a_deviation_replace_those_of_a_file_or_are_enough(tmp_path: Path) -> None:
+    own = read_normalisations(["0.5,0.25,0"], ["1, 0.5 ,0.1"])[0]
+    alone = find_config(tmp_path / "network.onnx", None, own)
+    assert alone.origin == "--mean and --std"
+    assert (alone.mean, alone.std) == ((127.5, 63.75, 0), (255, 127.5, 25.5))
+    assert (alone.side, alone.crop, alone.channels) == (None, 1, "rgb")
+    content = {"do_rescale": True, "size": 224, "do_flip_channel_order": True}
+    network = written(tmp_path, "preprocessor_config.json", content)
+    beside = find_config(network, None, own)
+    assert beside.origin == "preprocessor_config.json, --mean and --std"
+    assert (beside.mean, beside.side, beside.channels) == (alone.mean, 224, "bgr")
+    assert find_config(network, str(tmp_path / "preprocessor_config.json"), own) == beside
 
 
 def test_a_size_of_height_and_width_stretches(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.commands import CommandResult, call
 from tests.exports.imported.classifiers import CLASSES, ZERO_ONE, write_classifier
 from tests.exports.imported.conftest import Given
 
+GOOD = ("0.485,0.456,0.406", "0.229,0.224,0.225")
+
 
 def refused(target: Path, *arguments: object) -> CommandResult:
     """A call that ends with one sentence and leaves nothing behind."""
@@ -53,9 +55,11 @@ def test_labels_in_the_wrong_order_are_noticed(given: Given, few: Path, tmp_path
     (tmp_path / "labels.txt").write_text("\n".join((*CLASSES[1:], CLASSES[0])))
     done = call(
         *("cascade", given.small, "--calibrate", few, "-o", tmp_path / "out"),
-        *("--labels", tmp_path / "labels.txt", "--preprocess", "imagenet", "--allow-no-saving"),
+        *("--labels", tmp_path / "labels.txt", "--allow-no-saving"),
+        *("--mean", GOOD[0], "--std", GOOD[1]),
     )
     assert done.code == 0, done.err
+    assert "mean 0.485, 0.456, 0.406, deviation 0.229, 0.224, 0.225 (--mean and --std)" in done.out
     assert "is right on 0.0 % of the images, and a guess on 25.0 %: check its labels" in done.out
 
 
@@ -64,6 +68,13 @@ def test_a_network_alone_needs_labels(given: Given, tmp_path: Path) -> None:
         tmp_path / "out", given.small, "--calibrate", given.unlabelled, "--labels", given.labels
     )
     assert "none to agree with" in done.err
+
+
+def test_agreement_is_for_images_without_labels(given: Given, few: Path, tmp_path: Path) -> None:
+    done = refused(
+        *(tmp_path / "out", *given.options, "--calibrate", few, "--agree-with", "ensemble")
+    )
+    assert "--agree-with is for images without labels" in done.err
 
 
 def test_one_network_is_a_bundle_that_saves_nothing(
@@ -160,3 +171,39 @@ def test_a_folder_that_is_no_class_is_refused(given: Given, few: Path, tmp_path:
         *("--labels", tmp_path / "labels.txt"),
     )
     assert "has the name of no class" in done.err
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "reason"),
+    [
+        ("0.485,0.456", GOOD[1], "--mean takes three numbers with commas, for red, green and blue"),
+        ("0.485;0.456;0.406", GOOD[1], "--mean takes three numbers with commas"),
+        ("0.485,green,0.406", GOOD[1], "--mean takes numbers, and 'green' is none"),
+        ("nan,0.456,0.406", GOOD[1], "--mean takes finite numbers, not nan"),
+        ("-0.1,0.456,0.406", GOOD[1], "--mean takes numbers of at least 0, not -0.1"),
+        ("123.7,116.3,103.5", GOOD[1], "not 123.7: divide values for 0 to 255 by 255"),
+        (GOOD[0], "0.229,0,0.225", "--std takes numbers of at least 0.0001, not 0"),
+        (GOOD[0], "0.2,0.2,0.2,0.2", "--std takes three numbers"),
+        (GOOD[0], None, "--mean is given 1 times and --std 0 times: give both"),
+        (None, GOOD[1], "--mean is given 0 times and --std 1 times: give both"),
+    ],
+)
+def test_a_bad_mean_or_deviation_is_one_sentence(
+    mean: str | None, std: str | None, reason: str, given: Given, few: Path, tmp_path: Path
+) -> None:
+    options = [(f"--{name}={text}") for name, text in (("mean", mean), ("std", std)) if text]
+    done = refused(tmp_path / "out", given.small, "--calibrate", few, *options)
+    assert reason in done.err
+
+
+def test_a_mean_beside_a_preset_is_refused(given: Given, few: Path, tmp_path: Path) -> None:
+    numbers = ("--mean", GOOD[0], "--std", GOOD[1])
+    done = refused(
+        *(tmp_path / "out", given.small, "--calibrate", few),
+        *("--preprocess", "zero-one", *numbers),
+    )
+    assert "--preprocess zero-one is a mean and a deviation, as --mean and --std are" in done.err
+    three = refused(
+        *(tmp_path / "out", given.small, given.large, "--calibrate", few, *numbers * 3),
+    )
+    assert "--mean is given 3 times for 2 networks" in three.err

@@ -11,7 +11,14 @@ from scipy.special import logsumexp
 
 from exports.bundle.policy import running_ensemble, softmax
 from exports.bundle.reader import Table
-from exports.tuning.scaling import fit_scaling, fit_temperature, fit_weights, full_depth_accuracy
+from exports.tuning.scaling import (
+    agreement_weights,
+    fit_agreement,
+    fit_scaling,
+    fit_temperature,
+    fit_weights,
+    full_depth_accuracy,
+)
 
 
 def table(count: int = 3000, seed: int = 0) -> Table:
@@ -104,3 +111,30 @@ def test_full_depth_is_the_better_of_the_last_exit_and_the_ensemble() -> None:
     ensemble = running_ensemble(list(data.logits), 3, scaling.weights)
     accuracies = [(z.argmax(1) == data.labels).mean() for z in (data.logits[-1], ensemble)]
     assert full_depth_accuracy(data, scaling) == max(accuracies)
+
+
+def test_without_labels_every_network_counts_as_much_whatever_the_scale_of_its_logits() -> None:
+    rng = np.random.default_rng(2)
+    one, two = rng.normal(size=(2, 500, 6)).astype(np.float32)
+    shifted = 50 * two + rng.normal(size=(500, 1)).astype(np.float32)
+    weights = agreement_weights(np.stack([one, shifted]), "ensemble")
+    assert weights == pytest.approx((50 / 51, 1 / 51), abs=2e-3)
+    answers = running_ensemble([one, shifted], 2, weights).argmax(axis=1)
+    assert (answers == (one / one.std() + two / two.std()).argmax(axis=1)).mean() > 0.97
+    constant = agreement_weights(np.stack([one, np.ones_like(one)]), "ensemble")
+    assert min(constant) > 0
+
+
+def test_only_the_reference_itself_has_no_fitted_temperature() -> None:
+    logits = table().logits
+    last = fit_agreement(Table(logits, logits[-1].argmax(axis=1)))
+    assert last.temperatures[-1] == last.running_temperatures[-1] == 1
+    assert running_ensemble(list(logits), 3, last.weights).argmax(axis=1) == pytest.approx(
+        logits[-1].argmax(axis=1)
+    )
+    weights = agreement_weights(logits, "ensemble")
+    answers = running_ensemble(list(logits), 3, weights).argmax(axis=1)
+    ensemble = fit_agreement(Table(logits, answers), "ensemble")
+    assert ensemble.weights == weights
+    assert ensemble.running_temperatures[-1] == 1
+    assert ensemble.temperatures[-1] != 1

@@ -195,6 +195,19 @@ def test_a_default_that_cannot_be_certified_says_how_many_samples_would_do(count
     assert (choice.stats.mean_cost(COSTS) == COSTS[-1]) == (count < 600)
 
 
+def test_a_default_for_another_goal_is_certified_for_that() -> None:
+    samples = table(2000)
+    scaling = fit_scaling(samples)
+    choice = default_policy(samples, scaling, COSTS, SOURCE, drop=0.03, confidence=0.9)
+    certificate = choice.policy.certificate
+    assert certificate is not None
+    assert (certificate.permitted_drop, certificate.confidence) == (3, 0.9)
+    few = default_policy(table(200), scaling, COSTS, SOURCE, drop=0.03, confidence=0.999)
+    assert few.policy.certificate is None
+    assert few.goal.value == 0.03
+    assert "at most 3 points with 99.9 % confidence" in few.notes[0]
+
+
 def test_a_single_sample_is_refused() -> None:
     samples = table(1)
     with pytest.raises(TuningError, match="at least two samples"):

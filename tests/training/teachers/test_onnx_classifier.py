@@ -15,9 +15,12 @@ from exports.bundle.reader import load_bundle
 from exports.graphs.onnx_tools import exit_graph
 from tests.training.teachers.recipes import DATA, run, student, view_files
 from training.checkpoint import load_checkpoint
+from training.data.dataset import DATASET_INFO
 from training.data.load import load_dataset
 from training.errors import RecipeError
 from training.models.multi_exit import MultiExit, Normalize
+from training.planning.dry_run import dry_run
+from training.planning.forecast import forecast
 from training.recipes.schema import DataRecipe
 from training.recipes.teacher import TeacherRecipe
 from training.teachers import onnx_classifier
@@ -177,11 +180,19 @@ def test_an_exported_network_gives_the_logits_of_its_last_exit(
     torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "exits"), [("kd", (4,)), ("mskd", (1, 2, 3, 4))])
+@pytest.mark.parametrize(
+    ("method", "exits", "models"), [("kd", (4,), 1), ("mskd", (1, 2, 3, 4), 2)]
+)
 def test_a_student_is_trained_and_the_next_one_computes_nothing(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, exits: tuple[int]
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    exits: tuple[int],
+    models: int,
 ) -> None:
-    recipe = student(method, exits=exits, taught_by=taught_by(exported, views=2))
+    taught = taught_by(*[exported] * models, views=2)
+    recipe = student(method, exits=exits, taught_by=taught)
     run(tmp_path, recipe)
     _, config = load_checkpoint(tmp_path / "student")
     assert len(config.test.exits) == len(exits)
@@ -193,6 +204,18 @@ def test_a_student_is_trained_and_the_next_one_computes_nothing(
     monkeypatch.setattr(onnx_classifier, "load_onnxruntime", None)  # is not needed
     run(tmp_path, recipe.model_copy(update={"name": "second"}))
     assert view_files(tmp_path) == files
+
+
+def test_a_dry_run_times_the_models_and_fills_no_view(exported: Path, tmp_path: Path) -> None:
+    recipe = student("mskd", taught_by=taught_by(exported, exported, views=2))
+    found = dry_run(recipe, runs=tmp_path, device="cpu")
+    assert found.teacher_image_s > 0
+    assert "the teacher takes" in str(found)
+    assert list(tmp_path.iterdir()) == []
+    info = DATASET_INFO["digits"]
+    whole = forecast([recipe], info, earlier=[recipe], runs=tmp_path, device="cpu")
+    images = 2 * (info.train_images - recipe.data.held_out)
+    assert whole.runs[0].seconds > images * found.teacher_image_s / 4  # on a busy machine
 
 
 def test_a_changed_file_has_a_cache_of_its_own(exported: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ A linear resize is y = R x for each side. Written as a matrix product it runs in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,29 @@ def resampling_matrix(
         weights = kernel((np.arange(first, last, dtype=np.float64) + 0.5 - centre) / widening)
         matrix[row, first:last] = weights / weights.sum()
     return matrix.astype(np.float32)
+
+
+def linear(image: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """`image` [H, W, C] at `height` x `width`, bilinear without antialiasing: torch's `interpolate` with
+    `align_corners=False`, and OpenCV's INTER_LINEAR."""
+    rows, columns = (
+        _neighbours(size, target)
+        for size, target in ((image.shape[0], height), (image.shape[1], width))
+    )
+    first, second, weight = rows
+    wide = image[first] * (1 - weight)[:, None, None] + image[second] * weight[:, None, None]
+    first, second, weight = columns
+    fitted = wide[:, first] * (1 - weight)[:, None] + wide[:, second] * weight[:, None]
+    return fitted.astype(np.float32)
+
+
+def _neighbours(
+    source: int, target: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The two pixels of `source` on either side of each of `target`, and the weight of the second."""
+    at = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    first = np.floor(at).astype(np.int64)
+    return first, np.minimum(first + 1, source - 1), (at - first).astype(np.float32)
 
 
 def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,163 @@
+"""`offramp front`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exports.cli_options import (
+    AllowLoss,
+    License,
+    PrecisionOption,
+    TargetOption,
+    export_options,
+)
+from exports.imported.cli import Channels, Layout, Outputs, ResizeRule
+from offramp.extras import needs_extra
+
+
+def front(
+    network: Annotated[Path, typer.Argument(help="An ONNX classifier.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Images: a subfolder for each class; with --unlabelled any tree of folders."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The bundle to write; not needed with --dry-run.",
+            show_default=False,
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="The names of the folders mean nothing.")
+    ] = False,
+    agreement: Annotated[
+        float, typer.Option(help="Least share of cases with the same answer as the network's.")
+    ] = 0.99,
+    confidence: Annotated[
+        float, typer.Option(help="Probability that this holds on new images.")
+    ] = 0.95,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names in the order of the outputs.")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(help="Share of the resized image that is seen, as 0.875; default: all."),
+    ] = None,
+    layout: Annotated[
+        Layout | None, typer.Option(help="Order of axes, if the shape leaves it open.")
+    ] = None,
+    channels: Annotated[Channels | None, typer.Option(help="Order of colours.")] = None,
+    outputs: Annotated[
+        Outputs | None, typer.Option(help="What is returned; default: as the values look.")
+    ] = None,
+    resize: Annotated[
+        ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of training; default: by the images.")
+    ] = None,
+    runs: Annotated[
+        Path, typer.Option(help="Directory of runs, for the training and the network's answers.")
+    ] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped command.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would do and take; write nothing.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the file's.")] = None,
+    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    license_: License = "unknown",
+    precision: PrecisionOption = "fp32",
+    target: TargetOption = "auto",
+    graphs: Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")] = "",
+    allow_loss: AllowLoss = False,
+    allow_no_saving: Annotated[
+        bool,
+        typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %."),
+    ] = False,
+) -> None:
+    """Train a small network from the answers of an ONNX classifier, and place it before that."""
+    from exports.bundle.errors import ExportError
+    from training.errors import StoppedError
+
+    for option, share, least in (
+        ("--crop", crop, 0.0),
+        ("--agreement", agreement, 0.5),
+        ("--confidence", confidence, 0.5),
+    ):
+        most = 1.0 if option == "--crop" else 0.9999
+        if share is not None and not least < share <= most:
+            raise ExportError(
+                f"{option} must be more than {least:g} and at most {most:g}, not {share:g}."
+            )
+    if output is None and not dry_run:
+        raise ExportError("name the bundle to write: -o BUNDLE.")
+    export = export_options(
+        name=name,
+        version=version,
+        license_=license_,
+        precision=precision,
+        target=target,
+        graphs=graphs,
+        allow_loss=allow_loss,
+    )
+    with needs_extra("train"):
+        from exports.front.build import FrontOptions, build_front, forecast_front
+        from exports.front.plan import AgreementGoal
+        from exports.imported.labels import read_labels
+        from exports.imported.normalisation import read_normalisations
+        from exports.imported.options import NetworkOptions
+    normalisations = read_normalisations(
+        [] if mean is None else [mean], [] if std is None else [std]
+    )
+    network_options = NetworkOptions(
+        preprocess=preprocess,
+        side=size,
+        crop=crop,
+        layout=None if layout is None else layout.value,
+        channels=None if channels is None else channels.value,
+        outputs=None if outputs is None else outputs.value,
+        normalisation=next(iter(normalisations), None),
+        labels=None if labels is None else read_labels(labels),
+    )
+    options = FrontOptions(
+        unlabelled=unlabelled,
+        goal=AgreementGoal(agreement, confidence),
+        epochs=epochs,
+        runs=runs,
+        device=device,
+        resume=resume,
+        allow_no_saving=allow_no_saving,
+    )
+    if output is None or dry_run:
+        forecast_front(network, network_options, data, options, rule=resize, say=typer.echo)
+        return
+    try:
+        build_front(
+            network, network_options, data, output, options, export, rule=resize, say=typer.echo
+        )
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; add --resume to the same command to go on.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -84,7 +85,8 @@ _OTHER_RULE: dict[Rule, tuple[str, Rule]] = {
 def _as_stored(content: bytes, whole: Pixels) -> Iterator[tuple[str, Pixels]]:
     """The picture without what its metadata say, if that makes a difference."""
     try:
-        with Image.open(BytesIO(content)) as opened:
+        # Pillow warns about metadata that the decoder ignores, too.
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(content)) as opened:
             stored = opened.convert("RGB")
             upright = ImageOps.exif_transpose(opened).convert("RGB")
     # What Pillow raises for files that its plugins cannot read, such as HEIC, or that are damaged.

@@ -1,10 +1,9 @@
-"""The profile train without its image: docker/train.sh beside a watching server."""
+"""The profile train without its image: docker/train.sh with recipes of one epoch, and a watching server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.deploy import one_epoch
 from tests.deploy.hosts import ROOT, wait_for
 from tests.deploy.trained import RECIPE, TEACHER, classify, models, watching
 
@@ -24,6 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("train")
     for volume in ("runs", "bundles"):
         (found / volume).mkdir()
+    one_epoch.command(found / "bin")
     return found
 
 
@@ -35,7 +36,7 @@ def server(place: Path) -> Iterator[str]:
 
 def train(place: Path, *arguments: str | Path) -> str:
     """Run the script, which must succeed; returns its output."""
-    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    tools = f"{place / 'bin'}:{os.environ['PATH']}"
     folders = {"RUNS": str(place / "runs"), "BUNDLES": str(place / "bundles")}
     done = subprocess.run(
         ["sh", ROOT / "docker" / "train.sh", *arguments],

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.deploy
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directories that replace the volumes runs and bundles."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directories that replace the volumes runs and bundles, and bin with the command `offramp`."""
     found = tmp_path_factory.mktemp("train")
     for volume in ("runs", "bundles"):
         (found / volume).mkdir()
-    one_epoch.command(found / "bin")
-    return found
+    with one_epoch.command(found):
+        yield found
 
 
 @pytest.fixture(scope="module")

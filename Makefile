@@ -5,6 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := $(VENV)/bin
 # Packages are installed without bytecode (--no-compile): the first process that imports a module writes it.
+INSTALL ?= $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve test test-uvicorn test-clients test-deploy test-images test-ray lint types check-imports unit locks format screenshots clean
@@ -90,6 +91,5 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@echo "Installing Offramp with torch and the development tools into $(VENV) (several GB) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-		--editable '.[cpu,train,otel,ray,dev]'
+	@$(INSTALL) --editable '.[cpu,train,otel,ray,dev]'
 	@touch $@ $(VENV)/.serve

@@ -1,10 +1,9 @@
-"""The profile train without its image: docker/train.sh beside a watching server."""
+"""The profile train without its image: docker/train.sh with recipes of one epoch, and a watching server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.deploy import one_epoch
 from tests.deploy.hosts import ROOT, wait_for
 from tests.deploy.trained import RECIPE, TEACHER, classify, models, watching
 
@@ -19,12 +19,13 @@ pytestmark = pytest.mark.deploy
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directories that replace the volumes runs and bundles."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directories that replace the volumes runs and bundles, and bin with the command `offramp`."""
     found = tmp_path_factory.mktemp("train")
     for volume in ("runs", "bundles"):
         (found / volume).mkdir()
-    return found
+    with one_epoch.command(found):
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def server(place: Path) -> Iterator[str]:
 
 def train(place: Path, *arguments: str | Path) -> str:
     """Run the script, which must succeed; returns its output."""
-    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    tools = f"{place / 'bin'}:{os.environ['PATH']}"
     folders = {"RUNS": str(place / "runs"), "BUNDLES": str(place / "bundles")}
     done = subprocess.run(
         ["sh", ROOT / "docker" / "train.sh", *arguments],

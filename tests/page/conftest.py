@@ -41,11 +41,15 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     return run
 
 
+def compute_curve(server: Server) -> None:
+    """Have `server` compute the trade-off curve, which takes long the first time."""
+    httpx.get(f"{server.url}/v1/models/cifar100-oto/tradeoff", timeout=60)
+
+
 @pytest.fixture(scope="package")
 def server(serve: Callable[..., Any], bundle: Path) -> Iterator[Server]:
     with serve(bundle) as running:
-        # The first curve is the slow one.
-        httpx.get(f"{running.url}/v1/models/cifar100-oto/tradeoff", timeout=60)
+        compute_curve(running)
         yield running
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.page.conftest import Open
+from tests.page.conftest import Open, compute_curve
 from tests.page.tuning import CERTIFICATE, in_force, tuning
 from tests.servers import Server
 
@@ -223,6 +223,7 @@ def guarded(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OFFRAMP_API_KEY", KEY)
         with serve(certified) as running:
+            compute_curve(running)
             yield running
 
 

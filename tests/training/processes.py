@@ -52,6 +52,11 @@ class Offramp:
         """What it printed, stdout and stderr together."""
         return self._log.read_text("utf-8") if self._log.exists() else ""
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
     def wait(self, seconds: float = 300) -> int:
         """Its exit code; negative for the signal that ended it."""
         self._process.join(seconds)

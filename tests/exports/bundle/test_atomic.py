@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,34 +13,27 @@ import pytest
 
 from exports.bundle.reader import load_bundle
 from tests.commands import call
-
-
-def exporting(source: Path, target: Path, *options: str, seed: str = "0") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "offramp.cli", "export", str(source), "-o", str(target)]
-    return subprocess.Popen(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": seed},
-    )
+from tests.training.processes import Offramp
 
 
 def test_a_killed_export_leaves_no_incomplete_bundle(digits_bundle: Path, tmp_path: Path) -> None:
-    target, part = tmp_path / "b", tmp_path / ".b.part"
+    place = tmp_path / "bundles"
+    place.mkdir()
+    target, part = place / "b", place / ".b.part"
+    options = ("--precision", "fp16")
     for sign in (part, part / "stage1.onnx", part / "manifest.json", target):
-        with exporting(digits_bundle, target, "--precision", "fp16") as process:
-            while process.poll() is None and not sign.exists():
-                time.sleep(0.0005)
-            process.send_signal(signal.SIGKILL)
+        process = Offramp("export", str(digits_bundle), "-o", str(target), *options, cwd=tmp_path)
+        while process.running and not sign.exists():
+            time.sleep(0.0005)
+        process.kill()
         if target.exists():
             load_bundle(target)
             break
-        assert {path.name for path in tmp_path.iterdir()} <= {".b.part"}
+        assert {path.name for path in place.iterdir()} <= {".b.part"}, process.output
     else:
         pytest.fail("the last export ended without a bundle")
     # The export that ended removed what the killed ones left.
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert [path.name for path in place.iterdir()] == ["b"]
 
 
 def test_two_exports_of_one_checkpoint_differ_only_in_their_time(
@@ -51,9 +43,20 @@ def test_two_exports_of_one_checkpoint_differ_only_in_their_time(
     options = ("--precision", "int8", "--target", "u8s8", "--graphs", "exits,routed,maps")
     # The order of sets must not matter: the processes have different seeds for hashes.
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    with exporting(source, tmp_path / "other", *options, seed=seed) as process:
-        output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    other = subprocess.run(
+        [
+            *(sys.executable, "-m", "offramp.cli", "export", source),
+            "-o",
+            tmp_path / "other",
+            *options,
+        ],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert other.returncode == 0, other.stderr
     done = call("export", source, "-o", tmp_path / "own", *options)
     assert done.code == 0, done.err
     exports = []

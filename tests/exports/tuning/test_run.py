@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from exports.bundle.policy import simulate
-from exports.bundle.reader import load_table, read_manifest, read_policy, sha256, write_table
+from exports.bundle.reader import Table, load_table, read_manifest, read_policy, sha256, write_table
 from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy
 from exports.tuning.goal import TuningData
@@ -38,6 +39,23 @@ sys.meta_path.insert(0, Absent())
 from offramp.cli import main
 main()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _searched_once() -> Iterator[None]:
+    """Samples prepared for tuning keep what was searched, and all tests share those of equal tables."""
+    prepare = TuningData.from_table
+    prepared: dict[object, TuningData] = {}
+
+    def shared(table: Table, *settings: object) -> TuningData:
+        key = (table.logits.tobytes(), table.labels.tobytes(), *settings)
+        if key not in prepared:
+            prepared[key] = prepare(table, *settings)  # type: ignore[arg-type]
+        return prepared[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TuningData, "from_table", shared)
+        yield
 
 
 @pytest.fixture

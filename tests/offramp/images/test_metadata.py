@@ -143,6 +143,6 @@ def test_a_frame_smaller_than_the_canvas_is_on_white() -> None:
 
 
 def test_only_the_first_directory_of_a_tiff_is_read() -> None:
-    first, second = scene(), Image.new("RGB", (20_000, 20_000))
+    first, second = scene(), Image.new("1", (20_000, 20_000))
     content = encode(first, "TIFF", compression="tiff_lzw", save_all=True, append_images=[second])
     np.testing.assert_array_equal(read(content), np.asarray(first))

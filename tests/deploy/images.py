@@ -1,7 +1,6 @@
 """Images built from the Dockerfile without an engine, and containers started as an engine would.
 
-buildah runs every step in a chroot, on a base made by debootstrap under the base image's name. The base is
-made once a week per machine, about as often as Debian renews its image.
+buildah runs every step in a chroot, on a base made by debootstrap under the base image's name.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 from tests.debian import require
@@ -147,9 +144,7 @@ def built(target: str, lock: str, place: Path) -> Iterator[Image]:
     store = (require("buildah", "buildah"), "--root", place / "store", "--runroot", place / "run")
     name = f"localhost/offramp-test:{lock}"
     try:
-        container = run(*store, "from", "scratch").strip()
-        run(*store, "add", "--quiet", container, _base(place / "base"), "/")
-        run(*store, "commit", "--quiet", "--rm", container, BASE)
+        _base(store, place / "base")
         options: Sequence[str] = (
             *("--format", "docker", "--pull-never", "--volume", CERTIFICATES),
             *("--target", target, "--build-arg", f"LOCK={lock}"),
@@ -167,14 +162,11 @@ def built(target: str, lock: str, place: Path) -> Iterator[Image]:
         shutil.rmtree(place)
 
 
-def _base(place: Path) -> Path:
-    """An archive of Debian's minimal system, as the Dockerfile's base image, made in `place`."""
-    kept = Path(gettempdir()) / f"offramp-debian-{date.today():%G-%V}.tar"
-    if not kept.exists():
-        options = ("--variant=minbase", "--include=ca-certificates")
-        run(require("debootstrap", "debootstrap"), *options, "trixie", place)
-        beside = kept.with_suffix(".part")
-        run("tar", "--create", "--file", beside, "--directory", place, ".")
-        beside.rename(kept)
-        shutil.rmtree(place)
-    return kept
+def _base(store: Sequence[str | Path], base: Path) -> None:
+    """Debian's minimal system, as the Dockerfile's base image."""
+    options = ("--variant=minbase", "--include=ca-certificates")
+    run(require("debootstrap", "debootstrap"), *options, "trixie", base)
+    container = run(*store, "from", "scratch").strip()
+    run(*store, "add", "--quiet", container, base, "/")
+    run(*store, "commit", "--quiet", "--rm", container, BASE)
+    shutil.rmtree(base)

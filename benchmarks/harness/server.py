@@ -20,23 +20,33 @@ from PIL import Image
 from exports.bundle.manifest import InputSpec
 
 ROOT = Path(__file__).parents[2]
+START = ("-c", "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()")
 
 
 @contextlib.contextmanager
 def serving(
-    *bundles: Path, cores: Sequence[int] = (), **settings: object
+    *bundles: Path,
+    cores: Sequence[int] = (),
+    start: Sequence[str] = START,
+    checkout: Path = ROOT,
+    **settings: object,
 ) -> Iterator[tuple[int, int]]:
     """`offramp serve` with `bundles` and `settings` as a process, on `cores` alone if there are any: yields
-    its port and process id."""
-    code = "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
-    command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, bundles)]
+    its port and process id. `start` are Python's arguments that run the command; the code is that of
+    `checkout`."""
+    command = [sys.executable, *start, "serve", "--port", "0", *map(str, bundles)]
     environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=checkout,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            **environment,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(checkout),
+        },
         preexec_fn=pinned(cores),
     )
     try:

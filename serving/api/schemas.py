@@ -17,7 +17,7 @@ DEFAULT_TOP_K = 5
 DIGITS = 6
 
 
-@dataclass(frozen=True)
+@dataclass
 class Candidate:
     """One class and its probability."""
 
@@ -26,7 +26,7 @@ class Candidate:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class MeasureAnswer:
     """The measure that the policy compares with its thresholds, and its value at an exit, in [0, 1]."""
 
@@ -34,7 +34,7 @@ class MeasureAnswer:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictionAnswer:
     """One image's answer: its class, the calibrated probability of that class as `confidence`, the exit it
     left at and the number of exits, why it left (the policy's measure reached the threshold, this is the
@@ -71,7 +71,7 @@ class ExitEvent:
     macs: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Timing:
     """A request's time in milliseconds. With several images, decode, queue and compute are those of the image
     that was answered last."""
@@ -99,7 +99,7 @@ class ImageErrorEvent:
     code: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClassifyAnswer:
     """The answer of POST /v1/classify: for each image, in order, a prediction or an error."""
 

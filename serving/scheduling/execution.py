@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -124,9 +125,11 @@ def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
 
 def _invalid(batch: Batch, logits: Floats) -> dict[int, Exception]:
     """An error for every row of `logits` with a NaN or an infinite maximum, which has no probabilities."""
-    rows = np.flatnonzero(~np.isfinite(logits.max(axis=1))).tolist()
-    if not rows:
+    highest = np.maximum.reduce(logits, axis=1)
+    # A sum is finite only if all its terms are.
+    if math.isfinite(np.add.reduce(highest)):
         return {}
+    rows = np.flatnonzero(~np.isfinite(highest)).tolist()
     name = batch.queues.engine.manifest.name
     log.error("stage %d of %s gave no logits for %d images", batch.stage, name, len(rows))
     sentence = f"Stage {batch.stage} of {name} gave values for this image that are no logits."

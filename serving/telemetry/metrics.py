@@ -178,15 +178,11 @@ class Metrics:
 
     def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
         """Images waited for `stage`, for `seconds` each."""
-        series = self._queue.series(model, stage)
-        for value in seconds:
-            series.observe(value)
+        self._queue.series(model, stage).observe_all(seconds)
 
     def decoded(self, model: str, seconds: Iterable[float]) -> None:
         """Images were decoded, in `seconds` each."""
-        series = self._decode.series(model)
-        for value in seconds:
-            series.observe(value)
+        self._decode.series(model).observe_all(seconds)
 
     def invalid_output(self, model: str, stage: int, images: int) -> None:
         """A stage gave no logits for `images` images."""
@@ -210,12 +206,13 @@ class Metrics:
     ) -> None:
         """A request was answered, `seconds` after its arrival; its outcome is ok if an image was."""
         predictions = [found for found in results if isinstance(found, Prediction)]
-        errors = [found for found in results if isinstance(found, ServingError)]
-        for error in errors:
-            self._child(self._image_errors, model, error.code).inc()
-        if not predictions:
-            self.failed(model, errors[0].code)
-            return
+        if len(predictions) < len(results):
+            errors = [found for found in results if isinstance(found, ServingError)]
+            for error in errors:
+                self._child(self._image_errors, model, error.code).inc()
+            if not predictions:
+                self.failed(model, errors[0].code)
+                return
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
             if prediction.unsure:

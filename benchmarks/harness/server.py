@@ -76,6 +76,19 @@ def halves() -> tuple[list[int], list[int]]:
     return (cores[:middle], cores[middle:]) if len(cores) > 1 else ([], [])
 
 
+@contextlib.contextmanager
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Runs the block, and threads that it starts, on `cores` alone if there are any."""
+    before = os.sched_getaffinity(0) if cores else set()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, before)
+
+
 def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:
     """PNG files of the network's input size: smooth images with increasing noise, so that confidences
     differ."""

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.api.access_log import note_answer
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.fast_path import CANCELLED, read_query
 from serving.api.asgi.middleware import CLIENT_DISCONNECTED, fault
@@ -125,15 +126,17 @@ class DirectImage:
             self._refuse(fault(found))
             return
         try:
-            content, server_timing = classify.answer(
+            content, spent = classify.answer(
                 self._of.service, self._scope, self._resolved, self._files, found, self._started
             )
+            if self._of.hooks:
+                note_answer(self._scope, found.predictions, spent)
         except Exception as error:
             log.exception("request %s failed", self._completion.request_id)
             self._refuse(fault(error))
             return
         head = (
-            f"server-timing: {server_timing}\r\ncontent-length: {len(content)}\r\n"
+            f"server-timing: {classify.server_timing(spent)}\r\ncontent-length: {len(content)}\r\n"
             "content-type: application/json\r\n"
             f"x-request-id: {self._completion.request_id}\r\n"
         )

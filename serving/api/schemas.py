@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from exports.bundle.manifest import Conversion, Manifest
 from exports.bundle.policy import Measure, Policy
 from serving.errors import InvalidRequestError, ServingError
@@ -247,12 +245,9 @@ def _measure(prediction: Prediction) -> MeasureAnswer:
 
 
 def _candidates(prediction: Prediction, manifest: Manifest, top_k: int) -> list[Candidate]:
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top_k].tolist()
-    probabilities = prediction.probabilities[best].tolist()
-    return [
-        Candidate(manifest.labels[i], i, round(probability, DIGITS))
-        for i, probability in zip(best, probabilities, strict=True)
-    ]
+    probabilities, labels = prediction.probabilities, manifest.labels
+    best: list[int] = (-probabilities).argsort(kind="stable")[:top_k].tolist()
+    return [Candidate(labels[i], i, round(probabilities.item(i), DIGITS)) for i in best]
 
 
 def summarize(model: LoadedModel) -> ModelSummary:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from serving.connection import Answer, header_lines
 from serving.errors import ServingError
 from serving.http.coalescing import CoalescingTransport
+
+# Before 0.53, uvicorn's `keep_alive` does not depend on what the client asked for.
+LATE_CLOSE = tuple(map(int, uvicorn.__version__.split(".")[:2])) < (0, 53)
 
 
 def asks_to_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -37,8 +41,7 @@ def send_whole(
 ) -> None:
     """Send `answer` on `transport` as the request's `cycle` would send it; `closing` closes the connection
     behind it."""
-    # Before 0.53, uvicorn's `keep_alive` does not depend on what the client asked for.
-    if closing or asks_to_close(cycle.scope["headers"]):
+    if closing or (LATE_CLOSE and asks_to_close(cycle.scope["headers"])):
         cycle.keep_alive = False
     parts = (
         STATUS_LINE[answer.status],

@@ -241,7 +241,10 @@ class Engine:
 def _judge(
     decision: Decision, policy: Policy, stage: int, requested_rows: Collection[int]
 ) -> Judgement:
-    leaves: list[bool] = decision.leaves.tolist()
+    deepest = stage >= policy.max_exit
+    # At the deepest exit every sample leaves, as in `decision.leaves`.
+    leaves: list[bool]
+    leaves = [True] * len(decision.probabilities) if deepest else decision.leaves.tolist()
     if not requested_rows and True not in leaves:
         return leaves, [None] * len(leaves)
     probabilities = decision.probabilities
@@ -252,7 +255,7 @@ def _judge(
     if policy.measure != "max_prob":
         measured = decision.measured.tolist()
     unsure: Sequence[bool] = () if policy.reject_below is None else decision.unsure.tolist()
-    reached: Reason = "max_exit" if stage >= policy.max_exit else "confident"
+    reached: Reason = "max_exit" if deepest else "confident"
     predictions = [
         Prediction(
             probabilities[row],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,29 +54,18 @@ class Runner(Protocol):
         """The rows of all `tensors`, one after the other."""
 
 
-def plain_run(session: Any) -> Callable[..., list[Any]]:
-    """`session.run` without the checks of onnxruntime's Python layer, which cost a small stage a twentieth of
-    its time. They are of names and of other providers; `open_sessions` has checked the names."""
-    run: Callable[..., list[Any]] = getattr(session, "_sess", session).run
-    return run
-
-
 class HostRunner:
     """numpy in, numpy out: for the CPU."""
 
     def __init__(self, sessions: Sequence[Any]) -> None:
         self._stages = [
-            (
-                plain_run(session),
-                session.get_inputs()[0].name,
-                [node.name for node in session.get_outputs()],
-            )
+            (session, session.get_inputs()[0].name, [node.name for node in session.get_outputs()])
             for session in sessions
         ]
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        run, name, outputs = self._stages[stage - 1]
-        found = run(outputs, {name: inputs}, None)
+        session, name, outputs = self._stages[stage - 1]
+        found = session.run(outputs, {name: inputs})
         return found[0] if len(found) == 2 else None, found[-1]
 
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:

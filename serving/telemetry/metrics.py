@@ -20,7 +20,7 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
 from serving.inference.engine import Observer, Prediction
-from serving.telemetry.histograms import Histogram
+from serving.telemetry.histograms import Histogram, Series
 
 # From microseconds, for a small stage or a wait on an idle server, to seconds.
 SECONDS = (
@@ -194,10 +194,15 @@ class Metrics:
 
     def stage_observer(self, model: str) -> Observer:
         """The observer of an engine, called after each stage."""
+        found: dict[int, tuple[Series, Series]] = {}
 
         def observe(stage: int, batch: int, seconds: float) -> None:
-            self._stage.series(model, stage).observe(seconds)
-            self._batch.series(model, stage).observe(batch)
+            series = found.get(stage)
+            if series is None:
+                series = (self._stage.series(model, stage), self._batch.series(model, stage))
+                found[stage] = series
+            series[0].observe(seconds)
+            series[1].observe(batch)
 
         return observe
 

@@ -16,7 +16,7 @@ from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
-from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
+from serving.api.schemas import ClassifyAnswer, ErrorAnswer, Timing, compose, timing
 from serving.scheduling.options import BatchResult
 from serving.service import Service, of_request
 
@@ -86,8 +86,11 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     )
     async with CancelOnDisconnect(request):
         result = await service.dispatcher.classify(resolved.model.engine, files, resolved.options)
-    body, server_timing = answer(service, request.scope, resolved, files, result, started)
-    return Response(body, media_type="application/json", headers={"Server-Timing": server_timing})
+    body, spent = answer(service, request.scope, resolved, files, result, started)
+    note_answer(request.scope, result.predictions, spent)
+    return Response(
+        body, media_type="application/json", headers={"Server-Timing": server_timing(spent)}
+    )
 
 
 def answer(
@@ -97,9 +100,9 @@ def answer(
     files: list[bytes],
     result: BatchResult,
     started: float,
-) -> tuple[bytes, str]:
+) -> tuple[bytes, Timing]:
     """Count and record the answer to a request that arrived at `started` of `time.perf_counter()`; its body,
-    and its Server-Timing."""
+    and its times."""
     total = time.perf_counter() - started
     service.answered(
         scope,
@@ -111,6 +114,12 @@ def answer(
         own_options=resolved.own_options,
     )
     spent = timing(result, total)
-    note_answer(scope, result.predictions, spent)
-    body = orjson.dumps(compose(resolved.model, result, resolved.top_k, spent))
-    return body, ", ".join(f"{part};dur={value}" for part, value in vars(spent).items())
+    return orjson.dumps(compose(resolved.model, result, resolved.top_k, spent)), spent
+
+
+def server_timing(spent: Timing) -> str:
+    """The value of the header Server-Timing."""
+    return (
+        f"decode;dur={spent.decode}, queue;dur={spent.queue}, compute;dur={spent.compute}, "
+        f"total;dur={spent.total}"
+    )

@@ -5,39 +5,48 @@
 Server and load run on a core each. CPU time is measured, not wall time, so other work on the machine hardly
 matters: the server's of a request, less that of decoding and of onnxruntime, with 32 busy connections and
 with one; and the load generator's own. `--against` measures the server of another checkout in turns with
-this one. The latency of a lone request at full depth is compared with FastAPI and uvicorn around one session
-of the same network (`benchmarks.peers.plain`). Medians of `--repeats` turns.
+this one. The latency that the server adds to a lone request at full depth is compared with what FastAPI and
+uvicorn add around one session of the same network (`benchmarks.peers.plain`). Medians of `--repeats` turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import clocked
 from benchmarks.harness.docs import table
 from benchmarks.harness.generator import load
 from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.processes import cpu, main_thread_cpu
-from benchmarks.harness.server import ROOT, halves, machine, serving
+from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
+from benchmarks.hot_path import clocked
+from benchmarks.peers.environment import write_model
+from benchmarks.peers.model import FullNetwork
+from benchmarks.peers.servers import PEERS, started
+from benchmarks.serving import InProcess
+from benchmarks.threads import take_turns
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
+from serving.inference.engine import Engine
 
 CONNECTIONS = (32, 1)
 HEAD = (
     *("server", "connections", "requests/s", "CPU, ms a request", "besides decode and stages"),
     *("event loop", "runs of stages a request", "generator"),
 )
+LONE = ("a lone request", "p50, ms", "in process, ms", "added, ms")
+FULL_DEPTH = "/v1/classify?top_k=1&mode=exit"
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,43 @@ def turn(server: Clocked, images: Images, connections: int, seconds: float) -> d
     }
 
 
+def in_process(bundle: Bundle, images: Images, plain: Path) -> dict[str, float]:
+    """Median milliseconds of decoding one image and classifying it at full depth: by our stages, and by plain
+    FastAPI's session. On the servers' half of the cores."""
+    engine, network = Engine(bundle), FullNetwork(plain)
+    files = itertools.cycle(images.files)
+    full = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    works: dict[str, Callable[[], object]] = {
+        "this": InProcess(engine, full, images.files),
+        "FastAPI": lambda: network.predict([network.decode(next(files))]),
+    }
+    with on_cores(halves()[0]):
+        found = take_turns(works, 200)
+    return {name: 1000 * seconds for name, seconds in found.items()}
+
+
+def lone(
+    ports: dict[str, tuple[int, str]], images: Images, seconds: float, repeats: int
+) -> dict[str, float]:
+    """Median milliseconds of a request alone on each server, given as port and path."""
+    found: dict[str, list[float]] = {name: [] for name in ports}
+    for _ in range(repeats):
+        for name, (port, path) in ports.items():
+            options = ("--closed", "1", "--path", path)
+            report = load(port, images.packed, seconds, *options, cores=halves()[1])
+            found[name].append(float(np.median(report["latencies"])))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+@contextlib.contextmanager
+def plain_server(plain: Path, file: bytes) -> Iterator[int]:
+    """FastAPI and uvicorn around the model in `plain`, on the servers' half of the cores: its port."""
+    with started(PEERS[0], sys.executable, plain, file, wait_ms=10_000) as (port, process):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), halves()[0] or os.sched_getaffinity(0))
+        yield port
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements."""
     bundle = load_bundle(arguments.bundle or embedded())
@@ -110,9 +156,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     found = turn(server, images, connections, arguments.seconds)
                     turns.setdefault((name, connections), []).append(found)
                     print(name, connections, found, file=sys.stderr, flush=True)
+        plain = folder / "plain"
+        write_model(bundle, plain)
+        port = stack.enter_context(plain_server(plain, images.files[0]))
+        ports = {
+            **{name: (server.port, FULL_DEPTH) for name, server in servers.items()},
+            "FastAPI": (port, PEERS[0].address),
+        }
+        alone = lone(ports, images, arguments.seconds / 2, arguments.repeats)
+        bound = in_process(bundle, images, plain)
     return {
         "machine": machine(),
         "bundle": label(bundle),
+        "lone": [
+            {"server": name, "p50": p50, "in_process": bound.get(name, bound["this"])}
+            for name, p50 in alone.items()
+        ],
         "seconds": arguments.seconds,
         "repeats": arguments.repeats,
         "rows": [
@@ -132,7 +191,16 @@ def section(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    return f"{table(HEAD, rows)}\n\n{result['bundle']}, {result['machine']}\n"
+    alone = [
+        [
+            row["server"],
+            *(f"{value:.2f}" for value in (row["p50"], row["in_process"])),
+            f"{row['p50'] - row['in_process']:.2f}",
+        ]
+        for row in result["lone"]
+    ]
+    tables = [table(HEAD, rows), table(LONE, alone)]
+    return "\n\n".join([*tables, f"{result['bundle']}, {result['machine']}\n"])
 
 
 def _medians(found: list[dict[str, float]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Runs the command `offramp` with a clock around decoding and stages, in a process of its own.
 
-    python -P benchmarks/harness/clocked.py CLOCKS serve ...
+    python -P benchmarks/hot_path/clocked.py CLOCKS serve ...
 
 The file CLOCKS then has the CPU seconds that worker threads have spent in decoding and in onnxruntime so far,
 as two doubles, and the numbers of files and runs: with one worker thread, what remains of the process's CPU

@@ -10,9 +10,10 @@
    connections, then Poisson load from another process at shares of full depth's maximum: latencies from
    when a request was due, goodput (answers in time a second), and the accuracy of the answers.
 
-Images are the test split of the bundles' data set as PNG, or generated ones without accuracy. Give the
-bundle of each precision to compare them. Writes a JSON file; `--write-docs` puts it into
-docs/design/benchmarks.md and measures nothing.
+Server and load have a core each, or half of the cores, and the rates in process are of the server's half. The
+generator's CPU time is in the JSON. Images are the test split of the bundles' data set as PNG, or generated
+ones without accuracy. Give the bundle of each precision to compare them. Writes a JSON file; `--write-docs`
+puts it into docs/design/benchmarks.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.harness.generator import load
 from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.networks import random_bundle
 from benchmarks.harness.processes import cpu
-from benchmarks.harness.server import ROOT, machine, serving
+from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
@@ -103,12 +104,14 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
     began = time.perf_counter()
     one()
     count = max(5, int(seconds / max(time.perf_counter() - began, 1e-6)))
-    in_process = threads.throughput(one, available_cores(), count)
+    server_cores, load_cores = halves()
+    with on_cores(server_cores):
+        in_process = threads.throughput(one, available_cores(), count)
     with server(bundle) as (port, spent):
         before = spent()
-        busy = load(port, images.packed, seconds, *closed("mode=exit"))
+        busy = load(port, images.packed, seconds, *closed("mode=exit"), cores=load_cores)
         after = spent()
-        alone = load(port, images.packed, seconds / 2, *closed("mode=exit", 1))
+        alone = load(port, images.packed, seconds / 2, *closed("mode=exit", 1), cores=load_cores)
     answered = len(busy["latencies"])
     single = _median_seconds(one)
     return {
@@ -118,6 +121,7 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
         "ratio": answered / busy["seconds"] / in_process,
         "cpu_besides_ms": 1000 * ((after - before) / answered - cpu),
         "added_p50_ms": float(np.median(alone["latencies"])) - 1000 * single,
+        "generator_cpu_ms": 1000 * busy["cpu_s"] / answered,
     }
 
 
@@ -131,13 +135,13 @@ def open_loop(
     with server(bundle, max_queue_ms=slo / 2) as (port, _):
         most = {}
         for mode, query in MODES.items():
-            busy = load(port, images.packed, seconds / 2, *closed(query))
+            busy = load(port, images.packed, seconds / 2, *closed(query), cores=halves()[1])
             most[mode] = len(busy["latencies"]) / busy["seconds"]
         for share in arguments.shares:
             for mode, query in MODES.items():
                 rate = share * most["full depth"]
                 options = ("--rate", str(rate), "--path", address(query))
-                report = load(port, images.packed, seconds, *options)
+                report = load(port, images.packed, seconds, *options, cores=halves()[1])
                 row = {"bundle": label(bundle), "mode": mode, "most": most[mode], "rate": rate}
                 rows.append({**row, **summary(report, images.labels, seconds, slo)})
                 print(rows[-1], file=sys.stderr, flush=True)
@@ -166,6 +170,7 @@ def summary(
         "accuracy": accuracy(report, labels),
         "mean_exit": float(np.mean([exit_ for _, _, exit_ in answers])) if answers else None,
         # If the generator itself was late, the run says little about the server.
+        "generator_cpu": report["cpu_s"] / seconds,
         "generator_late_p99_ms": float(np.percentile(report["late_by"], 99)),
     }
 
@@ -180,7 +185,7 @@ def accuracy(report: dict[str, Any], labels: list[int] | None) -> float | None:
 @contextmanager
 def server(bundle: Bundle, **settings: object) -> Iterator[tuple[int, Callable[[], float]]]:
     """A server of `bundle`: its port, and a function that returns its CPU seconds so far."""
-    with serving(bundle.path, **settings) as (port, process):
+    with serving(bundle.path, cores=halves()[0], **settings) as (port, process):
         yield port, lambda: cpu(process)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, Self
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -28,19 +29,46 @@ SERVER_LIMITS = (
 )
 
 
+class Answer(NamedTuple):
+    """A response: its status, the lines of its header, each with its end, and its body."""
+
+    status: int
+    header_lines: bytes
+    body: bytes
+
+    @classmethod
+    def of(cls, response: Response) -> Self:
+        """A response that is not streamed."""
+        lines = header_lines(response.raw_headers)
+        return cls(response.status_code, lines, bytes(response.body))
+
+
+class DirectRequest(Protocol):
+    """A request that is answered without a task. Its methods are called on the event loop, and raise
+    nothing."""
+
+    def start(self, body: bytes, answer: Callable[[Answer], None]) -> None:
+        """The body has arrived. `answer` is called once, now or later, unless `cancel` is."""
+
+    def cancel(self) -> None:
+        """The client has disconnected, before its answer."""
+
+
 @dataclass
 class ServerHooks:
     """What the server needs of the application, which puts it on `app.state.server_hooks`.
 
     `rejected` counts a refused request or connection by its error code. `draining` is whether every answer
     should close its connection. `shed` returns the answer to a request that is refused for load by its head
-    alone, and None for any other request. Offramp's own server sets `in_use` before the app starts.
+    alone, and None for any other request. `direct` returns a request, by its head, that can be answered
+    without a task, and None for any other. Offramp's own server sets `in_use` before the app starts.
     """
 
     settings: Settings
     rejected: Callable[[str], None]
     draining: Callable[[], bool]
     shed: Callable[[Scope], Response | None] | None = None
+    direct: Callable[[Scope], DirectRequest | None] | None = None
     in_use: bool = field(default=False, init=False)
 
 
@@ -64,3 +92,8 @@ class DisconnectSignal:
         self.disconnected = True
         if self._listener is not None:
             self._listener()
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers])

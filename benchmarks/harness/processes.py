@@ -29,7 +29,15 @@ def tree(root: int) -> set[int]:
 
 def cpu(process: int) -> float:
     """CPU seconds of `process` so far, 0 if it has ended."""
-    fields = _stat(process)
+    return _cpu(_stat(process))
+
+
+def main_thread_cpu(process: int) -> float:
+    """CPU seconds of the first thread of `process` so far, 0 if it has ended."""
+    return _cpu(_stat(process, f"task/{process}/"))
+
+
+def _cpu(fields: list[str] | None) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
@@ -68,9 +76,9 @@ def _wait(process: subprocess.Popen[bytes], members: set[int], within: float) ->
         time.sleep(0.05)
 
 
-def _stat(process: int) -> list[str] | None:
+def _stat(process: int, below: str = "") -> list[str] | None:
     """The fields of /proc/…/stat behind the name: state, parent, …"""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        return Path(f"/proc/{process}/{below}stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return None

@@ -20,23 +20,33 @@ from PIL import Image
 from exports.bundle.manifest import InputSpec
 
 ROOT = Path(__file__).parents[2]
+START = ("-c", "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()")
 
 
 @contextlib.contextmanager
 def serving(
-    *bundles: Path, cores: Sequence[int] = (), **settings: object
+    *bundles: Path,
+    cores: Sequence[int] = (),
+    start: Sequence[str] = START,
+    checkout: Path = ROOT,
+    **settings: object,
 ) -> Iterator[tuple[int, int]]:
     """`offramp serve` with `bundles` and `settings` as a process, on `cores` alone if there are any: yields
-    its port and process id."""
-    code = "import sys; from offramp.cli import main; sys.argv[0] = 'offramp'; main()"
-    command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, bundles)]
+    its port and process id. `start` are Python's arguments that run the command; the code is that of
+    `checkout`."""
+    command = [sys.executable, *start, "serve", "--port", "0", *map(str, bundles)]
     environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=checkout,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            **environment,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(checkout),
+        },
         preexec_fn=pinned(cores),
     )
     try:
@@ -64,6 +74,19 @@ def halves() -> tuple[list[int], list[int]]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     middle = (len(cores) + 1) // 2
     return (cores[:middle], cores[middle:]) if len(cores) > 1 else ([], [])
+
+
+@contextlib.contextmanager
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Runs the block, and threads that it starts, on `cores` alone if there are any."""
+    before = os.sched_getaffinity(0) if cores else set()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, before)
 
 
 def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -24,6 +23,8 @@ Combine = Literal["running", "single"]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Floats = NDArray[np.float32]
+# A measure is at most 1. A threshold above this is above 1 in float32 as well.
+SURELY_NEVER = 1.000001
 
 
 class Policy(BaseModel):
@@ -74,6 +75,12 @@ class Policy(BaseModel):
     def exits(self) -> int:
         """The number of exits of the network this policy is for, K."""
         return len(self.thresholds) + 1
+
+    def may_leave(self, exit_: int) -> bool:
+        """Whether a sample can leave at exit `exit_`, from 1, whatever its logits."""
+        if exit_ >= self.max_exit:
+            return True
+        return self.mode == "early_exit" and self.thresholds[exit_ - 1] <= SURELY_NEVER
 
     @property
     def without_rejection(self) -> Policy:
@@ -147,8 +154,13 @@ class Decision:
         self._exit = exit_
         self._logits = logits
         self._scaling = scaling
+        # `functools.cached_property` takes a lock for each before Python 3.12.
+        self._exponentials: tuple[Floats, Floats] | None = None
+        self._probabilities: Floats | None = None
+        self._confidence: Floats | None = None
+        self._measured: Floats | None = None
 
-    @cached_property
+    @property
     def leaves(self) -> NDArray[np.bool_]:
         """Which samples leave here, bool [n]."""
         policy, count = self._policy, len(self._logits[0])
@@ -161,21 +173,24 @@ class Decision:
         leaves: NDArray[np.bool_] = self.measured >= threshold
         return leaves
 
-    @cached_property
+    @property
     def measured(self) -> Floats:
         """The policy's measure, which thresholds are compared with, float32 [n] in [0, 1]."""
         if self._policy.measure == "max_prob":
             return self.confidence
-        return measure_confidence(self.probabilities, self._policy.measure)
+        if self._measured is None:
+            self._measured = measure_confidence(self.probabilities, self._policy.measure)
+        return self._measured
 
-    @cached_property
+    @property
     def confidence(self) -> Floats:
         """The calibrated probability of the likeliest class, float32 [n]."""
-        # The numerator of the likeliest class is exp(0).
-        confidence: Floats = np.float32(1) / self._exponentials[1][:, 0]
-        return confidence
+        if self._confidence is None:
+            # The numerator of the likeliest class is exp(0).
+            self._confidence = np.float32(1) / self._softmax()[1][:, 0]
+        return self._confidence
 
-    @cached_property
+    @property
     def unsure(self) -> NDArray[np.bool_]:
         """Which samples get no label if they are answered here, bool [n]."""
         reject_below = self._policy.reject_below
@@ -184,17 +199,20 @@ class Decision:
         unsure: NDArray[np.bool_] = self.confidence < np.float32(reject_below)
         return unsure
 
-    @cached_property
+    @property
     def probabilities(self) -> Floats:
         """The calibrated probabilities, float32 [n, C]."""
-        exponentials, total = self._exponentials
-        probabilities: Floats = exponentials / total
-        return probabilities
+        if self._probabilities is None:
+            exponentials, total = self._softmax()
+            self._probabilities = exponentials / total
+        return self._probabilities
 
-    @cached_property
-    def _exponentials(self) -> tuple[Floats, Floats]:
-        logits = calibrated(self._logits, self._exit, combination(self._policy), self._scaling)
-        return _exponentials(logits)
+    def _softmax(self) -> tuple[Floats, Floats]:
+        if self._exponentials is None:
+            combine = combination(self._policy)
+            logits = calibrated(self._logits, self._exit, combine, self._scaling)
+            self._exponentials = _exponentials(logits)
+        return self._exponentials
 
 
 def combination(policy: Policy) -> Combine:
@@ -214,10 +232,11 @@ def calibrated(logits: Sequence[Floats], exit_: int, combine: Combine, scaling: 
 
 def running_ensemble(logits: Sequence[Floats], exit_: int, weights: Sequence[float]) -> Floats:
     """Weighted mean of the logits of exits 1..exit_: arrays [n, C] -> [n, C]."""
-    total = np.zeros_like(logits[0], dtype=np.float32)
-    for values, weight in zip(logits[:exit_], weights[:exit_], strict=True):
+    total: Floats = np.float32(weights[0]) * logits[0]
+    for values, weight in zip(logits[1:exit_], weights[1:exit_], strict=True):
         total += np.float32(weight) * values
-    return total / np.float32(sum(weights[:exit_]))
+    total /= np.float32(sum(weights[:exit_]))
+    return total
 
 
 def softmax(logits: Floats) -> Floats:
@@ -229,8 +248,9 @@ def softmax(logits: Floats) -> Floats:
 
 def _exponentials(logits: Floats) -> tuple[Floats, Floats]:
     """Softmax's numerators [..., C], the largest 1, and denominators [..., 1]."""
-    exponentials: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials, exponentials.sum(axis=-1, keepdims=True)
+    exponentials: Floats = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+    np.exp(exponentials, out=exponentials)
+    return exponentials, np.add.reduce(exponentials, axis=-1, keepdims=True)
 
 
 def measure_confidence(probabilities: Floats, measure: Measure) -> Floats:

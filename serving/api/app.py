@@ -27,6 +27,7 @@ from serving.api.asgi.fast_path import Endpoint, FastPathMiddleware, check_fast_
 from serving.api.asgi.load_shedding import LoadShedder
 from serving.api.asgi.middleware import BodyLimit, RequestContext
 from serving.api.auth import AdminKey
+from serving.api.direct import DirectClassifier
 from serving.api.jobs.running import running_jobs
 from serving.api.routes import (
     cam,
@@ -148,16 +149,14 @@ def create_app(
             error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
-    app.state.server_hooks = ServerHooks(
-        settings,
-        rejected=service.metrics.rejected,
-        draining=draining,
-        # With tracing a request that is refused has a span as well, and with CORS headers for browsers, so it
-        # goes through the app.
-        shed=None
-        if settings.otel or settings.cors_origins
-        else LoadShedder(service, HOT, refuse_scope, hooks).refusal,
-    )
+    server_hooks = ServerHooks(settings, rejected=service.metrics.rejected, draining=draining)
+    # With tracing a request has a span, and with CORS headers for browsers, so it goes through the app.
+    if not (settings.otel or settings.cors_origins):
+        server_hooks.shed = LoadShedder(service, HOT, refuse_scope, hooks).refusal
+        # uvicorn's layer replaces the client's address, which only logs need.
+        if not (settings.forwarded_allow_ips and hooks):
+            server_hooks.direct = DirectClassifier(service, refuse_scope, hooks).begin
+    app.state.server_hooks = server_hooks
     # The first one is the innermost.
     app.add_middleware(HeadAsGet)
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import lru_cache
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
@@ -21,6 +22,8 @@ UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "application/x-www-for
 FIELD = "files"
 # Larger JSON is parsed in a thread: it takes milliseconds, which would block the event loop.
 MAX_INLINE_BYTES = 64 * 1024
+# Clients choose the type, so the cache is bounded.
+MAX_CACHED_TYPES = 128
 # RFC 2046, section 5.1.1.
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
@@ -31,9 +34,8 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
     Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
     more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
     """
-    content_type = header(request.scope, b"content-type").decode("latin-1")
-    kind = content_type.split(";", 1)[0].strip().lower()
-    if kind.startswith("image/") or kind in UNSPECIFIC_TYPES:
+    kind = media_type(header(request.scope, b"content-type"))
+    if is_one_image(kind):
         return [await request.body()]
     if kind == "multipart/form-data":
         files = await _multipart(request, max_images, max_body_bytes)
@@ -54,6 +56,17 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
             f"A request may have at most {max_images} images, not {len(files)}."
         )
     return files
+
+
+@lru_cache(maxsize=MAX_CACHED_TYPES)
+def media_type(content_type: bytes) -> str:
+    """The media type of a Content-Type, in lower case."""
+    return content_type.decode("latin-1").split(";", 1)[0].strip().lower()
+
+
+def is_one_image(kind: str) -> bool:
+    """Whether a body of media type `kind` is one image file."""
+    return kind.startswith("image/") or kind in UNSPECIFIC_TYPES
 
 
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import Request
 from starlette.types import Scope
 
 from exports.bundle.errors import PolicyError
@@ -14,7 +13,7 @@ from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority
+from serving.scheduling.options import Priority, RequestOptions
 from serving.service import Service
 
 # Programs repeat their queries, and validating a policy takes time.
@@ -72,7 +71,7 @@ class StreamQuery(ClassifyQuery):
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResolvedRequest:
     """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
 
@@ -83,20 +82,25 @@ class ResolvedRequest:
     priority: Priority
 
     @property
+    def options(self) -> RequestOptions:
+        """How the scheduler treats the request."""
+        return RequestOptions(self.policy, self.deadline, self.priority)
+
+    @property
     def own_options(self) -> bool:
         """Whether the request's own options decide where its images leave."""
         return self.policy is not self.model.policy or self.deadline is not None
 
 
 def resolve(
-    query: ClassifyQuery, request: Request, service: Service, started: float
+    query: ClassifyQuery, scope: Scope, service: Service, started: float
 ) -> ResolvedRequest:
-    """Resolve `query` for a request that arrived at `started` of `time.perf_counter()`.
+    """Resolve `query` for the request of `scope` that arrived at `started` of `time.perf_counter()`.
 
     Raises InvalidRequestError if an option is out of the model's range, NotFoundError for an unknown model,
     OverCapacityError if the server would refuse the request now.
     """
-    model = admit(query, request.scope, service)
+    model = admit(query, scope, service)
     policy = resolve_policy(query, model)
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
     return ResolvedRequest(

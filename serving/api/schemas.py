@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from exports.bundle.manifest import Conversion, Manifest
 from exports.bundle.policy import Measure, Policy
 from serving.errors import InvalidRequestError, ServingError
@@ -17,7 +15,7 @@ DEFAULT_TOP_K = 5
 DIGITS = 6
 
 
-@dataclass(frozen=True)
+@dataclass
 class Candidate:
     """One class and its probability."""
 
@@ -26,7 +24,7 @@ class Candidate:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class MeasureAnswer:
     """The measure that the policy compares with its thresholds, and its value at an exit, in [0, 1]."""
 
@@ -34,7 +32,7 @@ class MeasureAnswer:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictionAnswer:
     """One image's answer: its class, the calibrated probability of that class as `confidence`, the exit it
     left at and the number of exits, why it left (the policy's measure reached the threshold, this is the
@@ -71,7 +69,7 @@ class ExitEvent:
     macs: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Timing:
     """A request's time in milliseconds. With several images, decode, queue and compute are those of the image
     that was answered last."""
@@ -99,7 +97,7 @@ class ImageErrorEvent:
     code: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClassifyAnswer:
     """The answer of POST /v1/classify: for each image, in order, a prediction or an error."""
 
@@ -247,12 +245,9 @@ def _measure(prediction: Prediction) -> MeasureAnswer:
 
 
 def _candidates(prediction: Prediction, manifest: Manifest, top_k: int) -> list[Candidate]:
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top_k].tolist()
-    probabilities = prediction.probabilities[best].tolist()
-    return [
-        Candidate(manifest.labels[i], i, round(probability, DIGITS))
-        for i, probability in zip(best, probabilities, strict=True)
-    ]
+    probabilities, labels = prediction.probabilities, manifest.labels
+    best: list[int] = (-probabilities).argsort(kind="stable")[:top_k].tolist()
+    return [Candidate(labels[i], i, round(probabilities.item(i), DIGITS)) for i in best]
 
 
 def summarize(model: LoadedModel) -> ModelSummary:

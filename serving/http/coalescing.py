@@ -39,6 +39,12 @@ class CoalescingTransport:
             self._held = data
             self._loop.call_soon(self._flush)
 
+    def write_now(self, data: bytes) -> None:
+        """Send `data`, which nothing follows at once, after what is held."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        self._transport.write(data)
+
     def close(self) -> None:
         """Close once everything is sent, or leave that to `close_now`."""
         self._flush()

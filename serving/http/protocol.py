@@ -6,11 +6,17 @@ import asyncio
 import time
 from typing import Any, Literal, cast
 
-from starlette.responses import Response
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, ServerHooks
+from serving.connection import (
+    DISCONNECT,
+    EXTENSION,
+    Answer,
+    DirectRequest,
+    DisconnectSignal,
+    ServerHooks,
+)
 from serving.errors import (
     InvalidRequestError,
     ServingError,
@@ -20,7 +26,8 @@ from serving.errors import (
 from serving.http.coalescing import CoalescingTransport
 from serving.http.half_close import HalfCloseProbe
 from serving.http.head import MAX_HEAD_BYTES, check_head, head_too_large
-from serving.http.responses import asks_to_close, error_response, response_bytes
+from serving.http.responses import error_response, send_whole
+from serving.http.slow_reader import Reader
 from serving.http.upgrade import Parser
 
 # Chunk sizes and trailers may have MAX_HEAD_BYTES, and so much for each byte of the body: chunks of one byte
@@ -51,14 +58,17 @@ class Protocol(HttpToolsProtocol):
         self.parser = Parser(self)  # type: ignore[assignment]
         self._hooks: ServerHooks = self.config.app.state.server_hooks  # type: ignore[union-attr]
         self._phase: Phase = "head"
-        # When the phase began, when the body's progress was last checked, and when the client last read.
-        self._phase_began = self._body_checked = self._last_sent = time.monotonic()
+        # When the phase began, and when the body's progress was last checked.
+        self._phase_began = self._body_checked = time.monotonic()
+        self._reader = Reader(self._phase_began)
         # Bytes of the current request: of its head, of its body, and of chunk sizes and trailers.
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
         self._body_bytes_checked = 0
-        self._unsent_bytes = 0
-        # The request that the application works on, and its signal.
+        # The request that is being answered, and what notices that its client has disconnected: the request
+        # itself if no task answers it, or a signal.
         self._running: RequestResponseCycle | None = None
+        self._direct: DirectRequest | None = None
+        self._signal: DisconnectSignal | None = None
         # Whether the connection closes at the end of the current body, and answers nothing more.
         self._closing_after_body = False
         # What is wrong with the head that is being read, if it is HTTP.
@@ -121,8 +131,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Headers after the head are trailers, which are ignored.
-        if self._phase == "head":
-            super().on_header(name, value)
+        if self._phase != "head":
+            return
+        # As in uvicorn, without a second call for each header.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self.parser
@@ -143,6 +158,9 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         super().on_body(body)
+        if self._direct is not None and self._running is self.cycle:
+            # uvicorn pauses until the application has taken what has arrived. The head limits this body.
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         if cast(Parser, self.parser).ends_early():
@@ -151,6 +169,8 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._closing_after_body:
             self._coalescing.close_now()
+        elif self._direct is not None and self._running is self.cycle:
+            self._start_direct(self.cycle, self._direct)
 
     def on_response_complete(self) -> None:
         if self._phase == "answer" and not self.pipeline:
@@ -167,7 +187,8 @@ class Protocol(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """End the connection if its client is too slow; `now` is monotonic."""
         settings = self._hooks.settings
-        if self._client_stopped_reading(now, settings.body_timeout_seconds):
+        unsent = self.transport.get_write_buffer_size()
+        if self._reader.has_stopped(unsent, now, settings.body_timeout_seconds):
             self.transport.abort()
         elif self.transport.is_closing() or self._waits_for_server():
             self._phase_began = self._body_checked = now
@@ -200,14 +221,6 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(SlowRequestError("The request's body did not arrive in time."))
             self._body_checked, self._body_bytes_checked = now, self._body_bytes
 
-    def _client_stopped_reading(self, now: float, timeout: float) -> bool:
-        """Whether there are bytes to send, and the client has read none for `timeout` seconds."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self._unsent_bytes:
-            self._last_sent = now
-        self._unsent_bytes = unsent
-        return unsent > 0 and now - self._last_sent > timeout
-
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._phase_began = self._body_checked = time.monotonic()
@@ -218,13 +231,8 @@ class Protocol(HttpToolsProtocol):
 
     def _enforce_connection_cap(self) -> None:
         """Close the connection that has been idle longest, or refuse this one if none is idle."""
-        idle = [
-            other
-            for other in self.connections
-            if isinstance(other, Protocol)
-            and other._phase == "idle"
-            and not other.transport.is_closing()
-        ]
+        protocols = (other for other in self.connections if isinstance(other, Protocol))
+        idle = [other for other in protocols if other._is_idle()]
         if idle:
             min(idle, key=lambda other: other._phase_began).transport.close()
             return
@@ -232,6 +240,9 @@ class Protocol(HttpToolsProtocol):
         self._refuse(
             TooManyConnectionsError("The server has as many connections as it allows; try again.")
         )
+
+    def _is_idle(self) -> bool:
+        return self._phase == "idle" and not self.transport.is_closing()
 
     def _refuse(self, error: ServingError) -> None:
         """Answer `error` and close the connection.
@@ -257,31 +268,39 @@ class Protocol(HttpToolsProtocol):
         return self._closing_after_body
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope = cast(Scope, cycle.scope)
         # While the client does not read its answers, requests go through the application, which waits.
-        if self._hooks.shed is not None and not self.flow.write_paused:
-            refusal = self._hooks.shed(cast(Scope, cycle.scope))
-            if refusal is not None:
-                self._answer_without_task(cycle, refusal)
+        if not self.flow.write_paused:
+            if self._hooks.direct is not None:
+                self._direct = self._hooks.direct(scope)
+                if self._direct is not None:
+                    self._running, self._signal = cycle, None
+                    if not cycle.more_body:
+                        self._start_direct(cycle, self._direct)
+                    return
+            if self._hooks.shed is not None and (refusal := self._hooks.shed(scope)) is not None:
+                self._send(cycle, Answer.of(refusal))
                 return
         self._running = cycle
-        self._disconnect = DisconnectSignal(self.flow.resume_reading)
-        cycle.scope["extensions"] = {EXTENSION: {DISCONNECT: self._disconnect}}
+        self._signal = DisconnectSignal(self.flow.resume_reading)
+        scope["extensions"] = {EXTENSION: {DISCONNECT: self._signal}}
         super()._start_asgi_task(cycle, app)
 
-    def _answer_without_task(self, cycle: RequestResponseCycle, response: Response) -> None:
-        """Send `response` as the request's cycle would."""
-        # Before 0.53, uvicorn's `keep_alive` does not depend on what the client asked for.
-        if self._hooks.draining() or asks_to_close(cycle.scope["headers"]):
-            cycle.keep_alive = False
-        headers = [*cycle.default_headers, *response.raw_headers]
-        if not cycle.keep_alive:
-            headers.append((b"connection", b"close"))
-        self.transport.write(response_bytes(response.status_code, headers, bytes(response.body)))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
+    def _start_direct(self, cycle: RequestResponseCycle, direct: DirectRequest) -> None:
+        """Start to answer a request that has arrived, without a task."""
+        # A connection that has paused reading notices no disconnect.
+        self.flow.resume_reading()
+        # The connection keeps the cycle until its next request.
+        body, cycle.body = bytes(cycle.body), bytearray()
+        direct.start(body, self._answer_direct)
+
+    def _answer_direct(self, answer: Answer) -> None:
+        self._direct = None
+        assert self._running is not None
+        self._send(self._running, answer)
+
+    def _send(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+        send_whole(cycle, self._coalescing, answer, closing=self._hooks.draining())
 
     def _notify_disconnect(self) -> None:
         """Stop the work on the running request at once.
@@ -291,4 +310,8 @@ class Protocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-            self._disconnect.notify()
+            if self._direct is not None:
+                direct, self._direct = self._direct, None
+                direct.cancel()
+            elif self._signal is not None:
+                self._signal.notify()

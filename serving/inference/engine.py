@@ -4,9 +4,9 @@ leaves as its policy decides."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,7 @@ Observer = Callable[[int, int, float], None]
 Reason = Literal["confident", "max_exit", "deadline", "unsure"]
 
 
-@dataclass(frozen=True)
-class StageOutput:
+class StageOutput(NamedTuple):
     """The output of stage k for n samples: features [n, C, H, W] of the manifest's `feature_type`, on the
     provider's device, None if no stage takes them; and logits float32 [n, classes] of exit k."""
 
@@ -38,7 +37,7 @@ class StageOutput:
     logits: Floats
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prediction:
     """The answer for one sample: calibrated probabilities float32 [classes], the index of the likeliest
     class, its probability as `confidence`, the exit where it left, from 1, why, and the value there of the
@@ -130,7 +129,7 @@ class Engine:
         policies: Sequence[Policy],
         stage: int,
         logits: Sequence[Floats],
-        requested_rows: Container[int] = (),
+        requested_rows: Collection[int] = (),
     ) -> Judgement:
         """Decide which of n samples leave at exit `stage`, each by its own policy, from `stage` arrays of
         logits [n, classes]. Rows in `requested_rows` get a prediction even if they stay."""
@@ -147,10 +146,13 @@ class Engine:
         policies: Sequence[Policy],
         stage: int,
         logits: Sequence[Floats],
-        requested_rows: Container[int],
+        requested_rows: Collection[int],
     ) -> Judgement:
         first = policies[0]
-        if all(policy is first for policy in policies):
+        # Without a Python comparison for each: almost always they are one object.
+        if policies.count(first) == len(policies):
+            if not requested_rows and not first.may_leave(stage):
+                return [False] * len(policies), [None] * len(policies)
             return _judge(
                 Decision(first, stage, logits, self._scaling), first, stage, requested_rows
             )
@@ -178,28 +180,33 @@ class Engine:
         policies = [policy] * len(images) if isinstance(policy, Policy) else list(policy)
         if len(policies) != len(images):
             raise ValueError(f"there are {len(images)} images, but {len(policies)} policies")
-        self.check(images, set(policies))
+        self.check(images, [policy] if isinstance(policy, Policy) else set(policies))
         answers: list[Prediction | None] = [None] * len(images)
-        waiting = np.arange(len(images))
+        waiting = list(range(len(images)))
         inputs: Tensor = images
         logits: list[Floats] = []
         for stage in range(1, self.exits + 1):
-            if len(waiting) == 0:
+            if not waiting:
                 break
             output = self.run_stage(stage, inputs)
             logits.append(output.logits)
-            leaves, predictions = self.judge([policies[i] for i in waiting], stage, logits)
-            for index, prediction in zip(waiting.tolist(), predictions, strict=True):
-                answers[index] = prediction
-            stays = np.flatnonzero(np.logical_not(leaves))
-            whole = len(stays) == len(waiting)
-            waiting = waiting[stays]
-            if not whole:
+            leaves, predictions = self.judge(policies, stage, logits)
+            features = output.features
+            if True in leaves:
+                for index, prediction in zip(waiting, predictions, strict=True):
+                    answers[index] = prediction
+                stays = [row for row, leaving in enumerate(leaves) if not leaving]
+                waiting = [waiting[row] for row in stays]
+                policies = [policies[row] for row in stays]
                 logits = [values[stays] for values in logits]
-            if output.features is None:
-                inputs = images if len(waiting) == len(images) else images[waiting]
-            elif len(waiting) > 0:
-                inputs = output.features if whole else self.take(output.features, stays)
+                if waiting and features is not None:
+                    features = self.take(features, np.asarray(stays, dtype=np.int64))
+            if features is not None:
+                inputs = features
+            elif len(waiting) == len(images):
+                inputs = images
+            else:
+                inputs = images[waiting]
         return [answer for answer in answers if answer is not None]
 
     def warm_up(self) -> None:
@@ -232,11 +239,35 @@ class Engine:
 
 
 def _judge(
-    decision: Decision, policy: Policy, stage: int, requested_rows: Container[int]
+    decision: Decision, policy: Policy, stage: int, requested_rows: Collection[int]
 ) -> Judgement:
-    leaves: list[bool] = decision.leaves.tolist()
+    deepest = stage >= policy.max_exit
+    # At the deepest exit every sample leaves, as in `decision.leaves`.
+    leaves: list[bool]
+    leaves = [True] * len(decision.probabilities) if deepest else decision.leaves.tolist()
+    if not requested_rows and True not in leaves:
+        return leaves, [None] * len(leaves)
+    probabilities = decision.probabilities
+    # Of all rows at once: a call of numpy costs more than a row.
+    indices: list[int] = probabilities.argmax(axis=-1).tolist()
+    confidences: list[float] = decision.confidence.tolist()
+    measured = confidences
+    if policy.measure != "max_prob":
+        measured = decision.measured.tolist()
+    unsure: Sequence[bool] = () if policy.reject_below is None else decision.unsure.tolist()
+    reached: Reason = "max_exit" if deepest else "confident"
     predictions = [
-        _prediction(decision, row, stage, policy) if leaving or row in requested_rows else None
+        Prediction(
+            probabilities[row],
+            indices[row],
+            confidences[row],
+            stage,
+            "unsure" if unsure and unsure[row] else reached,
+            policy.measure,
+            measured[row],
+        )
+        if leaving or row in requested_rows
+        else None
         for row, leaving in enumerate(leaves)
     ]
     return leaves, predictions
@@ -245,20 +276,3 @@ def _judge(
 def _with_logits(prediction: Prediction, row: int, logits: Sequence[Floats]) -> Prediction:
     """`prediction` with a copy of row `row` of each of `logits`: the batch's arrays must not be kept."""
     return replace(prediction, logits=np.stack([values[row] for values in logits]))
-
-
-def _prediction(decision: Decision, row: int, stage: int, policy: Policy) -> Prediction:
-    """The prediction for row `row` of `decision` if it leaves at exit `stage` under `policy`."""
-    probabilities = decision.probabilities[row]
-    reason: Reason = "max_exit" if stage >= policy.max_exit else "confident"
-    if policy.reject_below is not None and decision.unsure[row]:
-        reason = "unsure"
-    return Prediction(
-        probabilities,
-        int(probabilities.argmax()),
-        float(decision.confidence[row]),
-        stage,
-        reason,
-        policy.measure,
-        float(decision.measured[row]),
-    )

@@ -58,12 +58,15 @@ class HostRunner:
     """numpy in, numpy out: for the CPU."""
 
     def __init__(self, sessions: Sequence[Any]) -> None:
-        self._sessions = sessions
-        self._inputs = [session.get_inputs()[0].name for session in sessions]
+        self._stages = [
+            (session, session.get_inputs()[0].name, [node.name for node in session.get_outputs()])
+            for session in sessions
+        ]
 
     def run(self, stage: int, inputs: Tensor) -> tuple[Tensor | None, Floats]:
-        outputs = self._sessions[stage - 1].run(None, {self._inputs[stage - 1]: inputs})
-        return outputs[0] if len(outputs) == 2 else None, outputs[-1]
+        session, name, outputs = self._stages[stage - 1]
+        found = session.run(outputs, {name: inputs})
+        return found[0] if len(found) == 2 else None, found[-1]
 
     def take(self, tensor: Tensor, rows: Rows) -> Tensor:
         return tensor[rows]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +33,22 @@ ANSWER_S = 1e-3
 ANSWER_SHARE = 0.1
 
 
+# Called on the event loop with a request's result, or with the error that `classify` raises.
+Done = Callable[[BatchResult | Exception], None]
+
+
 @dataclass(eq=False, slots=True)
-class _Request(Job):
+class Request(Job):
     """A job whose caller waits on `loop`. The fields declared here belong to that loop.
 
-    `running` is the number of samples that are not finished. `future` is None once the caller is gone.
+    `running` is the number of samples that are not finished. `done` is None once the caller was called, or
+    is gone.
     """
 
     options: RequestOptions = field(kw_only=True)
     loop: asyncio.AbstractEventLoop = field(kw_only=True)
-    future: asyncio.Future[BatchResult] | None = field(kw_only=True)
+    done: Done | None = field(kw_only=True, default=None)
+    timer: asyncio.TimerHandle | None = field(kw_only=True, default=None)
     results: dict[int, ImageResult] = field(default_factory=dict)
     running: int = 0
     result: BatchResult | None = None
@@ -109,11 +116,23 @@ class Dispatcher:
         failure of the whole request (`BatchResult.failure`). Raises OverCapacityError at once if the wait
         would be too long, PolicyError if the policy is for another number of exits.
         """
-        request = _request(engine, options)
-        request.samples = [
-            Sample(request, number, len(file), file=file) for number, file in enumerate(files)
-        ]
-        return await self._finish(request)
+        return await self._finish(_request_of_files(engine, files, options))
+
+    def start(
+        self, engine: Engine, files: Sequence[bytes], options: RequestOptions, done: Done
+    ) -> Request:
+        """`classify` without a task: `done` is called later on the running event loop, unless the request is
+        dropped. Raises what `classify` raises at once; `files` has at least one."""
+        request = _request_of_files(engine, files, options)
+        self._submit(request, done)
+        return request
+
+    def drop(self, request: Request) -> None:
+        """Drop what is not computed yet of a request whose caller is gone. To be called on its loop."""
+        if request.running:
+            self._scheduler.drop(request)
+            request.running = 0
+        _release(request)
 
     async def classify_pixels(
         self, engine: Engine, images: NDArray[np.uint8], options: RequestOptions
@@ -135,36 +154,45 @@ class Dispatcher:
                 sample.image = image
         return await self._finish(request)
 
-    async def _finish(self, request: _Request) -> BatchResult:
+    async def _finish(self, request: Request) -> BatchResult:
         if not request.samples:
             return BatchResult([], 0.0, 0.0, 0.0)
-        assert request.future is not None
-        timer = None
+        future: asyncio.Future[BatchResult] = request.loop.create_future()
+        try:
+            self._submit(request, partial(_resolve, future))
+            return await future
+        finally:
+            self.drop(request)
+            # An error that it holds has this frame in its traceback: a cycle that would keep the files.
+            del future
+
+    def _submit(self, request: Request, done: Done) -> None:
         try:
             self._scheduler.submit(request)
-            request.running = len(request.samples)
-            if request.deadline is not None:
-                remaining = request.deadline - time.perf_counter()
-                early = min(ANSWER_S, ANSWER_SHARE * max(remaining, 0.0))
-                timer = request.loop.call_later(
-                    max(remaining - early, 0.0), self._scheduler.expire, request
-                )
-            return await request.future
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if request.running:
-                self._scheduler.drop(request)
-            # Break the reference cycles through samples and through an error's traceback, so that the
-            # files are freed without the garbage collector.
-            request.samples, request.future, request.result = [], None, None
-            request.results.clear()
+        except Exception:
+            # Break the reference cycles through samples, so that files are freed at once.
+            request.samples = []
+            raise
+        request.done, request.running = done, len(request.samples)
+        if request.deadline is not None:
+            remaining = request.deadline - time.perf_counter()
+            early = min(ANSWER_S, ANSWER_SHARE * max(remaining, 0.0))
+            request.timer = request.loop.call_later(
+                max(remaining - early, 0.0), self._scheduler.expire, request
+            )
 
 
-def _request(engine: Engine, options: RequestOptions) -> _Request:
+def _request_of_files(engine: Engine, files: Sequence[bytes], options: RequestOptions) -> Request:
+    request = _request(engine, options)
+    request.samples = [
+        Sample(request, number, len(file), file=file) for number, file in enumerate(files)
+    ]
+    return request
+
+
+def _request(engine: Engine, options: RequestOptions) -> Request:
     engine.check_policy(options.policy)
-    loop = asyncio.get_running_loop()
-    return _Request(
+    return Request(
         engine,
         options.policy,
         options.deadline,
@@ -172,50 +200,72 @@ def _request(engine: Engine, options: RequestOptions) -> _Request:
         report_all_exits=options.on_exit is not None,
         run_all_exits=options.run_all_exits,
         options=options,
-        loop=loop,
-        future=loop.create_future(),
+        loop=asyncio.get_running_loop(),
     )
 
 
-def _request_of(event: SampleEvent) -> _Request:
+def _request_of(event: SampleEvent) -> Request:
     job = event.sample.job
-    assert isinstance(job, _Request)
+    assert isinstance(job, Request)
     return job
+
+
+def _resolve(future: asyncio.Future[BatchResult], found: BatchResult | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(found, Exception):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
+
+
+def _release(request: Request) -> None:
+    """End the timer, and break the reference cycles through samples and through an error's traceback, so that
+    the files are freed without the garbage collector."""
+    if request.timer is not None:
+        request.timer.cancel()
+    request.samples, request.done, request.timer, request.result = [], None, None, None
+    request.results.clear()
 
 
 def _post(events: list[SampleEvent]) -> None:
     """Pass events to the loops that wait for them, with one call per loop."""
-    loops = {_request_of(event).loop for event in events}
-    for loop in loops:
-        own = events if len(loops) == 1 else [e for e in events if _request_of(e).loop is loop]
-        # A closed loop has no callers left.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, own)
+    first = _request_of(events[0]).loop
+    own = [event for event in events if _request_of(event).loop is first]
+    # A closed loop has no callers left.
+    with contextlib.suppress(RuntimeError):
+        first.call_soon_threadsafe(_deliver, own)
+    if len(own) < len(events):
+        _post([event for event in events if _request_of(event).loop is not first])
 
 
 def _deliver(events: list[SampleEvent]) -> None:
     for event in events:
         request = _request_of(event)
         # Cancelled meanwhile, or failed by another of its images.
-        if request.future is None or request.future.done():
+        if request.done is None:
             continue
         if isinstance(event.error, IMAGE_ERRORS):
             _note_failed(request, event, event.error)
         elif event.error is not None:
             request.running = 0
-            request.future.set_exception(event.error)
+            _end(request, event.error)
             continue
         elif event.prediction is not None:
             _notify(request, event, event.prediction)
         request.running -= event.last
         if request.running == 0 and request.result is not None:
-            if (failure := request.result.failure) is not None:
-                request.future.set_exception(failure)
-            else:
-                request.future.set_result(request.result)
+            _end(request, request.result.failure or request.result)
 
 
-def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> None:
+def _end(request: Request, found: BatchResult | Exception) -> None:
+    done = request.done
+    _release(request)
+    if done is not None:
+        done(found)
+
+
+def _notify(request: Request, event: SampleEvent, prediction: Prediction) -> None:
     sample, options = event.sample, request.options
     if options.on_exit is not None:
         options.on_exit(ExitReached(sample.number, prediction, event.answered, event.computing))
@@ -224,13 +274,13 @@ def _notify(request: _Request, event: SampleEvent, prediction: Prediction) -> No
     _record(request, event, prediction)
 
 
-def _note_failed(request: _Request, event: SampleEvent, error: ServingError) -> None:
+def _note_failed(request: Request, event: SampleEvent, error: ServingError) -> None:
     if request.options.on_failed is not None and len(request.samples) > 1:
         request.options.on_failed(ImageFailed(event.sample.number, error))
     _record(request, event, error)
 
 
-def _record(request: _Request, event: SampleEvent, found: ImageResult) -> None:
+def _record(request: Request, event: SampleEvent, found: ImageResult) -> None:
     """Note what the sample of `event` gets; with the last one the result is complete."""
     request.results[event.sample.number] = found
     if len(request.results) < len(request.samples):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,13 +63,21 @@ def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
 def gather(engine: Engine, samples: Sequence[Sample]) -> Block:
     """One block with the rows of `samples`, in their order, and the input of their next stage. A whole
     block is returned without a copy."""
+    whole = samples[0].block
+    if (
+        whole is not None
+        and whole.inputs is not None
+        and whole.rows == len(samples)
+        and all(sample.block is whole and sample.row == row for row, sample in enumerate(samples))
+    ):
+        return whole
     parts = [_select(engine, block, rows) for block, rows in _group_by_block(samples)]
     first = parts[0]
     if len(parts) == 1 and first.inputs is not None:
         return first
     logits = [np.concatenate(values) for values in zip(*(p.logits for p in parts), strict=True)]
     if first.inputs is None:
-        return Block(len(samples), np.stack([_image(sample) for sample in samples]), logits)
+        return Block(len(samples), _stack([_image(sample) for sample in samples]), logits)
     return Block(len(samples), engine.join([part.inputs for part in parts]), logits)
 
 
@@ -97,7 +106,7 @@ def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
             log.exception("decoding a file of %d bytes failed", sample.size)
             errors[row] = error.with_traceback(None)
         sample.decoding = time.perf_counter() - started
-    block = Block(len(pixels), np.stack(pixels), []) if pixels else None
+    block = Block(len(pixels), _stack(pixels), []) if pixels else None
     seconds = [s.decoding for row, s in enumerate(batch.samples) if row not in errors]
     metrics.decoded(engine.manifest.name, seconds)
     count = len(batch.samples)
@@ -124,9 +133,11 @@ def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
 
 def _invalid(batch: Batch, logits: Floats) -> dict[int, Exception]:
     """An error for every row of `logits` with a NaN or an infinite maximum, which has no probabilities."""
-    rows = np.flatnonzero(~np.isfinite(logits.max(axis=1))).tolist()
-    if not rows:
+    highest = np.maximum.reduce(logits, axis=1)
+    # A sum is finite only if all its terms are.
+    if math.isfinite(np.add.reduce(highest)):
         return {}
+    rows = np.flatnonzero(~np.isfinite(highest)).tolist()
     name = batch.queues.engine.manifest.name
     log.error("stage %d of %s gave no logits for %d images", batch.stage, name, len(rows))
     sentence = f"Stage {batch.stage} of {name} gave values for this image that are no logits."
@@ -134,9 +145,11 @@ def _invalid(batch: Batch, logits: Floats) -> dict[int, Exception]:
 
 
 def _record_waits(batch: Batch) -> list[float]:
-    waits = [batch.started_at - sample.enqueued_at for sample in batch.samples]
-    for sample, wait in zip(batch.samples, waits, strict=True):
+    waits = []
+    for sample in batch.samples:
+        wait = batch.started_at - sample.enqueued_at
         sample.waited += wait
+        waits.append(wait)
     return waits
 
 
@@ -152,6 +165,14 @@ def _group_by_block(samples: Sequence[Sample]) -> Iterator[tuple[Block, list[int
         assert sample.block is not None
         block, rows = sample.block, [sample.row]
     yield block, rows
+
+
+def _stack(images: Sequence[Pixels]) -> Pixels:
+    """`np.stack`, for images of one shape."""
+    found = np.empty((len(images), *images[0].shape), dtype=np.uint8)
+    for row, image in enumerate(images):
+        found[row] = image
+    return found
 
 
 def _image(sample: Sample) -> Pixels:

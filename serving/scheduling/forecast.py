@@ -20,7 +20,9 @@ class Forecast:
 
     def __init__(self, policy: Policy, costs: CostTable, shares: tuple[float, ...]) -> None:
         """`shares` is the expected share of samples that leave at each exit, until some are observed."""
-        self._costs = costs
+        # By stage; index 0 is unused.
+        stages = range(1, policy.max_exit + 1)
+        self._seconds = [0.0, *(costs.seconds_per_image(stage) for stage in stages)]
         self._fixed = policy.mode != "early_exit"
         self._depth = policy.max_exit
         self._leaving = _initial_shares(policy, shares)
@@ -43,7 +45,7 @@ class Forecast:
         deeper = 0.0
         remaining = [0.0] * (self._depth + 1)
         for stage in range(self._depth, 0, -1):
-            deeper = self._costs.seconds_per_image(stage) + (1 - self._leaving[stage]) * deeper
+            deeper = self._seconds[stage] + (1 - self._leaving[stage]) * deeper
             remaining[stage] = deeper
         # Stage 0, decoding, depends on the file: the caller adds it.
         remaining[0] = deeper

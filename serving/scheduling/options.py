@@ -17,7 +17,7 @@ Priority = Literal["normal", "low"]
 ImageResult = Prediction | ServingError
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchResult:
     """A request's predictions, one per image, with an error in place of each that could not be made.
     `queue`, `decode` and `compute` are the seconds that the image finished last spent waiting, decoding
@@ -64,7 +64,7 @@ OnFailed = Callable[[ImageFailed], None]
 OnAnswer = Callable[[BatchResult], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestOptions:
     """How to classify the images of one request; each of them leaves separately.
 

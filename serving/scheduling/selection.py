@@ -85,6 +85,11 @@ class BatchSelector:
         """The deepest queue of the priority whose turn it is; among equals, the one whose head has waited
         longest."""
         model_queues = self.model_queues.values()
+        if len(model_queues) == 1:
+            (only,) = model_queues
+            # By far the most frequent case.
+            if not only.waiting[True]:
+                return only.deepest(False)
         normals = [queue for queues in model_queues if (queue := queues.deepest(False)) is not None]
         lows = [queue for queues in model_queues if (queue := queues.deepest(True)) is not None]
         if lows and normals:

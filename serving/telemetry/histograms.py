@@ -35,6 +35,12 @@ class Series:
         if len(self._new) >= BULK_SIZE:
             self.totals()
 
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Add observations."""
+        self._new.extend(values)
+        if len(self._new) >= BULK_SIZE:
+            self.totals()
+
     def totals(self) -> tuple[list[int], float]:
         """The number of observations at or below each bound and in total, and the sum of all."""
         with self._lock:

@@ -20,7 +20,7 @@ from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
 from serving.inference.engine import Observer, Prediction
-from serving.telemetry.histograms import Histogram
+from serving.telemetry.histograms import Histogram, Series
 
 # From microseconds, for a small stage or a wait on an idle server, to seconds.
 SECONDS = (
@@ -178,15 +178,11 @@ class Metrics:
 
     def waited(self, model: str, stage: int, seconds: Iterable[float]) -> None:
         """Images waited for `stage`, for `seconds` each."""
-        series = self._queue.series(model, stage)
-        for value in seconds:
-            series.observe(value)
+        self._queue.series(model, stage).observe_all(seconds)
 
     def decoded(self, model: str, seconds: Iterable[float]) -> None:
         """Images were decoded, in `seconds` each."""
-        series = self._decode.series(model)
-        for value in seconds:
-            series.observe(value)
+        self._decode.series(model).observe_all(seconds)
 
     def invalid_output(self, model: str, stage: int, images: int) -> None:
         """A stage gave no logits for `images` images."""
@@ -198,10 +194,15 @@ class Metrics:
 
     def stage_observer(self, model: str) -> Observer:
         """The observer of an engine, called after each stage."""
+        found: dict[int, tuple[Series, Series]] = {}
 
         def observe(stage: int, batch: int, seconds: float) -> None:
-            self._stage.series(model, stage).observe(seconds)
-            self._batch.series(model, stage).observe(batch)
+            series = found.get(stage)
+            if series is None:
+                series = (self._stage.series(model, stage), self._batch.series(model, stage))
+                found[stage] = series
+            series[0].observe(seconds)
+            series[1].observe(batch)
 
         return observe
 
@@ -210,12 +211,13 @@ class Metrics:
     ) -> None:
         """A request was answered, `seconds` after its arrival; its outcome is ok if an image was."""
         predictions = [found for found in results if isinstance(found, Prediction)]
-        errors = [found for found in results if isinstance(found, ServingError)]
-        for error in errors:
-            self._child(self._image_errors, model, error.code).inc()
-        if not predictions:
-            self.failed(model, errors[0].code)
-            return
+        if len(predictions) < len(results):
+            errors = [found for found in results if isinstance(found, ServingError)]
+            for error in errors:
+                self._child(self._image_errors, model, error.code).inc()
+            if not predictions:
+                self.failed(model, errors[0].code)
+                return
         for prediction in predictions:
             self._child(self._exits, model, prediction.exit).inc()
             if prediction.unsure:

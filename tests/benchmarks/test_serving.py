@@ -51,6 +51,7 @@ def test_a_run_is_summarised_by_its_answers() -> None:
         "latencies": [1.0, 2.0, 300.0],
         "answers": [[0, 7, 1], [1, 8, 2], [0, 6, 3]],
         "late_by": [0.0, 0.1],
+        "cpu_s": 0.5,
     }
     found = serving.summary(report, labels=[7, 8], seconds=2.0, slo=100.0)
     assert found["accuracy"] == pytest.approx(200 / 3)
@@ -58,6 +59,7 @@ def test_a_run_is_summarised_by_its_answers() -> None:
     assert found["refused"] == 0.25
     assert found["failed"] == 0
     assert found["mean_exit"] == 2.0
+    assert found["generator_cpu"] == 0.25
 
 
 def test_a_busy_connection_that_is_refused_waits_for_retry_after(tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ class RequestContext:
             if status:
                 # Part of the answer was sent: the client notices only a broken connection.
                 raise
-            found = OutOfMemoryError() if isinstance(error, MemoryError) else InternalError()
-            await self._refuse(scope, found)(scope, receive, send_with_id)
+            await self._refuse(scope, fault(error))(scope, receive, send_with_id)
         finally:
             completion.notify(status or CLIENT_DISCONNECTED)
 
@@ -126,6 +125,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def fault(error: Exception) -> ServingError:
+    """What the client of a request is answered that failed by the unexpected `error`."""
+    return OutOfMemoryError() if isinstance(error, MemoryError) else InternalError()
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -9,15 +9,16 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
-from serving.api.query import ClassifyQuery, resolve
-from serving.api.schemas import ClassifyAnswer, ErrorAnswer, compose, timing
-from serving.scheduling.options import RequestOptions
-from serving.service import of_request
+from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
+from serving.api.schemas import ClassifyAnswer, ErrorAnswer, Timing, compose, timing
+from serving.scheduling.options import BatchResult
+from serving.service import Service, of_request
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
@@ -78,21 +79,34 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     """Classify images; each leaves the network at the first exit that is confident enough."""
     started = time.perf_counter()
     service = of_request(request)
-    resolved = resolve(query, request, service, started)
-    settings, model = service.settings, resolved.model
+    resolved = resolve(query, request.scope, service, started)
+    settings = service.settings
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
     async with CancelOnDisconnect(request):
-        result = await service.dispatcher.classify(
-            model.engine,
-            files,
-            RequestOptions(resolved.policy, resolved.deadline, resolved.priority),
-        )
+        result = await service.dispatcher.classify(resolved.model.engine, files, resolved.options)
+    body, spent = answer(service, request.scope, resolved, files, result, started)
+    note_answer(request.scope, result.predictions, spent)
+    return Response(
+        body, media_type="application/json", headers={"Server-Timing": server_timing(spent)}
+    )
+
+
+def answer(
+    service: Service,
+    scope: Scope,
+    resolved: ResolvedRequest,
+    files: list[bytes],
+    result: BatchResult,
+    started: float,
+) -> tuple[bytes, Timing]:
+    """Count and record the answer to a request that arrived at `started` of `time.perf_counter()`; its body,
+    and its times."""
     total = time.perf_counter() - started
     service.answered(
-        request.scope,
-        model,
+        scope,
+        resolved.model,
         resolved.policy,
         files,
         result.predictions,
@@ -100,9 +114,12 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
         own_options=resolved.own_options,
     )
     spent = timing(result, total)
-    note_answer(request.scope, result.predictions, spent)
-    return Response(
-        orjson.dumps(compose(model, result, resolved.top_k, spent)),
-        media_type="application/json",
-        headers={"Server-Timing": ", ".join(f"{k};dur={v}" for k, v in vars(spent).items())},
+    return orjson.dumps(compose(resolved.model, result, resolved.top_k, spent)), spent
+
+
+def server_timing(spent: Timing) -> str:
+    """The value of the header Server-Timing."""
+    return (
+        f"decode;dur={spent.decode}, queue;dur={spent.queue}, compute;dur={spent.compute}, "
+        f"total;dur={spent.total}"
     )

@@ -56,7 +56,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     """Classify images, with an event for every exit that is reached."""
     started = time.perf_counter()
     service = of_request(request)
-    resolved = resolve(query, request, service, started)
+    resolved = resolve(query, request.scope, service, started)
     settings = service.settings
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes

@@ -72,6 +72,17 @@ def test_a_higher_threshold_never_leaves_earlier(
     assert (before <= simulate(late, logits, scaling).exits).all()
 
 
+@given(policies, tables, scalings, st.floats(0.99999, 1.00001))
+def test_where_no_sample_may_leave_none_does(
+    policy: Policy, logits: Floats, scaling: Scaling, threshold: float
+) -> None:
+    near = policy.override(threshold=threshold)
+    for chosen in (policy, near):
+        for exit_ in range(1, EXITS + 1):
+            decision = Decision(chosen, exit_, list(logits[:exit_]), scaling)
+            assert chosen.may_leave(exit_) or not decision.leaves.any()
+
+
 @given(policies, tables, scalings)
 def test_every_sample_leaves_at_or_before_the_deepest_exit(
     policy: Policy, logits: Floats, scaling: Scaling

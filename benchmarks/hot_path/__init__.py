@@ -1,0 +1,1 @@
+"""CPU time of a request besides decoding and stages."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exports.bundle.manifest import CARD, MANIFEST, POLICY
+from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 
 
@@ -56,7 +56,7 @@ def inspect_bundle(path: Path) -> Inspection:
     """
     bundle = load_bundle(path)
     graphs = tuple(read_graph(path, entry) for entry in bundle.manifest.graphs)
-    known = {MANIFEST, POLICY, CARD, *bundle.manifest.files}
+    known = {MANIFEST, POLICY, GEARS, CARD, *bundle.manifest.files}
     sizes = {file.name: file.lstat().st_size for file in sorted(path.iterdir())}
     return Inspection(
         bundle=bundle,

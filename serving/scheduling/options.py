@@ -59,6 +59,20 @@ class ImageFailed:
     error: ServingError
 
 
+@dataclass(frozen=True)
+class Load:
+    """The load of one engine since its start: images of normal priority `admitted` and `finished`, and the
+    seconds of workers that they and those of low priority took. `wait` is the predicted wait in seconds of a
+    new image, of all engines; `slowdown` how much longer batches take than when the costs were measured."""
+
+    admitted: int
+    finished: int
+    busy_s: float
+    low_busy_s: float
+    wait: float
+    slowdown: float
+
+
 OnExit = Callable[[ExitReached], None]
 OnFailed = Callable[[ImageFailed], None]
 OnAnswer = Callable[[BatchResult], None]

@@ -129,6 +129,7 @@ class _Feed:
             result.predictions,
             total,
             own_options=self.own_options,
+            low_priority=self.resolved.priority == "low",
         )
         self.counted = True
         spent = timing(result, total)

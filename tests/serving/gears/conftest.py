@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.service import Service
+from serving.settings import Settings
+from tests.serving.conftest import Client, running
+from tests.serving.tiny_bundle import write_tiny_bundle
+from tests.serving.tiny_gears import write_tiny_gears
+
+# Answers of the tests take less, unless they say otherwise.
+TARGET_MS = 5000.0
+
+
+@pytest.fixture
+def geared(tmp_path: Path) -> Path:
+    """A bundle with three gears; the policy is full depth."""
+    return write_tiny_gears(write_tiny_bundle(tmp_path / "tiny"))
+
+
+@pytest.fixture
+def serve() -> Callable[..., object]:
+    """`with serve(bundle, floor) as client`."""
+
+    def run(bundle: Path, floor: float = 0.0) -> object:
+        return running(
+            Settings(bundles=(bundle,), workers=1, target_p99_ms=TARGET_MS, accuracy_floor=floor)
+        )
+
+    return run
+
+
+@pytest.fixture
+def client(geared: Path, serve: Callable[..., object]) -> Iterator[Client]:
+    with serve(geared) as client:  # type: ignore[attr-defined]
+        client.app.state.service.gears.update(0.0)
+        yield client
+
+
+@pytest.fixture
+def service(client: Client) -> Service:
+    state: Service = client.app.state.service
+    return state

@@ -146,8 +146,8 @@ def load(
 def figures(
     report: dict[str, Any], labels: Sequence[int] | None, begin: float, end: float
 ) -> dict[str, Any]:
-    """Refused share, p50 and p99 in milliseconds and accuracy in percent of the requests due from `begin` to `end`;
-    None where there is nothing to judge."""
+    """Refused share, p50 and p99 in milliseconds and accuracy in percent of the requests due from `begin` to
+    `end`; None where there is nothing to judge."""
     due = np.asarray(report["due"])
     inside = (due >= begin) & (due < end)
     status = np.asarray(report["status"])[inside]

@@ -32,9 +32,13 @@ class Inspection:
         certificate = self.bundle.policy.precision_certificate
         return None if certificate is None else certificate.sentence
 
-    def to_json(self, source: str, opened: bool, verified: bool | None) -> dict[str, Any]:
+    def to_json(
+        self, source: str, opened: bool, verified: bool | None, gears_verified: bool | None
+    ) -> dict[str, Any]:
         """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs,
-        `verified`: whether the policy's certificates are verified, if there are any."""
+        `verified`: whether the policy's certificates are verified, if there are any, `gears_verified`:
+        whether the gears are."""
+        gears = self.bundle.gears
         return {
             "source": source,
             "verified": True,
@@ -44,6 +48,8 @@ class Inspection:
             "certificate": self.promise,
             "certificate_verified": verified,
             "precision_certificate": self.precision_promise,
+            "gears": None if gears is None else gears.model_dump(mode="json"),
+            "gears_verified": gears_verified,
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }

@@ -62,10 +62,7 @@ class GearReader:
                 f"{path} has no {GEARS}, which a latency target needs; "
                 f"run `offramp tune {path} --gears`."
             )
-        try:
-            verified = verify_gears(plan, table.tuning_data, manifest)
-        except TuningError:
-            verified = False  # a table of one sample has no halves
+        verified = verified_gears(plan, manifest, table)
         if not verified:
             log.warning("%s: this version would choose other gears from the table", manifest.name)
         return _gear_box(policy, plan, verified, table, self._floor)
@@ -80,6 +77,14 @@ class GearReader:
     def has_changed(self, path: Path, manifest: Manifest, box: GearBox | None) -> bool:
         """Whether the plan in the bundle in `path` is no longer that of `box`; raises BundleError."""
         return box is not None and read_gears(path, manifest) != box.plan
+
+
+def verified_gears(plan: GearPlan, manifest: Manifest, table: PolicyPreview) -> bool:
+    """What `verify_gears` says of `plan`, False for a table that cannot be tuned on; raises BundleError."""
+    try:
+        return verify_gears(plan, table.tuning_data, manifest)
+    except TuningError:
+        return False  # one sample has no halves
 
 
 def _gear_box(

@@ -33,8 +33,8 @@ HOST = Host(
 CAPACITY = 1 / 7.5e-3
 TARGET_S = 0.2
 RULES = Rules(SHARES, max_wait_s=0.5, target_s=TARGET_S)
-# After the end of a spike: the wait that is left, the hold, and a second for each gear.
-RECOVERY_S = 30.0
+# After the end of a spike, as the guide says: 15 seconds and one for each gear.
+RECOVERY_S = 15.0 + len(SHARES) - 1
 
 
 def shifts_after(outcome: Outcome, second: float) -> int:

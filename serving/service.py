@@ -104,14 +104,15 @@ class Service:
         seconds: float,
         *,
         own_options: bool,
-        low_priority: bool = False,
+        served: float | None = None,
     ) -> None:
         """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
         `own_options`, such as a threshold, a deadline or a lower gear, images may have left elsewhere than
-        the model's policy lets them."""
+        the model's policy lets them. `served` are the seconds since its admission, None for low priority:
+        the latency target is about these, for a client may take long to send an image."""
         self.metrics.answered(model.name, results, seconds)
-        if self.gears is not None and not low_priority:
-            self.gears.answered(model, time.monotonic(), seconds)
+        if self.gears is not None and served is not None:
+            self.gears.answered(model, time.monotonic(), served)
         if not own_options:
             self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])
         if self.recording is not None:

@@ -23,8 +23,10 @@ MIN_ANSWERS = 100
 WAIT_SHARE = 0.75
 CALM_WAIT_SHARE = 0.25
 CALM_P99_SHARE = 0.8
-# Shares of the workers: above OVERLOADED they are short; gears are chosen for at most DEMAND_LIMIT.
+# Shares of the workers: above OVERLOADED they are short; gears are chosen for at most DEMAND_LIMIT. Below
+# BUSY answers are late for another reason than load, such as large photos, and a cheaper gear would not help.
 OVERLOADED = 0.95
+BUSY = 0.5
 DEMAND_LIMIT = 0.85
 # Shifts are at least this far apart. Down over any number of gears, up by one.
 DOWN_S = 0.3
@@ -169,7 +171,8 @@ def _pressure(
     if lasting and demand(state, seen, costs, state.gear, state.fast) > OVERLOADED:
         return "wait"
     if seen.p99_s is not None and seen.p99_s > target_s:
-        return "p99"
+        busy = demand(state, seen, costs, state.gear, state.slow) > BUSY
+        return "p99" if busy else None
     return None
 
 

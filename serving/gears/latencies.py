@@ -19,13 +19,13 @@ class Latencies:
         self._next = 0
 
     def add(self, now: float, seconds: float) -> None:
-        """A request was answered at `now`, `seconds` after its arrival."""
+        """A request was answered at `now`, `seconds` after its admission."""
         self._ended[self._next] = now
         self._seconds[self._next] = seconds
         self._next = (self._next + 1) % MAX_ANSWERS
 
     def p99(self, now: float, since: float) -> float | None:
-        """The 99th percentile in seconds of the requests that arrived after `since` and were answered in the
+        """The 99th percentile in seconds of the requests that were admitted after `since` and answered in the
         last WINDOW_S before `now`; None if they are fewer than MIN_ANSWERS."""
         arrived = self._ended - self._seconds
         counted = self._seconds[(self._ended >= now - WINDOW_S) & (arrived >= since)]

@@ -89,7 +89,7 @@ class GearShifter:
 
     def answered(self, model: LoadedModel, now: float, seconds: float) -> None:
         """A request of normal priority was answered at `now` of `time.monotonic()`, `seconds` after its
-        arrival."""
+        admission."""
         watched = self._watched.get(model.name)
         if watched is not None:
             watched.latencies.add(now, seconds)

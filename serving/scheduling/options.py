@@ -29,6 +29,11 @@ class BatchResult:
     compute: float
 
     @property
+    def served(self) -> float:
+        """The seconds from admission until the last image was finished."""
+        return self.queue + self.decode + self.compute
+
+    @property
     def failure(self) -> ServingError | None:
         """The error of the whole request, if there is one: that of a lone image; and that of the first
         image if there is no prediction and every error is the server's (5xx)."""

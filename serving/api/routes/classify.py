@@ -98,7 +98,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
         result.predictions,
         total,
         own_options=resolved.own_options,
-        low_priority=resolved.priority == "low",
+        served=result.served if resolved.priority == "normal" else None,
     )
     spent = timing(result, total)
     note_answer(request.scope, result.predictions, spent)

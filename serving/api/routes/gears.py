@@ -33,8 +33,8 @@ class GearsStatus:
     """The gears of a model, the dearest first, the current one, of which 0 is the policy in force, and the
     last shifts, the latest first.
 
-    `p99_ms` is that of the last five seconds in this gear, null with fewer than 100 answers. `verified` is
-    whether the plan is what this server's version chooses from the bundle's table.
+    `p99_ms` is that of the last five seconds in this gear, from admission, null with fewer than 100 answers.
+    `verified` is whether the plan is what this server's version chooses from the bundle's table.
     """
 
     target_p99_ms: float

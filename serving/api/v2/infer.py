@@ -172,7 +172,7 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
         predictions,
         total,
         own_options=own_options,
-        low_priority=priority == "low",
+        served=result.served if priority == "normal" else None,
     )
     note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)

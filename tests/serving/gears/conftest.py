@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def serve() -> Callable[..., object]:
 @pytest.fixture
 def client(geared: Path, serve: Callable[..., object]) -> Iterator[Client]:
     with serve(geared) as client:  # type: ignore[attr-defined]
-        client.app.state.service.gears.update(0.0)
+        client.app.state.service.gears.update(time.monotonic())
         yield client
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ FIRST_EXIT = {"combine": "running", "thresholds": [0.0, 0.0], "max_exit": 3}
 
 
 def shift(service: Service) -> None:
-    """Have the controller see answers that are later than the target: it shifts down by one gear."""
+    """Have the controller see busy workers, and answers later than the target: it shifts down by one gear."""
     assert service.gears is not None
     model, now = service.models.get("tiny"), time.monotonic()
+    watched = service.gears._watched["tiny"]
+    watched.state = replace(watched.state, at=now - 0.1, slow=100.0, work=1.0, done=10.0)
     for _ in range(200):
         service.gears.answered(model, now, 2 * TARGET_MS / 1000)
     service.gears.update(now)
@@ -117,6 +120,32 @@ def test_gears_keep_the_limit_of_unsure_answers_of_the_policy_in_force(
     shift(service)
     (found,) = client.post(CLASSIFY, **as_raw(pngs[0])).json()["predictions"]
     assert (found["exit"], found["reason"]) == (2, "unsure")
+
+
+def test_late_answers_of_idle_workers_shift_nothing(client: Client, service: Service) -> None:
+    """Photos that take long to decode, for example."""
+    model, now = service.models.get("tiny"), time.monotonic()
+    for _ in range(200):
+        service.gears.answered(model, now, 2 * TARGET_MS / 1000)  # type: ignore[union-attr]
+    service.gears.update(now)  # type: ignore[union-attr]
+    status = client.get(GEARS).json()["status"]
+    assert (status["gear"], status["p99_ms"]) == (0, 2 * TARGET_MS)
+
+
+def test_only_answers_of_normal_priority_count_for_the_p99(
+    client: Client, service: Service, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+    monkeypatch.setattr(
+        service.gears, "answered", lambda model, now, seconds: counted.append(seconds)
+    )
+    client.post(f"{CLASSIFY}?priority=low", **as_raw(pngs[0]))
+    assert counted == []
+    client.post(CLASSIFY, **as_raw(pngs[0]))
+    client.post("/v1/classify/stream", **as_raw(pngs[0]))
+    client.post(INFER, json=request_of(pngs[:1]))
+    assert len(counted) == 3
+    assert all(0 < seconds < TARGET_MS for seconds in counted)
 
 
 def test_only_answers_of_gear_0_are_tested_for_drift(

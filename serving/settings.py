@@ -257,6 +257,10 @@ class Settings(BaseSettings):
     def _a_target_has_a_floor(self) -> Self:
         if (self.target_p99_ms is None) != (self.accuracy_floor is None):
             raise ValueError("target_p99_ms and accuracy_floor go together")
+        if self.target_p99_ms is not None and self.target_p99_ms >= self.max_queue_ms:
+            raise ValueError(
+                "target_p99_ms must be below max_queue_ms, or requests are refused before a shift"
+            )
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ def test_load_is_run_against_a_server_and_simulated(
     monkeypatch.setattr(gears, "scenarios", lambda *arguments: scenarios(*arguments)[1:])
     bundle = write_tiny_bundle(tmp_path / "tiny")
     file, picture = tmp_path / "gears.json", tmp_path / "gears.png"
-    options = "--shorter 0.05 --factors 0.5 --points 100 --target-ms 1000"
+    options = "--shorter 0.05 --factors 0.5 --points 100 --target-ms 1000 --max-queue-ms 2000"
     written = ["--json", str(file), "--picture", str(picture)]
     gears.main([*options.split(), "--bundle", str(bundle), *written])
     result = json.loads(file.read_text())

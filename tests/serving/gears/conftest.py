@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,20 +24,25 @@ def geared(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve() -> Callable[..., object]:
+def serve() -> Callable[..., Any]:
     """`with serve(bundle, floor) as client`."""
 
-    def run(bundle: Path, floor: float = 0.0) -> object:
-        return running(
-            Settings(bundles=(bundle,), workers=1, target_p99_ms=TARGET_MS, accuracy_floor=floor)
+    def serving(bundle: Path, floor: float = 0.0) -> Any:
+        settings = Settings(
+            bundles=(bundle,),
+            workers=1,
+            max_queue_ms=2 * TARGET_MS,
+            target_p99_ms=TARGET_MS,
+            accuracy_floor=floor,
         )
+        return running(settings)
 
-    return run
+    return serving
 
 
 @pytest.fixture
-def client(geared: Path, serve: Callable[..., object]) -> Iterator[Client]:
-    with serve(geared) as client:  # type: ignore[attr-defined]
+def client(geared: Path, serve: Callable[..., Any]) -> Iterator[Client]:
+    with serve(geared) as client:
         client.app.state.service.gears.update(time.monotonic())
         yield client
 

@@ -239,3 +239,8 @@ def test_a_certified_policy_is_gear_0_too(client: Client) -> None:
 def test_target_and_floor_go_together(flags: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=r"go together|target_p99_ms is not valid"):
         read_settings(**flags)
+
+
+def test_a_target_beyond_the_longest_wait_is_refused() -> None:
+    with pytest.raises(SettingsError, match="must be below max_queue_ms"):
+        read_settings(target_p99_ms=500.0, accuracy_floor=60.0)

@@ -49,6 +49,13 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Compute workers (default: one per core).")
     ] = None,
+    target_p99_ms: Annotated[
+        float | None,
+        typer.Option(help="Hold this p99 by cheaper gears; needs tune --gears and a floor."),
+    ] = None,
+    accuracy_floor: Annotated[
+        float | None, typer.Option(help="Least accuracy of a gear, percent.")
+    ] = None,
     provider: Annotated[
         ProviderName | None, typer.Option(help="Where to run (default: cpu).")
     ] = None,
@@ -119,12 +126,16 @@ def serve(
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # A line for every model that is loaded or unloaded.
     logging.getLogger("offramp.models").setLevel(logging.INFO)
+    # A line for every shift.
+    logging.getLogger("offramp.gears").setLevel(logging.INFO)
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
         host=host,
         port=port,
         threads=threads,
         workers=workers,
+        target_p99_ms=target_p99_ms,
+        accuracy_floor=accuracy_floor,
         provider=None if provider is None else provider.value,
         repository=repository,
         watch=watch,

@@ -99,6 +99,13 @@ class NotPersistedError(ServingError):
     code = "not_persisted"
 
 
+class BelowFloorError(ServingError):
+    """The policy does not keep the accuracy floor of the gears; the one in force stays."""
+
+    status = 409
+    code = "below_floor"
+
+
 class NotRecordingError(ServingError):
     """The server does not record requests, so none can get a label."""
 

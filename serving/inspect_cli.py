@@ -25,22 +25,26 @@ def inspect(
     from exports.bundle.summary import summary
 
     found = inspect_bundle(resolve_bundle(bundle))
-    opened, verified = _open(found), _verify(found)
+    opened, (verified, gears_verified) = _open(found), _verify(found)
     if as_json:
-        typer.echo(orjson.dumps(found.to_json(bundle, opened, verified)).decode())
+        content = found.to_json(bundle, opened, verified, gears_verified)
+        typer.echo(orjson.dumps(content).decode())
         return
-    Console().print(summary(found, opened, verified))
+    Console().print(summary(found, opened, verified, gears_verified))
 
 
-def _verify(found: Inspection) -> bool | None:
-    """Whether the certificates are verified by the bundle, None if there are none; raises BundleError if one
-    is contradicted."""
+def _verify(found: Inspection) -> tuple[bool | None, bool | None]:
+    """Whether the certificates and the gears are verified by the bundle, None if there are none; raises
+    BundleError if one is contradicted."""
     from exports.tuning.preview import PolicyPreview
     from serving.models.certificates import CertificateVerifier
+    from serving.models.gears import verified_gears
 
     bundle = found.bundle
     table = PolicyPreview(bundle.path, bundle.manifest)
-    return CertificateVerifier().verify(bundle.policy, bundle.manifest, table)
+    certified = CertificateVerifier().verify(bundle.policy, bundle.manifest, table)
+    plan = bundle.gears
+    return certified, None if plan is None else verified_gears(plan, bundle.manifest, table)
 
 
 def _open(found: Inspection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from exports.bundle.policy import Policy
 from offramp.errors import OfframpError
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
+from serving.gears.shifter import GearShifter
 from serving.inference.cam import CamQueue
 from serving.inference.engine import Prediction
 from serving.jobs.store import JobStore
@@ -56,6 +58,7 @@ class Service:
         self.cam_queue = CamQueue()
         self.drift = DriftMonitor(self.models, self.metrics)
         self.drift.start()
+        self.gears = self._gear_shifter()
         self.recording = self._start_recording()
         self.jobs = JobStore(settings.jobs, settings) if settings.jobs is not None else None
         embedded = () if settings.repository else (default_bundle(),)
@@ -101,11 +104,15 @@ class Service:
         seconds: float,
         *,
         own_options: bool,
+        served: float | None = None,
     ) -> None:
         """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
-        `own_options`, such as a threshold or a deadline, images may have left elsewhere than the model's
-        policy lets them."""
+        `own_options`, such as a threshold, a deadline or a lower gear, images may have left elsewhere than
+        the model's policy lets them. `served` are the seconds since its admission, None for low priority:
+        the latency target is about these, for a client may take long to send an image."""
         self.metrics.answered(model.name, results, seconds)
+        if self.gears is not None and served is not None:
+            self.gears.answered(model, time.monotonic(), served)
         if not own_options:
             self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])
         if self.recording is not None:
@@ -135,6 +142,18 @@ class Service:
             self.recording.recorder.close()
         if self.jobs is not None:
             self.jobs.close()
+
+    def _gear_shifter(self) -> GearShifter | None:
+        settings = self.settings
+        if settings.target_p99_ms is None:
+            return None
+        return GearShifter(
+            self.models,
+            self.dispatcher,
+            self.metrics,
+            target_s=settings.target_p99_ms / 1000,
+            workers=settings.workers,
+        )
 
     def _start_recording(self) -> FullDepthSampler | None:
         settings = self.settings

@@ -85,6 +85,16 @@ class Settings(BaseSettings):
         256 * MIB,
         description="Most bytes of images waiting; fits the smallest containers.",
     )
+    target_p99_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="The 99th percentile of latency to hold, in milliseconds, by cheaper policies of the "
+        "bundle's gears; off by default.",
+    )
+    accuracy_floor: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None,
+        description="With `target_p99_ms`: least accuracy of a gear in percent, by the lower end of its "
+        "interval on the bundle's table.",
+    )
     grace_seconds: Annotated[int, Field(ge=0)] = Field(
         30,
         description="How long accepted requests may take after SIGTERM; Kubernetes waits as long.",
@@ -241,6 +251,16 @@ class Settings(BaseSettings):
     def _watching_needs_a_repository(self) -> Self:
         if self.watch and self.repository is None:
             raise ValueError("watch needs a repository to watch")
+        return self
+
+    @model_validator(mode="after")
+    def _a_target_has_a_floor(self) -> Self:
+        if (self.target_p99_ms is None) != (self.accuracy_floor is None):
+            raise ValueError("target_p99_ms and accuracy_floor go together")
+        if self.target_p99_ms is not None and self.target_p99_ms >= self.max_queue_ms:
+            raise ValueError(
+                "target_p99_ms must be below max_queue_ms, or requests are refused before a shift"
+            )
         return self
 
     @model_validator(mode="after")

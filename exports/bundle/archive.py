@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import CARD, FILE_NAME, MANIFEST, MAX_NAME, POLICY
+from exports.bundle.manifest import CARD, FILE_NAME, GEARS, MANIFEST, MAX_NAME, POLICY
 from exports.bundle.reader import load_bundle, read_graph
 from exports.bundle.safe_files import MAX_FILE_BYTES, one_line, read_plain
 from exports.bundle.safe_zip import DAMAGE, open_zip
@@ -42,13 +42,16 @@ def pack_bundle(path: Path, target: Path) -> str:
     """Write the bundle in directory `path` as the file `target` and return its sha256.
 
     The bundle is verified first, including its whole-network graphs. Of the files that the manifest
-    does not list only the model card is packed. The file is written completely or not at all. Raises
-    BundleError if the bundle is damaged or too large, WriteError if `target` exists.
+    does not list only the gears and the model card are packed. The file is written completely or not at
+    all. Raises BundleError if the bundle is damaged or too large, WriteError if `target` exists.
     """
-    manifest = load_bundle(path).manifest
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
     for entry in manifest.graphs:
         read_graph(path, entry)
     names = [MANIFEST, POLICY, *manifest.files]
+    if bundle.gears is not None:
+        names.append(GEARS)
     if (path / CARD).exists():
         names.append(CARD)
     total = sum((path / name).stat().st_size for name in names)

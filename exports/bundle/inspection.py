@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exports.bundle.manifest import CARD, MANIFEST, POLICY
+from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 
 
@@ -32,9 +32,13 @@ class Inspection:
         certificate = self.bundle.policy.precision_certificate
         return None if certificate is None else certificate.sentence
 
-    def to_json(self, source: str, opened: bool, verified: bool | None) -> dict[str, Any]:
+    def to_json(
+        self, source: str, opened: bool, verified: bool | None, gears_verified: bool | None
+    ) -> dict[str, Any]:
         """The output of `offramp inspect --json`; `opened`: whether onnxruntime opened the graphs,
-        `verified`: whether the policy's certificates are verified, if there are any."""
+        `verified`: whether the policy's certificates are verified, if there are any, `gears_verified`:
+        whether the gears are."""
+        gears = self.bundle.gears
         return {
             "source": source,
             "verified": True,
@@ -44,6 +48,8 @@ class Inspection:
             "certificate": self.promise,
             "certificate_verified": verified,
             "precision_certificate": self.precision_promise,
+            "gears": None if gears is None else gears.model_dump(mode="json"),
+            "gears_verified": gears_verified,
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }
@@ -56,7 +62,7 @@ def inspect_bundle(path: Path) -> Inspection:
     """
     bundle = load_bundle(path)
     graphs = tuple(read_graph(path, entry) for entry in bundle.manifest.graphs)
-    known = {MANIFEST, POLICY, CARD, *bundle.manifest.files}
+    known = {MANIFEST, POLICY, GEARS, CARD, *bundle.manifest.files}
     sizes = {file.name: file.lstat().st_size for file in sorted(path.iterdir())}
     return Inspection(
         bundle=bundle,

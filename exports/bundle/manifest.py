@@ -22,6 +22,7 @@ from exports.bundle.policy import Scaling
 FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 POLICY = "policy.json"
+GEARS = "gears.json"
 CALIBRATION = "calibration.npz"
 CARD = "README.md"
 # Number of logits in a calibration table: 1 GiB as float32, five exits on ImageNet's 50,000 validation
@@ -253,7 +254,7 @@ class Manifest(_Model):
             raise ValueError(f"the calibration table has more than {MAX_TABLE_LOGITS} logits")
         if sum(graph.kind == "maps" for graph in self.graphs) > 1:
             raise ValueError("there is more than one graph of maps")
-        names = [name.casefold() for name in (MANIFEST, POLICY, CARD, *self.files)]
+        names = [name.casefold() for name in (MANIFEST, POLICY, GEARS, CARD, *self.files)]
         if len(set(names)) != len(names):
             raise ValueError("every file must have a name of its own")
         return self

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from exports.bundle.errors import BundleError
 from exports.bundle.external_data import MalformedGraphError, has_external_data
+from exports.bundle.gears.plan import GearPlan, read_gears
 from exports.bundle.manifest import (
     FORMATS,
     MANIFEST,
@@ -54,12 +55,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle; `stages` are the bytes of the ONNX files whose hashes were checked."""
+    """A verified bundle; `stages` are the bytes of the ONNX files whose hashes were checked. `gears` is None
+    if the bundle has no plan of gears."""
 
     path: Path
     manifest: Manifest
     policy: Policy
     stages: tuple[bytes, ...]
+    gears: GearPlan | None = None
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -71,7 +74,8 @@ def load_bundle(path: Path) -> Bundle:
     manifest = read_manifest(path)
     stages = tuple(read_graph(path, entry) for entry in manifest.exits)
     load_table(path, manifest)
-    return Bundle(path, manifest, read_policy(path, manifest), stages)
+    policy, gears = read_policy(path, manifest), read_gears(path, manifest)
+    return Bundle(path, manifest, policy, stages, gears)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -14,14 +14,19 @@ from exports.bundle.safe_files import one_line
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 
 
-def summary(inspection: Inspection, opened: bool, verified: bool | None) -> RenderableType:
+def summary(
+    inspection: Inspection, opened: bool, verified: bool | None, gears_verified: bool | None
+) -> RenderableType:
     """The output of `offramp inspect`; `opened`: whether onnxruntime opened the graphs, `verified`:
-    whether the policy's certificates are verified, if there are any."""
-    overview = _overview(inspection, opened, verified)
+    whether the policy's certificates are verified, if there are any, `gears_verified`: whether the gears
+    are."""
+    overview = _overview(inspection, opened, verified, gears_verified)
     return Group(overview, Text(), _exits(inspection), NOTE)
 
 
-def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Table:
+def _overview(
+    inspection: Inspection, opened: bool, verified: bool | None, gears_verified: bool | None
+) -> Table:
     manifest, policy = inspection.bundle.manifest, inspection.bundle.policy
     origin = manifest.provenance
     default, labelled = origin.test_default, manifest.calibration.target == "labels"
@@ -48,6 +53,7 @@ def _overview(inspection: Inspection, opened: bool, verified: bool | None) -> Ta
             + ("" if policy.reject_below is None else f", unsure below {policy.reject_below:g}"),
         ),
         *_certificates(inspection, verified),
+        *_gears(inspection, gears_verified),
         (
             "on test" if origin.has_test else "held out",
             f"the exporter's policy: {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs, "
@@ -119,6 +125,19 @@ def _certificates(inspection: Inspection, verified: bool | None) -> list[tuple[s
     promises = ("certificate", inspection.promise), ("precision", inspection.precision_promise)
     rows = [(what, f"{checked}. {promise}") for what, promise in promises if promise is not None]
     return rows or [("certificate", "none: this policy promises nothing")]
+
+
+def _gears(inspection: Inspection, verified: bool | None) -> list[tuple[str, str]]:
+    """A row on the gears, none if there are none."""
+    plan = inspection.bundle.gears
+    if plan is None:
+        return []
+    checked = "verified" if verified else "not verified here"
+    ends = [
+        f"{gear.accuracy:.2f} % at {gear.mean_macs / 1e6:.1f} M MACs"
+        for gear in (plan.gears[0], plan.gears[-1])
+    ]
+    return [("gears", f"{checked}. {len(plan.gears)} from {' to '.join(ends)}")]
 
 
 def _precision(inspection: Inspection) -> str:

@@ -69,16 +69,28 @@ def tune(
     picture: Annotated[
         Path | None, typer.Option(help="A PNG of the trade-off to write; needs the extra train.")
     ] = None,
+    gears: Annotated[
+        bool,
+        typer.Option("--gears", help="Also write gears.json, for serve --target-p99-ms."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the policy as it is.")] = False,
 ) -> None:
     """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
     from exports.bundle.cache import refuse_cached
+    from exports.bundle.errors import TuningError
+    from exports.bundle.gears.plan import write_gears
     from exports.bundle.resolve import resolve_bundle
     from exports.bundle.writing import write_policy
+    from exports.tuning.gears.choose import plan_gears
+    from exports.tuning.gears.report import print_gears
     from exports.tuning.report import as_json, print_report
     from exports.tuning.run import run_tuning
     from exports.tuning.timing import exit_milliseconds
 
+    if gears and requests is not None:
+        raise TuningError(
+            "--gears uses the bundle's calibration table, so it does not go with --from."
+        )
     bundle = resolve_bundle(source)
     if not dry_run:
         refuse_cached(bundle)
@@ -102,6 +114,12 @@ def tune(
     if not dry_run:
         write_policy(bundle, tuning.chosen.policy)
         typer.echo(f"Written to {bundle / 'policy.json'}.")
+    if gears:
+        plan = plan_gears(tuning.data, tuning.manifest)
+        print_gears(plan)
+        if not dry_run:
+            write_gears(bundle, plan)
+            typer.echo(f"Written to {bundle / 'gears.json'}.")
     if json_file is not None:
         write_whole(json_file, as_json(tuning, written=not dry_run))
 

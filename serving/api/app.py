@@ -35,6 +35,7 @@ from serving.api.routes import (
     docs,
     drift,
     feedback,
+    gears,
     jobs,
     models,
     page,
@@ -54,6 +55,7 @@ from serving.errors import (
     ServingError,
     UnsupportedTypeError,
 )
+from serving.gears.shifter import shifting_gears
 from serving.service import Service
 from serving.settings import Settings
 from serving.watcher import watching
@@ -107,7 +109,11 @@ def create_app(
             )
         await asyncio.to_thread(service.load)
         try:
-            async with watching(service), running_jobs(app, service):
+            async with (
+                watching(service),
+                running_jobs(app, service),
+                shifting_gears(service.gears),
+            ):
                 yield
         finally:
             service.drain()
@@ -133,8 +139,8 @@ def create_app(
     app.state.service = service
     app.state.admin_key = admin_key
     for module in (
-        *(classify, stream, cam, preprocess, jobs, models, policy, drift, feedback, page, docs),
-        probes,
+        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, feedback, page),
+        *(docs, probes),
         v2,
     ):
         app.include_router(module.router)

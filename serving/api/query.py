@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
@@ -71,6 +72,22 @@ class StreamQuery(ClassifyQuery):
     )
 
 
+class PolicyOptions(Protocol):
+    """The options of a request that replace parts of a policy."""
+
+    @property
+    def mode(self) -> Mode | None: ...
+
+    @property
+    def threshold(self) -> float | None: ...
+
+    @property
+    def max_exit(self) -> int | None: ...
+
+    @property
+    def reject_below(self) -> float | None: ...
+
+
 @dataclass
 class ResolvedRequest:
     """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
@@ -88,7 +105,8 @@ class ResolvedRequest:
 
     @property
     def own_options(self) -> bool:
-        """Whether the request's own options decide where its images leave."""
+        """Whether something else than the policy in force decides where its images leave: the request's own
+        options, or a lower gear."""
         return self.policy is not self.model.policy or self.deadline is not None
 
 
@@ -101,7 +119,7 @@ def resolve(
     OverCapacityError if the server would refuse the request now.
     """
     model = admit(query, scope, service)
-    policy = resolve_policy(query, model)
+    policy = resolve_policy(query, model, in_gear=query.priority == "normal")
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
     return ResolvedRequest(
         model,
@@ -112,16 +130,18 @@ def resolve(
     )
 
 
-def resolve_policy(query: PolicyQuery, model: LoadedModel) -> Policy:
-    """The policy of `model` with the options of `query`.
+def resolve_policy(query: PolicyOptions, model: LoadedModel, *, in_gear: bool = False) -> Policy:
+    """The policy of `model` with the options of `query`; with `in_gear` that of its current gear.
 
-    Raises InvalidRequestError if one is out of range.
+    Options that say where images leave are of the policy in force, whatever the gear. Raises
+    InvalidRequestError if one is out of range.
     """
-    overrides = (query.mode, query.threshold, query.max_exit, query.reject_below)
-    if overrides == (None, None, None, None):
-        return model.policy
+    places = (query.mode, query.threshold, query.max_exit)
+    policy = model.policy_in_gear if in_gear and places == (None, None, None) else model.policy
+    if places == (None, None, None) and query.reject_below is None:
+        return policy
     try:
-        return _override(model.policy, *overrides)
+        return _override(policy, *places, query.reject_below)
     except PolicyError as error:
         raise InvalidRequestError(str(error)) from error
 

@@ -19,6 +19,7 @@ from exports.tuning.preview import PolicyPreview
 from offramp.errors import OfframpError, WriteError
 from serving.errors import (
     BadBundleError,
+    BelowFloorError,
     InvalidRequestError,
     NotFoundError,
     NotPersistedError,
@@ -27,6 +28,7 @@ from serving.errors import (
 from serving.inference.engine import Engine
 from serving.memory import release_memory
 from serving.models.certificates import CertificateError, CertificateVerifier
+from serving.models.gears import AccuracyFloorError, GearReader
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -62,6 +64,7 @@ class ModelManager:
         self._metrics = metrics
         self._open_sessions: OpenSessions | None = None
         self._certificates = CertificateVerifier()
+        self._gears = GearReader(settings.accuracy_floor)
         self._lock = asyncio.Lock()
         # One thread, so that the next load reuses the memory in the allocator's pool of that thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
@@ -110,34 +113,42 @@ class ModelManager:
         """Apply `policy` to later requests; with `persist` it is written to the bundle first.
 
         Raises RevisionConflictError if `if_match`, as in the HTTP header, names another revision,
-        InvalidRequestError if the policy does not fit, NotPersistedError if it cannot be written. In these
-        cases the current policy stays in force.
+        InvalidRequestError if the policy does not fit, BelowFloorError if it is below the accuracy floor,
+        NotPersistedError if it cannot be written. In these cases the current policy stays in force.
         """
         async with self._lock:
             model = self._models.get(name)
             check_revision(if_match, model.revision)
             verified = await self._check_policy(policy, model)
+            try:
+                model = await self._with_policy(model, policy, verified)
+            except AccuracyFloorError as error:
+                raise BelowFloorError(str(error)) from error
             stored = model.stored
             if persist:
                 await asyncio.to_thread(persist_policy, model.path, model.engine.manifest, policy)
                 stored = policy
-            return self._publish(
-                replace(model, policy=policy, stored=stored, certificate_verified=verified)
-            )
+            return self._publish(replace(model, stored=stored))
 
     async def reread_policy(self, model: LoadedModel) -> None:
-        """Apply the policy in the bundle of `model` if it has changed there; raises BundleError."""
+        """Apply the policy and the gears in the bundle of `model` if they have changed there; raises
+        BundleError."""
         async with self._lock:
             current = self._models.get(model.name)
             if current.engine is not model.engine:
                 return
-            stored = await asyncio.to_thread(read_policy, current.path, current.engine.manifest)
+            manifest = current.engine.manifest
+            stored = await asyncio.to_thread(read_policy, current.path, manifest)
             if current.stored != stored:
                 check_fits(stored, current)
                 verified = await self._verify_certificate(stored, current)
-                self._publish(
-                    replace(current, policy=stored, stored=stored, certificate_verified=verified)
-                )
+                changed = await self._with_policy(current, stored, verified)
+                current = self._publish(replace(changed, stored=stored))
+            box = current.gears
+            if await asyncio.to_thread(self._gears.has_changed, current.path, manifest, box):
+                where = (current.path, manifest, current.policy, current.calibration)
+                gears = await asyncio.to_thread(self._gears.read, *where)
+                self._models.put(replace(current, gears=gears), current.revision)
 
     async def _check_policy(self, policy: Policy, model: LoadedModel) -> bool | None:
         """Whether the certificate of `policy` is verified by the bundle of `model`, None if it has none.
@@ -152,6 +163,13 @@ class ModelManager:
             raise InvalidRequestError(str(error)) from error
         except BundleError as error:
             raise BadBundleError(str(error)) from error
+
+    async def _with_policy(
+        self, model: LoadedModel, policy: Policy, verified: bool | None
+    ) -> LoadedModel:
+        """`model` with `policy` in force, and its gears under it; raises what GearReader.under raises."""
+        gears = await asyncio.to_thread(self._gears.under, policy, model.gears, model.calibration)
+        return replace(model, policy=policy, certificate_verified=verified, gears=gears)
 
     async def _verify_certificate(self, policy: Policy, model: LoadedModel) -> bool | None:
         """See CertificateVerifier.verify."""
@@ -176,14 +194,17 @@ class ModelManager:
             verified = self._certificates.verify(model.policy, manifest, table)
         except CertificateError as error:
             raise BundleError(f"{model.path / POLICY}: {error}") from error
-        return replace(model, certificate_verified=verified)
+        gears = self._gears.read(model.path, manifest, model.policy, table)
+        return replace(model, certificate_verified=verified, gears=gears)
 
     def _schedule(self, model: LoadedModel) -> LoadedModel:
         """Have the dispatcher accept images for `model`, until it is retired."""
         costs = self._dispatcher.open(model.engine)
         stages = range(1, len(model.engine.manifest.exits) + 1)
         exit_ms = accumulate(1000 * costs.seconds(stage, 1) for stage in stages)
-        return replace(model, calibration=model.calibration.timed(list(exit_ms)))
+        exit_seconds = accumulate(costs.seconds_per_image(stage) for stage in stages)
+        timed = model.calibration.timed(list(exit_ms))
+        return replace(model, calibration=timed, exit_seconds=tuple(exit_seconds))
 
     async def _load(self, path: Path, name: str | None) -> LoadedModel:
         loop = asyncio.get_running_loop()

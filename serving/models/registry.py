@@ -14,6 +14,7 @@ from serving.errors import NotFoundError, NotReadyError
 from serving.inference.cam import CamGraph
 from serving.inference.engine import Engine, ignore
 from serving.inference.sessions import Sessions
+from serving.models.gears import GearBox
 from serving.settings import Pool, Provider
 from serving.telemetry.metrics import Metrics
 
@@ -28,6 +29,8 @@ class LoadedModel:
     bundle has no graph for class-activation maps. `revision` counts the policies of this name from 1,
     across swaps. `certificate_verified` is what CertificateVerifier says of the policy in force.
     `unsaved_policy` was in force until this bundle replaced another, and was not written into that one.
+    `gears` is None without a latency target. `exit_seconds` [K] are the seconds of stages for an image that
+    leaves at each exit, in batches of the best size; empty until they are measured.
     """
 
     engine: Engine
@@ -39,11 +42,19 @@ class LoadedModel:
     revision: int = 1
     certificate_verified: bool | None = None
     unsaved_policy: Policy | None = None
+    gears: GearBox | None = None
+    exit_seconds: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
         """The name that requests use."""
         return self.engine.manifest.name
+
+    @property
+    def policy_in_gear(self) -> Policy:
+        """The policy for requests of normal priority without options of their own: that of the current gear,
+        or the one in force."""
+        return self.policy if self.gears is None else self.gears.policy
 
 
 class ModelRegistry:

@@ -47,6 +47,8 @@ export const readModel = (model) => json(at(model, ""));
 
 export const readDrift = (model) => json(at(model, "/drift"));
 
+export const readGears = (model) => json(at(model, "/gears"));
+
 export const readPolicy = (model) => json(at(model, "/policy"));
 
 export const previewPolicy = (model, policy) =>

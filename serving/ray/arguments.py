@@ -80,6 +80,8 @@ class Arguments(_Model):
             raise SettingsError(
                 "Requests cannot be recorded on Ray: feedback would reach any replica."
             )
+        if settings.target_p99_ms is not None:
+            raise SettingsError("Gears are not shifted on Ray: a policy is that of all replicas.")
         if settings.jobs is not None:
             raise SettingsError("Jobs are not run on Ray: polling would reach any replica.")
         return settings

@@ -20,6 +20,7 @@ from serving.scheduling.options import (
     ExitReached,
     ImageFailed,
     ImageResult,
+    Load,
     Priority,
     RequestOptions,
 )
@@ -101,6 +102,10 @@ class Dispatcher:
     def close(self) -> None:
         """Finish the accepted images and end the threads."""
         self._scheduler.close()
+
+    def load(self, engine: Engine) -> Load | None:
+        """The load of `engine`; None if it is not open."""
+        return self._scheduler.load(engine)
 
     def check(self, priority: Priority = "normal") -> None:
         """Raise OverCapacityError if a request would be refused now, before its body is read."""

@@ -32,6 +32,8 @@ class SampleTracker:
         self.bytes += size
         self.in_flight += len(job.samples)
         job.queues.in_flight += len(job.samples)
+        if not job.low_priority:
+            job.queues.admitted += len(job.samples)
         for sample in job.samples:
             sample.expected = job.forecast.remaining(sample.stage)
             if sample.file is not None:
@@ -43,6 +45,8 @@ class SampleTracker:
     def complete_batch(self, batch: Batch, outcome: Outcome, now: float) -> None:
         """Answer the samples that leave, and queue the others for the next stage."""
         queues, stage, samples = batch.queues, batch.stage, batch.samples
+        # The samples of a batch come from one queue, so they have one priority.
+        queues.busy_s[samples[0].job.low_priority] += now - batch.started_at
         for row, error in outcome.errors.items():
             self._fail(samples[row], error)
         if stage == 0:
@@ -187,6 +191,8 @@ class SampleTracker:
         queues = sample.job.queues
         queues.backlog[sample.job.low_priority] -= sample.expected
         queues.in_flight -= 1
+        if not sample.job.low_priority:
+            queues.finished += 1
         if queues.in_flight == 0:
             # Rounding errors must not add up.
             queues.backlog = [0.0, 0.0]

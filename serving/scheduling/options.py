@@ -29,6 +29,11 @@ class BatchResult:
     compute: float
 
     @property
+    def served(self) -> float:
+        """The seconds from admission until the last image was finished."""
+        return self.queue + self.decode + self.compute
+
+    @property
     def failure(self) -> ServingError | None:
         """The error of the whole request, if there is one: that of a lone image; and that of the first
         image if there is no prediction and every error is the server's (5xx)."""
@@ -57,6 +62,20 @@ class ImageFailed:
 
     image: int
     error: ServingError
+
+
+@dataclass(frozen=True)
+class Load:
+    """The load of one engine since its start: images of normal priority `admitted` and `finished`, and the
+    seconds of workers that they and those of low priority took. `wait` is the predicted wait in seconds of a
+    new image, of all engines; `slowdown` how much longer batches take than when the costs were measured."""
+
+    admitted: int
+    finished: int
+    busy_s: float
+    low_busy_s: float
+    wait: float
+    slowdown: float
 
 
 OnExit = Callable[[ExitReached], None]

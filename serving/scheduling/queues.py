@@ -133,7 +133,8 @@ class ModelQueues:
     scheduler's lock.
 
     `backlog` is the seconds of work ahead of all its samples, `waiting` the number of waiting ones,
-    each as [normal, low]; `in_flight` is the number of unfinished samples.
+    each as [normal, low]; `in_flight` is the number of unfinished samples. `admitted` and `finished` count
+    samples of normal priority since the start, `busy_s` the seconds of workers spent, as [normal, low].
     """
 
     def __init__(self, engine: Engine, costs: CostTable, *, retiring: bool = False) -> None:
@@ -145,6 +146,9 @@ class ModelQueues:
         self.backlog = [0.0, 0.0]
         self.waiting = [0, 0]
         self.in_flight = 0
+        self.admitted = 0
+        self.finished = 0
+        self.busy_s = [0.0, 0.0]
         self.on_empty: list[Callable[[], None]] = []
         self._slowdown = 1.0
         # Running means of what batches took, and of what the table predicted for them.
@@ -179,6 +183,11 @@ class ModelQueues:
     def seconds(self, stage: int, batch: int) -> float:
         """Expected seconds of a batch: the table's figure, corrected by recent measurements."""
         return self.costs.seconds(stage, batch) * self._slowdown
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer batches take than the table says, by recent measurements."""
+        return self._slowdown
 
     def waits(self) -> tuple[float, float]:
         """Seconds of work ahead of a new sample of normal and of low priority: normal waits for its own

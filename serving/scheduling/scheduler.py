@@ -18,6 +18,7 @@ from serving.inference.engine import Engine
 from serving.scheduling.costs import CostTable
 from serving.scheduling.execution import Batch, Outcome, run
 from serving.scheduling.lifecycle import SampleTracker
+from serving.scheduling.options import Load
 from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEvent
 from serving.scheduling.selection import BatchSelector
 from serving.telemetry.metrics import Metrics
@@ -92,6 +93,16 @@ class Scheduler:
             if queues is not None:
                 self._selector.remove(queues)
         on_empty()
+
+    def load(self, engine: Engine) -> Load | None:
+        """The load of `engine`; None if it is not open."""
+        with self._lock:
+            queues = self._selector.model_queues.get(engine)
+            if queues is None:
+                return None
+            normal, low = queues.busy_s
+            wait, slowdown = self._waits[False], queues.slowdown
+            return Load(queues.admitted, queues.finished, normal, low, wait, slowdown)
 
     def check(self, low_priority: bool, size: int = 0) -> None:
         """Raise OverCapacityError if a request of `size` bytes would have to wait for too long.

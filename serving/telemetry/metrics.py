@@ -18,7 +18,7 @@ from prometheus_client import (
 
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
-from serving.errors import ServingError
+from serving.errors import OverCapacityError, ServingError
 from serving.inference.engine import Observer, Prediction
 from serving.telemetry.histograms import Histogram, Series
 
@@ -258,6 +258,11 @@ class Metrics:
     def rejected(self, code: str) -> None:
         """A request to any path was refused: an error of the client, or no capacity."""
         self._child(self._rejected, code).inc()
+
+    def refused_for_load(self, model: str) -> float:
+        """Requests of `model` so far that were refused for load."""
+        refused = self._child(self._requests, model, OverCapacityError.code)
+        return float(next(iter(refused.collect())).samples[0].value)
 
     def totals(self, model: str) -> Totals:
         """What `model` has done since the start of the process."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import embedded
@@ -159,3 +159,21 @@ def test_quantiles_come_from_what_buckets_gained(page: Page) -> None:
     low, median, high = page.evaluate(QUANTILES, [before, EXPOSITION])
     # Eight observations: six between 0.1 and 1, two above, of which only the bound is known.
     assert (low, median, high) == pytest.approx((0.22, 0.7, 1.0))
+
+
+def test_gears_are_shown_where_the_server_has_a_latency_target(page: Page) -> None:
+    expect(page.locator("#gears-card")).to_be_hidden()
+
+    def with_gear(route: Route) -> None:
+        text = route.fetch().text()
+        route.fulfill(body=f'{text}offramp_gear{{model="cifar100-oto"}} 2.0\n')
+
+    shift = {"at": "2026-11-28T20:00:00Z", "before": 0, "after": 2, "reason": "wait"}
+    answer = {"sentence": "Gear 2 of 0 to 6: 68.41 %.", "status": {"shifts": [shift] * 7}}
+    page.route("**/metrics", with_gear)
+    page.route("**/gears", lambda route: route.fulfill(json=answer))
+    page.get_by_role("tab", name="Watch it").click()
+    expect(page.locator("#gears")).to_have_text(answer["sentence"])
+    expect(page.locator("#shifts li")).to_have_count(5)
+    expect(page.locator("#shifts li").first).to_contain_text("gear 0 to 2, long wait")
+    assert violations(page) == []

@@ -17,6 +17,7 @@ from tests.commands import call
 from tests.exports.policies import CERTIFICATE, PRECISION_CERTIFICATE
 from tests.servers import started
 from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
+from tests.serving.tiny_gears import write_tiny_gears
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,17 @@ def test_inspect_shows_everything_on_one_screen() -> None:
     for threshold in bundle.policy.thresholds:
         assert f"{threshold:g}" in words
     assert "every graph opened in onnxruntime" in words
+
+
+def test_inspect_verifies_the_gears(tmp_path: Path) -> None:
+    path = write_tiny_bundle(tmp_path / "geared")
+    assert json.loads(call("inspect", path, "--json").out)["gears"] is None
+    assert call("tune", path, "--gears").code == 0
+    found = json.loads(call("inspect", path, "--json").out)
+    assert found["gears_verified"] is True
+    assert "gears verified." in " ".join(call("inspect", path).out.split())
+    write_tiny_gears(path)
+    assert json.loads(call("inspect", path, "--json").out)["gears_verified"] is False
 
 
 def test_inspect_says_what_the_certificate_promises(certified: Path) -> None:

@@ -112,6 +112,7 @@ def answer(
         result.predictions,
         total,
         own_options=resolved.own_options,
+        served=result.served if resolved.priority == "normal" else None,
     )
     spent = timing(result, total)
     return orjson.dumps(compose(resolved.model, result, resolved.top_k, spent)), spent

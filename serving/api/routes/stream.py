@@ -129,6 +129,7 @@ class _Feed:
             result.predictions,
             total,
             own_options=self.own_options,
+            served=result.served if self.resolved.priority == "normal" else None,
         )
         self.counted = True
         spent = timing(result, total)

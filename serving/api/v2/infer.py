@@ -11,19 +11,19 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from exports.bundle.errors import PolicyError
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
 from serving.api.examples import sample_image
 from serving.api.image_bodies import MAX_INLINE_BYTES
+from serving.api.query import resolve_policy
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.api.v2.model import INPUT
 from serving.api.v2.requests import HEADER, read_inference
 from serving.api.v2.responses import write_response
 from serving.api.v2.schemas import InferenceRequest, inline_schema
-from serving.errors import InvalidRequestError, ServingError
+from serving.errors import ServingError
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
 from serving.scheduling.options import ImageResult, Priority, RequestOptions
@@ -150,15 +150,10 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     else:
         wanted = await asyncio.to_thread(read_inference, *arguments)
     parameters = wanted.parameters
-    try:
-        policy = model.policy.override(
-            parameters.mode, parameters.threshold, parameters.max_exit, parameters.reject_below
-        )
-    except PolicyError as wrong:
-        raise InvalidRequestError(str(wrong)) from wrong
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
     # In the protocol 1 is the highest level, and 0 the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
+    policy = resolve_policy(parameters, model, in_gear=priority == "normal")
     options = RequestOptions(policy, deadline, priority)
     async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):
@@ -177,6 +172,7 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
         predictions,
         total,
         own_options=own_options,
+        served=result.served if priority == "normal" else None,
     )
     note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)

@@ -1,4 +1,4 @@
-// Watch it: /metrics every two seconds, as tiles, charts and tables, and the tests for drift.
+// Watch it: /metrics every two seconds, as tiles, charts and tables, the tests for drift, and the gears.
 
 import { readDrift, readMetrics } from "../api.js";
 import { drawLines, drawShares } from "../charts/time.js";
@@ -8,6 +8,7 @@ import * as format from "../format.js";
 import { all, link, lookAgain, model, onModel, refresh } from "../models.js";
 import { clearNotice, explain } from "../notice.js";
 import { EVERY, History, SPAN, quantile, rate, shares } from "./history.js";
+import { showGears } from "./gears.js";
 import { exitsTable, modelsTable, queued, stagesTable } from "./tables.js";
 
 const DURATION = "offramp_request_duration_seconds";
@@ -89,6 +90,7 @@ async function showDrift() {
     const { sentence, status } = await readDrift(name);
     if (name !== model()?.name) return;
     say(line, sentence);
+    if (history.now) await showGears(name, history.now.metrics);
     line.toggleAttribute("data-drifting", status?.signals.some(({ drifting }) => drifting) ?? false);
   } catch (error) {
     // The model may be unloaded by now. Whether the server answers is shown above, from /metrics.

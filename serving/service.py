@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from exports.bundle.policy import Policy
 from offramp.errors import OfframpError
+from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
 from serving.gears.shifter import GearShifter
@@ -21,6 +22,7 @@ from serving.jobs.store import JobStore
 from serving.models.manager import ManagerFactory, ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
 from serving.models.repository import Repository
+from serving.recording.metrics import RecordingMetrics
 from serving.recording.recorder import Images, Recorder
 from serving.recording.sampler import FullDepthSampler
 from serving.recording.store import RecordStore
@@ -56,7 +58,7 @@ class Service:
             metrics=self.metrics,
         )
         self.cam_queue = CamQueue()
-        self.drift = DriftMonitor(self.models, self.metrics)
+        self.drift = DriftMonitor(self.models, DriftMetrics(self.metrics.registry))
         self.drift.start()
         self.gears = self._gear_shifter()
         self.recording = self._start_recording()
@@ -160,9 +162,9 @@ class Service:
         if settings.record is None:
             return None
         store = RecordStore(settings.record, settings.record_max_bytes)
-        recorder = Recorder(store, self.metrics, with_images=settings.record_images)
-        share = settings.record_full_share
-        return FullDepthSampler(recorder, self.dispatcher, self.metrics, share)
+        metrics = RecordingMetrics(self.metrics.registry)
+        recorder = Recorder(store, metrics, with_images=settings.record_images)
+        return FullDepthSampler(recorder, self.dispatcher, metrics, settings.record_full_share)
 
 
 def of_request(request: Request) -> Service:

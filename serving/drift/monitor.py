@@ -14,11 +14,11 @@ from threading import Event, Thread
 
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_table
+from serving.drift.metrics import DriftMetrics
 from serving.drift.reference import Answers, Reference
 from serving.drift.state import DriftState, DriftStatus
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel, ModelRegistry
-from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("offramp.drift")
 INTERVAL_S = 1.0
@@ -64,7 +64,7 @@ class DriftMonitor:
     A new policy and a new bundle start the tests again.
     """
 
-    def __init__(self, models: ModelRegistry, metrics: Metrics) -> None:
+    def __init__(self, models: ModelRegistry, metrics: DriftMetrics) -> None:
         self._models = models
         self._metrics = metrics
         self._queue: deque[tuple[LoadedModel, Sequence[Prediction]]] = deque(
@@ -142,7 +142,7 @@ class DriftMonitor:
     def _end(self, watched: _Watched) -> None:
         if watched.status is not None:
             for signal in watched.status.signals:
-                self._metrics.drift_ended(watched.model.name, signal.signal)
+                self._metrics.ended(watched.model.name, signal.signal)
 
     def _report(self, watched: _Watched, tested: int) -> None:
         if watched.state is None:
@@ -150,8 +150,8 @@ class DriftMonitor:
         name = watched.model.name
         watched.status = status = watched.state.status()
         for signal in status.signals:
-            self._metrics.drift(name, signal.signal, signal.drifting, signal.evidence)
-        self._metrics.drift_tested(name, tested)
+            self._metrics.found(name, signal.signal, signal.drifting, signal.evidence)
+        self._metrics.tested(name, tested)
 
 
 def _state(model: LoadedModel) -> DriftState | None:

@@ -24,9 +24,9 @@ from exports.bundle.manifest import Manifest
 from exports.tuning.requests.recorded import Key, network_hash
 from serving.errors import RecordingError
 from serving.inference.engine import Prediction
+from serving.recording.metrics import RecordingMetrics
 from serving.recording.store import RecordStore
 from serving.scheduling.options import ImageResult
-from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("offramp.recording")
 Images = Sequence[bytes] | NDArray[np.uint8]
@@ -57,7 +57,7 @@ class _Entry:
 class Recorder:
     """Writes answered requests to a RecordStore. Any thread may call it."""
 
-    def __init__(self, store: RecordStore, metrics: Metrics, *, with_images: bool) -> None:
+    def __init__(self, store: RecordStore, metrics: RecordingMetrics, *, with_images: bool) -> None:
         self._store = store
         self._metrics = metrics
         self._with_images = with_images
@@ -85,7 +85,7 @@ class Recorder:
         size = 0 if kept is None else _size(kept)
         waiting = self._bytes_in - self._bytes_out
         if self._queue.qsize() >= MAX_QUEUED or (size and waiting + size > MAX_QUEUED_BYTES):
-            self._metrics.record_dropped("queue_full", len(results))
+            self._metrics.dropped("queue_full", len(results))
             return
         self._bytes_in += size
         self._queue.put(_Entry(request_id, answered, manifest, results, sampled, kept, size))
@@ -145,23 +145,23 @@ class Recorder:
         if not entries:
             return
         if self._failed_at is not None and time.monotonic() - self._failed_at < RETRY_S:
-            self._metrics.record_dropped("disk", sum(len(entry.results) for entry in entries))
+            self._metrics.dropped("disk", sum(len(entry.results) for entry in entries))
             return
         lines = [line for entry in entries for line in _lines(entry)]
         fitting = [line for line in lines if len(line) <= self._store.max_line_bytes]
-        self._metrics.record_dropped("too_large", len(lines) - len(fitting))
+        self._metrics.dropped("too_large", len(lines) - len(fitting))
         try:
             self._store.append(fitting)
         except OSError as error:
             if self._failed_at is None:
                 log.error("requests are not recorded: %s", error.strerror)
             self._failed_at = time.monotonic()
-            self._metrics.record_dropped("disk", len(fitting))
+            self._metrics.dropped("disk", len(fitting))
             return
         if self._failed_at is not None:
             log.warning("requests are recorded again")
             self._failed_at = None
-        self._metrics.recorded(len(fitting))
+        self._metrics.written(len(fitting))
 
 
 def _lines(entry: _Entry) -> list[bytes]:

@@ -14,10 +14,10 @@ from exports.bundle.policy import Policy
 from serving.errors import ServingError
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
+from serving.recording.metrics import RecordingMetrics
 from serving.recording.recorder import Images, Recorder
 from serving.scheduling.dispatcher import Dispatcher
 from serving.scheduling.options import ImageResult, RequestOptions
-from serving.telemetry.metrics import Metrics
 
 # Requests that run all exits at the same time; beyond it the chosen ones are skipped.
 MAX_FULL_RUNS = 8
@@ -30,7 +30,7 @@ class FullDepthSampler:
     """
 
     def __init__(
-        self, recorder: Recorder, dispatcher: Dispatcher, metrics: Metrics, share: float
+        self, recorder: Recorder, dispatcher: Dispatcher, metrics: RecordingMetrics, share: float
     ) -> None:
         self.recorder = recorder
         self._dispatcher = dispatcher
@@ -54,7 +54,7 @@ class FullDepthSampler:
         if whole or random() >= self._share:
             return
         if len(self._runs) >= MAX_FULL_RUNS:
-            self._metrics.record_dropped("busy", len(predictions))
+            self._metrics.dropped("busy", len(predictions))
             return
         run = self._run(request_id, answered, model, policy, images, results)
         task = asyncio.get_running_loop().create_task(run)
@@ -78,7 +78,7 @@ class FullDepthSampler:
             else:
                 result = await self._dispatcher.classify(model.engine, images, options)
         except ServingError:
-            self._metrics.record_dropped("busy", len(results))
+            self._metrics.dropped("busy", len(results))
             return
         found = [
             replace(deep, exit=first.exit)

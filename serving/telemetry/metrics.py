@@ -126,26 +126,6 @@ class Metrics:
             "model_info", "1 for each loaded model.", "model", "version", "precision", "provider"
         )
 
-        self._drift = self._gauge(
-            "drift", "1 while answers differ from the calibration table.", "model", "signal"
-        )
-        self._drift_evidence = self._gauge(
-            "drift_evidence", "Evidence of drift, from 0 to 1 at an alarm.", "model", "signal"
-        )
-        self._drift_tested = Counter(
-            "offramp_drift_tested", "Answers tested for drift.", ["model"], registry=self.registry
-        )
-
-        self._recorded = Counter(
-            "offramp_recorded", "Lines written of answered images.", registry=self.registry
-        )
-        self._record_dropped = Counter(
-            "offramp_record_dropped",
-            "Lines of answered images not written, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
-
     def loaded(self, manifest: Manifest, provider: str) -> None:
         """A model is ready, on onnxruntime's execution provider `provider`."""
         self._info.labels(manifest.name, manifest.version, manifest.precision, provider).set(1)
@@ -227,29 +207,6 @@ class Metrics:
         deepest = max(prediction.exit for prediction in predictions)
         self._duration.series(model, deepest).observe(seconds)
         self._child(self._requests, model, "ok").inc()
-
-    def drift(self, model: str, signal: str, drifting: bool, evidence: float) -> None:
-        """What a test for drift has found so far."""
-        self._drift.labels(model, signal).set(drifting)
-        self._drift_evidence.labels(model, signal).set(evidence)
-
-    def drift_tested(self, model: str, answers: int) -> None:
-        """So many answers were tested for drift."""
-        self._child(self._drift_tested, model).inc(answers)
-
-    def drift_ended(self, model: str, signal: str) -> None:
-        """A test for drift has ended with its model."""
-        self._drift.remove(model, signal)
-        self._drift_evidence.remove(model, signal)
-
-    def recorded(self, lines: int) -> None:
-        """Lines of answered images were written."""
-        self._recorded.inc(lines)
-
-    def record_dropped(self, reason: str, lines: int) -> None:
-        """Lines of answered images were not written: the queue was full, the disk failed, a line was too
-        large, or the server was too busy to run all exits."""
-        self._child(self._record_dropped, reason).inc(lines)
 
     def failed(self, model: str, code: str) -> None:
         """A request to classify failed with the error `code`; `model` is empty if there is no such model."""

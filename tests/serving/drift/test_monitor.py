@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from exports.bundle.reader import Bundle
 from exports.bundle.resolve import embedded
+from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import ANSWERS_PER_S, MAX_BURST, Budget, DriftMonitor
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel, ModelRegistry, open_engine
@@ -33,7 +35,7 @@ def models(bundle: Bundle) -> ModelRegistry:
 @pytest.fixture
 def monitor(models: ModelRegistry) -> DriftMonitor:
     """Its thread does not run: the tests call `update`."""
-    monitor = DriftMonitor(models, Metrics())
+    monitor = DriftMonitor(models, DriftMetrics(CollectorRegistry()))
     monitor.update(0)
     return monitor
 
@@ -83,7 +85,7 @@ def test_answers_unlike_the_table_are_reported(caplog: pytest.LogCaptureFixture)
     model = models.put(open_engine(embedded(), threads=1, provider="cpu"))
     noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3)).astype(np.uint8)
     predictions = model.engine.classify(noise, model.policy)
-    monitor = DriftMonitor(models, metrics)
+    monitor = DriftMonitor(models, DriftMetrics(metrics.registry))
     for second in range(6):
         monitor.observe(model, predictions)
         monitor.update(second)
@@ -102,7 +104,7 @@ def test_a_model_that_is_gone_has_no_tests_and_no_gauges(
     models: ModelRegistry, model: LoadedModel
 ) -> None:
     metrics = Metrics()
-    monitor = DriftMonitor(models, metrics)
+    monitor = DriftMonitor(models, DriftMetrics(metrics.registry))
     monitor.update(0)
     assert b'offramp_drift{model="tiny",signal="exits"} 0.0' in metrics.render()
     models.remove("tiny")

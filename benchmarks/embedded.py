@@ -23,10 +23,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.server import machine
-from exports.bundle.policy import Floats, Policy, simulate
+from exports.bundle.policy import Floats, Policy
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
+from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine
 from training.data.dataset import Split
 from training.data.load import load_dataset

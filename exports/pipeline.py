@@ -25,7 +25,7 @@ from exports.bundle.manifest import (
     Provenance,
     format_of,
 )
-from exports.bundle.policy import Policy, Scaling, simulate
+from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import load_bundle, sha256, write_table
 from exports.bundle.writing import policy_json
 from exports.card.model_card import model_card
@@ -39,6 +39,7 @@ from exports.precision.convert import check_loss, comparison, convert
 from exports.source import Source, open_source
 from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
+from exports.tuning.simulation import simulate
 from offramp.files import new_directory
 
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.harness.corruptions import SEVERITIES, Images
 from benchmarks.harness.docs import publish, table
-from exports.bundle.policy import simulate
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
+from exports.tuning.simulation import simulate
 from training.data.dataset import Split
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe

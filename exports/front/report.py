@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from exports.bundle.policy import simulate
 from exports.bundle.reader import load_table
 from exports.front.plan import AgreementGoal
 from exports.imported.photos import PhotoFolder, label_positions
 from exports.pipeline import Written
 from exports.tuning.certificate import halves
+from exports.tuning.simulation import simulate
 from training.data.answers import Answers
 from training.data.load import split_held_out
 from training.planning.student import StudentChoice

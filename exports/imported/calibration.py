@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.certificate import Reference, Target
-from exports.bundle.policy import Floats, Scaling, simulate
+from exports.bundle.policy import Floats, Scaling
 from exports.bundle.reader import Table, as_stored
 from exports.imported.photos import Photos
 from exports.source import EvaluationData
@@ -16,6 +16,7 @@ from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import agreement_weights
 from exports.tuning.search import full_depth
+from exports.tuning.simulation import simulate
 from training.data.dataset import Split
 
 

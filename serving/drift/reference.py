@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.manifest import Manifest
-from exports.bundle.policy import Decision, Floats, Policy, simulate
+from exports.bundle.policy import Decision, Floats, Policy
 from exports.bundle.reader import Table
+from exports.tuning.simulation import simulate
 from serving.inference.engine import Prediction
 
 # exits: where answers left. confidence: how far the probabilities are from uniform. classes: the likeliest.

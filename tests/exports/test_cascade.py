@@ -14,12 +14,13 @@ import onnxruntime as ort
 import pytest
 
 from exports.bundle.errors import ExportError
-from exports.bundle.policy import Combine, Decision, Policy, simulate
+from exports.bundle.policy import Combine, Decision, Policy
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 from exports.card.markup import markdown_text
 from exports.cascade import load_cascade
 from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
+from exports.tuning.simulation import simulate
 from exports.tuning.timing import exit_milliseconds
 from serving.inference.engine import Engine
 from tests.commands import call

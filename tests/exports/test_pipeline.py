@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from exports.bundle.errors import ExportError
-from exports.bundle.policy import simulate
 from exports.bundle.reader import load_bundle, load_table
 from exports.bundle.resolve import embedded
 from exports.graphs.stages import StageGraph, export_stages
@@ -18,6 +17,7 @@ from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy
+from exports.tuning.simulation import simulate
 from exports.verify import verify
 from offramp.errors import WriteError
 from training.checkpoint import load_checkpoint

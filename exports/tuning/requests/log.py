@@ -14,9 +14,10 @@ import orjson
 from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
 from exports.bundle.manifest import Manifest
-from exports.bundle.policy import Floats, simulate
+from exports.bundle.policy import Floats
 from exports.bundle.reader import Table
 from exports.tuning.search import full_depth
+from exports.tuning.simulation import simulate
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from exports.bundle.policy import (
     Scaling,
     measure_confidence,
     running_ensemble,
-    simulate,
     softmax,
 )
+from exports.tuning.simulation import simulate
 from tests.exports.policies import (
     CERTIFICATE,
     EXITS,

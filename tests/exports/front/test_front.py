@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from exports.bundle.policy import simulate
 from exports.bundle.reader import load_bundle, load_table
 from exports.card.markup import markdown_text
 from exports.front.answers import AnswerCache
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
+from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine
 from tests.commands import call
 from tests.exports.front.conftest import LARGE_SIDE, PROMISED, Made, Stock

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exports.bundle.archive import pack_bundle
-from exports.bundle.policy import simulate, softmax
+from exports.bundle.policy import softmax
 from exports.bundle.reader import Bundle, load_bundle, load_table
 from exports.bundle.resolve import embedded
 from exports.imported.multi_exit.source import CHECKPOINT, read_multi_exit
 from exports.imported.photos import PhotoFolder
 from exports.source import bundle_stages
 from exports.stage_runner import StageRunner
+from exports.tuning.simulation import simulate
 from serving.settings import Settings
 from tests.commands import call
 from tests.exports.imported.by_hand import large_logits, resized

@@ -15,13 +15,14 @@ import pytest
 from scipy.stats import binom
 
 from exports.bundle.errors import TuningError
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import Table
 from exports.tuning.goal import Goal
 from exports.tuning.path import _divisions, cautious_path
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import FrontierPoint, PolicyEvaluator, frontier, full_depth
 from exports.tuning.select import choose
+from exports.tuning.simulation import simulate
 from tests.exports.tuning.exits import COSTS, halved, one_measure, table
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports.bundle.policy import simulate
 from exports.bundle.reader import Table, load_table, read_manifest, read_policy, sha256, write_table
 from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy
 from exports.tuning.goal import TuningData
 from exports.tuning.select import verify_certificate
+from exports.tuning.simulation import simulate
 from tests.commands import call
 from tests.serving.tiny_bundle import write_tiny_bundle
 

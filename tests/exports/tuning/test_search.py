@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling, simulate
+from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.bundle.resolve import embedded
 from exports.tuning.search import NEVER, PolicyEvaluator, frontier, full_depth
+from exports.tuning.simulation import simulate
 from tests.exports.policies import CLASSES, EXITS, policies, scalings, tables
 
 COSTS = (1.0, 2.5, 3.0, 7.0)

@@ -11,9 +11,10 @@ import pytest
 
 from benchmarks.harness.corruptions import Images, blur, contrast, jpeg
 from exports.bundle.manifest import Manifest
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import Table, load_table, read_manifest, read_policy
 from exports.bundle.resolve import embedded
+from exports.tuning.simulation import simulate
 from serving.drift.reference import Answers, Reference
 from serving.drift.state import DriftState
 from serving.inference.engine import Engine

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.errors import BundleError, PolicyError
-from exports.bundle.policy import Measure, Mode, Policy, measure_confidence, simulate
+from exports.bundle.policy import Measure, Mode, Policy, measure_confidence
 from exports.bundle.reader import Bundle, load_bundle
+from exports.tuning.simulation import simulate
 from serving.errors import SettingsError
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import EXITS, LABELS, stage_bytes, write_tiny_bundle

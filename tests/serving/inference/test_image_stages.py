@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from exports.bundle.errors import BundleError
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
 from exports.stage_runner import StageRunner
+from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine
 from serving.inference.runners import DeviceRunner, take_graph
 from serving.scheduling.costs import BATCH_SIZES, measure

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from scipy.stats import binom
 
 from exports.bundle.errors import TuningError
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import Table
 from exports.tuning.goal import Goal, PrecisionGoal, TuningData
 from exports.tuning.path import left_out_answers
@@ -21,6 +21,7 @@ from exports.tuning.search import PolicyEvaluator, frontier
 from exports.tuning.select import choose, verify_certificate
 from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
 from exports.tuning.selective.choose import choose_precise
+from exports.tuning.simulation import simulate
 from tests.exports.tuning.exits import COSTS, SOURCE, halved, table
 
 

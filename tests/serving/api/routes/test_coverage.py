@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest
 from exports.tuning.goal import TuningData
 from exports.tuning.selective.certificate import make_precision_certificate
+from exports.tuning.simulation import simulate
 from serving.settings import Settings
 from tests.exports.policies import PRECISION_CERTIFICATE
 from tests.serving.conftest import Client, running

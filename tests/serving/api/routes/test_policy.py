@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exports.bundle.policy import Policy, simulate
+from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle, load_table, read_manifest
 from exports.tuning.goal import TuningData
 from exports.tuning.scaling import full_depth_accuracy
+from exports.tuning.simulation import simulate
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.requests import as_raw, assert_error, metrics

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_memory_stays_flat_under_mixed_load(bundle_path: Path) -> None:
-    options = ["--minutes", "0.2", "--bundle", str(bundle_path), "--swap-seconds", "0.1"]
+    options = ["--minutes", "0.12", "--bundle", str(bundle_path), "--swap-seconds", "0.1"]
     # An allocator needs time to settle; a leak of one engine per swap would exceed the bound.
     options += ["--bound", "32"]
     done = subprocess.run(

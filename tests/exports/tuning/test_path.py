@@ -107,7 +107,7 @@ def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
     assert np.mean(covered) > 0.85
 
 
-@pytest.mark.parametrize(("target", "trials"), [("labels", 2000), ("agreement", 500)])
+@pytest.mark.parametrize(("target", "trials"), [("labels", 1000), ("agreement", 300)])
 def test_certificates_fail_no_more_often_than_stated_and_uncertified_thresholds_do(
     target: str, trials: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

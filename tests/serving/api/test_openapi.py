@@ -31,8 +31,8 @@ def own(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("who", "options"),
     [
-        ("anybody", ["--max-time", "20"]),
-        ("the admin", ["--max-time", "20", *ADMIN]),
+        ("anybody", ["--max-time", "14"]),
+        ("the admin", ["--max-time", "14", *ADMIN]),
     ],
 )
 def test_every_route_does_as_documented(

@@ -21,7 +21,7 @@ from training.recipes.table_recipes import table_recipe_names
 
 
 def sampled_recipes() -> list[str]:
-    """Every recipe file, and a fifth of the recipes of each pair of the tables: those whose methods
+    """Every recipe file, and a tenth of the recipes of each pair of the tables: those whose methods
     are the rarest among the pairs before it."""
     pairs: dict[str, list[str]] = {}
     for name in table_recipe_names():
@@ -30,7 +30,7 @@ def sampled_recipes() -> list[str]:
     times_sampled: Counter[str] = Counter()
     for names in pairs.values():
         rarest_first = sorted(names, key=lambda name: times_sampled[_pair_and_method(name)[1]])
-        chosen = rarest_first[: -(-len(names) // 5)]
+        chosen = rarest_first[: -(-len(names) // 10)]
         times_sampled.update(_pair_and_method(name)[1] for name in chosen)
         sampled += chosen
     return [*recipe_file_names(), *sampled]

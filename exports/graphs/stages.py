@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-
 import torch
 from onnx import ModelProto
 from onnx.utils import Extractor
@@ -18,8 +13,7 @@ from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
 from training.models.cost import count_macs, count_parameters
 from training.models.multi_exit import MultiExit, Normalize
-
-MAX_BATCH = 1 << 16
+from training.models.onnx_export import to_onnx
 
 
 class _Stages(nn.Module):
@@ -56,7 +50,7 @@ def export_stages(
     names = [name for k in numbers for name in (features_of(k), f"logits{k}")]
     del names[-2]
     # torch's exporter takes seconds for a network of any size, so all stages are exported at once.
-    extractor = Extractor(resizes_as_products(_to_onnx(stages, images, names)))
+    extractor = Extractor(resizes_as_products(to_onnx(stages, images, IMAGE, names)))
     graphs: list[StageGraph] = []
     inputs = images[:1]
     for k, segment, head in zip(numbers, stages.segments, stages.heads, strict=True):
@@ -90,33 +84,3 @@ def _take_batch_size_from(stage: ModelProto, features: str) -> None:
         if node.op_type == "Shape" and node.input[0] == IMAGE:
             node.input[0] = features
     del graph.input[0]
-
-
-def _to_onnx(module: nn.Module, images: Tensor, names: list[str]) -> ModelProto:
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    # The exporter prints its steps and warns about packages it does not need.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet_logging():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            (images,),
-            input_names=[IMAGE],
-            output_names=names,
-            dynamic_shapes=({0: batch},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    return program.model_proto
-
-
-@contextlib.contextmanager
-def _quiet_logging():  # type: ignore[no-untyped-def]
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

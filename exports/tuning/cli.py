@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offramp.errors import MissingExtraError
 from offramp.extras import needs_extra
 from offramp.files import write_whole
 
 if TYPE_CHECKING:
     from exports.tuning.goal import Goal, PrecisionGoal, Unit
+    from exports.tuning.proposal.bounds import Bounds
 
 SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -69,20 +71,43 @@ def tune(
     picture: Annotated[
         Path | None, typer.Option(help="A PNG of the trade-off to write; needs the extra train.")
     ] = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="With --from: write the proposed policy into the bundle."),
+    ] = False,
+    apply: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --from: compare with the policy in force on this server, and replace it; the key is "
+            "OFFRAMP_API_KEY or in OFFRAMP_API_KEY_FILE.",
+        ),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOUNDS",
+            help="With --write or --apply: only if the expected effect is within bounds, as "
+            "accuracy-drop=0.5,cost-change=0.2; else exit code 3.",
+        ),
+    ] = None,
     gears: Annotated[
         bool,
         typer.Option("--gears", help="Also write gears.json, for serve --target-p99-ms."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the policy as it is.")] = False,
 ) -> None:
-    """Choose a bundle's thresholds for a goal, and write them into it as its policy."""
+    """Choose a bundle's thresholds for a goal, and write them into it as its policy. With --from they are
+    proposed, and nothing is written without --write or --apply."""
     from exports.bundle.cache import refuse_cached
     from exports.bundle.errors import TuningError
     from exports.bundle.gears.plan import write_gears
+    from exports.bundle.reader import read_manifest
     from exports.bundle.resolve import resolve_bundle
     from exports.bundle.writing import write_policy
     from exports.tuning.gears.choose import plan_gears
     from exports.tuning.gears.report import print_gears
+    from exports.tuning.proposal.bounds import OutOfBoundsError, out_of_bounds
     from exports.tuning.report import as_json, print_report
     from exports.tuning.run import run_tuning
     from exports.tuning.timing import exit_milliseconds
@@ -91,14 +116,16 @@ def tune(
         raise TuningError(
             "--gears uses the bundle's calibration table, so it does not go with --from."
         )
+    writes = write if requests is not None else not dry_run
+    bounds = _bounds(requests, write, apply, within, dry_run)
     bundle = resolve_bundle(source)
-    if not dry_run:
+    if writes:
         refuse_cached(bundle)
     precision = None if min_precision is None else _precision_goal(min_precision, confidence)
     if precision is not None and max_accuracy_drop is None:
         confidence = None  # the promise is about the precision
     goal = _goal(max_accuracy_drop, confidence, min_accuracy, budget, cost)
-    in_milliseconds = cost is CostUnit.MS if goal is None else goal.unit == "ms"
+    unit: Unit = ("macs" if cost is None else cost.value) if goal is None else goal.unit
     if json_file is not None:
         _check_target(json_file)
     if picture is not None:
@@ -106,14 +133,37 @@ def tune(
             from exports.tuning.picture import picture_tradeoff
             from offramp.figures import check_target
         check_target(picture)
-    milliseconds = exit_milliseconds(bundle) if in_milliseconds else None
-    tuning = run_tuning(bundle, goal, milliseconds, requests, precision)
+    in_force = None
+    if apply is not None:
+        with needs_extra("client"):
+            from exports.tuning.proposal.server import read_in_force, replace_in_force
+        in_force = read_in_force(apply, read_manifest(bundle))
+    milliseconds = None
+    try:
+        if unit == "ms" or requests is not None:
+            milliseconds = exit_milliseconds(bundle)
+    except MissingExtraError:
+        if unit == "ms":
+            raise
+    current = None if in_force is None else in_force.policy
+    tuning = run_tuning(
+        bundle, goal, milliseconds, requests, precision, unit=unit, in_force=current
+    )
     print_report(tuning)
     if picture is not None:
         picture_tradeoff(tuning, picture)
-    if not dry_run:
+    refusal = None
+    if bounds is not None and tuning.proposal is not None:
+        effect, representative = tuning.proposal.effect, tuning.proposal.representative
+        refusal = out_of_bounds(bounds, effect, tuning.goal.unit, representative=representative)
+    if in_force is not None and refusal is None:
+        replace_in_force(in_force, tuning.manifest, tuning.chosen.policy)
+        typer.echo(f"In force on {apply}.")
+    if writes and refusal is None:
         write_policy(bundle, tuning.chosen.policy)
         typer.echo(f"Written to {bundle / 'policy.json'}.")
+    if requests is not None and not writes and apply is None:
+        typer.echo("Nothing is changed: --write writes the policy, --apply URL puts it in force.")
     if gears:
         plan = plan_gears(tuning.data, tuning.manifest)
         print_gears(plan)
@@ -121,7 +171,29 @@ def tune(
             write_gears(bundle, plan)
             typer.echo(f"Written to {bundle / 'gears.json'}.")
     if json_file is not None:
-        write_whole(json_file, as_json(tuning, written=not dry_run))
+        applied = apply if refusal is None else None
+        write_whole(json_file, as_json(tuning, writes and refusal is None, applied))
+    if refusal is not None:
+        raise OutOfBoundsError(refusal)
+
+
+def _bounds(
+    requests: Path | None, write: bool, apply: str | None, within: str | None, dry_run: bool
+) -> Bounds | None:
+    """The bounds of --within, None without it; raises TuningError if options do not go together."""
+    from exports.bundle.errors import TuningError
+    from exports.tuning.proposal.bounds import parse_bounds
+
+    applies = write or apply is not None
+    if applies and requests is None:
+        raise TuningError("--write and --apply go with --from; without it the policy is written.")
+    if applies and dry_run:
+        raise TuningError("--dry-run does not go with --write and --apply.")
+    if within is None:
+        return None
+    if not applies:
+        raise TuningError("--within goes with --write or --apply.")
+    return parse_bounds(within)
 
 
 def _goal(

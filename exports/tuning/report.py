@@ -12,6 +12,7 @@ from rich.text import Text
 
 from exports.tuning.goal import INTERVAL_CONFIDENCE
 from exports.tuning.path import FOLDS, REPEATS
+from exports.tuning.proposal.report import effect_json, effect_table
 from exports.tuning.reliability import BINS, ConfidenceQuality
 from exports.tuning.run import Row, Tuning
 from exports.tuning.statistics.policy_stats import PolicyStats
@@ -28,9 +29,9 @@ def print_report(tuning: Tuning, console: Console | None = None) -> None:
     console.print(Group(*_parts(tuning)), highlight=False)
 
 
-def as_json(tuning: Tuning, written: bool) -> bytes:
-    """`tuning` as JSON; accuracies in percent, drops and their
-    intervals in points, coverage, precision, ECE and AUROC in 0..1."""
+def as_json(tuning: Tuning, written: bool, applied: str | None = None) -> bytes:
+    """`tuning` as JSON; accuracies in percent, drops and their intervals in points, coverage, precision, ECE
+    and AUROC in 0..1. `applied` is the address of the server where the policy is in force now."""
     data = tuning.data
     content = {
         "bundle": tuning.manifest.name,
@@ -49,6 +50,8 @@ def as_json(tuning: Tuning, written: bool) -> bytes:
         "precision": _precision(tuning),
         "notes": tuning.choice.notes,
         "written": written,
+        "applied": applied,
+        **_proposal(tuning),
         "costs": tuning.costs,
         "chosen": _row(tuning, tuning.chosen),
         "others": {row.name: _row(tuning, row) for row in tuning.others},
@@ -84,13 +87,18 @@ def _parts(tuning: Tuning) -> list[Table | Text]:
         )
     heading += f"\nGoal: {tuning.goal.phrase}"
     heading += "." if tuning.precision is None else f"; {tuning.precision.phrase}."
-    if data.target == "agreement":
+    proposal = tuning.proposal
+    if proposal is not None and proposal.remarks:
+        heading += "\n" + "\n".join(proposal.remarks)
+    elif data.target == "agreement":
         heading += "\nThere are no labels: accuracy is the agreement with the ensemble."
     parts: list[Table | Text] = [
         Text(heading),
         _policies(tuning),
         Text("\n".join((tuning.choice.promise, *tuning.choice.rejection, *tuning.choice.notes))),
     ]
+    if proposal is not None:
+        parts.append(effect_table(proposal.effect, tuning.costs, data.target))
     if tuning.single is not None and tuning.running is not None:
         parts.append(_confidence(tuning.single, tuning.running, data.certification.samples))
     return parts
@@ -192,6 +200,18 @@ def _row(tuning: Tuning, row: Row) -> dict[str, Any]:
             for unit, costs in tuning.costs.items()
         },
         "speed_up": round(tuning.speed_up(row), 4),
+    }
+
+
+def _proposal(tuning: Tuning) -> dict[str, Any]:
+    proposal = tuning.proposal
+    if proposal is None:
+        return {}
+    return {
+        "effect": effect_json(proposal.effect, tuning.costs),
+        "traffic": None if proposal.traffic is None else asdict(proposal.traffic),
+        "remarks": proposal.remarks,
+        "representative": proposal.representative,
     }
 
 

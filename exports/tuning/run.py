@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from exports.bundle.manifest import Manifest
@@ -11,6 +13,8 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
 from exports.tuning.goal import (
+    DEFAULT_CONFIDENCE,
+    DEFAULT_DROP,
     INTERVAL_CONFIDENCE,
     Choice,
     Goal,
@@ -18,11 +22,13 @@ from exports.tuning.goal import (
     TuningData,
     Unit,
 )
+from exports.tuning.proposal.effect import Effect, expected_effect
 from exports.tuning.reliability import ConfidenceQuality, confidence_quality
-from exports.tuning.requests.log import read_requests
-from exports.tuning.requests.recorded import read_recorded
+from exports.tuning.requests.log import RequestLog, Traffic, read_requests
+from exports.tuning.requests.rerun import run_recorded
+from exports.tuning.requests.samples import read_recorded
 from exports.tuning.search import full_depth
-from exports.tuning.select import choose, choose_default
+from exports.tuning.select import MIN_PERMITTED_ERRORS, choose, choose_default
 from exports.tuning.selective.choose import choose_precise
 from exports.tuning.statistics.policy_stats import PolicyStats
 
@@ -42,6 +48,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """What a tuning on requests says besides the choice: its expected effect, where the samples come from and
+    what is assumed of them (see exports.tuning.requests.log.RequestLog)."""
+
+    effect: Effect
+    traffic: Traffic | None
+    remarks: tuple[str, ...]
+    representative: bool
+
+
+@dataclass(frozen=True)
 class Tuning:
     """A chosen policy, and the policies it is compared with.
 
@@ -51,7 +68,8 @@ class Tuning:
 
     `costs` holds the cost of leaving at each exit: `macs` always, `ms` if it was measured. The goal's
     unit is the one that was minimised. `single` and `running` are the quality of the confidence of
-    every exit and running ensemble on the certification half, None without labels.
+    every exit and running ensemble on the certification half, None without labels. `proposal` is None for
+    the calibration table.
     """
 
     manifest: Manifest
@@ -68,6 +86,7 @@ class Tuning:
     frontier: tuple[Row, ...]
     single: tuple[ConfidenceQuality, ...] | None
     running: tuple[ConfidenceQuality, ...] | None
+    proposal: Proposal | None = None
 
     @property
     def goal(self) -> Goal:
@@ -96,42 +115,54 @@ def run_tuning(
     milliseconds: tuple[float, ...] | None = None,
     requests: Path | None = None,
     precision: PrecisionGoal | None = None,
+    *,
+    unit: Unit = "macs",
+    in_force: Policy | None = None,
 ) -> Tuning:
     """Choose a policy for `bundle` that reaches `goal`, or the default; nothing is written.
 
-    `reject_below` is chosen for `precision`; without it that of the current policy is kept. Samples come
-    from the calibration table, or from `requests`: a request log, or the directory of `offramp serve
-    --record`. `milliseconds` to leave at each exit are required for a goal in ms; without a goal they
-    are minimised. Raises BundleError, TuningError.
+    `reject_below` is chosen for `precision`; without it that of the current policy is kept, which is
+    `in_force`, by default the bundle's. Samples come from the calibration table, or from `requests`: a
+    request log, or the directory of `offramp serve --record`; then the default is the goal of the current
+    policy's certificate, if it has one. `milliseconds` to leave at each exit are required for a goal in ms;
+    without a goal, costs in `unit` are minimised. Raises BundleError, TuningError.
     """
     manifest = read_manifest(bundle)
-    current = read_policy(bundle, manifest)
+    current = read_policy(bundle, manifest) if in_force is None else in_force
+    drop, confidence = DEFAULT_DROP, DEFAULT_CONFIDENCE
+    log: RequestLog | None = None
     if requests is None:
         table = load_table(bundle, manifest)
         split = manifest.calibration.split.replace("_", "-")
         source, sha256 = f"calibration table ({split} split)", manifest.calibration.sha256
         target = manifest.calibration.target
-        data = TuningData.from_table(table, manifest.scaling, sha256, target)
     else:
-        read = read_recorded if requests.is_dir() else read_requests
-        log = read(requests, manifest)
-        table, source, sha256 = log.table, log.source, log.sha256
-        data = TuningData.from_table(table, manifest.scaling, sha256, log.target)
+        if current.certificate is not None:
+            drop = current.certificate.permitted_drop / 100
+            confidence = current.certificate.confidence
+        needed = _labels_needed(goal, precision, drop)
+        log = _read_requests(bundle, manifest, requests, needed)
+        table, source, sha256, target = log.table, log.source, log.sha256, log.target
+    data = TuningData.from_table(table, manifest.scaling, sha256, target)
     costs: dict[Unit, tuple[float, ...]] = {
         "macs": tuple(float(entry.macs) for entry in manifest.exits)
     }
     if milliseconds is not None:
         costs["ms"] = milliseconds
-    command = _command(bundle, requests, milliseconds is not None)
-    unit: Unit = "macs" if milliseconds is None else "ms"
+    unit = unit if goal is None else goal.unit
+    command = _command(bundle, requests, unit == "ms")
     if precision is not None:
-        unit = unit if goal is None else goal.unit
         choice = choose_precise(data, costs[unit], goal, precision, unit, command)
     elif goal is None:
-        choice = _keep_rejection(choose_default(data, costs[unit], unit, command), current, command)
+        choice = choose_default(data, costs[unit], unit, command, confidence, drop=drop)
+        choice = _keep_rejection(choice, current, command)
     else:
-        choice = choose(data, costs[goal.unit], goal, command)
+        choice = choose(data, costs[unit], goal, command)
         choice = _keep_rejection(choice, current, command + goal.options)
+    proposal = None
+    if log is not None:
+        effect = expected_effect(data, choice, current, costs)
+        proposal = Proposal(effect, log.traffic, log.remarks, log.representative)
     measured = data.certification if choice.certified else data.whole
 
     def row(name: str, policy: Policy) -> Row:
@@ -163,7 +194,23 @@ def run_tuning(
         ),
         single=single,
         running=running,
+        proposal=proposal,
     )
+
+
+def _read_requests(bundle: Path, manifest: Manifest, requests: Path, needed: int) -> RequestLog:
+    if requests.is_dir():
+        return read_recorded(requests, manifest, needed, partial(run_recorded, bundle))
+    return read_requests(requests, manifest)
+
+
+def _labels_needed(goal: Goal | None, precision: PrecisionGoal | None, drop: float) -> int:
+    """How many labelled samples can support the goal; `drop` is permitted without one. An accuracy or a
+    precision needs labels, however few, and a budget is met with any."""
+    if precision is not None or (goal is not None and goal.kind != "max_drop"):
+        return 1
+    permitted = drop if goal is None else goal.value
+    return math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9) if permitted else 1
 
 
 def _keep_rejection(choice: Choice, current: Policy, command: str) -> Choice:

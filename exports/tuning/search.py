@@ -96,7 +96,7 @@ class PolicyEvaluator:
         `test_a_policy_is_evaluated_exactly_as_it_is_simulated` in tests/exports/tuning/test_search.py
         holds the two equal.
         """
-        exit_index = self._exit_index(policy)
+        exit_index = self.exit_index(policy)
         correct = self.correct[combination(policy)][exit_index, np.arange(self.samples)]
         return PolicyStats(
             samples=self.samples,
@@ -109,11 +109,11 @@ class PolicyEvaluator:
     def answers(self, policy: Policy) -> Answers:
         """The answers of `policy`, which must be for K exits, with the probability of the class answered."""
         combine = combination(policy)
-        place = self._exit_index(policy), np.arange(self.samples)
+        place = self.exit_index(policy), np.arange(self.samples)
         return Answers(self.confidence["max_prob", combine][place], self.correct[combine][place])
 
-    def _exit_index(self, policy: Policy) -> NDArray[np.intp]:
-        """The exit, from 0, at which each sample leaves."""
+    def exit_index(self, policy: Policy) -> NDArray[np.intp]:
+        """The exit, from 0, at which each sample leaves under `policy`, int64 [N]."""
         last = policy.max_exit - 1
         exit_index = np.full(self.samples, last)
         if policy.mode == "early_exit":

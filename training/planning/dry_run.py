@@ -122,7 +122,7 @@ def dry_run(
     """
     info = info or _dataset_info(recipe)
     earlier = earlier or {}
-    views = _describe_views(recipe, info, runs)
+    views = _describe_views(recipe, info, runs, choose_device(device))
     recipe = recipe.model_copy(
         update={
             "network": _shrunk(recipe.network, shrink),
@@ -161,7 +161,9 @@ def dry_run(
     )
 
 
-def _describe_views(recipe: Recipe, info: DatasetInfo, runs: Path) -> str | None:
+def _describe_views(
+    recipe: Recipe, info: DatasetInfo, runs: Path, device: torch.device
+) -> str | None:
     """The views that `recipe` trains on, as far as they are known before its data is read."""
     if recipe.teacher is None or recipe.teacher.views is None:
         return None
@@ -176,7 +178,7 @@ def _describe_views(recipe: Recipe, info: DatasetInfo, runs: Path) -> str | None
                 f"{recipe.teacher.recipe} is not trained yet"
             )
         config = read_config(directory)
-    return describe(recipe, view_cache(recipe, images, info.classes, config, runs))
+    return describe(recipe, view_cache(recipe, images, info.classes, config, runs, device))
 
 
 def _dataset_info(recipe: Recipe) -> DatasetInfo:

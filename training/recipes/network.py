@@ -33,6 +33,7 @@ LiteNetwork = Literal["efficientnet-lite0", "efficientnet-lite2"]
 HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
 TORCHVISION = "torchvision-"
 LITE = "efficientnet-lite"
+DEPTHWISE = ("torchvision-mobilenet", "torchvision-efficientnet")
 RESNET = "resnet"
 
 
@@ -133,6 +134,11 @@ class NetworkRecipe(RecipePart):
     def stages(self) -> int:
         """The number of stages of the backbone."""
         return stages_of(self.name) if self.exits_after is None else len(self.exits_after)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether the backbone consists of depthwise convolutions."""
+        return self.name.startswith((LITE, *DEPTHWISE))
 
     @property
     def title(self) -> str:

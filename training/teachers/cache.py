@@ -46,6 +46,11 @@ class ViewCache:
         return self.root / self.key[:KEY_LETTERS]
 
     @property
+    def started(self) -> bool:
+        """Whether a view of this key was stored."""
+        return (self.directory / KEY_FILE).is_file()
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Exits, training images and classes: the shape of a view's logits."""
         return self.content["exits"], self.content["data"]["images"][0], self.content["classes"]

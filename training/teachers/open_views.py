@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,14 +15,20 @@ from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset
 from training.distributed import DistContext
 from training.models.multi_exit import Normalize
+from training.recipes.network import NetworkRecipe
 from training.recipes.schema import Recipe
 from training.teachers.cache import ViewCache
 from training.teachers.cached_views import CachedViews
 from training.teachers.classifier import Classifier, NetworkClassifier
+from training.teachers.exported import ExportedClassifier
 from training.teachers.key import TrainingImages, describe_onnx, describe_run, key_content
 from training.teachers.onnx_classifier import OnnxClassifier
 
 VIEWS = "views"
+# In the place of the recipe's precision in the key of views that onnxruntime fills.
+ONNXRUNTIME = "fp32 by onnxruntime"
+# Exporting a network takes as long as onnxruntime saves on a few thousand images.
+MIN_IMAGES_TO_EXPORT = 20_000
 
 
 def open_views(
@@ -45,10 +52,16 @@ def open_views(
     if dataset.fingerprint is not None:
         pixels = hashlib.sha256(train.images.cpu().numpy().data).hexdigest()
     images = TrainingImages(recipe.data, count, height, width, dataset.fingerprint, pixels)
-    cache = view_cache(recipe, images, len(dataset.classes), teacher, runs)
+    device = train.images.device
+    cache = view_cache(recipe, images, len(dataset.classes), teacher, runs, device)
 
     def open_teacher() -> Classifier:
-        return _open_teacher(recipe, teacher, runs, len(dataset.classes), train.images.device)
+        assert recipe.teacher is not None
+        if teacher is None:
+            return OnnxClassifier(recipe.teacher, len(dataset.classes), device)
+        if by_onnxruntime(cache):
+            say("the teacher is exported to ONNX, and onnxruntime fills its views in float32")
+        return _open_run(recipe, teacher, runs, (height, width), cache, device)
 
     return CachedViews(recipe, train, cache, open_teacher, dist, say)
 
@@ -59,34 +72,60 @@ def view_cache(
     classes: int,
     teacher: CheckpointConfig | None,
     runs: Path,
+    device: torch.device,
 ) -> ViewCache:
     """Where the views of `recipe` lie: with the run that teaches, or in `runs`/views for ONNX classifiers.
 
+    Views of a run by torch and by onnxruntime have different keys, and a cache that was started is continued.
     Raises RecipeError if a file of the teacher cannot be read.
     """
     assert recipe.teacher is not None
     if teacher is None:
-        facts, exits, root = describe_onnx(recipe.teacher), 1, runs / VIEWS
-    else:
-        assert recipe.teacher.recipe is not None
-        directory = runs / recipe.teacher.recipe
-        facts = describe_run(directory, teacher, recipe.train.precision)
-        exits, root = len(teacher.recipe.network.exits), directory / VIEWS
-    return ViewCache(root, key_content(images, facts, exits, classes))
+        facts = describe_onnx(recipe.teacher)
+        return ViewCache(runs / VIEWS, key_content(images, facts, 1, classes))
+    assert recipe.teacher.recipe is not None
+    directory = runs / recipe.teacher.recipe
+    exits = len(teacher.recipe.network.exits)
+
+    def cache(precision: str) -> ViewCache:
+        facts = describe_run(directory, teacher, precision)
+        return ViewCache(directory / VIEWS, key_content(images, facts, exits, classes))
+
+    by_torch = cache(recipe.train.precision)
+    if device.type != "cpu" or by_torch.started:
+        return by_torch
+    exported = cache(ONNXRUNTIME)
+    if exported.started:
+        return exported
+    assert recipe.teacher.views is not None
+    enough = images.count * recipe.teacher.views >= MIN_IMAGES_TO_EXPORT
+    return exported if enough and _is_faster_exported(teacher.recipe.network) else by_torch
 
 
-def _open_teacher(
+def by_onnxruntime(cache: ViewCache) -> bool:
+    """Whether the views of a run in `cache` are filled by onnxruntime."""
+    return cache.content["teacher"].get("precision") == ONNXRUNTIME
+
+
+def _is_faster_exported(network: NetworkRecipe) -> bool:
+    """Whether onnxruntime runs `network` faster than torch in bf16 on one thread: where convolutions are
+    depthwise 1.5 to 3 times, elsewhere not (docs/guide/training.md)."""
+    return network.is_depthwise and importlib.util.find_spec("onnxruntime") is not None
+
+
+def _open_run(
     recipe: Recipe,
-    config: CheckpointConfig | None,
+    config: CheckpointConfig,
     runs: Path,
-    classes: int,
+    image_size: tuple[int, int],
+    cache: ViewCache,
     device: torch.device,
 ) -> Classifier:
     assert recipe.teacher is not None
-    if config is None:
-        return OnnxClassifier(recipe.teacher, classes, device)
     assert recipe.teacher.recipe is not None
     network, _ = load_checkpoint(runs / recipe.teacher.recipe)
     teach_at_crop_side(network, config)
     normalize = Normalize(config.mean, config.std)
+    if by_onnxruntime(cache):
+        return ExportedClassifier(network, normalize, image_size)
     return NetworkClassifier(network, normalize, recipe.train.precision, device)

@@ -19,18 +19,37 @@ from exports.bundle.reader import Table
 from exports.tuning.search import full_depth
 from exports.tuning.simulation import simulate
 
+ASSUMED = "Assumed: the labelled images are a random selection of the traffic."
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Numbers of images in a directory of records: recorded, chosen at random to run all exits, run again for
+    the tuning, labelled, and labelled with all exits known."""
+
+    recorded: int
+    all_exits: int
+    run_again: int
+    labels: int
+    labelled: int
+
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The samples of a file or directory; if they have no labels, the ensemble's answers are used instead.
+    """The samples of a file or directory; without labels, or with too few, the ensemble's answers are used
+    instead.
 
-    `source` names it, and says which of its samples are used, if not all.
+    `source` names it, and says which of its samples are used, if not all. `remarks` are sentences on what
+    is assumed of them; `representative` is false if labels are on images that differ from the others.
     """
 
     table: Table
     target: Target
     sha256: str
     source: str
+    traffic: Traffic | None = None
+    remarks: tuple[str, ...] = ()
+    representative: bool = True
 
 
 def read_requests(file: Path, manifest: Manifest) -> RequestLog:
@@ -64,18 +83,21 @@ def read_requests(file: Path, manifest: Manifest) -> RequestLog:
         raise TuningError(f"{file} cannot be read: {error.strerror}.") from error
     if not rows:
         raise TuningError(f"{file} holds no request.")
-    return make_log(rows, labels, manifest, digest.hexdigest(), str(file))
+    table, target = make_table(rows, labels, manifest)
+    remarks = (ASSUMED,) if labels else ()
+    return RequestLog(table, target, digest.hexdigest(), str(file), remarks=remarks)
 
 
-def make_log(
-    rows: Sequence[Floats], labels: Sequence[int], manifest: Manifest, sha256: str, source: str
-) -> RequestLog:
-    """The log of samples with the logits `rows`, each [K, C], and their labels, if there are any."""
+def make_table(
+    rows: Sequence[Floats], labels: Sequence[int], manifest: Manifest
+) -> tuple[Table, Target]:
+    """The table of samples with the logits `rows`, each [K, C], and their labels; if there are none, with the
+    ensemble's answers."""
     logits = np.stack(rows, axis=1)
     if labels:
-        return RequestLog(Table(logits, np.array(labels)), "labels", sha256, source)
+        return Table(logits, np.array(labels)), "labels"
     ensemble = simulate(full_depth(len(logits)), logits, manifest.scaling).predictions
-    return RequestLog(Table(logits, ensemble), "agreement", sha256, source)
+    return Table(logits, ensemble), "agreement"
 
 
 def parse_object(line: bytes, where: str, field: str = "logits") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The directory of `offramp serve --record`: its format, and reading it for a tuning.
+"""The directory of `offramp serve --record`: its format, and its images.
 
 Files of records, `requests-….jsonl`, hold one JSON object a line for an answered image:
 
@@ -11,28 +11,48 @@ Files of records, `requests-….jsonl`, hold one JSON object a line for an answe
 A sampled image has two lines unless its answer took all exits: one when it was answered, and one with
 `sampled` and the logits of all exits. Beside a file of records, `requests-….labels.jsonl` has the labels
 that came later: `id`, `image`, `time` and `label`, the index of the class; the last line counts.
-
-Only sampled images are used for a tuning. Those that took all exits for another reason are the hard ones,
-and a policy tuned on them would be too cautious for the others.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from exports.bundle.errors import TuningError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats
-from exports.tuning.requests.log import RequestLog, make_log, parse_logits, parse_object
+from exports.tuning.requests.log import parse_logits, parse_object
 
 RECORDS = "requests-*.jsonl"
 LABELS_SUFFIX = ".labels.jsonl"
 
 # What a label belongs to: an image of a request that was answered at a time. Clients may repeat an id.
 Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a line is: its file of records, and its offset there in bytes."""
+
+    records: Path
+    offset: int
+
+
+@dataclass
+class RecordedImage:
+    """An answered image. `logits` float32 [K, C] if all exits ran, and `sampled` whether they did because it
+    was chosen at random; the `place` of the line that has its file, if one has; its `label`, if known."""
+
+    logits: Floats | None = None
+    sampled: bool = False
+    place: Place | None = None
+    label: int | None = None
 
 
 def network_hash(manifest: Manifest) -> str:
@@ -73,45 +93,45 @@ def key_of(content: dict[str, Any]) -> Key:
     return content["id"], content["image"], content["time"]
 
 
-def read_recorded(directory: Path, manifest: Manifest) -> RequestLog:
-    """The sampled images in `directory` that went through the network of `manifest`; if some have labels,
-    those alone.
+def read_records(directory: Path, manifest: Manifest) -> dict[Key, RecordedImage]:
+    """The images in `directory` that went through the network of `manifest`, in the order of their answers.
 
-    Raises TuningError if there are none, or if a line is malformed.
+    Raises TuningError if a line is malformed.
     """
     network = network_hash(manifest)
-    rows: dict[Key, Floats] = {}
+    images: dict[Key, RecordedImage] = {}
     labels: dict[Key, int] = {}
-    recorded: set[Key] = set()
     try:
         for file in record_files(directory):
-            for number, (_, line) in enumerate(whole_lines(file), 1):
+            for number, (offset, line) in enumerate(whole_lines(file), 1):
                 where = f"{file}, line {number}"
                 content = parse_object(line, where)
                 if content.get("network") != network:
                     continue
-                key = _key(content, where)
-                recorded.add(key)
-                if content.get("sampled") is True:
-                    rows[key] = parse_logits(content, manifest, where)
+                image = images.setdefault(_key(content, where), RecordedImage())
+                sampled, rows = content.get("sampled") is True, content["logits"]
+                image.sampled |= sampled
+                if sampled or (isinstance(rows, list) and len(rows) == len(manifest.exits)):
+                    image.logits = parse_logits(content, manifest, where)
+                if "file" in content:
+                    image.place = Place(file, offset)
             labels |= _read_labels(labels_file(file), len(manifest.labels))
     except OSError as error:
         raise TuningError(f"{directory} cannot be read: {error.strerror}.") from error
-    if not rows:
-        raise TuningError(
-            f"{directory} holds no image of this network that ran all exits, of {len(recorded):,} "
-            "recorded ones; raise --record-full-share, or wait for more."
-        )
-    labelled = [key for key in rows if key in labels]
-    used = labelled or list(rows)
-    source = f"{directory} ({len(recorded):,} images recorded, {len(rows):,} with all exits"
-    source += f", the {len(used):,} of them with a label used)" if labelled else ")"
-    digest = hashlib.sha256()
-    for key in used:
-        digest.update(repr(key).encode() + rows[key].tobytes())
-        digest.update(str(labels.get(key)).encode())
-    known = [labels[key] for key in labelled]
-    return make_log([rows[key] for key in used], known, manifest, digest.hexdigest(), source)
+    for key in images.keys() & labels.keys():
+        images[key].label = labels[key]
+    return images
+
+
+def read_image(place: Place) -> bytes | None:
+    """The image file of a record; None if the server has removed it since."""
+    try:
+        with place.records.open("rb") as lines:
+            lines.seek(place.offset)
+            content: str = orjson.loads(lines.readline())["file"]
+    except FileNotFoundError:
+        return None
+    return base64.b64decode(content)
 
 
 def _read_labels(file: Path, classes: int) -> dict[Key, int]:

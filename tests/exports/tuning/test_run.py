@@ -280,7 +280,8 @@ def test_a_request_log_can_replace_the_table(bundle: Path, labelled: bool) -> No
             if labelled:
                 line["label"] = manifest.labels[table.labels[i]]
             file.write(json.dumps(line) + "\n")
-    found = tuned(bundle, "--from", log, "--max-accuracy-drop", "2", "--confidence", "0.9")
+    goal = ("--max-accuracy-drop", "2", "--confidence", "0.9")
+    found = tuned(bundle, "--from", log, *goal, "--write")
     certificate = read_policy(bundle, manifest).certificate
     assert certificate is not None
     target = "labels" if labelled else "agreement"

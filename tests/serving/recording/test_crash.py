@@ -56,7 +56,11 @@ def test_records_can_be_tuned_on_after_the_server_was_killed(
     result = tmp_path / "tuned.json"
     tune = [sys.executable, "-m", "offramp.cli", "tune", str(bundle), "--from", str(directory)]
     done = subprocess.run(
-        [*tune, "--json", str(result)], capture_output=True, text=True, timeout=120, check=False
+        [*tune, "--max-accuracy-drop", "15", "--json", str(result)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"the {labelled} of them with a label used" in " ".join(done.stdout.split())

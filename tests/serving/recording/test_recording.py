@@ -15,7 +15,8 @@ import pytest
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle
-from exports.tuning.requests.recorded import read_recorded, record_files, whole_lines
+from exports.tuning.requests.recorded import record_files, whole_lines
+from exports.tuning.requests.samples import read_recorded
 from serving.inference.engine import Engine, Prediction
 from serving.recording import recorder
 from serving.settings import Settings

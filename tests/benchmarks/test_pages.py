@@ -14,7 +14,7 @@ from benchmarks.gears import section as gears
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.method import section as method
 from benchmarks.peers import section as peers
-from benchmarks.promises import drift, memory, precision, shift, small_folder, tuning
+from benchmarks.promises import drift, memory, precision, proposals, shift, small_folder, tuning
 
 RESULTS = DOCS.parent / "benchmarks"
 
@@ -30,6 +30,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/ray.md", "ray", ray.section),
         ("guide/tuning.md", "tuning", tuning.section),
         ("guide/tuning.md", "precision", precision.section),
+        ("guide/tuning.md", "proposals", proposals.section),
         ("guide/tuning.md", "shift", shift.section),
         ("guide/operations.md", "drift", drift.section),
         ("guide/operations.md", "memory", memory.section),

@@ -22,7 +22,8 @@ def network_from_recipe(network: NetworkRecipe, classes: int) -> MultiExit:
         backbone = general_resnet(
             network.channels, network.blocks or (), network.exits_after or (), network.stem
         )
-    return _with_heads(backbone, classes, network.exits, network.heads, network.side)
+    side, antialias = network.side, network.antialias is True
+    return _with_heads(backbone, classes, network.exits, network.heads, side, antialias)
 
 
 def build_network(
@@ -52,10 +53,16 @@ def build_backbone(name: str, width: int | None) -> Backbone:
 
 
 def _with_heads(
-    backbone: Backbone, classes: int, exits: Sequence[int], heads: str, side: int | None = None
+    backbone: Backbone,
+    classes: int,
+    exits: Sequence[int],
+    heads: str,
+    side: int | None = None,
+    antialias: bool = False,
 ) -> MultiExit:
     built = build_heads(heads, backbone, classes)
-    network = MultiExit(backbone.stages, [built[k - 1] for k in exits], exits, side)
+    heads_of_exits = [built[k - 1] for k in exits]
+    network = MultiExit(backbone.stages, heads_of_exits, exits, side, antialias)
     network.apply(_init)
     return network
 

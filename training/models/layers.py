@@ -50,11 +50,16 @@ class SamePad(nn.Module):
 
 
 class Resize(nn.Module):
-    """Bilinear resizing to a square: [N, C, H, W] -> [N, C, side, side]."""
+    """Bilinear resizing to a square: [N, C, H, W] -> [N, C, side, side]; with `antialias` shrinking averages
+    over all pixels, as in Pillow."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, antialias: bool = False) -> None:
         super().__init__()
         self.side = side
+        self.antialias = antialias
 
     def forward(self, x: Tensor) -> Tensor:
-        return interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        # Without shrinking the two filters are the same.
+        antialias = self.antialias and max(x.shape[2:]) > self.side
+        size = (self.side, self.side)
+        return interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)

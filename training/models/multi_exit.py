@@ -46,7 +46,7 @@ class MultiExit(nn.Module):
     """Takes normalised images [N, 3, H, W], gives the logits [N, classes] of every exit.
 
     `exit_stages` are the stages that carry the heads: 1-based, increasing, the last stage among them.
-    With `side`, images are resized to that many pixels before stage 1.
+    With `side`, images are resized to that many pixels before stage 1, and shrunk with `antialias`.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class MultiExit(nn.Module):
         heads: Sequence[nn.Module],
         exit_stages: Sequence[int],
         side: int | None = None,
+        antialias: bool = False,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
         self.exit_stages = tuple(exit_stages)
         self.side = side
+        self.antialias = antialias
         self._frozen: list[nn.Module] = []
 
     @property
@@ -77,7 +79,7 @@ class MultiExit(nn.Module):
             for start, end in zip(starts, self.exit_stages, strict=True)
         ]
         if self.side is not None:
-            segments[0] = nn.Sequential(Resize(self.side), segments[0])
+            segments[0] = nn.Sequential(Resize(self.side, self.antialias), segments[0])
         return segments
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -100,7 +102,7 @@ class MultiExit(nn.Module):
         if side is None:
             side = self.side
         if side is not None:
-            x = Resize(side)(x)
+            x = Resize(side, self.antialias)(x)
         seen = Outputs([], [])
         left = self.exits
         heads = dict(zip(self.exit_stages, self.heads, strict=True))

@@ -153,11 +153,10 @@ def draw_cam(
         _title(grid[i, 0], _shorten(names[i]) + ("\n" if class_name is not None else ""))
         for k, exit_ in enumerate(exits, 1):
             grid[i, k].imshow(overlay(image, exit_.maps[i].numpy()))
-            lines = (
-                f"{_shorten(classes[int(exit_.predictions[i])])} {float(exit_.confidence[i]):.2f}"
-            )
+            predicted = _shorten(_words(classes[int(exit_.predictions[i])]))
+            lines = f"{predicted} {float(exit_.confidence[i]):.2f}"
             if class_name is not None:
-                lines += f"\n({_shorten(class_name)} {float(exit_.probability[i]):.2f})"
+                lines += f"\n({_shorten(_words(class_name))} {float(exit_.probability[i]):.2f})"
             if not exit_.maps[i].any():
                 grid[i, k].annotate("nothing", (0.5, 0.5), **NOTE)
             _title(grid[i, k], lines)
@@ -178,7 +177,7 @@ def draw_cam(
             weight="bold",
             size=9,
         )
-    what = "its answer" if class_name is None else f"“{class_name}”"
+    what = "its answer" if class_name is None else f"“{_words(class_name)}”"
     figure.suptitle(f"Where each exit finds evidence for {what}", size=11, parse_math=False)
     bar = figure.colorbar(
         ScalarMappable(cmap=COLORMAP), ax=grid, fraction=0.03, pad=0.01, ticks=[0, 1], shrink=0.8
@@ -186,6 +185,11 @@ def draw_cam(
     bar.ax.set_yticklabels(["none", "peak"], size=8)
     bar.outline.set_visible(False)
     return figure
+
+
+def _words(label: str) -> str:
+    """A class such as "aquarium_fish" as words."""
+    return label.replace("_", " ")
 
 
 def _title(axes: Any, text: str) -> None:

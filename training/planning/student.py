@@ -137,7 +137,7 @@ def _candidates(given: Given) -> Iterator[NetworkRecipe]:
     if content > MAX_SMALL_SIDE:
         for side in LITE_SIDES:
             if side < given.side:
-                yield NetworkRecipe(name=LITE0, side=side, exits=LITE_EXITS)
+                yield NetworkRecipe(name=LITE0, side=side, antialias=True, exits=LITE_EXITS)
     small = input_side_of(min(content, MAX_SMALL_SIDE))
     for width in WIDTHS:
         if width <= width_for(given.pictures):
@@ -146,6 +146,7 @@ def _candidates(given: Given) -> Iterator[NetworkRecipe]:
                 channels=tuple(width << group for group in range(len(SMALL_BLOCKS))),
                 blocks=SMALL_BLOCKS,
                 side=small if small < given.side else None,
+                antialias=True if small < given.side else None,
             )
 
 

@@ -131,14 +131,14 @@ def _pretrained(
     deep = partial(
         recipe,
         name=f"{name}-deep",
-        network=NetworkRecipe(name=LITE0, side=deep_side, exits=(4,)),
+        network=NetworkRecipe(name=LITE0, side=deep_side, antialias=True, exits=(4,)),
         train=crops_at(train, deep_side),
         start=imagenet,
     )
     if teacher:
         larger = recipe(
             name=f"{name}-teacher",
-            network=NetworkRecipe(name=LITE2, side=deep_side, exits=(4,)),
+            network=NetworkRecipe(name=LITE2, side=deep_side, antialias=True, exits=(4,)),
             train=crops_at(train, deep_side),
             objective=plain,
             start=imagenet,
@@ -150,7 +150,7 @@ def _pretrained(
     front = recipe(
         name=name,
         followed_by=f"{name}-deep",
-        network=NetworkRecipe(name=LITE0, side=FRONT_SIDE, exits=(4,)),
+        network=NetworkRecipe(name=LITE0, side=FRONT_SIDE, antialias=True, exits=(4,)),
         train=crops_at(train, FRONT_SIDE),
         objective=kd,
         teacher=TeacherRecipe(recipe=f"{name}-deep", views=views),

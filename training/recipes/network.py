@@ -73,7 +73,9 @@ class NetworkRecipe(RecipePart):
     counted from 1 through the whole network, after which a stage ends (each group's last unless given),
     so that an exit may follow any block. `stem` is "cifar" (3x3, the side is kept; the default) or
     "imagenet" (7x7 and a max-pool, a quarter of the side). With `side` the network resizes images to that
-    many pixels first, so that small images can use a backbone made for larger ones.
+    many pixels first, so that small images can use a backbone made for larger ones. With `antialias` larger
+    images are shrunk with Pillow's antialiased bilinear filter; without it, as in runs of earlier versions,
+    each pixel comes from the four nearest ones alone.
     """
 
     name: Literal["resnet"] | CifarNetwork | LiteNetwork | TorchvisionNetwork
@@ -87,6 +89,7 @@ class NetworkRecipe(RecipePart):
         default_factory=lambda values: "cifar" if values.get("name") == RESNET else None
     )
     side: Annotated[int, Field(ge=32, le=320)] | None = None
+    antialias: Literal[True] | None = None
     exits: tuple[int, ...] = Field(default_factory=_all_exits)
     heads: HeadDesign = "sepconv"
 
@@ -121,6 +124,12 @@ class NetworkRecipe(RecipePart):
             raise ValueError(f"exits must increase and end with {self.stages}, the last stage")
         if self.exits[0] < 1:
             raise ValueError("exits count from 1")
+        return self
+
+    @model_validator(mode="after")
+    def _only_resized_images_are_antialiased(self) -> Self:
+        if self.antialias and self.side is None:
+            raise ValueError("antialias needs a side, to which images are resized")
         return self
 
     @model_validator(mode="after")

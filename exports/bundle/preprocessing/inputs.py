@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from exports.bundle.errors import PreprocessingError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats
-from exports.bundle.preprocessing.resampling import linear
+from exports.bundle.preprocessing.resampling import linear, resampling_matrix
 from exports.bundle.preprocessing.spec import MAX_SIDE, Channels, Layout, Preprocessing, Triple
 
 
@@ -24,18 +24,27 @@ class StageInput:
     """What the network `name`, which begins with stage `stage`, sees of the bundle's image uint8 [H, W, 3].
 
     `preprocessing` is in the stage's graph; None if it takes the image as it is. With `side` the network
-    resizes that to a square again, bilinear without antialiasing.
+    resizes that to a square again, bilinear, and shrinks it with or without `antialias`.
     """
 
     stage: int
     name: str
     preprocessing: Preprocessing | None
     side: int | None
+    antialias: bool = False
 
     def pixels(self, image: NDArray[np.uint8]) -> Floats:
         """The pixels that the network's first layer sees, float32 [h, w, 3], RGB in 0..255, not rounded."""
         taken = self.taken(image)
-        return taken if self.side is None else linear(taken, self.side, self.side)
+        if self.side is None:
+            return taken
+        if not self.antialias:
+            return linear(taken, self.side, self.side)
+        rows, columns = (
+            resampling_matrix(size, self.side, self.side, "bilinear") for size in taken.shape[:2]
+        )
+        shrunk: Floats = np.einsum("ij,jkc,lk->ilc", rows, taken, columns, optimize=True)
+        return shrunk
 
     def taken(self, image: NDArray[np.uint8]) -> Floats:
         """The same before the network's own resizing: the pixels of the tensor that it takes."""
@@ -112,9 +121,11 @@ def _stage_input(stage: int, recipe: Mapping[str, Any], manifest: Manifest) -> S
     if preprocessing is not None and manifest.input.height != manifest.input.width:
         raise PreprocessingError(_unknown(stage))
     network = recipe.get("network")
-    side = network.get("side") if isinstance(network, Mapping) else None
-    valid = isinstance(side, int) and 1 <= side <= MAX_SIDE
-    return StageInput(stage, str(recipe.get("name", "")), preprocessing, side if valid else None)
+    network = network if isinstance(network, Mapping) else {}
+    side, antialias = network.get("side"), network.get("antialias") is True
+    if not (isinstance(side, int) and 1 <= side <= MAX_SIDE):
+        side, antialias = None, False
+    return StageInput(stage, str(recipe.get("name", "")), preprocessing, side, antialias)
 
 
 def _unknown(stage: int) -> str:

@@ -81,7 +81,7 @@ class Photograph:
         if stage is not None:
             return stage_input(self.manifest, stage)
         fitting = [one for one in self.stages if _fits(array, one.taken(self.image).shape[:2])]
-        inputs = {(s.preprocessing, s.side) for s in fitting or self.stages}
+        inputs = {(s.preprocessing, s.side, s.antialias) for s in fitting or self.stages}
         if len(inputs) > 1:
             numbers = ", ".join(str(one.stage) for one in fitting or self.stages)
             raise PreprocessingError(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pydantic import ValidationError
 from torch.nn.functional import interpolate
 
 from training.models.build import build_network, network_from_recipe
 from training.models.cost import count_parameters
+from training.models.layers import Resize
 from training.models.multi_exit import MultiExit
 from training.recipes.network import CifarNetwork, NetworkRecipe, stages_of
 
@@ -79,10 +83,10 @@ def test_what_is_frozen_keeps_weights_and_statistics_while_the_rest_learns() -> 
     )
 
 
-def resizing(side: int | None) -> MultiExit:
+def resizing(side: int | None, antialias: Literal[True] | None = None) -> MultiExit:
     """A small network at `side` pixels, the same weights every time."""
     torch.manual_seed(0)
-    recipe = NetworkRecipe(name="resnet10", width=4, side=side)
+    recipe = NetworkRecipe(name="resnet10", width=4, side=side, antialias=antialias)
     return network_from_recipe(recipe, classes=5).eval()
 
 
@@ -91,6 +95,32 @@ def test_a_network_with_a_side_resizes_its_images_first() -> None:
     larger = interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
     for own, given in zip(resizing(32)(images), resizing(None)(larger), strict=True):
         torch.testing.assert_close(own, given)
+
+
+@pytest.mark.parametrize("source", [48, 40, 224])
+def test_an_antialiased_side_shrinks_images_as_pillow_does(source: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (source, source, 3)).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    antialiased = Resize(32, antialias=True)(images)[0].permute(1, 2, 0).numpy()
+    # Pillow rounds to whole levels after the rows and after the columns.
+    assert np.abs(antialiased - expected).max() <= 1.01
+    assert np.abs(Resize(32)(images)[0].permute(1, 2, 0).numpy() - expected).max() > 30
+    shrunk = Resize(32, antialias=True)(images / 255)
+    for own, given in zip(resizing(32, True)(images / 255), resizing(None)(shrunk), strict=True):
+        torch.testing.assert_close(own, given)
+
+
+def test_antialiasing_changes_nothing_where_images_grow_or_keep_their_size() -> None:
+    for source in (16, 32):
+        images = torch.randn(2, 3, source, source)
+        plain, antialiased = Resize(32)(images), Resize(32, antialias=True)(images)
+        assert torch.equal(plain, antialiased)
+
+
+def test_only_resized_images_can_be_antialiased() -> None:
+    with pytest.raises(ValidationError, match="antialias needs a side"):
+        NetworkRecipe(name="resnet10", width=4, antialias=True)
 
 
 def test_another_side_replaces_the_networks_own() -> None:

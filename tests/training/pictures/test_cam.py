@@ -14,7 +14,7 @@ from PIL import Image
 from tests.commands import call
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import Normalize
-from training.pictures.cam import exit_maps, overlay
+from training.pictures.cam import ExitMaps, draw_cam, exit_maps, overlay
 
 IMAGES = Path(sklearn.datasets.__file__).parent / "images"
 
@@ -74,6 +74,17 @@ def test_only_the_map_is_coloured() -> None:
     assert cold.shape == hot.shape == (224, 224, 3)
     assert int(np.ptp(cold.astype(int), axis=2).max()) <= 3
     assert float(hot.mean()) > float(cold.mean()) + 50
+
+
+def test_classes_are_drawn_as_words_and_files_as_they_are() -> None:
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    one = ExitMaps(torch.ones(1, 2, 2), torch.tensor([1]), torch.tensor([0.5]), torch.tensor([0.4]))
+    figure = draw_cam(image, ["a_file.png"], [one], ["bus", "lawn_mower"], "lawn_mower")
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "a_file.png\n",
+        "lawn mower 0.50\n(lawn mower 0.40)",
+    ]
+    assert figure.get_suptitle() == "Where each exit finds evidence for “lawn mower”"
 
 
 def refusals(run: Path, place: Path) -> dict[str, tuple[object, ...]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tests.training.teachers.recipes import run, student, view_files
+from tests.training.two_exits import two_exits
 from training.checkpoint import CheckpointConfig, read_config
 from training.models.multi_exit import MultiExit, Normalize
 from training.recipes.network import NetworkRecipe
@@ -51,22 +51,8 @@ def cache_of(
     return view_cache(recipe, images, 10, config, place, torch.device(device))
 
 
-def two_exits() -> MultiExit:
-    """A small network that resizes its images and has a depthwise convolution."""
-    torch.manual_seed(0)
-
-    def block(wide: int, narrow: int, groups: int) -> nn.Module:
-        convolution = nn.Conv2d(wide, narrow, 3, stride=2, padding=1, groups=groups, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(narrow), nn.ReLU6())
-
-    def head() -> nn.Module:
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-
-    return MultiExit([block(3, 8, 1), block(8, 8, 8)], [head(), head()], (1, 2), side=12).eval()
-
-
 def test_logits_are_those_of_torch_in_float32() -> None:
-    network, normalize = two_exits(), Normalize((0.5,) * 3, (0.25,) * 3)
+    network, normalize = two_exits(side=12), Normalize((0.5,) * 3, (0.25,) * 3)
     images = torch.randint(0, 256, (70, 8, 8, 3), dtype=torch.uint8)
     exported = ExportedClassifier(network, normalize, (8, 8)).logits(images)
     expected = NetworkClassifier(network, normalize, "fp32", CPU).logits(images)

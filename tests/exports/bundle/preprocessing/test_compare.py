@@ -196,6 +196,14 @@ def test_a_network_that_takes_the_image_itself_takes_pixels() -> None:
     assert plain.pixels(image).shape == (48, 48, 3)
 
 
+def test_a_network_that_shrinks_with_antialiasing_sees_what_pillow_makes() -> None:
+    image = decode(PHOTO, ImageSpec(IMAGE, IMAGE), 10**6)
+    shrinks = StageInput(1, "mine", None, IMAGE // 2, antialias=True)
+    expected = Image.fromarray(image).resize((IMAGE // 2,) * 2, Image.Resampling.BILINEAR)
+    # Pillow rounds twice.
+    assert np.abs(shrinks.pixels(image) - np.asarray(expected)).max() <= 1.01
+
+
 @pytest.mark.parametrize(
     ("array", "layout", "reason"),
     [

@@ -42,6 +42,7 @@ from serving.api.routes import (
     policy,
     preprocess,
     probes,
+    shadow,
     stream,
 )
 from serving.api.tracing import annotator, instrument, otlp_provider
@@ -58,6 +59,7 @@ from serving.errors import (
 from serving.gears.shifter import shifting_gears
 from serving.service import Service
 from serving.settings import Settings
+from serving.shadow.monitor import checking_shadows
 from serving.watcher import watching
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ def create_app(
                 watching(service),
                 running_jobs(app, service),
                 shifting_gears(service.gears),
+                checking_shadows(service.shadow),
             ):
                 yield
         finally:
@@ -139,8 +142,8 @@ def create_app(
     app.state.service = service
     app.state.admin_key = admin_key
     for module in (
-        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, feedback, page),
-        *(docs, probes),
+        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, shadow),
+        *(feedback, page, docs, probes),
         v2,
     ):
         app.include_router(module.router)

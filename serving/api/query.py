@@ -14,7 +14,7 @@ from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority, RequestOptions
+from serving.scheduling.options import Priority, RequestOptions, ShadowOptions
 from serving.service import Service
 
 # Programs repeat their queries, and validating a policy takes time.
@@ -90,18 +90,20 @@ class PolicyOptions(Protocol):
 
 @dataclass
 class ResolvedRequest:
-    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`, `shadow` says
+    which images go on to full depth after the answer."""
 
     model: LoadedModel
     policy: Policy
     top_k: int
     deadline: float | None
     priority: Priority
+    shadow: ShadowOptions | None = None
 
     @property
     def options(self) -> RequestOptions:
         """How the scheduler treats the request."""
-        return RequestOptions(self.policy, self.deadline, self.priority)
+        return RequestOptions(self.policy, self.deadline, self.priority, shadow=self.shadow)
 
     @property
     def own_options(self) -> bool:
@@ -121,13 +123,15 @@ def resolve(
     model = admit(query, scope, service)
     policy = resolve_policy(query, model, in_gear=query.priority == "normal")
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
-    return ResolvedRequest(
+    resolved = ResolvedRequest(
         model,
         policy,
         resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
         deadline,
         query.priority,
     )
+    resolved.shadow = service.shadow_options(model, own_options=resolved.own_options)
+    return resolved
 
 
 def resolve_policy(query: PolicyOptions, model: LoadedModel, *, in_gear: bool = False) -> Policy:

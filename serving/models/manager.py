@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
@@ -130,6 +130,35 @@ class ModelManager:
                 stored = policy
             return self._publish(replace(model, stored=stored))
 
+    async def raise_thresholds(
+        self, model: LoadedModel, least: Mapping[int, float]
+    ) -> LoadedModel | None:
+        """Raise the thresholds of the policy in force to at least `least`, by exit, for later requests.
+
+        No threshold is lowered, and nothing is written. None if `model` is no longer what is served. Raises
+        BundleError if the bundle's table is damaged.
+        """
+        async with self._lock:
+            if model.name not in self._models:
+                return None
+            current = self._models.get(model.name)
+            if current.engine is not model.engine or current.revision != model.revision:
+                return None
+            policy = raised(current.policy, least)
+            before = current.raised_from or current.policy
+            gears = await asyncio.to_thread(
+                self._gears.raised, policy, before, current.gears, current.calibration
+            )
+            return self._publish(
+                replace(
+                    current,
+                    policy=policy,
+                    certificate_verified=None,
+                    gears=gears,
+                    raised_from=before,
+                )
+            )
+
     async def reread_policy(self, model: LoadedModel) -> None:
         """Apply the policy and the gears in the bundle of `model` if they have changed there; raises
         BundleError."""
@@ -146,8 +175,13 @@ class ModelManager:
                 current = self._publish(replace(changed, stored=stored))
             box = current.gears
             if await asyncio.to_thread(self._gears.has_changed, current.path, manifest, box):
-                where = (current.path, manifest, current.policy, current.calibration)
+                before = current.raised_from or current.policy
+                where = (current.path, manifest, before, current.calibration)
                 gears = await asyncio.to_thread(self._gears.read, *where)
+                if current.raised_from is not None:
+                    gears = await asyncio.to_thread(
+                        self._gears.raised, current.policy, before, gears, current.calibration
+                    )
                 self._models.put(replace(current, gears=gears), current.revision)
 
     async def _check_policy(self, policy: Policy, model: LoadedModel) -> bool | None:
@@ -169,7 +203,9 @@ class ModelManager:
     ) -> LoadedModel:
         """`model` with `policy` in force, and its gears under it; raises what GearReader.under raises."""
         gears = await asyncio.to_thread(self._gears.under, policy, model.gears, model.calibration)
-        return replace(model, policy=policy, certificate_verified=verified, gears=gears)
+        return replace(
+            model, policy=policy, certificate_verified=verified, gears=gears, raised_from=None
+        )
 
     async def _verify_certificate(self, policy: Policy, model: LoadedModel) -> bool | None:
         """See CertificateVerifier.verify."""
@@ -213,13 +249,14 @@ class ModelManager:
             raise BundleError(f"{path} is now called {model.name}, not {name}.")
         model = await loop.run_in_executor(self._thread, self._schedule, model)
         old = self._models.get(model.name) if model.name in self._models else None
-        if old is not None and old.policy != old.stored:
+        unsaved = None if old is None else old.raised_from or old.policy
+        if old is not None and unsaved != old.stored:
             log.warning(
                 "%s: the policy of revision %d was not saved; the new bundle's is in force",
                 model.name,
                 old.revision,
             )
-            model = replace(model, unsaved_policy=old.policy)
+            model = replace(model, unsaved_policy=unsaved)
         published = self._publish(model)
         self._repository.forget(path)
         if old is not None:
@@ -270,6 +307,18 @@ def check_revision(if_match: str | None, revision: int) -> None:
         raise RevisionConflictError(
             f'The policy is now at revision {revision}; read it again, then send If-Match: "{revision}".'
         )
+
+
+def raised(policy: Policy, least: Mapping[int, float]) -> Policy:
+    """`policy` with thresholds of at least `least`, by exit from 1. It has no certificates, which are of the
+    thresholds before."""
+    thresholds = tuple(
+        max(threshold, least.get(exit_, 0.0))
+        for exit_, threshold in enumerate(policy.thresholds, 1)
+    )
+    return policy.model_copy(
+        update={"thresholds": thresholds, "certificate": None, "precision_certificate": None}
+    )
 
 
 def check_fits(policy: Policy, model: LoadedModel) -> None:

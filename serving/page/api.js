@@ -49,6 +49,8 @@ export const readDrift = (model) => json(at(model, "/drift"));
 
 export const readGears = (model) => json(at(model, "/gears"));
 
+export const readShadow = (model) => json(at(model, "/shadow"));
+
 export const readPolicy = (model) => json(at(model, "/policy"));
 
 export const previewPolicy = (model, policy) =>

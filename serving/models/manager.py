@@ -11,24 +11,22 @@ from itertools import accumulate
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import POLICY, Manifest
+from exports.bundle.manifest import POLICY
 from exports.bundle.policy import Policy
-from exports.bundle.reader import read_manifest, read_policy
-from exports.bundle.writing import write_policy
+from exports.bundle.reader import read_policy
 from exports.tuning.preview import PolicyPreview
-from offramp.errors import OfframpError, WriteError
+from offramp.errors import OfframpError
 from serving.errors import (
     BadBundleError,
     BelowFloorError,
     InvalidRequestError,
     NotFoundError,
-    NotPersistedError,
-    RevisionConflictError,
 )
 from serving.inference.engine import Engine
 from serving.memory import release_memory
 from serving.models.certificates import CertificateError, CertificateVerifier
 from serving.models.gears import AccuracyFloorError, GearReader
+from serving.models.policies import check_fits, check_revision, persist_policy, raised
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -296,49 +294,3 @@ class ModelManager:
         await self._dispatcher.retire(engine)
         del engine
         await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
-
-
-def check_revision(if_match: str | None, revision: int) -> None:
-    """Raise RevisionConflictError unless `if_match` is None, `*` or lists the ETag of `revision`."""
-    if if_match is None:
-        return
-    etags = {part.strip() for part in if_match.split(",")}
-    if not etags & {"*", f'"{revision}"'}:
-        raise RevisionConflictError(
-            f'The policy is now at revision {revision}; read it again, then send If-Match: "{revision}".'
-        )
-
-
-def raised(policy: Policy, least: Mapping[int, float]) -> Policy:
-    """`policy` with thresholds of at least `least`, by exit from 1. It has no certificates, which are of the
-    thresholds before."""
-    thresholds = tuple(
-        max(threshold, least.get(exit_, 0.0))
-        for exit_, threshold in enumerate(policy.thresholds, 1)
-    )
-    return policy.model_copy(
-        update={"thresholds": thresholds, "certificate": None, "precision_certificate": None}
-    )
-
-
-def check_fits(policy: Policy, model: LoadedModel) -> None:
-    """Raise InvalidRequestError if `policy` is for another number of exits than `model` has."""
-    exits = len(model.engine.manifest.exits)
-    if policy.exits != exits:
-        raise InvalidRequestError(
-            f"The policy is for {policy.exits} exits, but {model.name} has {exits}: "
-            f"it needs {exits - 1} thresholds."
-        )
-
-
-def persist_policy(path: Path, manifest: Manifest, policy: Policy) -> None:
-    """Write `policy` into the bundle in `path`. Raises NotPersistedError if it cannot be written, or if
-    the bundle no longer has `manifest`."""
-    try:
-        if read_manifest(path) != manifest:
-            raise NotPersistedError(
-                f"The bundle in {path} is not the one that is loaded; load it first."
-            )
-        write_policy(path, policy)
-    except (BundleError, WriteError) as error:
-        raise NotPersistedError(f"The policy is not changed: {error}") from error

@@ -45,7 +45,7 @@ class Request(Job):
     """A job whose caller waits on `loop`. The fields declared here belong to that loop.
 
     `running` is the number of samples that are not finished. `done` is None once the caller was called, or
-    is gone. `add_shadows` starts the `shadows` of the samples.
+    is gone. `add_shadows` starts the shadows of its samples, if it may have some.
     """
 
     options: RequestOptions = field(kw_only=True)
@@ -56,7 +56,6 @@ class Request(Job):
     running: int = 0
     result: BatchResult | None = None
     add_shadows: Callable[[list[Sample]], None] | None = None
-    shadows: list[Sample] = field(default_factory=list)
 
 
 class Dispatcher:
@@ -240,7 +239,6 @@ def _release(request: Request) -> None:
     if request.timer is not None:
         request.timer.cancel()
     request.samples, request.done, request.timer, request.result = [], None, None, None
-    request.shadows = []
     request.results.clear()
 
 
@@ -275,12 +273,14 @@ def _deliver(events: list[SampleEvent]) -> None:
 
 
 def _end(request: Request, found: BatchResult | Exception) -> None:
-    done, shadows = request.done, request.shadows
+    done, samples = request.done, request.samples
     _release(request)
     if done is not None:
         done(found)
-    if shadows and request.add_shadows is not None and isinstance(found, BatchResult):
-        request.loop.call_later(SHADOW_DELAY_S, request.add_shadows, shadows)
+    if request.add_shadows is not None and isinstance(found, BatchResult):
+        shadows = [sample.shadow for sample in samples if sample.shadow is not None]
+        if shadows:
+            request.loop.call_later(SHADOW_DELAY_S, request.add_shadows, shadows)
 
 
 def _notify(request: Request, event: SampleEvent, prediction: Prediction) -> None:
@@ -301,8 +301,6 @@ def _note_failed(request: Request, event: SampleEvent, error: ServingError) -> N
 def _record(request: Request, event: SampleEvent, found: ImageResult) -> None:
     """Note what the sample of `event` gets; with the last one the result is complete."""
     request.results[event.sample.number] = found
-    if event.sample.shadow is not None:
-        request.shadows.append(event.sample.shadow)
     if len(request.results) < len(request.samples):
         return
     predictions = [request.results[number] for number in range(len(request.samples))]

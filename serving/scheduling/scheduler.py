@@ -59,7 +59,7 @@ class Scheduler:
         self._selector = BatchSelector(workers)
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
         self._tracker = SampleTracker(self._selector, metrics)
-        self._shadows = ShadowQueue(max_shadow_work)
+        self._shadows = ShadowQueue(max_shadow_work, self._selector)
         self._idle_workers: list[threading.Lock] = []
         self._closing = False
         # Predicted waits in seconds of a new sample, as (normal, low): see `_publish`.
@@ -145,8 +145,6 @@ class Scheduler:
             separate(shadow)
         with self._lock:
             self._shadows.add(shadows, time.perf_counter())
-            if self._closing:
-                self._shadows.drop("ended")
             self._wake(1)
 
     def drop(self, job: Job) -> None:
@@ -167,7 +165,7 @@ class Scheduler:
         """Finish the accepted samples and end the workers."""
         with self._lock:
             self._closing = True
-            self._shadows.drop("ended")
+            self._shadows.close()
             self._wake(self._workers)
         for thread in self._threads:
             thread.join()
@@ -182,7 +180,7 @@ class Scheduler:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
                     self._complete(batch, outcome, now)
-                batch, outcome = self._take(now) or self._take_shadows(now), None
+                batch, outcome = self._take(now) or self._shadows.take(now), None
                 self._publish()
                 if batch is None:
                     if self._closing and self._tracker.in_flight == 0:
@@ -223,20 +221,9 @@ class Scheduler:
         self._selector.free_workers += 1
         if batch.shadow:
             self._shadows.complete(batch, outcome, now)
-            if self._closing:
-                self._shadows.drop("ended")
-            return
-        self._tracker.complete_batch(batch, outcome, now)
-        self._shadows.earn(now - batch.started_at)
-        if len(self._shadows):
-            self._shadows.expire(now)
-
-    def _take_shadows(self, now: float) -> Batch | None:
-        """A batch of shadows, None if there is none that may run."""
-        batch = self._shadows.take(self._selector.model_queues, now) if len(self._shadows) else None
-        if batch is not None:
-            self._selector.free_workers -= 1
-        return batch
+        else:
+            self._tracker.complete_batch(batch, outcome, now)
+            self._shadows.earn(now - batch.started_at, now)
 
     def _take(self, now: float) -> Batch | None:
         """The next batch, None if nothing waits."""

@@ -15,7 +15,8 @@ from exports.tuning.search import full_depth
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.options import ShadowDrop, ShadowOptions, ShadowResult
-from serving.scheduling.queues import Block, Job, ModelQueues, Sample
+from serving.scheduling.queues import Block, Job, Sample
+from serving.scheduling.selection import BatchSelector
 
 # Shadows that wait, and the bytes of what they keep.
 MAX_WAITING = 64
@@ -82,25 +83,32 @@ class ShadowQueue:
     a stage at a time.
     """
 
-    def __init__(self, max_work: float) -> None:
+    def __init__(self, max_work: float, selector: BatchSelector) -> None:
         self._max_work = max_work
+        self._selector = selector
         self._saved_s = MAX_SAVED_S
         self._waiting: deque[Sample] = deque()
         self._bytes = 0
         self._running = False
+        self._closed = False
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def earn(self, seconds: float) -> None:
-        """Requests took `seconds` of a worker."""
+    def earn(self, seconds: float, now: float) -> None:
+        """Requests took `seconds` of a worker, until `now`. Drop what has waited for too long."""
         self._saved_s = min(self._saved_s + self._max_work * seconds, MAX_SAVED_S)
+        self._expire(now)
+
+    def close(self) -> None:
+        """Drop all shadows, also those that come later."""
+        self._closed = True
+        self.drop("ended")
 
     def add(self, shadows: Iterable[Sample], now: float) -> None:
         """Let `shadows` wait, as far as their work and their number allow."""
         for shadow in shadows:
             size = _job(shadow).size
-            if self._saved_s <= 0:
+            if self._closed:
+                _drop(shadow, "ended")
+            elif self._saved_s <= 0:
                 _drop(shadow, "cap")
             elif len(self._waiting) >= MAX_WAITING or self._bytes + size > MAX_BYTES:
                 _drop(shadow, "full")
@@ -109,19 +117,18 @@ class ShadowQueue:
                 self._waiting.append(shadow)
                 self._bytes += size
 
-    def take(self, queues: dict[Engine, ModelQueues], now: float) -> Batch | None:
-        """A batch of one stage, of the model and stage of the oldest; `queues` are those of all models. None
-        while another worker runs one."""
-        self.expire(now)
+    def take(self, now: float) -> Batch | None:
+        """A batch of the model and stage of the oldest; None while another worker runs one."""
+        self._expire(now)
         if self._saved_s <= 0:
             self.drop("cap")
         if self._running or not self._waiting:
             return None
         first = self._waiting[0]
-        owner = queues.get(first.job.engine)
+        owner = self._selector.model_queues.get(first.job.engine)
         if owner is None:
             self.drop("ended", first.job.engine)
-            return self.take(queues, now)
+            return self.take(now)
         alike = [
             one
             for one in self._waiting
@@ -132,6 +139,7 @@ class ShadowQueue:
         for shadow in alike:
             self._remove(shadow)
         self._running = True
+        self._selector.free_workers -= 1
         return Batch(owner, first.stage, alike, now, shadow=True)
 
     def complete(self, batch: Batch, outcome: Outcome, now: float) -> None:
@@ -146,20 +154,16 @@ class ShadowQueue:
                 _drop(shadow, "failed")
             elif outcome.leaves[row] and deepest is not None:
                 _report(shadow, deepest)
+            elif self._closed:
+                _drop(shadow, "ended")
             else:
                 shadow.stage += 1
                 shadow.block, shadow.row = outcome.block, row
                 if shadow.stage > shadow.job.engine.last_image_stage:
                     shadow.image = None
+                shadow.enqueued_at = now
                 self._waiting.append(shadow)
                 self._bytes += _job(shadow).size
-
-    def expire(self, now: float) -> None:
-        """Drop the shadows that have waited for too long."""
-        for shadow in list(self._waiting):
-            if now - shadow.enqueued_at > MAX_WAIT_S:
-                self._remove(shadow)
-                _drop(shadow, "busy")
 
     def drop(self, reason: ShadowDrop, engine: Engine | None = None) -> None:
         """Drop all shadows, or those of `engine`."""
@@ -167,6 +171,13 @@ class ShadowQueue:
             if engine is None or shadow.job.engine is engine:
                 self._remove(shadow)
                 _drop(shadow, reason)
+
+    def _expire(self, now: float) -> None:
+        # They are in the order in which they came, whatever their stage.
+        while self._waiting and now - self._waiting[0].enqueued_at > MAX_WAIT_S:
+            shadow = self._waiting[0]
+            self._remove(shadow)
+            _drop(shadow, "busy")
 
     def _remove(self, shadow: Sample) -> None:
         self._waiting.remove(shadow)

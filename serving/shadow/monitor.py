@@ -61,7 +61,7 @@ class ShadowStatus:
 
 
 class ShadowMonitor:
-    """The shadow checks of all models. Used on the event loop only, unless a method says otherwise."""
+    """The shadow checks of all models. Used on the event loop only."""
 
     def __init__(
         self, models: ModelRegistry, manager: ModelManager, metrics: ShadowMetrics, share: float
@@ -159,11 +159,14 @@ class ShadowMonitor:
 def describe(found: Raise) -> str:
     """A raise in a sentence."""
     span = found.span
-    after = "closed" if found.closed else f"raised to {found.after:g}"
+    what = (
+        f"exit {found.exit_} was closed, its threshold was {found.before:g}"
+        if found.closed
+        else f"the threshold of exit {found.exit_} was raised from {found.before:g} to {found.after:g}"
+    )
     return (
-        f"exit {found.exit_} was {after} from {found.before:g}: of its last {span.samples:,} shadows "
-        f"{span.agreed:,} agreed with full depth, at most {span.high:.2%} of all, and it promised "
-        f"{found.promised:.2%}."
+        f"{what}: of its last {span.samples:,} shadows {span.agreed:,} agreed with full depth, at most "
+        f"{span.high:.2%} of all, and it promised {found.promised:.2%}."
     )
 
 

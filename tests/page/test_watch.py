@@ -169,7 +169,10 @@ def test_shadow_checks_are_shown_where_the_server_has_them(page: Page) -> None:
         lambda route: route.fulfill(body=route.fetch().text() + metric, content_type="text/plain"),
     )
     span = {"shadows": 120, "agreed": 110, "low": 0.81, "high": 0.963}
-    raised = {"at": "2026-11-28T12:00:00Z", "sentence": "exit 1 was raised to 0.9 from 0.78: …"}
+    raised = {
+        "at": "2026-11-28T12:00:00Z",
+        "sentence": "the threshold of exit 1 was raised from 0.78 to 0.9: …",
+    }
     exits = [
         {"exit": 1, "promised": 0.967, "span": span},
         {"exit": 2, "promised": 0.955, "span": None},
@@ -184,7 +187,7 @@ def test_shadow_checks_are_shown_where_the_server_has_them(page: Page) -> None:
     expect(page.locator("#shadow-exits li").first).to_contain_text("on 81.00 % to 96.30 % of")
     expect(page.locator("#shadow-exits li").nth(1)).to_contain_text("no images yet")
     expect(page.locator("#raises li")).to_have_count(5)
-    expect(page.locator("#raises li").first).to_contain_text("raised to 0.9")
+    expect(page.locator("#raises li").first).to_contain_text("from 0.78 to 0.9")
     assert violations(page) == []
 
 

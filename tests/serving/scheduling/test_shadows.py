@@ -134,7 +134,7 @@ def test_shadows_wait_for_every_other_image_even_of_low_priority(setup: Setup, l
         setup.stage.open.clear()
         first = setup.start(numbered(1), FIRST)
         await setup.stage.wait_held()
-        await until(lambda: len(setup.dispatcher._scheduler._shadows) == 1)
+        await until(lambda: len(setup.dispatcher._scheduler._shadows._waiting) == 1)
         others = [setup.start(numbered(1), FIRST, priority="low") for _ in range(3)]
         await until(lambda: setup.dispatcher.pending == 4)
         setup.stage.open.set()
@@ -155,7 +155,7 @@ def test_shadows_are_dropped_while_no_worker_is_idle(
         setup.stage.open.clear()
         busy = setup.start(numbered(1), FIRST)
         await setup.stage.wait_held()
-        await until(lambda: len(setup.dispatcher._scheduler._shadows) == 2)
+        await until(lambda: len(setup.dispatcher._scheduler._shadows._waiting) == 2)
         setup.stage.open.set()
         await busy
         await until(lambda: log.ended == 2)

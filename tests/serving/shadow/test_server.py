@@ -112,7 +112,7 @@ def test_a_broken_promise_raises_the_thresholds(
     assert (first["threshold"], first["set_threshold"]) == (NEVER, POLICY_DEFAULT.thresholds[0])
     assert first["span"] is None
     assert {one["exit"] for one in found[STATUS]["raises"]} == {1, 2}
-    assert "exit 1 was closed from 0.6: of its last" in caplog.text
+    assert "exit 1 was closed, its threshold was 0.6: of its last" in caplog.text
     shown = metrics(client)
     assert 'offramp_threshold_raises_total{exit="1",model="tiny"} 1.0' in shown
     assert f'offramp_shadows_total{{agrees="false",exit="2",model="tiny"}} {second["shadows"]}' in (
@@ -327,7 +327,7 @@ def test_a_server_process_raises_by_itself_and_ends_cleanly(
             assert set(exits_of(http.post(CLASSIFY, **as_json(pngs)))) == {3}
         assert server.terminate() == 0
     printed = "".join(server.printed)
-    assert "exit 1 was closed from 0.6" in printed
+    assert "exit 1 was closed, its threshold was 0.6" in printed
     assert "Traceback" not in printed
 
 

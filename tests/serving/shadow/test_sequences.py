@@ -57,6 +57,24 @@ def test_an_agreement_ten_points_below_is_found_within_600_samples_whatever_came
         assert found is not None
 
 
+def test_one_long_sequence_would_hide_what_begins_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shadows_needed() -> float:
+        rng = np.random.default_rng(6)
+        needed = []
+        for _ in range(5):
+            sequences = AgreementSequences(0.96, 0.001)
+            for agrees in (rng.random(3_000) < 0.98).tolist():
+                sequences.add(agrees)
+            needed.append(first_below(sequences, rng.random(3_000) < 0.86) or 3_000)
+        return float(np.median(needed))
+
+    several = shadows_needed()
+    monkeypatch.setattr("serving.shadow.sequences.BLOCK", MAX_SAMPLES)
+    one = shadows_needed()
+    assert several < 300
+    assert one > 700
+
+
 def test_the_limits_hold_the_agreement_at_every_look() -> None:
     rng = np.random.default_rng(4)
     missed = 0

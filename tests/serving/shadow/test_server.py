@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from exports.bundle.gears.plan import write_gears
 from exports.bundle.manifest import CALIBRATION, POLICY
 from exports.bundle.policy import Policy
+from exports.bundle.reader import read_manifest
 from exports.tuning.search import NEVER
 from serving.errors import SettingsError
 from serving.inference.engine import Prediction
@@ -28,7 +30,7 @@ from tests.serving.live import live
 from tests.serving.requests import CLASSIFY, as_json, as_raw, metrics
 from tests.serving.stages import hold, until
 from tests.serving.tiny_bundle import POLICY_DEFAULT, write_tiny_bundle
-from tests.serving.tiny_gears import write_tiny_gears
+from tests.serving.tiny_gears import tiny_plan, write_tiny_gears
 
 SHADOW = "/v1/models/tiny/shadow"
 PUT = "/v1/models/tiny/policy"
@@ -255,22 +257,29 @@ def test_gears_have_the_raised_thresholds_or_are_left_out(tmp_path: Path) -> Non
     )
     with running(settings) as client:
         service: Service = client.app.state.service
-        early = {"combine": "running", "thresholds": [0.3, 0.3], "max_exit": 3}
+        early = {"combine": "running", "thresholds": [0.25, 0.25], "max_exit": 3}
         assert client.put(PUT, json=early).status_code == 200
         model = service.models.get("tiny")
         client.runner.run(service.manager.raise_thresholds(model, {1: 2.0}))
-        box = service.models.get("tiny").gears
-        assert box is not None
-        assert box.gears[0].policy.thresholds == (2.0, 0.3)
-        for gear in box.gears[1:]:
-            assert gear.policy.thresholds[0] == 2.0
-        costs = [gear.mean_macs for gear in box.gears]
-        assert costs == sorted(set(costs), reverse=True)
+        raised = [(2.0, 0.25), (2.0, 0.0)]
+        assert thresholds_of_gears(service) == raised
+        # A new plan gets them as well, and the policy stays raised.
+        plan = tiny_plan(read_manifest(bundle))
+        write_gears(bundle, plan.model_copy(update={"gears": plan.gears[1:]}))
+        client.runner.run(service.manager.reread_policy(service.models.get("tiny")))
+        assert thresholds_of_gears(service) == raised
+        assert service.models.get("tiny").raised_from == Policy.model_validate(early)
         single = {**early, "combine": "single"}
         assert client.put(PUT, json=single).status_code == 200
         model = service.models.get("tiny")
         client.runner.run(service.manager.raise_thresholds(model, {1: 2.0}))
-        assert len(service.models.get("tiny").gears.gears) == 1  # type: ignore[union-attr]
+        assert thresholds_of_gears(service) == [(2.0, 0.25)]
+
+
+def thresholds_of_gears(service: Service) -> list[tuple[float, ...]]:
+    box = service.models.get("tiny").gears
+    assert box is not None
+    return [gear.policy.thresholds for gear in box.gears]
 
 
 async def flood(url: str, file: bytes) -> None:

@@ -15,8 +15,9 @@ from exports.tuning.search import NEVER, full_depth
 from exports.tuning.simulation import simulate
 from exports.tuning.statistics.binomial import proportion_bound
 
-# Of all exits of a policy together: the probability that a threshold is ever raised although every exit
-# keeps its promise. One half is for the table, whose samples are few, the other for the sequences.
+# Of all exits of a policy together: the probability that a threshold is ever raised although images are like
+# those of the table. One half is for the limits on the table, whose samples are few, the other for the
+# sequences.
 ERROR = 0.01
 # A threshold is raised at least so far that this share of the shadows of its exit goes deeper.
 MIN_STEP = 0.1

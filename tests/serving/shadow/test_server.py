@@ -334,6 +334,9 @@ def test_a_server_process_raises_by_itself_and_ends_cleanly(
                     break
             assert http.get(PUT).json()["policy"]["thresholds"] == [NEVER, NEVER]
             assert set(exits_of(http.post(CLASSIFY, **as_json(pngs)))) == {3}
+            put = http.put(PUT, json=POLICY_DEFAULT.model_dump(mode="json"))
+            assert put.json()["policy"]["thresholds"] == list(POLICY_DEFAULT.thresholds)
+            assert set(exits_of(http.post(CLASSIFY, **as_json(pngs)))) == {1, 2, 3}
         assert server.terminate() == 0
     printed = "".join(server.printed)
     assert "exit 1 was closed, its threshold was 0.6" in printed

@@ -27,7 +27,7 @@ from serving.recording.recorder import Images, Recorder
 from serving.recording.sampler import FullDepthSampler
 from serving.recording.store import RecordStore
 from serving.scheduling.dispatcher import Dispatcher
-from serving.scheduling.options import ImageResult, ShadowOptions
+from serving.scheduling.options import ImageResult
 from serving.settings import Settings
 from serving.shadow.metrics import ShadowMetrics
 from serving.shadow.monitor import ShadowMonitor
@@ -124,12 +124,6 @@ class Service:
         if self.recording is not None:
             request_id = scope["state"]["request_id"]
             self.recording.answered(request_id, model, policy, images, results)
-
-    def shadow_options(self, model: LoadedModel, *, own_options: bool) -> ShadowOptions | None:
-        """Which images of a request of `model` become shadows; none with `own_options`, see `answered`."""
-        if self.shadow is None or own_options:
-            return None
-        return self.shadow.options(model)
 
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless the server is ready."""

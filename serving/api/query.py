@@ -16,6 +16,7 @@ from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
 from serving.scheduling.options import Priority, RequestOptions, ShadowOptions
 from serving.service import Service
+from serving.shadow.monitor import ShadowMonitor
 
 # Programs repeat their queries, and validating a policy takes time.
 MAX_CACHED_POLICIES = 1024
@@ -90,20 +91,27 @@ class PolicyOptions(Protocol):
 
 @dataclass
 class ResolvedRequest:
-    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`, `shadow` says
-    which images go on to full depth after the answer."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`. `monitor` has
+    the server's shadow checks, None without any."""
 
     model: LoadedModel
     policy: Policy
     top_k: int
     deadline: float | None
     priority: Priority
-    shadow: ShadowOptions | None = None
+    monitor: ShadowMonitor | None = None
 
     @property
     def options(self) -> RequestOptions:
         """How the scheduler treats the request."""
         return RequestOptions(self.policy, self.deadline, self.priority, shadow=self.shadow)
+
+    @property
+    def shadow(self) -> ShadowOptions | None:
+        """Which images go on to full depth after the answer; none with `own_options`."""
+        if self.monitor is None or self.own_options:
+            return None
+        return self.monitor.options(self.model)
 
     @property
     def own_options(self) -> bool:
@@ -123,15 +131,14 @@ def resolve(
     model = admit(query, scope, service)
     policy = resolve_policy(query, model, in_gear=query.priority == "normal")
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
-    resolved = ResolvedRequest(
+    return ResolvedRequest(
         model,
         policy,
         resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
         deadline,
         query.priority,
+        service.shadow,
     )
-    resolved.shadow = service.shadow_options(model, own_options=resolved.own_options)
-    return resolved
 
 
 def resolve_policy(query: PolicyOptions, model: LoadedModel, *, in_gear: bool = False) -> Policy:

@@ -25,8 +25,8 @@ from serving.errors import (
 from serving.inference.engine import Engine
 from serving.memory import release_memory
 from serving.models.certificates import CertificateError, CertificateVerifier
+from serving.models.checks import check_fits, check_revision, persist_policy
 from serving.models.gears import AccuracyFloorError, GearReader
-from serving.models.policies import check_fits, check_revision, persist_policy, raised
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -142,7 +142,7 @@ class ModelManager:
             current = self._models.get(model.name)
             if current.engine is not model.engine or current.revision != model.revision:
                 return None
-            policy = raised(current.policy, least)
+            policy = current.policy.raised(least)
             before = current.raised_from or current.policy
             gears = await asyncio.to_thread(
                 self._gears.raised, policy, before, current.gears, current.calibration

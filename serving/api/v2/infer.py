@@ -155,7 +155,9 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
     policy = resolve_policy(parameters, model, in_gear=priority == "normal")
     own_options = policy is not model.policy or deadline is not None
-    shadow = service.shadow_options(model, own_options=own_options)
+    shadow = None
+    if service.shadow is not None and not own_options:
+        shadow = service.shadow.options(model)
     options = RequestOptions(policy, deadline, priority, shadow=shadow)
     async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):

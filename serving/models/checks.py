@@ -1,8 +1,7 @@
-"""Whether a policy may be put in force, the same with higher thresholds, and writing it into its bundle."""
+"""Checks of a change to a policy, and writing it into the bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
@@ -24,18 +23,6 @@ def check_revision(if_match: str | None, revision: int) -> None:
         raise RevisionConflictError(
             f'The policy is now at revision {revision}; read it again, then send If-Match: "{revision}".'
         )
-
-
-def raised(policy: Policy, least: Mapping[int, float]) -> Policy:
-    """`policy` with thresholds of at least `least`, by exit from 1. It has no certificates, which are of the
-    thresholds before."""
-    thresholds = tuple(
-        max(threshold, least.get(exit_, 0.0))
-        for exit_, threshold in enumerate(policy.thresholds, 1)
-    )
-    return policy.model_copy(
-        update={"thresholds": thresholds, "certificate": None, "precision_certificate": None}
-    )
 
 
 def check_fits(policy: Policy, model: LoadedModel) -> None:

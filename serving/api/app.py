@@ -33,18 +33,16 @@ from serving.api.routes import (
     cam,
     classify,
     docs,
-    drift,
     feedback,
-    gears,
     jobs,
     models,
     page,
     policy,
     preprocess,
     probes,
-    shadow,
     stream,
 )
+from serving.api.routes.watch import drift, gears, shadow
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
 from serving.connection import SERVER_LIMITS, ServerHooks
@@ -142,8 +140,9 @@ def create_app(
     app.state.service = service
     app.state.admin_key = admin_key
     for module in (
-        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, shadow),
-        *(feedback, page, docs, probes),
+        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, feedback, page),
+        *(docs, probes),
+        shadow,
         v2,
     ):
         app.include_router(module.router)

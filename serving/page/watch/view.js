@@ -1,4 +1,4 @@
-// Watch it: /metrics every two seconds, as tiles, charts and tables, the tests for drift, gears, shadow checks.
+// Watch it: /metrics every two seconds, as tiles, charts and tables, the tests for drift, and the gears.
 
 import { readDrift, readMetrics } from "../api.js";
 import { drawLines, drawShares } from "../charts/time.js";
@@ -9,8 +9,8 @@ import { all, link, lookAgain, model, onModel, refresh } from "../models.js";
 import { clearNotice, explain } from "../notice.js";
 import { EVERY, History, SPAN, quantile, rate, shares } from "./history.js";
 import { showGears } from "./gears.js";
-import { showShadow } from "./shadow.js";
 import { exitsTable, modelsTable, queued, stagesTable } from "./tables.js";
+import { showShadow } from "./shadow.js";
 
 const DURATION = "offramp_request_duration_seconds";
 const RATE_WINDOW = 10;
@@ -92,8 +92,8 @@ async function showDrift() {
     if (name !== model()?.name) return;
     say(line, sentence);
     if (history.now) await showGears(name, history.now.metrics);
-    if (history.now) await showShadow(name, history.now.metrics);
     line.toggleAttribute("data-drifting", status?.signals.some(({ drifting }) => drifting) ?? false);
+    if (history.now) await showShadow(name, history.now.metrics);
   } catch (error) {
     // The model may be unloaded by now. Whether the server answers is shown above, from /metrics.
     say(line, error.message);

@@ -262,7 +262,7 @@ def test_images_of_the_last_exit_have_no_shadow(setup: Setup, log: Log, policy: 
 
 def test_nothing_of_a_shadow_is_kept(setup: Setup, log: Log, images: Images) -> None:
     def left() -> int:
-        return sum(isinstance(one, ShadowJob) for one in gc.get_objects())
+        return sum(type(one) is ShadowJob for one in gc.get_objects())
 
     async def scenario() -> None:
         await setup.classify(images, FIRST, shadow=log.options())

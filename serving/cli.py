@@ -97,6 +97,10 @@ def serve(
     record_images: Annotated[
         bool | None, typer.Option("--record-images", help="Record the images as well.")
     ] = None,
+    shadow_share: Annotated[
+        float | None,
+        typer.Option(help="Share of early answers checked against full depth; off by default."),
+    ] = None,
     jobs: Annotated[
         Path | None, typer.Option(help="A directory for jobs of many images; off by default.")
     ] = None,
@@ -148,6 +152,7 @@ def serve(
         record=record,
         record_full_share=record_full_share,
         record_images=record_images,
+        shadow_share=shadow_share,
         jobs=jobs,
         job_callback_hosts=tuple(job_callback_host) if job_callback_host else None,
         otel=otel,

@@ -29,6 +29,8 @@ from serving.recording.store import RecordStore
 from serving.scheduling.dispatcher import Dispatcher
 from serving.scheduling.options import ImageResult
 from serving.settings import Settings
+from serving.shadow.metrics import ShadowMetrics
+from serving.shadow.monitor import ShadowMonitor
 from serving.telemetry.metrics import Metrics
 
 Phase = Literal["starting", "ready", "draining"]
@@ -56,6 +58,7 @@ class Service:
             max_queue_bytes=settings.max_queue_bytes,
             max_pixels=settings.max_pixels,
             metrics=self.metrics,
+            max_shadow_work=settings.shadow_max_work,
         )
         self.cam_queue = CamQueue()
         self.drift = DriftMonitor(self.models, DriftMetrics(self.metrics.registry))
@@ -68,6 +71,7 @@ class Service:
         self.manager = manager(
             settings, self.models, self.repository, self.dispatcher, self.metrics
         )
+        self.shadow = self._shadow_monitor()
 
     def load(self) -> None:
         """Load, warm and measure the models; a second call does nothing.
@@ -156,6 +160,13 @@ class Service:
             target_s=settings.target_p99_ms / 1000,
             workers=settings.workers,
         )
+
+    def _shadow_monitor(self) -> ShadowMonitor | None:
+        share = self.settings.shadow_share
+        if not share:
+            return None
+        metrics = ShadowMetrics(self.metrics.registry)
+        return ShadowMonitor(self.models, self.manager, metrics, share)
 
     def _start_recording(self) -> FullDepthSampler | None:
         settings = self.settings

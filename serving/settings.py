@@ -176,6 +176,16 @@ class Settings(BaseSettings):
         description="Most bytes in that directory; the oldest records are removed. About 100,000 answers "
         "of 100 classes and four exits.",
     )
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="The share of the images that left early that goes on to full depth after its answer, to "
+        "check the exits; 0 checks nothing, 0.02 is a start.",
+    )
+    shadow_max_work: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05,
+        description="Most work of these, as a share of the workers' time that requests take; beyond it they "
+        "are dropped.",
+    )
     jobs: Path | None = Field(
         None,
         description="A directory for jobs of many images (`POST /v1/jobs`); without one they are refused.",

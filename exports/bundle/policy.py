@@ -6,7 +6,7 @@ still in the network, exports/tuning/simulation.py to a calibration table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -116,6 +116,16 @@ class Policy(BaseModel):
             max_exit=self.max_exit if max_exit is None else max_exit,
             reject_below=self.reject_below if reject_below is None else reject_below,
         )
+
+    def raised(self, least: Mapping[int, float]) -> Policy:
+        """This policy with thresholds of at least `least`, by exit from 1. It has no certificates, which are
+        of the thresholds before."""
+        thresholds = tuple(
+            max(threshold, least.get(exit_, 0.0))
+            for exit_, threshold in enumerate(self.thresholds, 1)
+        )
+        without = {"certificate": None, "precision_certificate": None}
+        return self.model_copy(update={"thresholds": thresholds, **without})
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,7 @@ from serving.api.routes import (
     cam,
     classify,
     docs,
-    drift,
     feedback,
-    gears,
     jobs,
     models,
     page,
@@ -44,6 +42,7 @@ from serving.api.routes import (
     probes,
     stream,
 )
+from serving.api.routes.watch import drift, gears, shadow
 from serving.api.tracing import annotator, instrument, otlp_provider
 from serving.api.validation import sentence
 from serving.connection import SERVER_LIMITS, ServerHooks
@@ -58,6 +57,7 @@ from serving.errors import (
 from serving.gears.shifter import shifting_gears
 from serving.service import Service
 from serving.settings import Settings
+from serving.shadow.monitor import checking_shadows
 from serving.watcher import watching
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def create_app(
                 watching(service),
                 running_jobs(app, service),
                 shifting_gears(service.gears),
+                checking_shadows(service.shadow),
             ):
                 yield
         finally:
@@ -141,6 +142,7 @@ def create_app(
     for module in (
         *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, feedback, page),
         *(docs, probes),
+        shadow,
         v2,
     ):
         app.include_router(module.router)

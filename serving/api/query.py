@@ -14,8 +14,9 @@ from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority, RequestOptions
+from serving.scheduling.options import Priority, RequestOptions, ShadowOptions
 from serving.service import Service
+from serving.shadow.monitor import ShadowMonitor
 
 # Programs repeat their queries, and validating a policy takes time.
 MAX_CACHED_POLICIES = 1024
@@ -90,18 +91,27 @@ class PolicyOptions(Protocol):
 
 @dataclass
 class ResolvedRequest:
-    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`. `monitor` has
+    the server's shadow checks, None without any."""
 
     model: LoadedModel
     policy: Policy
     top_k: int
     deadline: float | None
     priority: Priority
+    monitor: ShadowMonitor | None = None
 
     @property
     def options(self) -> RequestOptions:
         """How the scheduler treats the request."""
-        return RequestOptions(self.policy, self.deadline, self.priority)
+        return RequestOptions(self.policy, self.deadline, self.priority, shadow=self.shadow)
+
+    @property
+    def shadow(self) -> ShadowOptions | None:
+        """Which images go on to full depth after the answer; none with `own_options`."""
+        if self.monitor is None or self.own_options:
+            return None
+        return self.monitor.options(self.model)
 
     @property
     def own_options(self) -> bool:
@@ -127,6 +137,7 @@ def resolve(
         resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
         deadline,
         query.priority,
+        service.shadow,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,24 @@ class GearReader:
             return None
         return _gear_box(policy, box.plan, box.verified, table, self._floor)
 
+    def raised(
+        self, policy: Policy, before: Policy, box: GearBox | None, table: PolicyPreview
+    ) -> GearBox | None:
+        """The gears of the plan of `box` with `policy` in force, which is `before` with higher thresholds.
+
+        Gears of the same measure and combination have the raised thresholds where theirs are lower; the
+        others are left out. All but `policy` keep the floor. Raises BundleError if the table is damaged.
+        """
+        if self._floor is None or box is None:
+            return None
+        gears: list[Gear] = []
+        for one in box.plan.gears:
+            gear = _raised(one, policy, before, table)
+            # With the same thresholds raised, two may have become alike.
+            if gear is not None and (not gears or gear.mean_macs < gears[-1].mean_macs):
+                gears.append(gear)
+        return _boxed(_measured(policy, table), gears, box.plan, box.verified, self._floor)
+
     def has_changed(self, path: Path, manifest: Manifest, box: GearBox | None) -> bool:
         """Whether the plan in the bundle in `path` is no longer that of `box`; raises BundleError."""
         return box is not None and read_gears(path, manifest) != box.plan
@@ -90,17 +109,24 @@ def verified_gears(plan: GearPlan, manifest: Manifest, table: PolicyPreview) -> 
 def _gear_box(
     policy: Policy, plan: GearPlan, verified: bool, table: PolicyPreview, floor: float
 ) -> GearBox:
+    top = _measured(policy, table)
+    least = top.accuracy_interval[0]
+    if least < floor:
+        raise AccuracyFloorError(
+            f"The policy's accuracy on the calibration table is {top.accuracy:.2f} %, at least "
+            f"{least:.2f} %, which is below the accuracy floor of {floor:g} %."
+        )
+    return _boxed(top, plan.gears, plan, verified, floor)
+
+
+def _measured(policy: Policy, table: PolicyPreview) -> Gear:
+    """`policy` as a gear, with its results on `table`."""
     found = table.preview(policy)
     least, most = (
         round(min(max(found.accuracy + found.drop - drop, 0.0), 100.0), 4)
         for drop in reversed(found.drop_interval)
     )
-    if least < floor:
-        raise AccuracyFloorError(
-            f"The policy's accuracy on the calibration table is {found.accuracy:.2f} %, at least "
-            f"{least:.2f} %, which is below the accuracy floor of {floor:g} %."
-        )
-    top = Gear(
+    return Gear(
         policy=policy,
         accuracy=found.accuracy,
         # Rounding must not put the estimate outside.
@@ -108,9 +134,30 @@ def _gear_box(
         mean_macs=found.mean_macs,
         exit_shares=tuple(found.exit_shares),
     )
+
+
+def _raised(gear: Gear, policy: Policy, before: Policy, table: PolicyPreview) -> Gear | None:
+    """`gear` with the thresholds of `policy` that are higher than in `before`; None if its thresholds are of
+    another measure or combination."""
+    own = gear.policy
+    if (own.measure, own.combine) != (policy.measure, policy.combine):
+        return None
+    thresholds = tuple(
+        max(threshold, now) if now > then else threshold
+        for threshold, now, then in zip(
+            own.thresholds, policy.thresholds, before.thresholds, strict=True
+        )
+    )
+    return _measured(own.model_copy(update={"thresholds": thresholds}), table)
+
+
+def _boxed(
+    top: Gear, gears: Sequence[Gear], plan: GearPlan, verified: bool, floor: float
+) -> GearBox:
+    """`top` and those of `gears` that are cheaper and keep the floor."""
     cheaper = tuple(
-        gear.model_copy(update={"policy": _with_rejection(gear.policy, policy)})
-        for gear in plan.gears
+        gear.model_copy(update={"policy": _with_rejection(gear.policy, top.policy)})
+        for gear in gears
         if gear.mean_macs < top.mean_macs
         and gear.accuracy <= top.accuracy
         and gear.accuracy_interval[0] >= floor

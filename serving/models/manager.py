@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import POLICY, Manifest
+from exports.bundle.manifest import POLICY
 from exports.bundle.policy import Policy
-from exports.bundle.reader import read_manifest, read_policy
-from exports.bundle.writing import write_policy
+from exports.bundle.reader import read_policy
 from exports.tuning.preview import PolicyPreview
-from offramp.errors import OfframpError, WriteError
+from offramp.errors import OfframpError
 from serving.errors import (
     BadBundleError,
     BelowFloorError,
     InvalidRequestError,
     NotFoundError,
-    NotPersistedError,
-    RevisionConflictError,
 )
 from serving.inference.engine import Engine
 from serving.memory import release_memory
 from serving.models.certificates import CertificateError, CertificateVerifier
+from serving.models.checks import check_fits, check_revision, persist_policy
 from serving.models.gears import AccuracyFloorError, GearReader
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
@@ -130,6 +128,35 @@ class ModelManager:
                 stored = policy
             return self._publish(replace(model, stored=stored))
 
+    async def raise_thresholds(
+        self, model: LoadedModel, least: Mapping[int, float]
+    ) -> LoadedModel | None:
+        """Raise the thresholds of the policy in force to at least `least`, by exit, for later requests.
+
+        No threshold is lowered, and nothing is written. None if `model` is no longer what is served. Raises
+        BundleError if the bundle's table is damaged.
+        """
+        async with self._lock:
+            if model.name not in self._models:
+                return None
+            current = self._models.get(model.name)
+            if current.engine is not model.engine or current.revision != model.revision:
+                return None
+            policy = current.policy.raised(least)
+            before = current.raised_from or current.policy
+            gears = await asyncio.to_thread(
+                self._gears.raised, policy, before, current.gears, current.calibration
+            )
+            return self._publish(
+                replace(
+                    current,
+                    policy=policy,
+                    certificate_verified=None,
+                    gears=gears,
+                    raised_from=before,
+                )
+            )
+
     async def reread_policy(self, model: LoadedModel) -> None:
         """Apply the policy and the gears in the bundle of `model` if they have changed there; raises
         BundleError."""
@@ -146,8 +173,13 @@ class ModelManager:
                 current = self._publish(replace(changed, stored=stored))
             box = current.gears
             if await asyncio.to_thread(self._gears.has_changed, current.path, manifest, box):
-                where = (current.path, manifest, current.policy, current.calibration)
+                before = current.raised_from or current.policy
+                where = (current.path, manifest, before, current.calibration)
                 gears = await asyncio.to_thread(self._gears.read, *where)
+                if current.raised_from is not None:
+                    gears = await asyncio.to_thread(
+                        self._gears.raised, current.policy, before, gears, current.calibration
+                    )
                 self._models.put(replace(current, gears=gears), current.revision)
 
     async def _check_policy(self, policy: Policy, model: LoadedModel) -> bool | None:
@@ -169,7 +201,9 @@ class ModelManager:
     ) -> LoadedModel:
         """`model` with `policy` in force, and its gears under it; raises what GearReader.under raises."""
         gears = await asyncio.to_thread(self._gears.under, policy, model.gears, model.calibration)
-        return replace(model, policy=policy, certificate_verified=verified, gears=gears)
+        return replace(
+            model, policy=policy, certificate_verified=verified, gears=gears, raised_from=None
+        )
 
     async def _verify_certificate(self, policy: Policy, model: LoadedModel) -> bool | None:
         """See CertificateVerifier.verify."""
@@ -213,13 +247,14 @@ class ModelManager:
             raise BundleError(f"{path} is now called {model.name}, not {name}.")
         model = await loop.run_in_executor(self._thread, self._schedule, model)
         old = self._models.get(model.name) if model.name in self._models else None
-        if old is not None and old.policy != old.stored:
+        unsaved = None if old is None else old.raised_from or old.policy
+        if old is not None and unsaved != old.stored:
             log.warning(
                 "%s: the policy of revision %d was not saved; the new bundle's is in force",
                 model.name,
                 old.revision,
             )
-            model = replace(model, unsaved_policy=old.policy)
+            model = replace(model, unsaved_policy=unsaved)
         published = self._publish(model)
         self._repository.forget(path)
         if old is not None:
@@ -259,37 +294,3 @@ class ModelManager:
         await self._dispatcher.retire(engine)
         del engine
         await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
-
-
-def check_revision(if_match: str | None, revision: int) -> None:
-    """Raise RevisionConflictError unless `if_match` is None, `*` or lists the ETag of `revision`."""
-    if if_match is None:
-        return
-    etags = {part.strip() for part in if_match.split(",")}
-    if not etags & {"*", f'"{revision}"'}:
-        raise RevisionConflictError(
-            f'The policy is now at revision {revision}; read it again, then send If-Match: "{revision}".'
-        )
-
-
-def check_fits(policy: Policy, model: LoadedModel) -> None:
-    """Raise InvalidRequestError if `policy` is for another number of exits than `model` has."""
-    exits = len(model.engine.manifest.exits)
-    if policy.exits != exits:
-        raise InvalidRequestError(
-            f"The policy is for {policy.exits} exits, but {model.name} has {exits}: "
-            f"it needs {exits - 1} thresholds."
-        )
-
-
-def persist_policy(path: Path, manifest: Manifest, policy: Policy) -> None:
-    """Write `policy` into the bundle in `path`. Raises NotPersistedError if it cannot be written, or if
-    the bundle no longer has `manifest`."""
-    try:
-        if read_manifest(path) != manifest:
-            raise NotPersistedError(
-                f"The bundle in {path} is not the one that is loaded; load it first."
-            )
-        write_policy(path, policy)
-    except (BundleError, WriteError) as error:
-        raise NotPersistedError(f"The policy is not changed: {error}") from error

@@ -29,6 +29,7 @@ class LoadedModel:
     bundle has no graph for class-activation maps. `revision` counts the policies of this name from 1,
     across swaps. `certificate_verified` is what CertificateVerifier says of the policy in force.
     `unsaved_policy` was in force until this bundle replaced another, and was not written into that one.
+    `raised_from` is the policy as a person or the bundle set it, if shadow checks raised thresholds since.
     `gears` is None without a latency target. `exit_seconds` [K] are the seconds of stages for an image that
     leaves at each exit, in batches of the best size; empty until they are measured.
     """
@@ -42,6 +43,7 @@ class LoadedModel:
     revision: int = 1
     certificate_verified: bool | None = None
     unsaved_policy: Policy | None = None
+    raised_from: Policy | None = None
     gears: GearBox | None = None
     exit_seconds: tuple[float, ...] = ()
 

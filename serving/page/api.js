@@ -45,6 +45,8 @@ export const listModels = async () => (await json("v1/models")).models;
 /** A model with its labels. */
 export const readModel = (model) => json(at(model, ""));
 
+export const readShadow = (model) => json(at(model, "/shadow"));
+
 export const readDrift = (model) => json(at(model, "/drift"));
 
 export const readGears = (model) => json(at(model, "/gears"));

@@ -82,6 +82,10 @@ class Arguments(_Model):
             )
         if settings.target_p99_ms is not None:
             raise SettingsError("Gears are not shifted on Ray: a policy is that of all replicas.")
+        if settings.shadow_share > 0:
+            raise SettingsError(
+                "Exits are not checked on Ray: a raised threshold is that of one replica."
+            )
         if settings.jobs is not None:
             raise SettingsError("Jobs are not run on Ray: polling would reach any replica.")
         return settings

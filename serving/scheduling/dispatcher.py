@@ -28,6 +28,8 @@ from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.scheduler import Scheduler
 from serving.telemetry.metrics import Metrics
 
+# Shadows are started so long after their request was answered.
+SHADOW_DELAY_S = 0.01
 # The deadline's timer fires this early, to leave time for writing the answer; at most this share of the
 # time that is left.
 ANSWER_S = 1e-3
@@ -43,7 +45,7 @@ class Request(Job):
     """A job whose caller waits on `loop`. The fields declared here belong to that loop.
 
     `running` is the number of samples that are not finished. `done` is None once the caller was called, or
-    is gone.
+    is gone. `add_shadows` starts the shadows of its samples, if it may have some.
     """
 
     options: RequestOptions = field(kw_only=True)
@@ -53,6 +55,7 @@ class Request(Job):
     results: dict[int, ImageResult] = field(default_factory=dict)
     running: int = 0
     result: BatchResult | None = None
+    add_shadows: Callable[[list[Sample]], None] | None = None
 
 
 class Dispatcher:
@@ -66,7 +69,9 @@ class Dispatcher:
         max_queue_bytes: int,
         max_pixels: int,
         metrics: Metrics,
+        max_shadow_work: float = 0.0,
     ) -> None:
+        """See Scheduler."""
         self._scheduler = Scheduler(
             workers=workers,
             max_wait=max_queue_ms / 1000,
@@ -74,6 +79,7 @@ class Dispatcher:
             max_pixels=max_pixels,
             metrics=metrics,
             report=_post,
+            max_shadow_work=max_shadow_work,
         )
 
     @property
@@ -179,6 +185,8 @@ class Dispatcher:
             request.samples = []
             raise
         request.done, request.running = done, len(request.samples)
+        if request.shadow is not None:
+            request.add_shadows = self._scheduler.add_shadows
         if request.deadline is not None:
             remaining = request.deadline - time.perf_counter()
             early = min(ANSWER_S, ANSWER_SHARE * max(remaining, 0.0))
@@ -204,6 +212,7 @@ def _request(engine: Engine, options: RequestOptions) -> Request:
         low_priority=options.priority == "low",
         report_all_exits=options.on_exit is not None,
         run_all_exits=options.run_all_exits,
+        shadow=options.shadow,
         options=options,
         loop=asyncio.get_running_loop(),
     )
@@ -264,10 +273,14 @@ def _deliver(events: list[SampleEvent]) -> None:
 
 
 def _end(request: Request, found: BatchResult | Exception) -> None:
-    done = request.done
+    done, samples = request.done, request.samples
     _release(request)
     if done is not None:
         done(found)
+    if request.add_shadows is not None and isinstance(found, BatchResult):
+        shadows = [sample.shadow for sample in samples if sample.shadow is not None]
+        if shadows:
+            request.loop.call_later(SHADOW_DELAY_S, request.add_shadows, shadows)
 
 
 def _notify(request: Request, event: SampleEvent, prediction: Prediction) -> None:

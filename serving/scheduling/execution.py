@@ -23,12 +23,14 @@ log = logging.getLogger("offramp.serving")
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Samples of one engine that run stage `stage` together, 0 for decoding, since `started_at`."""
+    """Samples of one engine that run stage `stage` together, 0 for decoding, since `started_at`. All
+    of them are shadows or none is, as `shadow` says."""
 
     queues: ModelQueues
     stage: int
     samples: list[Sample]
     started_at: float
+    shadow: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -45,7 +47,8 @@ class Outcome:
 def run(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
     """Decode the batch or run its stage: all the slow work. Changes no state shared with other threads."""
     try:
-        metrics.waited(batch.queues.engine.manifest.name, batch.stage, _record_waits(batch))
+        if not batch.shadow:
+            metrics.waited(batch.queues.engine.manifest.name, batch.stage, _record_waits(batch))
         if batch.stage == 0:
             return _decode(batch, max_pixels, metrics)
         return _run_stage(batch, metrics)

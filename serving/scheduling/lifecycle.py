@@ -11,6 +11,7 @@ from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.forecast import Forecast
 from serving.scheduling.queues import Block, Job, Sample, SampleEvent
 from serving.scheduling.selection import BatchSelector
+from serving.scheduling.shadows import shadow_of
 from serving.telemetry.metrics import Metrics
 
 
@@ -136,6 +137,9 @@ class SampleTracker:
         is_answer = not sample.answered
         sample.answered = True
         last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
+        options = sample.job.shadow
+        if options is not None and last and block is not None and prediction is not None:
+            sample.shadow = shadow_of(sample, options, prediction, block, row)
         self._notify(sample, prediction, answered=is_answer, last=last)
         if last:
             self._finish(sample)

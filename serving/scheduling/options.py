@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
@@ -15,6 +15,29 @@ Priority = Literal["normal", "low"]
 
 # What an image of a request gets; the error is one of IMAGE_ERRORS.
 ImageResult = Prediction | ServingError
+# Why a shadow has no result: no worker was idle in time, the cap on the work of shadows was reached, too many
+# waited, a stage failed, or the model or the server ended.
+ShadowDrop = Literal["busy", "cap", "full", "failed", "ended"]
+
+
+class ShadowResult(NamedTuple):
+    """A sample left at exit `exit_`, from 1, where its policy's measure was `measured`; and whether the
+    likeliest class there is that of the ensemble of all exits."""
+
+    exit_: int
+    measured: float
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class ShadowOptions:
+    """Of the samples of a request that leave before the last exit, the share that goes on to full depth as
+    shadows after the answer. `report` gets their results, `dropped` why one has none; any thread calls them,
+    and they must not block."""
+
+    share: float
+    report: Callable[[ShadowResult], None]
+    dropped: Callable[[ShadowDrop], None]
 
 
 @dataclass
@@ -95,6 +118,7 @@ class RequestOptions:
       request fails.
     - With `run_all_exits`, images run the exits after their answer as well, and the call returns after
       the last one.
+    - `shadow` says which images become shadows; by default none.
     """
 
     policy: Policy
@@ -104,3 +128,4 @@ class RequestOptions:
     on_failed: OnFailed | None = None
     on_answer: OnAnswer | None = None
     run_all_exits: bool = False
+    shadow: ShadowOptions | None = None

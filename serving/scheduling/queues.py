@@ -13,6 +13,7 @@ from serving.inference.engine import Engine, Prediction
 from serving.inference.runners import Tensor
 from serving.scheduling.costs import CostTable
 from serving.scheduling.forecast import Forecast, Forecasts
+from serving.scheduling.options import ShadowOptions
 
 # How much of a batch's measured time is believed at once, and the limits of the correction.
 LEARNING_RATE = 0.05
@@ -36,8 +37,8 @@ class Job:
     """One request's images, and how to treat them.
 
     `deadline` is a `time.perf_counter()` value. With `report_all_exits` there is an event at every
-    exit; with `run_all_exits` a sample runs the exits after its answer as well. The scheduler sets
-    `queues` and `forecast`.
+    exit; with `run_all_exits` a sample runs the exits after its answer as well; `shadow` says which samples
+    become shadows. The scheduler sets `queues` and `forecast`.
     """
 
     engine: Engine
@@ -46,6 +47,7 @@ class Job:
     low_priority: bool = False
     report_all_exits: bool = False
     run_all_exits: bool = False
+    shadow: ShadowOptions | None = None
     samples: list[Sample] = field(default_factory=list)
     queues: ModelQueues = field(init=False)
     forecast: Forecast = field(init=False)
@@ -63,6 +65,7 @@ class Sample:
     - `best` is its deepest prediction so far, kept only if a deadline may need it.
     - `answered` is set with its answer, `finished` once nothing more happens to it.
     - `waited`, `decoding` and `computing` are seconds.
+    - `shadow` is its shadow, once it was answered, if it has one.
     """
 
     job: Job
@@ -83,6 +86,7 @@ class Sample:
     waited: float = 0.0
     decoding: float = 0.0
     computing: float = 0.0
+    shadow: Sample | None = None
 
 
 class SampleEvent(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,7 @@ from serving.scheduling.lifecycle import SampleTracker
 from serving.scheduling.options import Load
 from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEvent
 from serving.scheduling.selection import BatchSelector
+from serving.scheduling.shadows import ShadowQueue, separate
 from serving.telemetry.metrics import Metrics
 
 # Small files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first
@@ -40,8 +41,10 @@ class Scheduler:
         max_pixels: int,
         metrics: Metrics,
         report: Callable[[list[SampleEvent]], None],
+        max_shadow_work: float = 0.0,
     ) -> None:
-        """`max_wait` is the longest predicted wait in seconds, `max_bytes` the limit of the waiting images.
+        """`max_wait` is the longest predicted wait in seconds, `max_bytes` the limit of the waiting images,
+        `max_shadow_work` the most work of shadows as a share of that of requests.
 
         `report` receives the events of samples in order. It is called under the lock, which keeps the
         order between workers, so it must neither block nor call back.
@@ -56,6 +59,7 @@ class Scheduler:
         self._selector = BatchSelector(workers)
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
         self._tracker = SampleTracker(self._selector, metrics)
+        self._shadows = ShadowQueue(max_shadow_work, self._selector)
         self._idle_workers: list[threading.Lock] = []
         self._closing = False
         # Predicted waits in seconds of a new sample, as (normal, low): see `_publish`.
@@ -85,6 +89,7 @@ class Scheduler:
     def retire(self, engine: Engine, on_empty: Callable[[], None]) -> None:
         """Remove `engine` once none of its samples is left, then call `on_empty`."""
         with self._lock:
+            self._shadows.drop("ended", engine)
             queues = self._selector.model_queues.get(engine)
             if queues is not None and queues.in_flight:
                 queues.retiring = True
@@ -134,6 +139,14 @@ class Scheduler:
             self._publish()
             self._wake(1)
 
+    def add_shadows(self, shadows: Sequence[Sample]) -> None:
+        """Let `shadows` go on to full depth while nothing else waits."""
+        for shadow in shadows:
+            separate(shadow)
+        with self._lock:
+            self._shadows.add(shadows, time.perf_counter())
+            self._wake(1)
+
     def drop(self, job: Job) -> None:
         """End what is left of a job whose client has gone."""
         with self._lock:
@@ -152,6 +165,7 @@ class Scheduler:
         """Finish the accepted samples and end the workers."""
         with self._lock:
             self._closing = True
+            self._shadows.close()
             self._wake(self._workers)
         for thread in self._threads:
             thread.join()
@@ -165,9 +179,8 @@ class Scheduler:
             with self._lock:
                 now = time.perf_counter()
                 if batch is not None and outcome is not None:
-                    self._tracker.complete_batch(batch, outcome, now)
-                    self._selector.free_workers += 1
-                batch, outcome = self._take(now), None
+                    self._complete(batch, outcome, now)
+                batch, outcome = self._take(now) or self._shadows.take(now), None
                 self._publish()
                 if batch is None:
                     if self._closing and self._tracker.in_flight == 0:
@@ -203,6 +216,14 @@ class Scheduler:
             queues = ModelQueues(engine, costs, retiring=True)
             self._selector.model_queues[engine] = queues
         return queues
+
+    def _complete(self, batch: Batch, outcome: Outcome, now: float) -> None:
+        self._selector.free_workers += 1
+        if batch.shadow:
+            self._shadows.complete(batch, outcome, now)
+        else:
+            self._tracker.complete_batch(batch, outcome, now)
+            self._shadows.earn(now - batch.started_at, now)
 
     def _take(self, now: float) -> Batch | None:
         """The next batch, None if nothing waits."""

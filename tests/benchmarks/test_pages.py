@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import digits, ray, serving, threads
 from benchmarks.gears import section as gears
+from benchmarks.guards import section as guards
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.method import section as method
 from benchmarks.peers import section as peers
@@ -27,6 +28,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/peers.md", "peers", peers.section),
         ("design/reproduction.md", "method", method.section),
         ("guide/gears.md", "gears", gears.section),
+        ("guide/shadow.md", "guards", guards.section),
         ("guide/ray.md", "ray", ray.section),
         ("guide/tuning.md", "tuning", tuning.section),
         ("guide/tuning.md", "precision", precision.section),

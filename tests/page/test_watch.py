@@ -161,6 +161,36 @@ def test_quantiles_come_from_what_buckets_gained(page: Page) -> None:
     assert (low, median, high) == pytest.approx((0.22, 0.7, 1.0))
 
 
+def test_shadow_checks_are_shown_where_the_server_has_them(page: Page) -> None:
+    expect(page.locator("#shadow-card")).to_be_hidden()
+    metric = 'offramp_agreement_promised{exit="1",model="cifar100-oto"} 0.967\n'
+    page.route(
+        "**/metrics",
+        lambda route: route.fulfill(body=route.fetch().text() + metric, content_type="text/plain"),
+    )
+    span = {"shadows": 120, "agreed": 110, "low": 0.81, "high": 0.963}
+    raised = {
+        "at": "2026-11-28T12:00:00Z",
+        "sentence": "the threshold of exit 1 was raised from 0.78 to 0.9: …",
+    }
+    exits = [
+        {"exit": 1, "promised": 0.967, "span": span},
+        {"exit": 2, "promised": 0.955, "span": None},
+    ]
+    answer = {
+        "sentence": "130 shadows since the policy was set: the threshold of exit 1 was raised.",
+        "status": {"exits": exits, "raises": [raised] * 7},
+    }
+    page.route("**/shadow", lambda route: route.fulfill(json=answer))
+    page.get_by_role("tab", name="Watch it").click()
+    expect(page.locator("#shadow")).to_have_text(answer["sentence"])
+    expect(page.locator("#shadow-exits li").first).to_contain_text("on 81.00 % to 96.30 % of")
+    expect(page.locator("#shadow-exits li").nth(1)).to_contain_text("no images yet")
+    expect(page.locator("#raises li")).to_have_count(5)
+    expect(page.locator("#raises li").first).to_contain_text("from 0.78 to 0.9")
+    assert violations(page) == []
+
+
 def test_gears_are_shown_where_the_server_has_a_latency_target(page: Page) -> None:
     expect(page.locator("#gears-card")).to_be_hidden()
 

@@ -76,6 +76,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
                 on_failed=feed.image_failed,
                 on_answer=feed.answer,
                 run_all_exits=query.run_all_exits,
+                shadow=resolved.shadow,
             ),
         )
     )

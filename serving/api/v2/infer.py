@@ -154,7 +154,11 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     # In the protocol 1 is the highest level, and 0 the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
     policy = resolve_policy(parameters, model, in_gear=priority == "normal")
-    options = RequestOptions(policy, deadline, priority)
+    own_options = policy is not model.policy or deadline is not None
+    shadow = None
+    if service.shadow is not None and not own_options:
+        shadow = service.shadow.options(model)
+    options = RequestOptions(policy, deadline, priority, shadow=shadow)
     async with CancelOnDisconnect(request):
         if isinstance(wanted.images, list):
             result = await service.dispatcher.classify(model.engine, wanted.images, options)
@@ -163,7 +167,6 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     predictions = _all_or_error(result.predictions)
     content, headers = write_response(wanted, manifest, predictions)
     total = time.perf_counter() - started
-    own_options = policy is not model.policy or deadline is not None
     service.answered(
         request.scope,
         model,

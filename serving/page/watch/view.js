@@ -10,6 +10,7 @@ import { clearNotice, explain } from "../notice.js";
 import { EVERY, History, SPAN, quantile, rate, shares } from "./history.js";
 import { showGears } from "./gears.js";
 import { exitsTable, modelsTable, queued, stagesTable } from "./tables.js";
+import { showShadow } from "./shadow.js";
 
 const DURATION = "offramp_request_duration_seconds";
 const RATE_WINDOW = 10;
@@ -92,6 +93,7 @@ async function showDrift() {
     say(line, sentence);
     if (history.now) await showGears(name, history.now.metrics);
     line.toggleAttribute("data-drifting", status?.signals.some(({ drifting }) => drifting) ?? false);
+    if (history.now) await showShadow(name, history.now.metrics);
   } catch (error) {
     // The model may be unloaded by now. Whether the server answers is shown above, from /metrics.
     say(line, error.message);

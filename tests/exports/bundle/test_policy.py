@@ -225,3 +225,10 @@ def test_policies_that_differ_only_in_their_certificate_have_equal_hashes_but_ar
 def test_a_malformed_certificate_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Certificate.model_validate(CERTIFICATE.model_dump() | change)
+
+
+def test_thresholds_are_raised_and_never_lowered() -> None:
+    policy = Policy(thresholds=(0.5, 0.6, 0.7), max_exit=4, certificate=CERTIFICATE)
+    raised = policy.raised({1: 0.4, 2: 0.9, 3: 2.0})
+    assert raised.thresholds == (0.5, 0.9, 2.0)
+    assert raised.certificate is None

@@ -1,0 +1,1 @@
+"""What acts when images no longer resemble the calibration table: drift alarms and shadow checks."""

@@ -1,0 +1,1 @@
+"""What the server observes of its models: drift, gears and shadow checks."""

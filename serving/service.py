@@ -11,7 +11,10 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from exports.bundle.policy import Policy
+from exports.bundle.resolve import resolve_bundle
 from offramp.errors import OfframpError
+from serving.canary.canaries import Canaries
+from serving.canary.canary import Plan, Times, Trial
 from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
@@ -68,6 +71,14 @@ class Service:
         self.manager = manager(
             settings, self.models, self.repository, self.dispatcher, self.metrics
         )
+        self.canaries = Canaries(
+            self.models,
+            self.manager,
+            self.repository,
+            self.dispatcher,
+            self.metrics,
+            latency_target=settings.target_p99_ms is not None,
+        )
 
     def load(self) -> None:
         """Load, warm and measure the models; a second call does nothing.
@@ -86,6 +97,7 @@ class Service:
                 self.manager.load_first(path)
             except OfframpError as error:
                 self.repository.refused(path, str(error))
+        self._start_canary()
         self.phase = "ready"
 
     async def load_model(self, name: str) -> LoadedModel:
@@ -103,23 +115,30 @@ class Service:
         policy: Policy,
         images: Images,
         results: Sequence[ImageResult],
-        seconds: float,
         *,
         own_options: bool,
-        served: float | None = None,
+        times: Times,
+        trial: Trial | None = None,
     ) -> None:
-        """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
-        `own_options`, such as a threshold, a deadline or a lower gear, images may have left elsewhere than
-        the model's policy lets them. `served` are the seconds since its admission, None for low priority:
-        the latency target is about these, for a client may take long to send an image."""
-        self.metrics.answered(model.name, results, seconds)
-        if self.gears is not None and served is not None:
-            self.gears.answered(model, time.monotonic(), served)
+        """Count and record an answer of `model` under `policy`, which took `times`. With `own_options`, such
+        as a threshold, a deadline or a lower gear, images may have left elsewhere than the model's policy
+        lets them. The latency target is about the time from admission, for a client may take long to send an
+        image. `trial` is the request's part in the comparison with a canary, None without one."""
+        self.metrics.answered(model.name, results, times.total)
+        if trial is not None:
+            self.canaries.answered(trial, images, results, times)
+        if self.gears is not None and times.counted:
+            self.gears.answered(model, time.monotonic(), times.served)
+        # The tests for drift skip answers of a model that is not the one served, such as a canary.
         if not own_options:
             self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])
         if self.recording is not None:
             request_id = scope["state"]["request_id"]
             self.recording.answered(request_id, model, policy, images, results)
+
+    def keeps_images(self, trial: Trial | None) -> bool:
+        """Whether `answered` needs the images of a request of `trial`."""
+        return self.recording is not None or (trial is not None and trial.role == "canary")
 
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless the server is ready."""
@@ -144,6 +163,13 @@ class Service:
             self.recording.recorder.close()
         if self.jobs is not None:
             self.jobs.close()
+
+    def _start_canary(self) -> None:
+        settings = self.settings
+        if settings.canary is not None:
+            path = resolve_bundle(settings.canary).absolute()
+            plan = Plan(share=settings.canary_share, header=settings.canary_header)
+            self.canaries.start_first(path, plan)
 
     def _gear_shifter(self) -> GearShifter | None:
         settings = self.settings

@@ -17,6 +17,7 @@ from serving.api.access_log import note_answer
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.fast_path import CANCELLED, read_query
 from serving.api.asgi.middleware import CLIENT_DISCONNECTED, fault
+from serving.api.dispatching import resolve_again
 from serving.api.image_bodies import is_one_image, media_type
 from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
 from serving.api.routes import classify
@@ -95,6 +96,9 @@ class DirectImage:
         """Classify the image in `body`, and call `answer`."""
         self._files = [body]
         self._answer = answer
+        self._submit()
+
+    def _submit(self) -> None:
         resolved, dispatcher = self._resolved, self._of.service.dispatcher
         try:
             self._request = dispatcher.start(
@@ -118,6 +122,12 @@ class DirectImage:
 
     def _done(self, found: BatchResult | Exception) -> None:
         self._request = None
+        if isinstance(found, Exception):
+            again = resolve_again(self._of.service, self._resolved, found)
+            if again is not None:
+                self._resolved = again
+                self._submit()
+                return
         if isinstance(found, ServingError):
             self._refuse(found)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -12,9 +12,10 @@ from starlette.types import Scope
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
+from serving.canary.canary import Times, Trial
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import Priority, RequestOptions
+from serving.scheduling.options import BatchResult, Priority, RequestOptions
 from serving.service import Service
 
 # Programs repeat their queries, and validating a policy takes time.
@@ -90,18 +91,28 @@ class PolicyOptions(Protocol):
 
 @dataclass
 class ResolvedRequest:
-    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`.
+
+    While the model has a canary, `trial` is the request's part in the comparison. If the canary answers,
+    `stable` is how the stable version would.
+    """
 
     model: LoadedModel
     policy: Policy
     top_k: int
     deadline: float | None
     priority: Priority
+    trial: Trial | None = None
+    stable: ResolvedRequest | None = None
 
     @property
     def options(self) -> RequestOptions:
         """How the scheduler treats the request."""
         return RequestOptions(self.policy, self.deadline, self.priority)
+
+    def times(self, result: BatchResult, total: float) -> Times:
+        """The times of the request, answered with `result` `total` seconds after its arrival."""
+        return Times(total, result.served, result.compute, self.priority == "normal")
 
     @property
     def own_options(self) -> bool:
@@ -119,15 +130,51 @@ def resolve(
     OverCapacityError if the server would refuse the request now.
     """
     model = admit(query, scope, service)
-    policy = resolve_policy(query, model, in_gear=query.priority == "normal")
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
-    return ResolvedRequest(
+    return resolve_for(query, model, query.top_k, deadline, query.priority, scope, service)
+
+
+def resolve_for(
+    query: PolicyOptions,
+    model: LoadedModel,
+    top_k: int | None,
+    deadline: float | None,
+    priority: Priority,
+    scope: Scope | None,
+    service: Service,
+) -> ResolvedRequest:
+    """Resolve the options of `query` for `model`, or for its canary if it has one that takes the request of
+    `scope`; without a scope the version was chosen by the client. Raises InvalidRequestError."""
+    labels = len(model.engine.manifest.labels)
+    resolved = ResolvedRequest(
         model,
-        policy,
-        resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
+        resolve_policy(query, model, in_gear=priority == "normal"),
+        resolve_top_k(top_k, labels),
         deadline,
-        query.priority,
+        priority,
     )
+    if service.canaries.running and scope is not None:
+        return _assign(query, resolved, scope, service)
+    return resolved
+
+
+def _assign(
+    query: PolicyOptions, stable: ResolvedRequest, scope: Scope, service: Service
+) -> ResolvedRequest:
+    """`stable`, or the same request for the canary of its model. Options that the canary does not have, such
+    as a deeper exit, are answered by the stable version."""
+    canary = service.canaries.running.get(stable.model.name)
+    if canary is None:
+        return stable
+    if canary.takes(scope):
+        try:
+            policy = resolve_policy(query, canary.model)
+        except InvalidRequestError:
+            pass
+        else:
+            trial = Trial(canary, "canary", stable.policy)
+            return replace(stable, model=canary.model, policy=policy, trial=trial, stable=stable)
+    return replace(stable, trial=Trial(canary, "stable", stable.policy))
 
 
 def resolve_policy(query: PolicyOptions, model: LoadedModel, *, in_gear: bool = False) -> Policy:

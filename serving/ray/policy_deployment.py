@@ -8,7 +8,7 @@ from pathlib import Path
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from serving.errors import ServingError
-from serving.models.manager import persist_policy
+from serving.models.checks import persist_policy
 from serving.ray.policy_store import Key, PolicyStore, VersionedPolicy, key_of
 
 # `follow` returns after this time even without a change, in case an answer is lost.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
-from serving.models.manager import check_revision
+from serving.models.checks import check_revision
 
 
 class Key(NamedTuple):

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
+from serving.api.dispatching import dispatch
 from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
@@ -85,7 +86,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
     async with CancelOnDisconnect(request):
-        result = await service.dispatcher.classify(resolved.model.engine, files, resolved.options)
+        resolved, result = await dispatch(service, resolved, files)
     body, spent = answer(service, request.scope, resolved, files, result, started)
     note_answer(request.scope, result.predictions, spent)
     return Response(
@@ -110,9 +111,9 @@ def answer(
         resolved.policy,
         files,
         result.predictions,
-        total,
         own_options=resolved.own_options,
-        served=result.served if resolved.priority == "normal" else None,
+        times=resolved.times(result, total),
+        trial=resolved.trial,
     )
     spent = timing(result, total)
     return orjson.dumps(compose(resolved.model, result, resolved.top_k, spent)), spent

@@ -18,7 +18,7 @@ from serving.api.auth import AdminOnly
 from serving.api.routes.models import UNAUTHORIZED, UNKNOWN_MODEL
 from serving.api.schemas import ErrorAnswer, PolicyAnswer
 from serving.errors import BadBundleError
-from serving.models.manager import check_fits
+from serving.models.checks import check_fits
 from serving.models.registry import LoadedModel
 from serving.service import ServiceOf
 

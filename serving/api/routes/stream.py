@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
+from serving.api.dispatching import resolve_again
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
@@ -61,24 +62,9 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    own_options = resolved.own_options or query.run_all_exits
-    kept = files if service.recording is not None else []
-    feed = _Feed(service, resolved, kept, own_options, started, request.scope)
-    task = asyncio.create_task(
-        service.dispatcher.classify(
-            resolved.model.engine,
-            files,
-            RequestOptions(
-                resolved.policy,
-                resolved.deadline,
-                resolved.priority,
-                on_exit=feed.exit,
-                on_failed=feed.image_failed,
-                on_answer=feed.answer,
-                run_all_exits=query.run_all_exits,
-            ),
-        )
-    )
+    kept = files if service.keeps_images(resolved.trial) else []
+    feed = _Feed(service, resolved, kept, query.run_all_exits, started, request.scope)
+    task = asyncio.create_task(feed.classify(files))
     task.add_done_callback(feed.end)
     try:
         async with CancelOnDisconnect(request):
@@ -96,26 +82,54 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
 
 @dataclass
 class _Feed:
-    """The queue of a request's events, with None at the end. `counted` is whether its outcome was counted."""
+    """The queue of a request's events, with None at the end. `begun` is whether there was one, `counted`
+    whether its outcome was counted."""
 
     service: Service
     resolved: ResolvedRequest
     files: list[bytes]
-    own_options: bool
+    run_all_exits: bool
     started: float
     scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    begun: bool = False
     counted: bool = False
+
+    async def classify(self, files: list[bytes]) -> BatchResult:
+        """Classify `files`. Where a canary fails before the first event, the stable version answers."""
+        try:
+            return await self._classify(files)
+        except Exception as error:
+            again = resolve_again(self.service, self.resolved, error)
+            if again is None or self.begun:
+                raise
+            self.resolved = again
+        return await self._classify(files)
+
+    async def _classify(self, files: list[bytes]) -> BatchResult:
+        resolved = self.resolved
+        options = RequestOptions(
+            resolved.policy,
+            resolved.deadline,
+            resolved.priority,
+            on_exit=self.exit,
+            on_failed=self.image_failed,
+            on_answer=self.answer,
+            run_all_exits=self.run_all_exits,
+        )
+        return await self.service.dispatcher.classify(resolved.model.engine, files, options)
 
     def exit(self, reached: ExitReached) -> None:
         manifest = self.resolved.model.engine.manifest
         elapsed = time.perf_counter() - self.started
         event = describe_exit(reached, manifest, self.resolved.top_k, elapsed)
+        self.begun = True
         self.events.put_nowait(_event("exit", event))
 
     def image_failed(self, failed: ImageFailed) -> None:
         error = failed.error
         event = ImageErrorEvent(failed.image, str(error), error.code)
+        self.begun = True
         self.events.put_nowait(_event("error", event))
 
     def answer(self, result: BatchResult) -> None:
@@ -127,9 +141,9 @@ class _Feed:
             self.resolved.policy,
             self.files,
             result.predictions,
-            total,
-            own_options=self.own_options,
-            served=result.served if self.resolved.priority == "normal" else None,
+            own_options=self.resolved.own_options or self.run_all_exits,
+            times=self.resolved.times(result, total),
+            trial=self.resolved.trial,
         )
         self.counted = True
         spent = timing(result, total)

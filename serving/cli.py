@@ -74,6 +74,9 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key for admin routes.")
     ] = None,
+    budgets: Annotated[
+        Path | None, typer.Option(help="A TOML file with clients' keys and compute budgets.")
+    ] = None,
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="Print a line of JSON per request.")
     ] = None,
@@ -150,6 +153,7 @@ def serve(
         canary=canary,
         canary_share=canary_share,
         api_key_file=api_key_file,
+        budgets=budgets,
         access_log=access_log,
         max_connections=max_connections,
         cors_origins=tuple(cors_origin) if cors_origin else None,

@@ -13,6 +13,8 @@ from starlette.types import Scope
 from exports.bundle.policy import Policy
 from exports.bundle.resolve import resolve_bundle
 from offramp.errors import OfframpError
+from serving.budgets.budgets import Budgets
+from serving.budgets.metrics import BudgetMetrics
 from serving.canary.canaries import Canaries
 from serving.canary.canary import Plan, Times, Trial
 from serving.drift.metrics import DriftMetrics
@@ -47,8 +49,8 @@ class Service:
         dispatcher: type[Dispatcher] = Dispatcher,
         manager: ManagerFactory = ModelManager,
     ) -> None:
-        """Raises SettingsError if the repository is not a directory, or if requests cannot be recorded or
-        jobs stored in their directories."""
+        """Raises SettingsError if the repository is not a directory, if requests cannot be recorded or jobs
+        stored in their directories, or if the file of budgets is not valid."""
         self.settings = settings
         self.metrics = Metrics()
         self.models = ModelRegistry()
@@ -65,6 +67,9 @@ class Service:
         self.drift.start()
         self.gears = self._gear_shifter()
         self.recording = self._start_recording()
+        self.budgets = None
+        if settings.budgets is not None:
+            self.budgets = Budgets(settings.budgets, BudgetMetrics(self.metrics.registry))
         self.jobs = JobStore(settings.jobs, settings) if settings.jobs is not None else None
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         "loopback only.",
     )
     api_key_file: Path | None = Field(None, description="A file with that key, read at the start.")
+    budgets: Path | None = Field(
+        None,
+        description="A TOML file with the keys of clients and their budgets of multiply-accumulates; beyond"
+        " its own a client gets shallower answers. Off by default.",
+    )
     header_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         10,
         description="How long a request's head may take to arrive.",

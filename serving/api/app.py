@@ -73,6 +73,7 @@ CORS_REQUEST_HEADERS = (
 )
 CORS_RESPONSE_HEADERS = (
     *("ETag", "Retry-After", "Server-Timing", "X-Request-ID", "Inference-Header-Content-Length"),
+    "Offramp-Limited-By",
 )
 # The routes on the fast path, whose outcomes are counted by model.
 HOT: Mapping[str, Endpoint] = {classify.PATH: classify.classify, stream.PATH: stream.stream}

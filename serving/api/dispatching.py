@@ -29,8 +29,19 @@ async def dispatch(
     except Exception as error:
         again = resolve_again(service, resolved, error)
         if again is None:
+            refund(resolved)
             raise
-    return again, await _classify(service, again, images, options)
+    try:
+        return again, await _classify(service, again, images, options)
+    except Exception:
+        refund(again)
+        raise
+
+
+def refund(resolved: ResolvedRequest) -> None:
+    """A request has failed: its client is charged nothing."""
+    if resolved.reservation is not None:
+        resolved.reservation.refund()
 
 
 def resolve_again(

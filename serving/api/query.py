@@ -12,6 +12,7 @@ from starlette.types import Scope
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
+from serving.budgets.budgets import Reservation
 from serving.canary.canary import Times, Trial
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
@@ -94,7 +95,8 @@ class ResolvedRequest:
     """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`.
 
     While the model has a canary, `trial` is the request's part in the comparison. If the canary answers,
-    `stable` is how the stable version would.
+    `stable` is how the stable version would. With budgets, `reservation` is what the request may spend, once
+    its images are known.
     """
 
     model: LoadedModel
@@ -104,6 +106,7 @@ class ResolvedRequest:
     priority: Priority
     trial: Trial | None = None
     stable: ResolvedRequest | None = None
+    reservation: Reservation | None = None
 
     @property
     def options(self) -> RequestOptions:
@@ -115,9 +118,14 @@ class ResolvedRequest:
         return Times(total, result.served, result.compute, self.priority == "normal")
 
     @property
+    def limited(self) -> bool:
+        """Whether a budget keeps the images from going as deep as they might."""
+        return self.reservation is not None and self.reservation.limited
+
+    @property
     def own_options(self) -> bool:
         """Whether something else than the policy in force decides where its images leave: the request's own
-        options, or a lower gear."""
+        options, a budget, or a lower gear."""
         return self.policy is not self.model.policy or self.deadline is not None
 
 

@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
-from serving.api.dispatching import resolve_again
+from serving.api.budgets import LIMITED_HEADERS, limit, settle
+from serving.api.dispatching import refund, resolve_again
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
@@ -62,8 +63,12 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
+    all_exits = query.run_all_exits
+    resolved = limit(service, request.scope, resolved, len(files), all_exits=all_exits)
+    if resolved.reservation is not None:
+        all_exits = resolved.reservation.all_exits
     kept = files if service.keeps_images(resolved.trial) else []
-    feed = _Feed(service, resolved, kept, query.run_all_exits, started, request.scope)
+    feed = _Feed(service, resolved, kept, all_exits, started, request.scope)
     task = asyncio.create_task(feed.classify(files))
     task.add_done_callback(feed.end)
     try:
@@ -102,9 +107,14 @@ class _Feed:
         except Exception as error:
             again = resolve_again(self.service, self.resolved, error)
             if again is None or self.begun:
+                refund(self.resolved)
                 raise
             self.resolved = again
-        return await self._classify(files)
+        try:
+            return await self._classify(files)
+        except Exception:
+            refund(self.resolved)
+            raise
 
     async def _classify(self, files: list[bytes]) -> BatchResult:
         resolved = self.resolved
@@ -145,10 +155,13 @@ class _Feed:
             times=self.resolved.times(result, total),
             trial=self.resolved.trial,
         )
+        settle(self.resolved.reservation, model, result.predictions)
         self.counted = True
         spent = timing(result, total)
         note_answer(self.scope, result.predictions, spent)
-        self.events.put_nowait(_event("answer", compose(model, result, self.resolved.top_k, spent)))
+        limited = self.resolved.limited
+        found = compose(model, result, self.resolved.top_k, spent, limited=limited)
+        self.events.put_nowait(_event("answer", found))
 
     def fail(self, error: BaseException) -> bytes:
         if not isinstance(error, ServingError):
@@ -171,11 +184,12 @@ class _Stream(StreamingResponse):
     """`first` and the other events of `feed`, then an error if `task` failed."""
 
     def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[BatchResult]) -> None:
+        # A proxy must pass events on at once.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if feed.resolved.limited:
+            headers |= LIMITED_HEADERS
         super().__init__(
-            _events(first, feed, task),
-            media_type="text/event-stream",
-            # A proxy must pass events on at once.
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            _events(first, feed, task), media_type="text/event-stream", headers=headers
         )
         feed.scope.get("extensions", {}).get(EXTENSION, {})[FILLER] = COMMENT
         self._feed = feed

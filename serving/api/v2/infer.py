@@ -14,6 +14,7 @@ from starlette.responses import Response
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
+from serving.api.budgets import BUDGET, LIMITED_HEADERS, limit, settle
 from serving.api.dispatching import dispatch
 from serving.api.examples import sample_image
 from serving.api.image_bodies import MAX_INLINE_BYTES
@@ -57,6 +58,7 @@ ANSWER = {
                 "confidence": {"type": "number"},
                 "measured": {"type": "number"},
                 "reason": {"type": "string"},
+                "limited_by": {"type": "string"},
             },
         },
         "outputs": {"type": "array", "items": _TENSOR},
@@ -161,10 +163,17 @@ async def _answer(
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
     scope = None if chosen else request.scope
     resolved = resolve_for(parameters, model, None, deadline, priority, scope, service)
+    resolved = limit(service, request.scope, resolved, len(wanted.images))
     async with CancelOnDisconnect(request):
         resolved, result = await dispatch(service, resolved, wanted.images)
+    settle(resolved.reservation, resolved.model, result.predictions)
     predictions = _all_or_error(result.predictions)
-    content, headers = write_response(wanted, resolved.model.engine.manifest, predictions)
+    limited_by = BUDGET if resolved.limited else None
+    content, headers = write_response(
+        wanted, resolved.model.engine.manifest, predictions, limited_by
+    )
+    if resolved.limited:
+        headers |= LIMITED_HEADERS
     total = time.perf_counter() - started
     service.answered(
         request.scope,

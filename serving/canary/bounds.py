@@ -15,10 +15,10 @@ Reason = Literal["error_rate", "latency", "agreement"]
 FALSE_ROLLBACKS = 0.01
 # No rule decides on fewer observations.
 MIN_OBSERVATIONS = 10
-# A request of the canary is slow if its time in stages is above the bound's multiple of this quantile of the
-# stable version's. Of an equal canary fewer than 5 % are.
-SLOW_QUANTILE = 0.95
-MAX_SLOW_RATE = 1 - SLOW_QUANTILE
+# Quantiles of the time in stages that are compared. A request of the canary is slow by one if it takes longer
+# than the bound's multiple of the stable version's; of an equal canary fewer than a share of 1 - quantile
+# are.
+QUANTILES = (0.5, 0.95)
 
 
 class Bounds(BaseModel):
@@ -32,8 +32,8 @@ class Bounds(BaseModel):
     )
     max_latency_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
         default=2.0,
-        description="Largest ratio of the canary's 95th percentile of the time in stages to the stable "
-        "version's.",
+        description="Largest ratio of the canary's time in stages to the stable version's, of the medians "
+        "and of the 95th percentiles.",
     )
     min_agreement: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
@@ -41,25 +41,31 @@ class Bounds(BaseModel):
     )
 
 
+LEVEL = FALSE_ROLLBACKS / (2 + len(QUANTILES))
+
+
 def _sequence() -> BernoulliSequence:
-    return BernoulliSequence(FALSE_ROLLBACKS / 3)
+    return BernoulliSequence(LEVEL)
 
 
 @dataclass
 class Evidence:
-    """What is known of a canary: its requests that failed, that were slow, and its mirrored images that the
-    stable version gave another class."""
+    """What is known of a canary: its requests that failed, those that were slow by each of QUANTILES, and its
+    mirrored images that the stable version gave another class."""
 
     errors: BernoulliSequence = field(default_factory=_sequence)
-    slow: BernoulliSequence = field(default_factory=_sequence)
+    slow: tuple[BernoulliSequence, ...] = field(
+        default_factory=lambda: tuple(_sequence() for _ in QUANTILES)
+    )
     disagreements: BernoulliSequence = field(default_factory=_sequence)
 
     def verdict(self, bounds: Bounds) -> Reason | None:
         """Which of `bounds` the canary exceeds, None if that is not certain of any."""
         if _exceeds(self.errors, bounds.max_error_rate):
             return "error_rate"
-        if _exceeds(self.slow, MAX_SLOW_RATE):
-            return "latency"
+        for quantile, slow in zip(QUANTILES, self.slow, strict=True):
+            if _exceeds(slow, 1 - quantile):
+                return "latency"
         if bounds.min_agreement is not None and _exceeds(
             self.disagreements, 1 - bounds.min_agreement
         ):
@@ -70,7 +76,7 @@ class Evidence:
 def slow_limit(stable_s: float, ratio: float, share: float) -> float:
     """The seconds in stages above which a request of the canary is slow.
 
-    `stable_s` is the SLOW_QUANTILE of the stable version. At a `share` above one half the canary's batches
+    `stable_s` is the stable version's quantile. At a `share` above one half the canary's batches
     are the larger ones, by share / (1 - share) at most, and a batch's time grows at most in proportion.
     """
     return stable_s * ratio * max(1.0, share / max(1 - share, 1e-9))

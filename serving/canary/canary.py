@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from exports.bundle.policy import Policy
 from serving.canary.assignment import Assignment
-from serving.canary.bounds import SLOW_QUANTILE, Bounds, Evidence, Reason, slow_limit
+from serving.canary.bounds import QUANTILES, Bounds, Evidence, Reason, slow_limit
 from serving.canary.metrics import Role
 from serving.canary.side import Side
 from serving.errors import DeadlineExceededError, DrainingError, ServingError
@@ -129,10 +129,11 @@ class Canary:
         return self.evidence.verdict(self.plan.bounds)
 
     def _observe_time(self, seconds: float) -> None:
-        stable = self.sides["stable"].stages.quantile(SLOW_QUANTILE)
-        if stable is not None:
-            ratio = self.plan.bounds.max_latency_ratio
-            self.evidence.slow.add(seconds > slow_limit(stable, ratio, self.plan.share))
+        ratio, share = self.plan.bounds.max_latency_ratio, self.plan.share
+        for quantile, slow in zip(QUANTILES, self.evidence.slow, strict=True):
+            stable = self.sides["stable"].stages.quantile(quantile)
+            if stable is not None:
+                slow.add(seconds > slow_limit(stable, ratio, share))
 
 
 class Trial(NamedTuple):

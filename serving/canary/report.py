@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from serving.canary.bounds import FALSE_ROLLBACKS, SLOW_QUANTILE, Reason
+from serving.canary.bounds import FALSE_ROLLBACKS, Reason
 from serving.canary.canary import Canary, Plan
 from serving.canary.metrics import Role
 from serving.canary.sequence import BernoulliSequence
@@ -38,6 +38,7 @@ class SideReport:
     mean_ms: float | None
     p99_ms: float | None
     stages_mean_ms: float | None
+    stages_p50_ms: float | None
     stages_p95_ms: float | None
     exit_shares: list[float]
 
@@ -55,8 +56,9 @@ class RateReport:
 @dataclass(frozen=True)
 class CanaryReport:
     """A canary: its `bundle`, the plan, both versions, and what the bounds are about: the canary's requests
-    that failed (`errors`), those slower than the bound (`slow`), and its mirrored images that the stable
-    version gave another class (`disagreements`).
+    that failed (`errors`), those slower than the bound's multiple of the stable version's median (`slow_p50`)
+    and 95th percentile (`slow_p95`), and its mirrored images that the stable version gave another class
+    (`disagreements`).
 
     A canary within its bounds is ever rolled back with a probability of at most `false_rollbacks`.
     """
@@ -67,7 +69,8 @@ class CanaryReport:
     stable: SideReport
     canary: SideReport
     errors: RateReport
-    slow: RateReport
+    slow_p50: RateReport
+    slow_p95: RateReport
     disagreements: RateReport
     false_rollbacks: float
 
@@ -92,7 +95,8 @@ def report(canary: Canary) -> CanaryReport:
         stable=_side(canary, "stable"),
         canary=_side(canary, "canary"),
         errors=_rate(found.errors),
-        slow=_rate(found.slow),
+        slow_p50=_rate(found.slow[0]),
+        slow_p95=_rate(found.slow[1]),
         disagreements=_rate(found.disagreements),
         false_rollbacks=FALSE_ROLLBACKS,
     )
@@ -108,7 +112,8 @@ def _side(canary: Canary, role: Role) -> SideReport:
         mean_ms=_ms(side.served.mean()),
         p99_ms=_ms(side.served.quantile(0.99)),
         stages_mean_ms=_ms(side.stages.mean()),
-        stages_p95_ms=_ms(side.stages.quantile(SLOW_QUANTILE)),
+        stages_p50_ms=_ms(side.stages.quantile(0.5)),
+        stages_p95_ms=_ms(side.stages.quantile(0.95)),
         exit_shares=[
             round(share, DIGITS) for share in side.exit_shares(len(model.engine.manifest.exits))
         ],

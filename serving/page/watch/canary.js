@@ -10,7 +10,7 @@ import { values } from "./parse.js";
 import { table } from "./tables.js";
 
 const SHOWN = 3;
-const COLUMNS = ["Side", "Version", "Requests", "Failed", "Mean", "p99", "p95 in stages", "Exit shares"];
+const COLUMNS = ["Side", "Version", "Requests", "Failed", "Mean", "p99", "p50 in stages", "p95 in stages", "Exit shares"];
 const NONE = "–";
 
 export function startCanary() {
@@ -57,7 +57,7 @@ const ms = (value) => (value == null ? NONE : format.ms(value));
 function row(role, side) {
   const shares = side.requests ? side.exit_shares.map(format.percent).join(", ") : NONE;
   return [role, side.version, format.count(side.requests), format.count(side.errors),
-    ms(side.mean_ms), ms(side.p99_ms), ms(side.stages_p95_ms), shares];
+    ms(side.mean_ms), ms(side.p99_ms), ms(side.stages_p50_ms), ms(side.stages_p95_ms), shares];
 }
 
 function agreement({ count, events, interval: [low, high] }) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends
@@ -16,7 +15,7 @@ from offramp.errors import OfframpError
 from serving.budgets.budgets import Budgets
 from serving.budgets.metrics import BudgetMetrics
 from serving.canary.canaries import Canaries
-from serving.canary.canary import Plan, Times, Trial
+from serving.canary.canary import Plan, Trial
 from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
@@ -32,7 +31,7 @@ from serving.recording.recorder import Images, Recorder
 from serving.recording.sampler import FullDepthSampler
 from serving.recording.store import RecordStore
 from serving.scheduling.dispatcher import Dispatcher
-from serving.scheduling.options import ImageResult
+from serving.scheduling.options import BatchResult
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -119,21 +118,24 @@ class Service:
         model: LoadedModel,
         policy: Policy,
         images: Images,
-        results: Sequence[ImageResult],
+        result: BatchResult,
+        seconds: float,
         *,
         own_options: bool,
-        times: Times,
-        trial: Trial | None = None,
+        low_priority: bool,
+        trial: Trial | None,
     ) -> None:
-        """Count and record an answer of `model` under `policy`, which took `times`. With `own_options`, such
-        as a threshold, a deadline or a lower gear, images may have left elsewhere than the model's policy
-        lets them. The latency target is about the time from admission, for a client may take long to send an
-        image. `trial` is the request's part in the comparison with a canary, None without one."""
-        self.metrics.answered(model.name, results, times.total)
+        """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
+        `own_options`, such as a threshold, a deadline or a lower gear, images may have left elsewhere than
+        the model's policy lets them. The latency target is about the time from admission of requests of
+        normal priority, for a client may take long to send an image. `trial` is the request's part in the
+        comparison with a canary, None without one."""
+        results = result.predictions
+        self.metrics.answered(model.name, results, seconds)
         if trial is not None:
-            self.canaries.answered(trial, images, results, times)
-        if self.gears is not None and times.counted:
-            self.gears.answered(model, time.monotonic(), times.served)
+            self.canaries.answered(trial, images, result, seconds, low_priority=low_priority)
+        if self.gears is not None and not low_priority:
+            self.gears.answered(model, time.monotonic(), result.served)
         # The tests for drift skip answers of a model that is not the one served, such as a canary.
         if not own_options:
             self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])

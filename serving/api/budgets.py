@@ -39,12 +39,9 @@ def limit(
     return _limited(resolved, reservation)
 
 
-def settle(
-    reservation: Reservation | None, model: LoadedModel, results: Sequence[ImageResult]
-) -> None:
+def settle(reservation: Reservation, model: LoadedModel, results: Sequence[ImageResult]) -> None:
     """`model` answered the request of `reservation` with `results`."""
-    if reservation is not None:
-        reservation.settle(costs(model), results)
+    reservation.settle(costs(model), results)
 
 
 def costs(model: LoadedModel) -> list[int]:

@@ -13,10 +13,10 @@ from exports.bundle.errors import PolicyError
 from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
 from serving.budgets.budgets import Reservation
-from serving.canary.canary import Times, Trial
+from serving.canary.canary import Trial
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import BatchResult, Priority, RequestOptions
+from serving.scheduling.options import Priority, RequestOptions
 from serving.service import Service
 
 # Programs repeat their queries, and validating a policy takes time.
@@ -112,10 +112,6 @@ class ResolvedRequest:
     def options(self) -> RequestOptions:
         """How the scheduler treats the request."""
         return RequestOptions(self.policy, self.deadline, self.priority)
-
-    def times(self, result: BatchResult, total: float) -> Times:
-        """The times of the request, answered with `result` `total` seconds after its arrival."""
-        return Times(total, result.served, result.compute, self.priority == "normal")
 
     @property
     def limited(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exports.bundle.errors import BundleError
 from offramp.errors import OfframpError
-from serving.canary.canary import Canary, Plan, Times, Trial, is_fault
+from serving.canary.canary import Canary, Plan, Trial, is_fault
 from serving.canary.metrics import CanaryMetrics
 from serving.canary.mirror import Mirror
 from serving.canary.report import SENTENCES, EndedReport, Outcome, report
@@ -22,7 +22,7 @@ from serving.models.registry import LoadedModel, ModelRegistry
 from serving.models.repository import Repository
 from serving.recording.recorder import Images
 from serving.scheduling.dispatcher import Dispatcher
-from serving.scheduling.options import ImageResult
+from serving.scheduling.options import BatchResult
 from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("offramp.canary")
@@ -132,15 +132,22 @@ class Canaries:
         self._roll_back(self.get(name), "request")
 
     def answered(
-        self, trial: Trial, images: Images, results: Sequence[ImageResult], times: Times
+        self,
+        trial: Trial,
+        images: Images,
+        result: BatchResult,
+        seconds: float,
+        *,
+        low_priority: bool,
     ) -> None:
-        """A request of `trial` was answered."""
+        """A request of `trial` was answered, `seconds` after its arrival. Times of low priority do not
+        count."""
         canary, role, policy = trial
-        canary.answered(role, results, times)
-        exits = [found.exit for found in results if isinstance(found, Prediction)]
-        self._metrics.answered(canary.name, role, canary.sides[role].version, exits, times.total)
+        canary.answered(role, result, low_priority=low_priority)
+        exits = [found.exit for found in result.predictions if isinstance(found, Prediction)]
+        self._metrics.answered(canary.name, role, canary.sides[role].version, exits, seconds)
         if role == "canary":
-            self._mirror.answered(canary, policy, images, results)
+            self._mirror.answered(canary, policy, images, result.predictions)
             self._judge(canary)
 
     def failed(self, trial: Trial, error: Exception) -> bool:

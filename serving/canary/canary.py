@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import random
@@ -19,7 +19,7 @@ from serving.canary.side import Side
 from serving.errors import DeadlineExceededError, DrainingError, ServingError
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import ImageResult
+from serving.scheduling.options import BatchResult
 
 Share = Annotated[float, Field(ge=0, le=1)]
 HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
@@ -42,16 +42,6 @@ class Plan(BaseModel):
         "version, at low priority.",
     )
     bounds: Bounds = Field(default=Bounds(), description="When it is rolled back.")
-
-
-class Times(NamedTuple):
-    """A request's seconds from its arrival (`total`), from its admission (`served`), and in stages
-    (`stages`); `counted` is whether it was of normal priority, so that its times count."""
-
-    total: float
-    served: float
-    stages: float
-    counted: bool
 
 
 @dataclass(eq=False)
@@ -98,20 +88,20 @@ class Canary:
         """Whether the canary answers the request of `scope`."""
         return self.assignment.takes(scope, uniform)
 
-    def answered(self, role: Role, results: Sequence[ImageResult], times: Times) -> None:
-        """A request was answered."""
-        side = self.sides[role]
+    def answered(self, role: Role, result: BatchResult, *, low_priority: bool) -> None:
+        """A request was answered; times of low priority do not count."""
+        side, results = self.sides[role], result.predictions
         side.requests += 1
         side.exits.update(found.exit for found in results if isinstance(found, Prediction))
         failed = any(isinstance(found, ServingError) and is_fault(found) for found in results)
         side.errors += failed
         if role == "canary":
             self.evidence.errors.add(failed)
-            if times.counted:
-                self._observe_time(times.stages)
-        if times.counted:
-            side.served.add(times.served)
-            side.stages.add(times.stages)
+            if not low_priority:
+                self._observe_time(result.compute)
+        if not low_priority:
+            side.served.add(result.served)
+            side.stages.add(result.compute)
 
     def failed(self, role: Role) -> None:
         """A request failed by a fault of the server."""

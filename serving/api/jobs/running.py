@@ -128,7 +128,8 @@ class _Groups:
             options = RequestOptions(policy, priority="low")
             try:
                 result = await self._service.dispatcher.classify(model.engine, files, options)
-                settle(reservation, model, result.predictions)
+                if reservation is not None:
+                    settle(reservation, model, result.predictions)
                 return [(model, found, limited) for found in result.predictions]
             except Exception as error:
                 if reservation is not None:

@@ -113,12 +113,14 @@ def answer(
         resolved.model,
         resolved.policy,
         files,
-        result.predictions,
+        result,
+        total,
         own_options=resolved.own_options,
-        times=resolved.times(result, total),
+        low_priority=resolved.priority == "low",
         trial=resolved.trial,
     )
-    settle(resolved.reservation, resolved.model, result.predictions)
+    if resolved.reservation is not None:
+        settle(resolved.reservation, resolved.model, result.predictions)
     spent = timing(result, total)
     found = compose(resolved.model, result, resolved.top_k, spent, limited=resolved.limited)
     return orjson.dumps(found), spent

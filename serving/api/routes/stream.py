@@ -150,12 +150,14 @@ class _Feed:
             model,
             self.resolved.policy,
             self.files,
-            result.predictions,
+            result,
+            total,
             own_options=self.resolved.own_options or self.run_all_exits,
-            times=self.resolved.times(result, total),
+            low_priority=self.resolved.priority == "low",
             trial=self.resolved.trial,
         )
-        settle(self.resolved.reservation, model, result.predictions)
+        if self.resolved.reservation is not None:
+            settle(self.resolved.reservation, model, result.predictions)
         self.counted = True
         spent = timing(result, total)
         note_answer(self.scope, result.predictions, spent)

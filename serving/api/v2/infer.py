@@ -166,7 +166,8 @@ async def _answer(
     resolved = limit(service, request.scope, resolved, len(wanted.images))
     async with CancelOnDisconnect(request):
         resolved, result = await dispatch(service, resolved, wanted.images)
-    settle(resolved.reservation, resolved.model, result.predictions)
+    if resolved.reservation is not None:
+        settle(resolved.reservation, resolved.model, result.predictions)
     predictions = _all_or_error(result.predictions)
     limited_by = BUDGET if resolved.limited else None
     content, headers = write_response(
@@ -180,9 +181,10 @@ async def _answer(
         resolved.model,
         resolved.policy,
         wanted.images,
-        predictions,
+        result,
+        total,
         own_options=resolved.own_options,
-        times=resolved.times(result, total),
+        low_priority=priority == "low",
         trial=resolved.trial,
     )
     note_answer(request.scope, predictions, timing(result, total))

@@ -12,9 +12,9 @@ from pathlib import Path
 from exports.bundle.errors import BundleError
 from offramp.errors import OfframpError
 from serving.canary.canary import Canary, Plan, Trial, is_fault
-from serving.canary.metrics import CanaryMetrics
+from serving.canary.metrics import CanaryMetrics, Outcome
 from serving.canary.mirror import Mirror
-from serving.canary.report import SENTENCES, EndedReport, Outcome, report
+from serving.canary.report import SENTENCES, EndedReport, report
 from serving.errors import BadBundleError, CanaryConflictError, NotFoundError, ServingError
 from serving.inference.engine import Prediction
 from serving.models.manager import ModelManager
@@ -177,6 +177,7 @@ class Canaries:
 
     def _run(self, canary: Canary) -> Canary:
         self.running = {**self.running, canary.name: canary}
+        self._metrics.started(canary.name)
         self._metrics.share(canary.name, canary.version, canary.plan.share)
         log.info(
             "%s: canary %s from %s takes %g of requests",

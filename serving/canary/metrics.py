@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -11,6 +11,9 @@ from serving.telemetry.histograms import Histogram
 from serving.telemetry.metrics import SECONDS
 
 Role = Literal["stable", "canary"]
+# Why a canary ended. request: rolled back by a person. replaced: the stable version was replaced or unloaded.
+Outcome = Literal["promoted", "request", "replaced", "error_rate", "latency", "agreement"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Mirrored = Literal["agrees", "disagrees", "dropped"]
 BOTH = ("model", "role", "version")
 
@@ -57,6 +60,11 @@ class CanaryMetrics:
             registry=registry,
         )
 
+    def started(self, model: str) -> None:
+        """A canary of `model` begins: the counters of how it may end are exposed as 0 before they rise."""
+        for outcome in OUTCOMES:
+            self._ended.labels(model, outcome)
+
     def share(self, model: str, version: str, share: float) -> None:
         """The canary `version` of `model` takes `share` of its requests."""
         self._share.labels(model, version).set(share)
@@ -78,7 +86,7 @@ class CanaryMetrics:
         """An image of the canary was answered by the stable version as well, or could not be."""
         self._mirrored.labels(model, version, outcome).inc()
 
-    def ended(self, model: str, version: str, outcome: str) -> None:
+    def ended(self, model: str, version: str, outcome: Outcome) -> None:
         """A canary ended; its counters stay."""
         self._share.remove(model, version)
         self._ended.labels(model, outcome).inc()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from serving.canary.bounds import FALSE_ROLLBACKS, Reason
+from serving.canary.bounds import FALSE_ROLLBACKS
 from serving.canary.canary import Canary, Plan
-from serving.canary.metrics import Role
+from serving.canary.metrics import Outcome, Role
 from serving.canary.sequence import BernoulliSequence
-
-# request: rolled back by a person. replaced: the stable version was replaced or unloaded.
-Outcome = Reason | Literal["promoted", "request", "replaced"]
 
 SENTENCES: dict[Outcome, str] = {
     "error_rate": "It was rolled back: its share of failed requests is above the bound.",

@@ -1,4 +1,4 @@
-"""A server with budgets: a client beyond its own gets shallower answers and is told so, in every form."""
+"""A server with budgets: beyond its own a client gets shallower answers, which say so, in every form."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def available(client: Client, name: str) -> float:
     return float(metrics(client).split(label)[1].split("\n")[0])
 
 
-def test_a_client_beyond_its_budget_gets_shallower_answers_and_is_told_so(
+def test_a_client_beyond_its_budget_gets_shallower_answers_that_say_so(
     client: Client, pngs: list[bytes]
 ) -> None:
     assert [seen(ask(client, pngs[0], **MOBILE)) for _ in range(4)] == [(3, None, None)] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -77,6 +78,22 @@ def test_a_client_beyond_its_budget_gets_shallower_answers_that_say_so(
     assert 'offramp_budget_macs_total{client="office"} 3000.0' in text
     assert 'offramp_budget_requests_total{client="mobile",limited="true"} 4.0' in text
     assert 'offramp_budget_requests_total{client="mobile",limited="false"} 4.0' in text
+
+
+def test_requests_at_the_same_time_do_not_overdraw_a_budget(
+    client: Client, pngs: list[bytes]
+) -> None:
+    async def ask_together() -> list[httpx.Response]:
+        headers = {**MOBILE, **PNG}
+        return await asyncio.gather(
+            *(client.http.post(FULL, content=png, headers=headers) for png in pngs[:30])
+        )
+
+    exits = [seen(answer)[0] for answer in client.runner.run(ask_together())]
+    spent = sum(1000 * exit_ for exit_ in exits)
+    assert exits.count(3) == 5
+    assert spent <= 15_000 + 1000 * exits.count(1)
+    assert f'offramp_budget_macs_total{{client="mobile"}} {spent}.0' in metrics(client)
 
 
 def test_without_budgets_answers_say_nothing_of_them(bundle_path: Path, pngs: list[bytes]) -> None:

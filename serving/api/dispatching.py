@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from serving.api.query import ResolvedRequest
 from serving.recording.recorder import Images
-from serving.scheduling.options import BatchResult, RequestOptions
+from serving.scheduling.options import BatchResult
 from serving.service import Service
 
 log = logging.getLogger("offramp.canary")
@@ -20,19 +19,18 @@ async def dispatch(
     service: Service,
     resolved: ResolvedRequest,
     images: Images,
-    options: Callable[[ResolvedRequest], RequestOptions] = lambda resolved: resolved.options,
 ) -> tuple[ResolvedRequest, BatchResult]:
     """Classify `images`, which are files or pixels uint8 [N, H, W, 3]; returns the request as it was
     answered, and its result. Raises what `Dispatcher.classify` raises."""
     try:
-        return resolved, await _classify(service, resolved, images, options)
+        return resolved, await _classify(service, resolved, images)
     except Exception as error:
         again = resolve_again(service, resolved, error)
         if again is None:
             refund(resolved)
             raise
     try:
-        return again, await _classify(service, again, images, options)
+        return again, await _classify(service, again, images)
     except Exception:
         refund(again)
         raise
@@ -66,9 +64,8 @@ async def _classify(
     service: Service,
     resolved: ResolvedRequest,
     images: Images,
-    options: Callable[[ResolvedRequest], RequestOptions],
 ) -> BatchResult:
-    engine, wanted = resolved.model.engine, options(resolved)
+    engine, options = resolved.model.engine, resolved.options
     if isinstance(images, np.ndarray):
-        return await service.dispatcher.classify_pixels(engine, images, wanted)
-    return await service.dispatcher.classify(engine, images, wanted)
+        return await service.dispatcher.classify_pixels(engine, images, options)
+    return await service.dispatcher.classify(engine, images, options)

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from serving.service import Service
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
+from tests.serving.requests import CLASSIFY
 from tests.serving.tiny_bundle import stage_bytes, write_tiny_bundle
 
 CANARY = "/v1/models/tiny/canary"
@@ -62,3 +63,11 @@ def start(client: Client, bundle: str = "tiny-2", **plan: Any) -> Any:
     answer = client.post(CANARY, json={"bundle": bundle, "mirror_share": 0.0, **plan})
     assert answer.status_code == 201, answer.text
     return answer.json()["running"]
+
+
+def answer_of(client: Client, png: bytes, url: str = CLASSIFY, **headers: str) -> Any:
+    """The answer to a request to classify `png`."""
+    content_type = {"Content-Type": "image/png"}
+    answer = client.post(url, content=png, headers={**content_type, **headers})
+    assert answer.status_code == 200, answer.text
+    return answer.json()

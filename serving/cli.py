@@ -65,8 +65,17 @@ def serve(
     watch: Annotated[
         bool | None, typer.Option("--watch", help="Load and unload as the repository changes.")
     ] = None,
+    canary: Annotated[
+        str | None, typer.Option(help="A second version of a model, for a share of its requests.")
+    ] = None,
+    canary_share: Annotated[
+        float | None, typer.Option(help="Share of requests for the canary (default: 0.1).")
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key for admin routes.")
+    ] = None,
+    budgets: Annotated[
+        Path | None, typer.Option(help="A TOML file with clients' keys and compute budgets.")
     ] = None,
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="Print a line of JSON per request.")
@@ -132,6 +141,8 @@ def serve(
     logging.getLogger("offramp.models").setLevel(logging.INFO)
     # A line for every shift.
     logging.getLogger("offramp.gears").setLevel(logging.INFO)
+    # A line for every canary that begins or ends.
+    logging.getLogger("offramp.canary").setLevel(logging.INFO)
     settings = read_settings(
         bundles=tuple(bundles) if bundles else None,
         host=host,
@@ -143,7 +154,10 @@ def serve(
         provider=None if provider is None else provider.value,
         repository=repository,
         watch=watch,
+        canary=canary,
+        canary_share=canary_share,
         api_key_file=api_key_file,
+        budgets=budgets,
         access_log=access_log,
         max_connections=max_connections,
         cors_origins=tuple(cors_origin) if cors_origin else None,

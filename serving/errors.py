@@ -106,6 +106,13 @@ class BelowFloorError(ServingError):
     code = "below_floor"
 
 
+class CanaryConflictError(ServingError):
+    """A canary cannot be started or promoted as things are; nothing has changed."""
+
+    status = 409
+    code = "canary_conflict"
+
+
 class NotRecordingError(ServingError):
     """The server does not record requests, so none can get a label."""
 

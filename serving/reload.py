@@ -1,4 +1,4 @@
-"""What SIGHUP reloads: the key's file and the repository. Requests go on meanwhile."""
+"""What SIGHUP reloads: the files of the key and of budgets, and the repository. Requests go on meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ log = logging.getLogger("offramp.serving")
 
 
 async def reload(service: Service, key: AdminKey) -> None:
-    """Read the key's file again, then load, swap and unload what has changed in the repository.
+    """Read the files of the key and of budgets again, then load, swap and unload what has changed in the
+    repository.
 
     What cannot be read is logged, and what was in force stays.
     """
@@ -23,6 +24,11 @@ async def reload(service: Service, key: AdminKey) -> None:
         key.reload()
     except SettingsError as error:
         log.warning("the key is not reloaded: %s", error)
+    try:
+        if service.budgets is not None:
+            service.budgets.reload()
+    except SettingsError as error:
+        log.warning("the budgets are not reloaded: %s", error)
     try:
         if service.settings.repository is not None:
             watcher = await asyncio.to_thread(Watcher, service)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends
@@ -11,7 +10,12 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from exports.bundle.policy import Policy
+from exports.bundle.resolve import resolve_bundle
 from offramp.errors import OfframpError
+from serving.budgets.budgets import Budgets
+from serving.budgets.metrics import BudgetMetrics
+from serving.canary.canaries import Canaries
+from serving.canary.canary import Plan, Trial
 from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
@@ -27,7 +31,7 @@ from serving.recording.recorder import Images, Recorder
 from serving.recording.sampler import FullDepthSampler
 from serving.recording.store import RecordStore
 from serving.scheduling.dispatcher import Dispatcher
-from serving.scheduling.options import ImageResult
+from serving.scheduling.options import BatchResult
 from serving.settings import Settings
 from serving.shadow.metrics import ShadowMetrics
 from serving.shadow.monitor import ShadowMonitor
@@ -46,8 +50,8 @@ class Service:
         dispatcher: type[Dispatcher] = Dispatcher,
         manager: ManagerFactory = ModelManager,
     ) -> None:
-        """Raises SettingsError if the repository is not a directory, or if requests cannot be recorded or
-        jobs stored in their directories."""
+        """Raises SettingsError if the repository is not a directory, if requests cannot be recorded or jobs
+        stored in their directories, or if the file of budgets is not valid."""
         self.settings = settings
         self.metrics = Metrics()
         self.models = ModelRegistry()
@@ -65,11 +69,22 @@ class Service:
         self.drift.start()
         self.gears = self._gear_shifter()
         self.recording = self._start_recording()
+        self.budgets = None
+        if settings.budgets is not None:
+            self.budgets = Budgets(settings.budgets, BudgetMetrics(self.metrics.registry))
         self.jobs = JobStore(settings.jobs, settings) if settings.jobs is not None else None
         embedded = () if settings.repository else (default_bundle(),)
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
             settings, self.models, self.repository, self.dispatcher, self.metrics
+        )
+        self.canaries = Canaries(
+            self.models,
+            self.manager,
+            self.repository,
+            self.dispatcher,
+            self.metrics,
+            latency_target=settings.target_p99_ms is not None,
         )
         self.shadow = self._shadow_monitor()
 
@@ -90,6 +105,7 @@ class Service:
                 self.manager.load_first(path)
             except OfframpError as error:
                 self.repository.refused(path, str(error))
+        self._start_canary()
         self.phase = "ready"
 
     async def load_model(self, name: str) -> LoadedModel:
@@ -106,24 +122,34 @@ class Service:
         model: LoadedModel,
         policy: Policy,
         images: Images,
-        results: Sequence[ImageResult],
+        result: BatchResult,
         seconds: float,
         *,
         own_options: bool,
-        served: float | None = None,
+        low_priority: bool,
+        trial: Trial | None,
     ) -> None:
         """Count and record an answer of `model` under `policy`, `seconds` after the request's arrival. With
         `own_options`, such as a threshold, a deadline or a lower gear, images may have left elsewhere than
-        the model's policy lets them. `served` are the seconds since its admission, None for low priority:
-        the latency target is about these, for a client may take long to send an image."""
+        the model's policy lets them. The latency target is about the time from admission of requests of
+        normal priority, for a client may take long to send an image. `trial` is the request's part in the
+        comparison with a canary, None without one."""
+        results = result.predictions
         self.metrics.answered(model.name, results, seconds)
-        if self.gears is not None and served is not None:
-            self.gears.answered(model, time.monotonic(), served)
+        if trial is not None:
+            self.canaries.answered(trial, images, result, seconds, low_priority=low_priority)
+        if self.gears is not None and not low_priority:
+            self.gears.answered(model, time.monotonic(), result.served)
+        # The tests for drift skip answers of a model that is not the one served, such as a canary.
         if not own_options:
             self.drift.observe(model, [one for one in results if isinstance(one, Prediction)])
         if self.recording is not None:
             request_id = scope["state"]["request_id"]
             self.recording.answered(request_id, model, policy, images, results)
+
+    def keeps_images(self, trial: Trial | None) -> bool:
+        """Whether `answered` needs the images of a request of `trial`."""
+        return self.recording is not None or (trial is not None and trial.role == "canary")
 
     def require_ready(self) -> None:
         """Raise NotReadyError or DrainingError unless the server is ready."""
@@ -148,6 +174,13 @@ class Service:
             self.recording.recorder.close()
         if self.jobs is not None:
             self.jobs.close()
+
+    def _start_canary(self) -> None:
+        settings = self.settings
+        if settings.canary is not None:
+            path = resolve_bundle(settings.canary).absolute()
+            plan = Plan(share=settings.canary_share, header=settings.canary_header)
+            self.canaries.start_first(path, plan)
 
     def _gear_shifter(self) -> GearShifter | None:
         settings = self.settings

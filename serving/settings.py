@@ -110,12 +110,30 @@ class Settings(BaseSettings):
         description="Whether bundles that appear, change or disappear in the repository are loaded, "
         "swapped or unloaded.",
     )
+    canary: str | None = Field(
+        None,
+        description="A bundle, as in `bundles`, that begins as the canary of the model of its name; off by "
+        "default.",
+    )
+    canary_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="With `canary`: the share of requests that it takes at the start."
+    )
+    canary_header: str | None = Field(
+        None,
+        description="With `canary`: a header, such as `X-User`, whose values are assigned to versions "
+        "instead of single requests.",
+    )
     api_key: SecretStr | None = Field(
         None,
         description="The key of admin routes, at least 16 characters; without one they answer on "
         "loopback only.",
     )
     api_key_file: Path | None = Field(None, description="A file with that key, read at the start.")
+    budgets: Path | None = Field(
+        None,
+        description="A TOML file with the keys of clients and their budgets of multiply-accumulates; beyond"
+        " its own a client gets shallower answers. Off by default.",
+    )
     header_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         10,
         description="How long a request's head may take to arrive.",
@@ -267,6 +285,8 @@ class Settings(BaseSettings):
     def _a_target_has_a_floor(self) -> Self:
         if (self.target_p99_ms is None) != (self.accuracy_floor is None):
             raise ValueError("target_p99_ms and accuracy_floor go together")
+        if self.target_p99_ms is not None and self.canary is not None:
+            raise ValueError("target_p99_ms and canary do not go together")
         if self.target_p99_ms is not None and self.target_p99_ms >= self.max_queue_ms:
             raise ValueError(
                 "target_p99_ms must be below max_queue_ms, or requests are refused before a shift"

@@ -80,7 +80,11 @@ class Load:
         self._status[number] = reply.status
         self._latency[number] = time.perf_counter() - due
         if reply.status == 200:
-            self._index[number] = reply.json()["predictions"][0]["index"]
+            self.answered(number, reply.json())
+
+    def answered(self, number: int, answer: dict[str, Any]) -> None:
+        """Request `number` was answered with the JSON `answer`."""
+        self._index[number] = answer["predictions"][0]["index"]
 
 
 def main() -> None:

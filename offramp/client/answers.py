@@ -64,12 +64,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a request: for each image, in order, a prediction or an error."""
+    """The answer to a request: for each image, in order, a prediction or an error. `limited_by` is `budget`
+    if the client's budget kept images from going deeper, else None."""
 
     model: str
     version: str
     predictions: tuple[Prediction | ImageError, ...]
     timing_ms: Timing
+    limited_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def read_answer(content: bytes | str) -> Answer:
     data = read_json(content)
     entries = tuple(_entry(entry) for entry in _value(data, "predictions"))
     spent = _pick(Timing, _value(data, "timing_ms"))
-    return _pick(Answer, data, predictions=entries, timing_ms=spent)
+    limited_by = data.get("limited_by")
+    return _pick(Answer, data, predictions=entries, timing_ms=spent, limited_by=limited_by)
 
 
 def read_exit(content: str) -> ExitReached:

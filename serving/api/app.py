@@ -31,6 +31,7 @@ from serving.api.direct import DirectClassifier
 from serving.api.jobs.running import running_jobs
 from serving.api.routes import (
     cam,
+    canary,
     classify,
     docs,
     feedback,
@@ -65,13 +66,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("offramp.serving")
 # What pages of allowed origins may send and read, besides what any page may.
-CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Encoding", "Content-Type", "If-Match", "X-API-Key", "X-Request-ID"),
     "Inference-Header-Content-Length",
 )
 CORS_RESPONSE_HEADERS = (
     *("ETag", "Retry-After", "Server-Timing", "X-Request-ID", "Inference-Header-Content-Length"),
+    "Offramp-Limited-By",
 )
 # The routes on the fast path, whose outcomes are counted by model.
 HOT: Mapping[str, Endpoint] = {classify.PATH: classify.classify, stream.PATH: stream.stream}
@@ -140,9 +142,8 @@ def create_app(
     app.state.service = service
     app.state.admin_key = admin_key
     for module in (
-        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, feedback, page),
-        *(docs, probes),
-        shadow,
+        *(classify, stream, cam, preprocess, jobs, models, policy, drift, gears, canary, feedback),
+        *(page, docs, probes, shadow),
         v2,
     ):
         app.include_router(module.router)

@@ -17,6 +17,8 @@ from serving.api.access_log import note_answer
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.fast_path import CANCELLED, read_query
 from serving.api.asgi.middleware import CLIENT_DISCONNECTED, fault
+from serving.api.budgets import BUDGET, HEADER, limit
+from serving.api.dispatching import refund, resolve_again
 from serving.api.image_bodies import is_one_image, media_type
 from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
 from serving.api.routes import classify
@@ -30,6 +32,7 @@ log = logging.getLogger("offramp.serving")
 
 Refuse = Callable[[Scope, ServingError], Response]
 # Headers of what only the application does.
+LIMITED_LINE = f"{HEADER.lower()}: {BUDGET}\r\n"
 INDIRECT = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 
 
@@ -95,6 +98,10 @@ class DirectImage:
         """Classify the image in `body`, and call `answer`."""
         self._files = [body]
         self._answer = answer
+        self._resolved = limit(self._of.service, self._scope, self._resolved, 1)
+        self._submit()
+
+    def _submit(self) -> None:
         resolved, dispatcher = self._resolved, self._of.service.dispatcher
         try:
             self._request = dispatcher.start(
@@ -118,6 +125,12 @@ class DirectImage:
 
     def _done(self, found: BatchResult | Exception) -> None:
         self._request = None
+        if isinstance(found, Exception):
+            again = resolve_again(self._of.service, self._resolved, found)
+            if again is not None:
+                self._resolved = again
+                self._submit()
+                return
         if isinstance(found, ServingError):
             self._refuse(found)
             return
@@ -140,9 +153,12 @@ class DirectImage:
             "content-type: application/json\r\n"
             f"x-request-id: {self._completion.request_id}\r\n"
         )
+        if self._resolved.limited:
+            head += LIMITED_LINE
         self._send(Answer(200, head.encode("ascii"), content))
 
     def _refuse(self, error: ServingError) -> None:
+        refund(self._resolved)
         response = self._of.refuse(self._scope, error)
         response.raw_headers.append(self._completion.id_header)
         self._send(Answer.of(response))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from starlette.types import Scope
 from exports.bundle.errors import PolicyError
 from exports.bundle.policy import Mode, Policy
 from serving.api.schemas import resolve_top_k
+from serving.budgets.budgets import Reservation
+from serving.canary.canary import Trial
 from serving.errors import InvalidRequestError
 from serving.models.registry import LoadedModel
 from serving.scheduling.options import Priority, RequestOptions, ShadowOptions
@@ -91,14 +93,21 @@ class PolicyOptions(Protocol):
 
 @dataclass
 class ResolvedRequest:
-    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`. `monitor` has
-    the server's shadow checks, None without any."""
+    """A query, resolved for the model that it names; `deadline` is of `time.perf_counter()`.
+
+    While the model has a canary, `trial` is the request's part in the comparison. If the canary answers,
+    `stable` is how the stable version would. With budgets, `reservation` is what the request may spend, once
+    its images are known. `monitor` has the server's shadow checks, None without any.
+    """
 
     model: LoadedModel
     policy: Policy
     top_k: int
     deadline: float | None
     priority: Priority
+    trial: Trial | None = None
+    stable: ResolvedRequest | None = None
+    reservation: Reservation | None = None
     monitor: ShadowMonitor | None = None
 
     @property
@@ -114,9 +123,14 @@ class ResolvedRequest:
         return self.monitor.options(self.model)
 
     @property
+    def limited(self) -> bool:
+        """Whether a budget keeps the images from going as deep as they might."""
+        return self.reservation is not None and self.reservation.limited
+
+    @property
     def own_options(self) -> bool:
         """Whether something else than the policy in force decides where its images leave: the request's own
-        options, or a lower gear."""
+        options, a budget, or a lower gear."""
         return self.policy is not self.model.policy or self.deadline is not None
 
 
@@ -129,16 +143,52 @@ def resolve(
     OverCapacityError if the server would refuse the request now.
     """
     model = admit(query, scope, service)
-    policy = resolve_policy(query, model, in_gear=query.priority == "normal")
     deadline = None if query.deadline_ms is None else started + query.deadline_ms / 1000
-    return ResolvedRequest(
+    return resolve_for(query, model, query.top_k, deadline, query.priority, scope, service)
+
+
+def resolve_for(
+    query: PolicyOptions,
+    model: LoadedModel,
+    top_k: int | None,
+    deadline: float | None,
+    priority: Priority,
+    scope: Scope | None,
+    service: Service,
+) -> ResolvedRequest:
+    """Resolve the options of `query` for `model`, or for its canary if it has one that takes the request of
+    `scope`; without a scope the version was chosen by the client. Raises InvalidRequestError."""
+    labels = len(model.engine.manifest.labels)
+    resolved = ResolvedRequest(
         model,
-        policy,
-        resolve_top_k(query.top_k, len(model.engine.manifest.labels)),
+        resolve_policy(query, model, in_gear=priority == "normal"),
+        resolve_top_k(top_k, labels),
         deadline,
-        query.priority,
-        service.shadow,
+        priority,
+        monitor=service.shadow,
     )
+    if service.canaries.running and scope is not None:
+        return _assign(query, resolved, scope, service)
+    return resolved
+
+
+def _assign(
+    query: PolicyOptions, stable: ResolvedRequest, scope: Scope, service: Service
+) -> ResolvedRequest:
+    """`stable`, or the same request for the canary of its model. Options that the canary does not have, such
+    as a deeper exit, are answered by the stable version."""
+    canary = service.canaries.running.get(stable.model.name)
+    if canary is None:
+        return stable
+    if canary.takes(scope):
+        try:
+            policy = resolve_policy(query, canary.model)
+        except InvalidRequestError:
+            pass
+        else:
+            trial = Trial(canary, "canary", stable.policy)
+            return replace(stable, model=canary.model, policy=policy, trial=trial, stable=stable)
+    return replace(stable, trial=Trial(canary, "stable", stable.policy))
 
 
 def resolve_policy(query: PolicyOptions, model: LoadedModel, *, in_gear: bool = False) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from exports.bundle.manifest import Conversion, Manifest
 from exports.bundle.policy import Measure, Policy
@@ -107,6 +108,13 @@ class ClassifyAnswer:
     timing_ms: Timing
 
 
+@dataclass
+class LimitedAnswer(ClassifyAnswer):
+    """An answer that the client's budget kept from going deeper."""
+
+    limited_by: Literal["budget"] = "budget"
+
+
 @dataclass(frozen=True)
 class InputAnswer:
     """The size that images are resized to, in pixels, and how."""
@@ -206,11 +214,14 @@ def describe_result(
     return describe(result, manifest, top_k)
 
 
-def compose(model: LoadedModel, result: BatchResult, top_k: int, spent: Timing) -> ClassifyAnswer:
-    """The answer to a request whose result is `result`."""
+def compose(
+    model: LoadedModel, result: BatchResult, top_k: int, spent: Timing, *, limited: bool
+) -> ClassifyAnswer:
+    """The answer to a request whose result is `result`; `limited` is whether by a budget."""
     manifest = model.engine.manifest
     predictions = [describe_result(found, manifest, top_k) for found in result.predictions]
-    return ClassifyAnswer(manifest.name, manifest.version, predictions, spent)
+    kind = LimitedAnswer if limited else ClassifyAnswer
+    return kind(manifest.name, manifest.version, predictions, spent)
 
 
 def describe_exit(

@@ -25,13 +25,15 @@ Delivery = Literal["pending", "delivered", "failed"]
 @dataclass(frozen=True)
 class JobRequest:
     """What a job was asked for: the options of its query as they were given, the address to notify, the
-    number of images, and when it was accepted, in seconds since 1970."""
+    number of images, and when it was accepted, in seconds since 1970; `client` is whose budget it spends,
+    None without budgets."""
 
     id: str
     query: Mapping[str, Any]
     callback: str | None
     images: int
     created: float
+    client: str | None = None
 
 
 @dataclass(frozen=True)

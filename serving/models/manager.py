@@ -67,6 +67,8 @@ class ModelManager:
         # One thread, so that the next load reuses the memory in the allocator's pool of that thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
         self._retiring: set[asyncio.Task[None]] = set()
+        # Called with a model that is no longer served.
+        self.on_removed: Callable[[LoadedModel], None] = _ignore
 
     def load_first(self, path: Path) -> None:
         """Load the bundle in `path` in the caller's thread, before the first request.
@@ -94,6 +96,25 @@ class ModelManager:
         """Load the bundle in `path`, whatever its name; raises what `open_engine` raises."""
         async with self._lock:
             return await self._load(path, None)
+
+    def open_first_beside(self, path: Path) -> LoadedModel:
+        """`open_beside` in the caller's thread, before the first request."""
+        return self._schedule(self._open(path))
+
+    async def open_beside(self, path: Path) -> LoadedModel:
+        """Load the bundle in `path` without serving it under its name: requests may use its engine until
+        `publish_beside` or `retire`. Raises what `open_engine` raises."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            model = await loop.run_in_executor(self._thread, self._open, path)
+            return await loop.run_in_executor(self._thread, self._schedule, model)
+
+    async def publish_beside(self, model: LoadedModel, check: Callable[[], None]) -> LoadedModel:
+        """Serve `model` of `open_beside` in place of the one of its name. `check` is called before, while no
+        other change is under way; if it raises, nothing changes."""
+        async with self._lock:
+            check()
+            return self._replace(model)
 
     async def unload(self, name: str, only: Path | None = None) -> None:
         """Stop serving `name`; with `only`, if its bundle is in that path. Raises NotFoundError."""
@@ -245,7 +266,10 @@ class ModelManager:
         model = await loop.run_in_executor(self._thread, self._open, path)
         if name is not None and model.name != name:
             raise BundleError(f"{path} is now called {model.name}, not {name}.")
-        model = await loop.run_in_executor(self._thread, self._schedule, model)
+        return self._replace(await loop.run_in_executor(self._thread, self._schedule, model))
+
+    def _replace(self, model: LoadedModel) -> LoadedModel:
+        """Serve `model`, which is scheduled, in place of the one of its name, and of one from its path."""
         old = self._models.get(model.name) if model.name in self._models else None
         unsaved = None if old is None else old.raised_from or old.policy
         if old is not None and unsaved != old.stored:
@@ -256,20 +280,22 @@ class ModelManager:
             )
             model = replace(model, unsaved_policy=unsaved)
         published = self._publish(model)
-        self._repository.forget(path)
+        self._repository.forget(model.path)
         if old is not None:
-            self._retire(old.engine)
+            self.on_removed(old)
+            self.retire(old)
         for other in list(self._models):
             # The bundle that was in this path before is gone.
             if other.path == published.path and other.name != published.name:
                 self._remove(other)
-        log.info("loaded: %s %s from %s", model.name, model.engine.manifest.version, path)
+        log.info("loaded: %s %s from %s", model.name, model.engine.manifest.version, model.path)
         return published
 
     def _remove(self, model: LoadedModel) -> None:
         self._models.remove(model.name)
         self._metrics.unloaded(model.engine.manifest, model.engine.provider)
-        self._retire(model.engine)
+        self.on_removed(model)
+        self.retire(model)
         log.info("unloaded: %s %s", model.name, model.engine.manifest.version)
 
     def _publish(self, model: LoadedModel, revision: int | None = None) -> LoadedModel:
@@ -284,8 +310,9 @@ class ModelManager:
         )
         return published
 
-    def _retire(self, engine: Engine) -> None:
-        task = asyncio.create_task(self._free_when_unused(engine))
+    def retire(self, model: LoadedModel) -> None:
+        """Free `model`, which is not served any more, once its last image is answered."""
+        task = asyncio.create_task(self._free_when_unused(model.engine))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -294,3 +321,7 @@ class ModelManager:
         await self._dispatcher.retire(engine)
         del engine
         await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
+
+
+def _ignore(_: LoadedModel) -> None:
+    pass

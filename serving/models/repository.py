@@ -49,6 +49,13 @@ class Repository:
             raise BundleError(f"{found[0]} and {found[1]} are both called {name}.")
         return found[0]
 
+    def subdirectory(self, name: str) -> Path:
+        """The bundle in the subdirectory `name` of the directory; raises NotFoundError."""
+        for path in self.available():
+            if path.name == name:
+                return path
+        raise NotFoundError("The repository has no bundle in a subdirectory of this name.")
+
     def refused(self, path: Path, reason: str) -> None:
         """Log why the bundle in `path` is not loaded, unless the same reason was logged before."""
         if self._reasons.get(path) != reason:

@@ -51,6 +51,14 @@ export const readDrift = (model) => json(at(model, "/drift"));
 
 export const readGears = (model) => json(at(model, "/gears"));
 
+export const readCanary = (model) => json(at(model, "/canary"));
+
+export const promoteCanary = (model) =>
+  json(at(model, "/canary/promote"), { method: "POST", headers: authorization() });
+
+export const rollBackCanary = (model) =>
+  json(at(model, "/canary"), { method: "DELETE", headers: authorization() });
+
 export const readPolicy = (model) => json(at(model, "/policy"));
 
 export const previewPolicy = (model, policy) =>

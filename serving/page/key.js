@@ -1,6 +1,6 @@
-// The API key for changing policies: asked for once the server wants one, kept for this tab only.
+// The API key for admin routes: asked for once the server wants one, kept for this tab only.
 
-import { byId, h } from "./dom.js";
+import { h } from "./dom.js";
 
 const NAME = "offramp-api-key";
 
@@ -9,8 +9,12 @@ export function authorization() {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** Ask for the key in the slot #key; `retry` is called once there is one. */
-export function askForKey(message, retry) {
+let slot = null;
+
+/** Ask for the key in the element `place`; `retry` is called once there is one. */
+export function askForKey(message, retry, place) {
+  forgetQuestion();
+  slot = place;
   const field = h("input", { type: "password", id: "api-key", autocomplete: "off", spellcheck: "false" });
   const use = () => {
     if (!field.value) return field.focus();
@@ -23,7 +27,7 @@ export function askForKey(message, retry) {
     event.preventDefault();
     use();
   });
-  byId("key").replaceChildren(
+  slot.replaceChildren(
     h("div", { class: "ask" },
       h("p", { role: "alert" }, message),
       h("label", { class: "field" }, "API key", field),
@@ -32,4 +36,7 @@ export function askForKey(message, retry) {
   field.focus();
 }
 
-export const forgetQuestion = () => byId("key").replaceChildren();
+export function forgetQuestion() {
+  slot?.replaceChildren();
+  slot = null;
+}

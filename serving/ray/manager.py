@@ -88,6 +88,14 @@ class SharedModelManager(ModelManager):
         """Raises ManagedByConfigError."""
         raise ManagedByConfigError
 
+    def open_first_beside(self, path: Path) -> LoadedModel:
+        """Raises ManagedByConfigError."""
+        raise ManagedByConfigError
+
+    async def open_beside(self, path: Path) -> LoadedModel:
+        """Raises ManagedByConfigError."""
+        raise ManagedByConfigError
+
     async def unload(self, name: str, only: Path | None = None) -> None:
         """Raises ManagedByConfigError."""
         raise ManagedByConfigError
@@ -136,7 +144,7 @@ class SharedModelManager(ModelManager):
             model = await loop.run_in_executor(self._thread, self._schedule, model)
         self._publish(await self._adopt(versioned, model), versioned.revision)
         if old is not None and old.engine is not model.engine:
-            self._retire(old.engine)
+            self.retire(old)
         return name
 
     async def _join(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import digits, ray, serving, threads
+from benchmarks.canary import section as canary
 from benchmarks.gears import section as gears
 from benchmarks.guards import section as guards
 from benchmarks.harness.docs import DOCS, END, fill_in
@@ -27,6 +28,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/scheduling.md", "threads", threads.section),
         ("design/peers.md", "peers", peers.section),
         ("design/reproduction.md", "method", method.section),
+        ("guide/canary.md", "canary", canary.section),
         ("guide/gears.md", "gears", gears.section),
         ("guide/shadow.md", "guards", guards.section),
         ("guide/ray.md", "ray", ray.section),

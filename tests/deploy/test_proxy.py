@@ -126,6 +126,7 @@ def test_admin_routes_and_metrics_are_not_public(fleet: Fleet) -> None:
         assert client.get("/metrics").status_code == 404
         assert client.post("/v2/repository/index", json={}).status_code == 404
         assert client.put("/v1/models/any/policy", json={}).status_code == 404
+        assert client.post("/v1/models/any/canary/promote").status_code == 404
         assert client.get("/v1/models").status_code == 200
 
 

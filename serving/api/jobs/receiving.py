@@ -31,9 +31,10 @@ async def receive_job(
     store: JobStore,
     settings: Settings,
     length: int,
+    client: str | None = None,
 ) -> Job:
-    """Store the images of a body of about `length` bytes and queue them as a job. The body is multipart with
-    `boundary`, or an archive.
+    """Store the images of a body of about `length` bytes and queue them as a job of `client`. The body is
+    multipart with `boundary`, or an archive.
 
     Raises InvalidRequestError, UnsupportedTypeError, TooLargeError, OverCapacityError and JobStorageError;
     then nothing of it is left.
@@ -41,7 +42,7 @@ async def receive_job(
     with store.receiving(2 * length) as upload:
         try:
             await _write_body(stream, upload, store)
-            job = await asyncio.to_thread(_unpack, upload, boundary, query, store, settings)
+            job = await asyncio.to_thread(_unpack, upload, boundary, query, store, settings, client)
         except (OSError, WriteError) as error:
             log.error("a job cannot be stored: %s", error)
             raise JobStorageError(
@@ -64,7 +65,12 @@ async def _write_body(stream: AsyncIterator[bytes], upload: Upload, store: JobSt
 
 
 def _unpack(
-    upload: Upload, boundary: bytes | None, query: JobQuery, store: JobStore, settings: Settings
+    upload: Upload,
+    boundary: bytes | None,
+    query: JobQuery,
+    store: JobStore,
+    settings: Settings,
+    client: str | None,
 ) -> Job:
     target = store.directory / upload.id
     with new_directory(target) as part:
@@ -83,6 +89,7 @@ def _unpack(
         if images.count == 0:
             raise InvalidRequestError("The body has no images.")
         options = query.model_dump(mode="json", exclude={"callback"}, exclude_none=True)
-        request = JobRequest(upload.id, options, query.callback, images.count, time.time())
+        accepted = time.time()
+        request = JobRequest(upload.id, options, query.callback, images.count, accepted, client)
         write_request(part, request)
     return open_job(target)

@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 from fastapi import FastAPI
 
+from exports.bundle.policy import Policy
+from serving.api.budgets import BUDGET, costs, settle
 from serving.api.jobs.answers import JobQuery, describe_job
 from serving.api.query import resolve_policy
 from serving.api.schemas import describe_result, resolve_top_k
+from serving.budgets.budgets import Reservation
+from serving.budgets.clients import ANONYMOUS
 from serving.errors import (
     InternalError,
     NotReadyError,
@@ -86,10 +90,11 @@ class _Groups:
         model = await self._model(query)
         results, rows = iter(await self._predict(job, query, files)), []
         for number, image in enumerate(images, first):
+            limited = False
             if image.too_large:
                 result: ImageResult = self._too_large()
             else:
-                model, result = next(results)
+                model, result, limited = next(results)
             manifest = model.engine.manifest
             failed = isinstance(result, ServingError)
             self._metrics.image(result.code if isinstance(result, ServingError) else "ok")
@@ -101,34 +106,59 @@ class _Groups:
                 "version": manifest.version,
                 "predictions": [describe_result(result, manifest, top_k)],
             }
+            if limited:
+                content["limited_by"] = BUDGET
             rows.append(Row(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), failed))
         return rows
 
     async def _predict(
         self, job: Job, query: JobQuery, files: Sequence[bytes]
-    ) -> list[tuple[LoadedModel, ImageResult]]:
-        """For each of `files` the model that was asked, and its result.
+    ) -> list[tuple[LoadedModel, ImageResult, bool]]:
+        """For each of `files` the model that was asked, its result, and whether a budget limited it.
 
         Waits while the scheduler is over capacity. Where one file fails all of a request, as by a fault in a
         stage, each is classified alone.
         """
         while True:
             model = await self._model(query)
-            options = RequestOptions(resolve_policy(query, model), priority="low")
+            policy, reservation = self._reserve(
+                job, model, resolve_policy(query, model), len(files)
+            )
+            limited = reservation is not None and reservation.limited
+            options = RequestOptions(policy, priority="low")
             try:
                 result = await self._service.dispatcher.classify(model.engine, files, options)
-                return [(model, found) for found in result.predictions]
-            except OverCapacityError as error:
-                await asyncio.sleep(min(error.retry_after, MAX_RETRY_S))
+                if reservation is not None:
+                    settle(reservation, model, result.predictions)
+                return [(model, found, limited) for found in result.predictions]
             except Exception as error:
+                if reservation is not None:
+                    reservation.refund()
+                if isinstance(error, OverCapacityError):
+                    await asyncio.sleep(min(error.retry_after, MAX_RETRY_S))
+                    continue
                 if len(files) > 1:
                     return [
                         one for file in files for one in await self._predict(job, query, [file])
                     ]
                 if isinstance(error, ServingError):
-                    return [(model, error)]
+                    return [(model, error, limited)]
                 log.exception("an image of job %s failed", job.request.id)
-                return [(model, InternalError())]
+                return [(model, InternalError(), limited)]
+
+    def _reserve(
+        self, job: Job, model: LoadedModel, policy: Policy, images: int
+    ) -> tuple[Policy, Reservation | None]:
+        """The policy for `images` of `job`, no deeper than the budget of its client allows, and what is
+        reserved of that."""
+        budgets = self._service.budgets
+        if budgets is None:
+            return policy, None
+        client = job.request.client or ANONYMOUS
+        reservation = budgets.reserve(client, costs(model), images, policy.max_exit)
+        if reservation.exit < policy.max_exit:
+            policy = policy.override(max_exit=reservation.exit)
+        return policy, reservation
 
     async def _model(self, query: JobQuery) -> LoadedModel:
         """The model that `query` names; waits while none is loaded. Raises NotFoundError."""

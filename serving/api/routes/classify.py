@@ -13,10 +13,12 @@ from starlette.types import Scope
 
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
+from serving.api.budgets import LIMITED_HEADERS, limit, settle
+from serving.api.dispatching import dispatch
 from serving.api.examples import sample_image
 from serving.api.image_bodies import FIELD, IMAGE_TYPES, read_images
 from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
-from serving.api.schemas import ClassifyAnswer, ErrorAnswer, Timing, compose, timing
+from serving.api.schemas import ClassifyAnswer, ErrorAnswer, LimitedAnswer, Timing, compose, timing
 from serving.scheduling.options import BatchResult
 from serving.service import Service, of_request
 
@@ -71,7 +73,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     PATH,
-    response_model=ClassifyAnswer,
+    response_model=LimitedAnswer | ClassifyAnswer,
     responses=ERRORS,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
@@ -84,13 +86,15 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
+    resolved = limit(service, request.scope, resolved, len(files))
     async with CancelOnDisconnect(request):
-        result = await service.dispatcher.classify(resolved.model.engine, files, resolved.options)
+        resolved, result = await dispatch(service, resolved, files)
     body, spent = answer(service, request.scope, resolved, files, result, started)
     note_answer(request.scope, result.predictions, spent)
-    return Response(
-        body, media_type="application/json", headers={"Server-Timing": server_timing(spent)}
-    )
+    headers = {"Server-Timing": server_timing(spent)}
+    if resolved.limited:
+        headers |= LIMITED_HEADERS
+    return Response(body, media_type="application/json", headers=headers)
 
 
 def answer(
@@ -109,13 +113,17 @@ def answer(
         resolved.model,
         resolved.policy,
         files,
-        result.predictions,
+        result,
         total,
         own_options=resolved.own_options,
-        served=result.served if resolved.priority == "normal" else None,
+        low_priority=resolved.priority == "low",
+        trial=resolved.trial,
     )
+    if resolved.reservation is not None:
+        settle(resolved.reservation, resolved.model, result.predictions)
     spent = timing(result, total)
-    return orjson.dumps(compose(resolved.model, result, resolved.top_k, spent)), spent
+    found = compose(resolved.model, result, resolved.top_k, spent, limited=resolved.limited)
+    return orjson.dumps(found), spent
 
 
 def server_timing(spent: Timing) -> str:

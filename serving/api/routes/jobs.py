@@ -91,6 +91,7 @@ async def create_job(
         store,
         service.settings,
         int(length) if length.isdigit() else 0,
+        None if service.budgets is None else service.budgets.client_of(request.scope),
     )
     runner.wake()
     response.headers["Location"] = f"{PATH}/{job.request.id}"

@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
+from serving.api.budgets import LIMITED_HEADERS, limit, settle
+from serving.api.dispatching import refund, resolve_again
 from serving.api.image_bodies import read_images
 from serving.api.query import ResolvedRequest, StreamQuery, resolve
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
@@ -61,25 +63,13 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     files = await read_images(
         request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
     )
-    own_options = resolved.own_options or query.run_all_exits
-    kept = files if service.recording is not None else []
-    feed = _Feed(service, resolved, kept, own_options, started, request.scope)
-    task = asyncio.create_task(
-        service.dispatcher.classify(
-            resolved.model.engine,
-            files,
-            RequestOptions(
-                resolved.policy,
-                resolved.deadline,
-                resolved.priority,
-                on_exit=feed.exit,
-                on_failed=feed.image_failed,
-                on_answer=feed.answer,
-                run_all_exits=query.run_all_exits,
-                shadow=resolved.shadow,
-            ),
-        )
-    )
+    all_exits = query.run_all_exits
+    resolved = limit(service, request.scope, resolved, len(files), all_exits=all_exits)
+    if resolved.reservation is not None:
+        all_exits = resolved.reservation.all_exits
+    kept = files if service.keeps_images(resolved.trial) else []
+    feed = _Feed(service, resolved, kept, all_exits, started, request.scope)
+    task = asyncio.create_task(feed.classify(files))
     task.add_done_callback(feed.end)
     try:
         async with CancelOnDisconnect(request):
@@ -97,26 +87,60 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
 
 @dataclass
 class _Feed:
-    """The queue of a request's events, with None at the end. `counted` is whether its outcome was counted."""
+    """The queue of a request's events, with None at the end. `begun` is whether there was one, `counted`
+    whether its outcome was counted."""
 
     service: Service
     resolved: ResolvedRequest
     files: list[bytes]
-    own_options: bool
+    run_all_exits: bool
     started: float
     scope: Scope
     events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    begun: bool = False
     counted: bool = False
+
+    async def classify(self, files: list[bytes]) -> BatchResult:
+        """Classify `files`. Where a canary fails before the first event, the stable version answers."""
+        try:
+            return await self._classify(files)
+        except Exception as error:
+            again = resolve_again(self.service, self.resolved, error)
+            if again is None or self.begun:
+                refund(self.resolved)
+                raise
+            self.resolved = again
+        try:
+            return await self._classify(files)
+        except Exception:
+            refund(self.resolved)
+            raise
+
+    async def _classify(self, files: list[bytes]) -> BatchResult:
+        resolved = self.resolved
+        options = RequestOptions(
+            resolved.policy,
+            resolved.deadline,
+            resolved.priority,
+            on_exit=self.exit,
+            on_failed=self.image_failed,
+            on_answer=self.answer,
+            run_all_exits=self.run_all_exits,
+            shadow=resolved.shadow,
+        )
+        return await self.service.dispatcher.classify(resolved.model.engine, files, options)
 
     def exit(self, reached: ExitReached) -> None:
         manifest = self.resolved.model.engine.manifest
         elapsed = time.perf_counter() - self.started
         event = describe_exit(reached, manifest, self.resolved.top_k, elapsed)
+        self.begun = True
         self.events.put_nowait(_event("exit", event))
 
     def image_failed(self, failed: ImageFailed) -> None:
         error = failed.error
         event = ImageErrorEvent(failed.image, str(error), error.code)
+        self.begun = True
         self.events.put_nowait(_event("error", event))
 
     def answer(self, result: BatchResult) -> None:
@@ -127,15 +151,20 @@ class _Feed:
             model,
             self.resolved.policy,
             self.files,
-            result.predictions,
+            result,
             total,
-            own_options=self.own_options,
-            served=result.served if self.resolved.priority == "normal" else None,
+            own_options=self.resolved.own_options or self.run_all_exits,
+            low_priority=self.resolved.priority == "low",
+            trial=self.resolved.trial,
         )
+        if self.resolved.reservation is not None:
+            settle(self.resolved.reservation, model, result.predictions)
         self.counted = True
         spent = timing(result, total)
         note_answer(self.scope, result.predictions, spent)
-        self.events.put_nowait(_event("answer", compose(model, result, self.resolved.top_k, spent)))
+        limited = self.resolved.limited
+        found = compose(model, result, self.resolved.top_k, spent, limited=limited)
+        self.events.put_nowait(_event("answer", found))
 
     def fail(self, error: BaseException) -> bytes:
         if not isinstance(error, ServingError):
@@ -158,11 +187,12 @@ class _Stream(StreamingResponse):
     """`first` and the other events of `feed`, then an error if `task` failed."""
 
     def __init__(self, first: bytes | None, feed: _Feed, task: asyncio.Task[BatchResult]) -> None:
+        # A proxy must pass events on at once.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if feed.resolved.limited:
+            headers |= LIMITED_HEADERS
         super().__init__(
-            _events(first, feed, task),
-            media_type="text/event-stream",
-            # A proxy must pass events on at once.
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            _events(first, feed, task), media_type="text/event-stream", headers=headers
         )
         feed.scope.get("extensions", {}).get(EXTENSION, {})[FILLER] = COMMENT
         self._feed = feed

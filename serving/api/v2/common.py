@@ -42,9 +42,12 @@ def named(name: str, service: ServiceOf) -> LoadedModel:
 
 
 def versioned(name: str, version: str, service: ServiceOf) -> LoadedModel:
-    """The model in a path with a version; raises NotFoundError or NotReadyError."""
+    """The model in a path with a version, or its canary; raises NotFoundError or NotReadyError."""
     model = service.models.get(name)
     served = model.engine.manifest.version
+    canary = service.canaries.running.get(name)
+    if canary is not None and version == canary.version != served:
+        return canary.model
     if version != served:
         raise NotFoundError(f"The model {name} has only the version {served}.")
     return model

@@ -14,9 +14,11 @@ from starlette.responses import Response
 from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
+from serving.api.budgets import BUDGET, LIMITED_HEADERS, limit, settle
+from serving.api.dispatching import dispatch
 from serving.api.examples import sample_image
 from serving.api.image_bodies import MAX_INLINE_BYTES
-from serving.api.query import resolve_policy
+from serving.api.query import resolve_for
 from serving.api.schemas import timing
 from serving.api.v2.common import MODEL, NO_MODEL, VERSION, Named, Versioned, error
 from serving.api.v2.model import INPUT
@@ -26,7 +28,7 @@ from serving.api.v2.schemas import InferenceRequest, inline_schema
 from serving.errors import ServingError
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel
-from serving.scheduling.options import ImageResult, Priority, RequestOptions
+from serving.scheduling.options import ImageResult, Priority
 from serving.service import Service, ServiceOf
 
 router = APIRouter()
@@ -56,6 +58,7 @@ ANSWER = {
                 "confidence": {"type": "number"},
                 "measured": {"type": "number"},
                 "reason": {"type": "string"},
+                "limited_by": {"type": "string"},
             },
         },
         "outputs": {"type": "array", "items": _TENSOR},
@@ -120,21 +123,26 @@ async def infer(request: Request, model: Named, service: ServiceOf) -> Response:
     VERSION + "/infer", response_class=Response, responses=RESPONSES, openapi_extra=DOCUMENTED
 )
 async def infer_version(request: Request, model: Versioned, service: ServiceOf) -> Response:
-    """Classify images with this version of the model."""
-    return await _infer(request, model, service)
+    """Classify images with this version of the model, which may be its canary."""
+    return await _infer(request, model, service, chosen=True)
 
 
-async def _infer(request: Request, model: LoadedModel, service: Service) -> Response:
+async def _infer(
+    request: Request, model: LoadedModel, service: Service, *, chosen: bool = False
+) -> Response:
+    """With `chosen` the client has chosen the version."""
     # The error handlers count failures by model.
     request.state.model = model.name
     try:
-        return await _answer(request, model, service)
+        return await _answer(request, model, service, chosen=chosen)
     except ClientDisconnect:
         service.metrics.failed(model.name, CANCELLED)
         raise
 
 
-async def _answer(request: Request, model: LoadedModel, service: Service) -> Response:
+async def _answer(
+    request: Request, model: LoadedModel, service: Service, *, chosen: bool
+) -> Response:
     started = time.perf_counter()
     service.dispatcher.check()
     manifest = model.engine.manifest
@@ -153,29 +161,31 @@ async def _answer(request: Request, model: LoadedModel, service: Service) -> Res
     deadline = started + parameters.timeout / 1e6 if parameters.timeout else None
     # In the protocol 1 is the highest level, and 0 the default.
     priority: Priority = "normal" if (parameters.priority or 0) <= 1 else "low"
-    policy = resolve_policy(parameters, model, in_gear=priority == "normal")
-    own_options = policy is not model.policy or deadline is not None
-    shadow = None
-    if service.shadow is not None and not own_options:
-        shadow = service.shadow.options(model)
-    options = RequestOptions(policy, deadline, priority, shadow=shadow)
+    scope = None if chosen else request.scope
+    resolved = resolve_for(parameters, model, None, deadline, priority, scope, service)
+    resolved = limit(service, request.scope, resolved, len(wanted.images))
     async with CancelOnDisconnect(request):
-        if isinstance(wanted.images, list):
-            result = await service.dispatcher.classify(model.engine, wanted.images, options)
-        else:
-            result = await service.dispatcher.classify_pixels(model.engine, wanted.images, options)
+        resolved, result = await dispatch(service, resolved, wanted.images)
+    if resolved.reservation is not None:
+        settle(resolved.reservation, resolved.model, result.predictions)
     predictions = _all_or_error(result.predictions)
-    content, headers = write_response(wanted, manifest, predictions)
+    limited_by = BUDGET if resolved.limited else None
+    content, headers = write_response(
+        wanted, resolved.model.engine.manifest, predictions, limited_by
+    )
+    if resolved.limited:
+        headers |= LIMITED_HEADERS
     total = time.perf_counter() - started
     service.answered(
         request.scope,
-        model,
-        policy,
+        resolved.model,
+        resolved.policy,
         wanted.images,
-        predictions,
+        result,
         total,
-        own_options=own_options,
-        served=result.served if priority == "normal" else None,
+        own_options=resolved.own_options,
+        low_priority=priority == "low",
+        trial=resolved.trial,
     )
     note_answer(request.scope, predictions, timing(result, total))
     return Response(content, headers=headers)

@@ -16,9 +16,12 @@ from serving.inference.engine import Prediction
 
 
 def write_response(
-    request: Inference, manifest: Manifest, predictions: Sequence[Prediction]
+    request: Inference,
+    manifest: Manifest,
+    predictions: Sequence[Prediction],
+    limited_by: str | None = None,
 ) -> tuple[bytes, dict[str, str]]:
-    """The body and its headers."""
+    """The body and its headers; `limited_by` is what kept images from going deeper."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for spec in request.outputs:
@@ -48,6 +51,8 @@ def write_response(
             "measured": predictions[0].measured,
             "reason": predictions[0].reason,
         }
+    if limited_by is not None:
+        answer["parameters"]["limited_by"] = limited_by
     head = orjson.dumps({**answer, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
         return head, {"Content-Type": "application/json"}

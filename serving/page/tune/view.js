@@ -138,7 +138,7 @@ async function write(policy, done) {
     refresh();
   } catch (error) {
     if (error.kind === "conflict") conflict();
-    else if (error.kind === "unauthorised") askForKey(error.message, () => write(policy, done));
+    else if (error.kind === "unauthorised") askForKey(error.message, () => write(policy, done), byId("key"));
     else explain(slot(), error, () => write(policy, done));
   }
 }

@@ -11,7 +11,8 @@ const NONE = "–";
 const or = (words, value) => (value == null ? NONE : words(value));
 const seconds = (value) => or((time) => format.ms(1000 * time), value);
 
-function table(id, columns, rows) {
+/** Fill the table `id`; the first cell of each row is its head. */
+export function table(id, columns, rows) {
   byId(id).replaceChildren(
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, rows.map(([head, ...cells]) =>

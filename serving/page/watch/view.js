@@ -1,4 +1,4 @@
-// Watch it: /metrics every two seconds, as tiles, charts and tables, the tests for drift, and the gears.
+// Watch it: /metrics every two seconds, as tiles, charts and tables, the tests for drift, the gears, and a canary.
 
 import { readDrift, readMetrics } from "../api.js";
 import { drawLines, drawShares } from "../charts/time.js";
@@ -8,6 +8,7 @@ import * as format from "../format.js";
 import { all, link, lookAgain, model, onModel, refresh } from "../models.js";
 import { clearNotice, explain } from "../notice.js";
 import { EVERY, History, SPAN, quantile, rate, shares } from "./history.js";
+import { showCanary, startCanary } from "./canary.js";
 import { showGears } from "./gears.js";
 import { exitsTable, modelsTable, queued, stagesTable } from "./tables.js";
 import { showShadow } from "./shadow.js";
@@ -37,6 +38,7 @@ export function startWatch() {
     document.querySelector(".stages-legend").replaceChildren(all, ...legend("stage"));
     showWatch();
   });
+  startCanary();
   poll();
 }
 
@@ -91,7 +93,10 @@ async function showDrift() {
     const { sentence, status } = await readDrift(name);
     if (name !== model()?.name) return;
     say(line, sentence);
-    if (history.now) await showGears(name, history.now.metrics);
+    if (history.now) {
+      await showGears(name, history.now.metrics);
+      await showCanary(name, history.now.metrics);
+    }
     line.toggleAttribute("data-drifting", status?.signals.some(({ drifting }) => drifting) ?? false);
     if (history.now) await showShadow(name, history.now.metrics);
   } catch (error) {

@@ -211,7 +211,7 @@ def test_a_busy_server_is_asked_again_after_retry_after(
         (Candidate, schemas.Candidate),
         (Measure, schemas.MeasureAnswer),
         (Timing, schemas.Timing),
-        (Answer, schemas.ClassifyAnswer),
+        (Answer, schemas.LimitedAnswer),
         (ImageError, schemas.ErrorAnswer),
     ],
 )

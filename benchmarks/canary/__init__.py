@@ -1,0 +1,1 @@
+"""Canaries with faults made on purpose, under load."""

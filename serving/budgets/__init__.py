@@ -1,0 +1,1 @@
+"""Budgets of compute for each client: beyond its own, a client gets shallower answers."""

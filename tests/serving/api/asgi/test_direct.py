@@ -179,10 +179,10 @@ def test_a_fault_is_answered_and_the_connection_goes_on(
     faults: list[type[Exception]] = [ZeroDivisionError, MemoryError]
     usual = classify.compose
 
-    def failing(*arguments: Any) -> Any:
+    def failing(*arguments: Any, **options: Any) -> Any:
         if faults:
             raise faults.pop(0)
-        return usual(*arguments)
+        return usual(*arguments, **options)
 
     monkeypatch.setattr(classify, "compose", failing)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.canary.sequence import BernoulliSequence
+from serving.confidence_sequence import BernoulliSequence
 
 Reason = Literal["error_rate", "latency", "agreement"]
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from serving.canary.bounds import FALSE_ROLLBACKS
 from serving.canary.canary import Canary, Plan
 from serving.canary.metrics import Outcome, Role
-from serving.canary.sequence import BernoulliSequence
+from serving.confidence_sequence import BernoulliSequence
 
 SENTENCES: dict[Outcome, str] = {
     "error_rate": "It was rolled back: its share of failed requests is above the bound.",

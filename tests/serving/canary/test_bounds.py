@@ -1,15 +1,11 @@
-"""The confidence sequence, and how often and how fast canaries are rolled back, in simulations."""
+"""How often and how fast canaries are rolled back, in simulations."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.special import betaln
 
 from serving.canary.bounds import (
     FALSE_ROLLBACKS,
@@ -19,8 +15,8 @@ from serving.canary.bounds import (
     Evidence,
     slow_limit,
 )
-from serving.canary.sequence import BernoulliSequence
 from serving.canary.side import MIN_ANSWERS, WINDOW, Times
+from serving.confidence_sequence import BernoulliSequence
 
 RUNS = 1000
 LENGTH = 3000
@@ -34,30 +30,6 @@ def ever_above(p: float, bound: float, level: float, rng: np.random.Generator) -
         BernoulliSequence(level, int(position), number).is_above(bound)
         for number, position in enumerate(positions, 1)
     )
-
-
-@given(st.integers(0, 300), st.integers(0, 300), st.floats(0.001, 0.5))
-def test_the_interval_is_where_the_mixture_ratio_is_below_its_limit(
-    events: int, others: int, level: float
-) -> None:
-    found = BernoulliSequence(level, events + others, events)
-    low, high = found.interval()
-    assert 0 <= low <= found.rate <= high <= 1
-    for end in (low, high):
-        if 0 < end < 1:
-            ratio = betaln(events + 0.5, others + 0.5) - betaln(0.5, 0.5)
-            ratio -= events * math.log(end) + others * math.log1p(-end)
-            assert ratio == pytest.approx(-math.log(level), abs=1e-3)
-
-
-@given(st.integers(0, 200), st.integers(0, 200), st.floats(0, 0.99))
-def test_a_sequence_is_above_what_lies_below_its_interval(
-    events: int, others: int, bound: float
-) -> None:
-    found = BernoulliSequence(0.01, events + others, events)
-    low, _ = found.interval()
-    if abs(low - bound) > 1e-6:
-        assert found.is_above(bound) == (low > bound)
 
 
 def test_without_trials_nothing_is_known() -> None:

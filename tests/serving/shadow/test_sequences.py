@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -89,26 +87,6 @@ def test_the_limits_hold_the_agreement_at_every_look() -> None:
     assert missed <= ERROR * 40
 
 
-def test_a_limit_is_where_the_mixture_reaches_one_over_its_level() -> None:
-    """Beta(s + 1/2, n - s + 1/2) / Beta(1/2, 1/2), for the first sequence with half of the error."""
-    sequences = AgreementSequences(0.7, ERROR)
-    for agrees in [True] * 16 + [False] * 4:
-        sequences.add(agrees)
-    span = sequences.lowest()
-    assert span is not None
-    assert (span.samples, span.agreed) == (20, 16)
-    mixture = (
-        math.lgamma(16.5)
-        + math.lgamma(4.5)
-        - math.lgamma(21)
-        - 2 * math.lgamma(0.5)
-        + math.lgamma(1)
-    )
-    for p in (span.low, span.high):
-        log_ratio = mixture - 16 * math.log(p) - 4 * math.log(1 - p)
-        assert log_ratio == pytest.approx(math.log(2 / ERROR), abs=1e-6)
-
-
 def test_it_is_below_exactly_if_the_upper_limit_is() -> None:
     rng = np.random.default_rng(5)
     sequences = AgreementSequences(0.9, ERROR)
@@ -123,14 +101,14 @@ def test_it_is_below_exactly_if_the_upper_limit_is() -> None:
 
 
 def test_the_levels_of_all_sequences_add_up_to_the_error_also_over_restarts() -> None:
-    sequences, needed = AgreementSequences(0.9, ERROR), set()
+    sequences, levels = AgreementSequences(0.9, ERROR), set()
     for _ in range(30):
         for _ in range(2 * BLOCK):
             sequences.add(True)
-        needed.update(one.needed for one in sequences._running)
+        levels.update(one.level for one in sequences._running)
         sequences.restart()
-    assert len(needed) == 60
-    assert sum(math.exp(-value) for value in needed) < ERROR
+    assert len(levels) == 60
+    assert sum(levels) < ERROR
 
 
 def test_memory_is_bounded() -> None:

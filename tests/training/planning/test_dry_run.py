@@ -21,8 +21,8 @@ from training.recipes.table_recipes import table_recipe_names
 
 
 def sampled_recipes() -> list[str]:
-    """Every recipe file, and a tenth of the recipes of each pair of the tables: those whose methods
-    are the rarest among the pairs before it."""
+    """Every recipe file, a tenth of the recipes of each pair of the tables, those whose methods are the
+    rarest among the pairs before it, and one recipe of every other method."""
     pairs: dict[str, list[str]] = {}
     for name in table_recipe_names():
         pairs.setdefault(_pair_and_method(name)[0], []).append(name)
@@ -33,6 +33,8 @@ def sampled_recipes() -> list[str]:
         chosen = rarest_first[: -(-len(names) // 10)]
         times_sampled.update(_pair_and_method(name)[1] for name in chosen)
         sampled += chosen
+    by_method = {_pair_and_method(name)[1]: name for name in table_recipe_names()}
+    sampled += [name for method, name in by_method.items() if not times_sampled[method]]
     return [*recipe_file_names(), *sampled]
 
 

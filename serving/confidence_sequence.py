@@ -1,12 +1,17 @@
 """A confidence sequence of a probability: an interval that is valid at every look.
 
-For k events in n trials, and with the Beta function B, the mixture likelihood ratio
+For k events in n trials, and with the Beta function B, the mixture likelihood ratio with Jeffreys' prior
 
     M_n(p) = B(k + 1/2, n - k + 1/2) / (B(1/2, 1/2) p^k (1 - p)^(n - k))
 
-is a martingale under the true p and starts at 1. By Ville's inequality it ever exceeds 1 / level with a
-probability of at most `level`. The interval is every p where it does not (Robbins, "Statistical methods
-related to the law of the iterated logarithm", 1970).
+is a martingale under the true p and starts at 1 (Robbins 1970, Ann. Math. Statist. 41, 1397; Howard et al.
+2021, arXiv 1810.08240; as a bet on each trial: Waudby-Smith and Ramdas 2024, arXiv 2010.09686). By Ville's
+inequality it ever exceeds 1 / level with a probability of at most `level`. The interval is every p where it
+does not.
+
+"The interval is below q" depends on k only by being small. So if every trial has the event with a probability
+of at least q, which may vary and depend on the trials before, that happens with a probability of at most
+`level`; likewise "the interval is above q".
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ LOG_BETA_HALF = math.log(math.pi)  # of B(1/2, 1/2)
 BISECTIONS = 40
 
 
-@dataclass
+@dataclass(slots=True)
 class BernoulliSequence:
-    """`events` among `count` trials; `level` is the probability that p is ever outside."""
+    """`events` among `count` trials; `level` is the probability that p is ever outside the interval."""
 
     level: float
     count: int = 0
@@ -39,6 +44,10 @@ class BernoulliSequence:
     def is_above(self, p: float) -> bool:
         """Whether the whole interval is above `p`, in [0, 1)."""
         return self.count > 0 and self.rate > p and self._excludes(p)
+
+    def is_below(self, p: float) -> bool:
+        """Whether the whole interval is below `p`, in (0, 1]."""
+        return self.count > 0 and self.rate < p and self._excludes(p)
 
     def interval(self) -> tuple[float, float]:
         """The interval, within [0, 1]; all of it without trials."""

@@ -47,6 +47,7 @@ from serving.settings import available_cores
 
 HERE = Path(__file__).parent
 MODES = {"full depth": "mode=exit", "ensemble": "mode=ensemble", "early exit": ""}
+FULL_DEPTH = MODES["full depth"]
 CONNECTIONS = 16
 MAX_PIXELS = 1 << 26
 

@@ -12,6 +12,7 @@ import orjson
 
 from benchmarks.harness.wire import Reply
 
+BOUNDARY = "offramp-benchmark"
 JSON_LENGTH = "inference-header-content-length"
 
 
@@ -39,6 +40,11 @@ def _predictions(reply: Reply) -> tuple[int, int]:
     return found["index"], found["exit"]
 
 
+def _first(reply: Reply) -> tuple[int, int]:
+    found = reply.json()["predictions"][0]
+    return found["index"], found["exit"]
+
+
 def _list(reply: Reply) -> tuple[int, int]:
     (found,) = reply.json()
     return found["index"], found["exit"]
@@ -57,6 +63,8 @@ def _tensors(reply: Reply) -> tuple[int, int]:
 
 FORMS = {
     "offramp": Form("image/png", "", _file, _predictions),
+    # Files are whole bodies, of several images each.
+    "multipart": Form(f"multipart/form-data; boundary={BOUNDARY}", "", _file, _first),
     # BentoML's batches: a list of inputs; a client sends one.
     "list": Form("application/json", "", _listed, _list),
     # Triton's raw binary request: one tensor's bytes.

@@ -21,9 +21,11 @@ from exports.graphs.onnx_tools import (
 )
 
 
-def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bundle:
-    """Write and load a bundle of `network` with random weights, otherwise like the embedded one: for
-    measuring times, not accuracy."""
+def random_bundle(
+    path: Path, network: str = "resnet18", width: int | None = 64, side: int | None = None
+) -> Bundle:
+    """Write and load a bundle of `network` with random weights, otherwise like the embedded one, for images
+    of `side` pixels unless that is None: for measuring times, not accuracy."""
     # Imported here because processes that only measure do not need torch.
     import torch
 
@@ -36,7 +38,10 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
     torch.manual_seed(0)
     exits = range(1, len(manifest.exits) + 1)
     built = build_network(network, width, len(manifest.labels), tuple(exits)).eval()
-    size = (manifest.input.height, manifest.input.width)
+    spec = manifest.input
+    if side is not None:
+        spec = spec.model_copy(update={"height": side, "width": side})
+    size = (spec.height, spec.width)
     graphs = export_stages(built, Normalize((0.5,) * 3, (0.25,) * 3), size)
     path.mkdir(parents=True)
     entries, macs, params = [], 0, 0
@@ -55,6 +60,7 @@ def random_bundle(path: Path, network: str = "resnet18", width: int = 64) -> Bun
     name = f"{network}-random"
     plain = {
         "format": format_of(entries),
+        "input": spec,
         "precision": "fp32",
         "conversion": None,
         "graphs": (),

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import digits, ray, serving, threads
 from benchmarks.canary import section as canary
 from benchmarks.gears import section as gears
+from benchmarks.growth import section as growth
 from benchmarks.guards import section as guards
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.method import section as method
@@ -26,6 +27,7 @@ RESULTS = DOCS.parent / "benchmarks"
     [
         ("design/benchmarks.md", "serving", serving.section),
         ("design/scheduling.md", "threads", threads.section),
+        ("design/growth.md", "growth", growth.section),
         ("design/peers.md", "peers", peers.section),
         ("design/reproduction.md", "method", method.section),
         ("guide/canary.md", "canary", canary.section),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.servers import SERVE, Server, started
+from tests.serving.conftest import encode
 from tests.serving.jobs.archives import as_zip
 from tests.serving.jobs.conftest import JOBS, Receiver, finished, receiver, rows_of, wait_for
 from tests.serving.requests import CLASSIFY, as_raw
 
 # Images of the job: the second number where a server was so fast that it finished before it was stopped.
-COUNTS = (3000, 15_000)
+COUNTS = (1200, 6000)
+# Pixels of their side: decoding one takes milliseconds.
+SIDE = 512
 
 
 class FinishedTooEarlyError(Exception):
@@ -37,11 +42,17 @@ def serving(bundle: Path, folder: Path, *flags: str) -> Iterator[tuple[Server, h
 def test_a_job_goes_on_where_a_server_was_stopped_or_killed(
     bundle_path: Path, tmp_path: Path, pngs: list[bytes]
 ) -> None:
+    large = [enlarged(png) for png in pngs]
     for count in COUNTS:
         with receiver() as host, contextlib.suppress(FinishedTooEarlyError):
-            stop_kill_and_finish(bundle_path, tmp_path / str(count), pngs, host, count)
+            stop_kill_and_finish(bundle_path, tmp_path / str(count), large, host, count)
             return
     pytest.fail(f"a job of {COUNTS[-1]} images was done before its server was stopped")
+
+
+def enlarged(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png)) as image:
+        return encode(image.resize((SIDE, SIDE), Image.Resampling.NEAREST))
 
 
 def stop_kill_and_finish(
@@ -76,7 +87,7 @@ def stop_kill_and_finish(
         if http.get(f"{JOBS}/{id_}").json()["finished"] is not None:
             raise FinishedTooEarlyError
         assert host.sent == []
-        assert wait_for(http.get, id_, finished)["state"] == "done"
+        assert wait_for(http.get, id_, finished, within=120)["state"] == "done"
         rows = rows_of(http.get, id_)
         assert [(row["image"], row["file"]) for row in rows] == list(enumerate(files))
         labels = {(int(row["file"][:-4]) % len(pngs), str(row["predictions"])) for row in rows}

@@ -31,8 +31,8 @@ from serving.service import Service
 log = logging.getLogger("offramp.serving")
 
 Refuse = Callable[[Scope, ServingError], Response]
-# Headers of what only the application does.
 LIMITED_LINE = f"{HEADER.lower()}: {BUDGET}\r\n"
+# Headers of what only the application does.
 INDIRECT = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 
 

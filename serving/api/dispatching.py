@@ -43,11 +43,12 @@ def refund(resolved: ResolvedRequest) -> None:
 
 
 def resolve_again(
-    service: Service, resolved: ResolvedRequest, error: Exception
+    service: Service, resolved: ResolvedRequest, error: Exception, *, begun: bool = False
 ) -> ResolvedRequest | None:
     """The request for the stable version, if `error` is a fault of a canary; else None. Classifying has no
-    side effects, so an image may be classified twice."""
-    if resolved.trial is None or not service.canaries.failed(resolved.trial, error):
+    side effects, so an image may be classified twice. With `begun`, part of the answer was sent already: the
+    fault is counted, and the result is None."""
+    if resolved.trial is None or not service.canaries.failed(resolved.trial, error) or begun:
         return None
     assert resolved.stable is not None
     log.warning(

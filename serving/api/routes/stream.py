@@ -105,8 +105,8 @@ class _Feed:
         try:
             return await self._classify(files)
         except Exception as error:
-            again = resolve_again(self.service, self.resolved, error)
-            if again is None or self.begun:
+            again = resolve_again(self.service, self.resolved, error, begun=self.begun)
+            if again is None:
                 refund(self.resolved)
                 raise
             self.resolved = again

@@ -14,6 +14,8 @@ from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+# A folder's pictures are held in memory at this side, in pixels.
+MAX_FOLDER_SIDE = 320
 RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "answers", "digits"]
@@ -71,8 +73,10 @@ class DataRecipe(RecipePart):
             if given != (self.name in ("folder", "answers")):
                 verb = "takes no" if given else "needs a"
                 raise ValueError(f"data set {self.name} {verb} {field}")
-        if self.name == "folder" and self.side is not None and not 32 <= self.side <= 224:
-            raise ValueError(f"the side of a folder must lie between 32 and 224, not {self.side}")
+        if self.name == "folder" and self.side is not None and not 32 <= self.side <= MAX_FOLDER_SIDE:
+            raise ValueError(
+                f"the side of a folder must lie between 32 and {MAX_FOLDER_SIDE}, not {self.side}"
+            )
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError("scale must be [low, high], with low no larger than high")
         return self

@@ -47,4 +47,4 @@ def main(folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 120)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 80)

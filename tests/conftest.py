@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
+from numpy.typing import NDArray
 
 from tests.commands import call
 from tests.turns import made_once, turn
@@ -103,3 +106,12 @@ def cifar_root() -> Path:
     if root is None:
         pytest.skip("OFFRAMP_DATA does not say where CIFAR-100 is")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def cifar_test(cifar_root: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """CIFAR-100's test split: images [10000, 32, 32, 3] and their classes [10000]."""
+    with (cifar_root / "cifar-100-python" / "test").open("rb") as file:
+        content = pickle.load(file, encoding="bytes")
+    images = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), np.array(content[b"fine_labels"], np.int64)

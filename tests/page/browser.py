@@ -55,7 +55,7 @@ class Record:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser for as long as the context lasts."""
-    executable = require("chromium", "chromium")
+    executable = require("chromium-headless-shell", "chromium-headless-shell")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
         yield browser

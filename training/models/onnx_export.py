@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 MAX_BATCH = 1 << 16
+IN_PLACE = (nn.ReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU)
 
 
 def to_onnx(module: nn.Module, images: Tensor, image: str, outputs: Sequence[str]) -> Any:
@@ -21,6 +25,8 @@ def to_onnx(module: nn.Module, images: Tensor, image: str, outputs: Sequence[str
 
     torch's exporter takes seconds for a network of any size.
     """
+    module = copy.deepcopy(module)
+    _simplify(module)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     # The exporter prints its steps and warns about packages it does not need.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet_logging():
@@ -38,6 +44,20 @@ def to_onnx(module: nn.Module, images: Tensor, image: str, outputs: Sequence[str
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model_proto
+
+
+def _simplify(module: nn.Module) -> None:
+    """Change `module` to one of the same function that takes the exporter half the time: activations that
+    are not in place, and no batch normalisation directly after a convolution."""
+    for part in module.modules():
+        if isinstance(part, IN_PLACE):
+            part.inplace = False
+        if not isinstance(part, nn.Sequential):
+            continue
+        for (before, convolution), (name, norm) in itertools.pairwise(list(part.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(part, name, nn.Identity())
 
 
 @contextlib.contextmanager

@@ -73,7 +73,11 @@ class DataRecipe(RecipePart):
             if given != (self.name in ("folder", "answers")):
                 verb = "takes no" if given else "needs a"
                 raise ValueError(f"data set {self.name} {verb} {field}")
-        if self.name == "folder" and self.side is not None and not 32 <= self.side <= MAX_FOLDER_SIDE:
+        if (
+            self.name == "folder"
+            and self.side is not None
+            and not 32 <= self.side <= MAX_FOLDER_SIDE
+        ):
             raise ValueError(
                 f"the side of a folder must lie between 32 and {MAX_FOLDER_SIDE}, not {self.side}"
             )

@@ -26,8 +26,6 @@ from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.serving.tiny_bundle import EXITS, SIZE, write_tiny_bundle
-from training.data.load import load_dataset
-from training.recipes.schema import DataRecipe
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
 # Both add the same float32 numbers in a different order, so a measure this close to its threshold may
@@ -246,12 +244,11 @@ def test_the_example_needs_only_onnxruntime(
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_the_embedded_file_answers_as_the_engine_on_the_test_set(
-    cifar_root: Path, batch: int
+    cifar_test: tuple[NDArray[np.uint8], NDArray[np.int64]], batch: int
 ) -> None:
     """Every tenth image in batches, and every 40th alone."""
     bundle = load_bundle(embedded())
-    images = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test.images
-    images = images[::10] if batch > 1 else images[::40]
+    images = cifar_test[0][:: 10 if batch > 1 else 40]
     session = opened(embedded() / "routed.onnx")
     exits, classes, probability, confidence = differences(
         session, Engine(bundle), bundle.policy, images, batch

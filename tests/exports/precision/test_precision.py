@@ -306,8 +306,10 @@ def test_the_embedded_bundle_is_the_fp32_bundle_in_int8() -> None:
     assert [graph.kind for graph in bundle.graphs] == ["routed", "maps"]
 
 
-def test_both_bundles_agree_on_most_of_the_test_set(cifar_root: Path) -> None:
-    test = load_dataset(DataRecipe(name="cifar100", held_out=1), cifar_root).test.images[::10]
+def test_both_bundles_agree_on_most_of_the_test_set(
+    cifar_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> None:
+    test = cifar_test[0][::10]
     exact, int8 = (StageRunner(load_bundle(p).stages).logits(test) for p in (FP32, embedded()))
     assert ((exact.argmax(2) == int8.argmax(2)).mean(axis=1) > 0.95).all()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.harness.corruptions import Images, blur, contrast, jpeg
 from exports.bundle.manifest import Manifest
@@ -44,12 +43,10 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def pictures(cifar_root: Path) -> Images:
+def pictures(cifar_test: tuple[Images, NDArray[np.int64]]) -> Images:
     """Test images of CIFAR-100, in an order of their own."""
-    with (cifar_root / "cifar-100-python" / "test").open("rb") as file:
-        rows = pickle.load(file, encoding="bytes")[b"data"]
-    order = np.random.default_rng(0).permutation(len(rows))
-    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)[order].astype(np.uint8)
+    images, _ = cifar_test
+    return images[np.random.default_rng(0).permutation(len(images))]
 
 
 def answers_of(engine: Engine, policy: Policy, images: Images) -> Answers:

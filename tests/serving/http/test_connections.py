@@ -6,8 +6,6 @@ import contextlib
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.servers import SERVE, started
 from tests.serving.http.raw import (
     GET,
@@ -18,9 +16,6 @@ from tests.serving.http.raw import (
     slow_reader,
     whole_answer,
 )
-
-# Tests that measure seconds run alone.
-pytestmark = pytest.mark.serial
 
 
 def test_a_connection_whose_body_came_after_its_answer_is_closed_when_idle(

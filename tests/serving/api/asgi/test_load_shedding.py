@@ -216,7 +216,6 @@ def test_a_refusal_has_a_span_with_tracing(full: Settings, pngs: list[bytes]) ->
     assert codes == {"over_capacity"}
 
 
-@pytest.mark.serial
 def test_refusals_that_are_not_read_use_no_memory(
     busy: Callable[..., None], pngs: list[bytes]
 ) -> None:

@@ -7,8 +7,6 @@ import http.client
 import socket
 import time
 
-import pytest
-
 from serving.http.half_close import CONTINUE, PROBE_S
 from serving.service import Service
 from tests.serving.http.raw import GET, post, read_all
@@ -51,7 +49,6 @@ def test_without_a_whole_request_it_is_closed(server: tuple[int, Service]) -> No
             assert b"POST" not in read_all(connection)
 
 
-@pytest.mark.serial
 def test_while_it_waits_there_are_interim_responses(
     server: tuple[int, Service], pngs: list[bytes]
 ) -> None:

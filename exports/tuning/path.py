@@ -48,8 +48,7 @@ def cautious_path(evaluator: PolicyEvaluator, costs: Sequence[float]) -> list[Fr
     if not cheaper:
         return points
     path = list(cheaper)
-    for step in range(1, SAFER_STEPS):
-        policy = _safer(evaluator, cheaper[-1].policy, 1 - step / SAFER_STEPS)
+    for policy in _safer(evaluator, cheaper[-1].policy):
         stats = evaluator.evaluate(policy)
         point = FrontierPoint(policy, stats.mean_cost(costs), stats.drop)
         if path[-1].cost < point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]:
@@ -104,16 +103,23 @@ def left_out_answers(evaluator: PolicyEvaluator, candidate: Candidate) -> Answer
     )
 
 
-def _safer(evaluator: PolicyEvaluator, policy: Policy, share: float) -> Policy:
-    """`policy` with thresholds that only `share` of the samples at or above the present ones reach."""
-    thresholds = []
+def _safer(evaluator: PolicyEvaluator, policy: Policy) -> Iterator[Policy]:
+    """`policy` with ever higher thresholds: step by step a smaller share of the samples at or above the
+    present ones reaches them."""
+    shares = 1 - np.arange(1, SAFER_STEPS) / SAFER_STEPS
+    per_exit = []
     for confidence, threshold in zip(
         evaluator.confidence[policy.measure, policy.combine][:-1], policy.thresholds, strict=True
     ):
         reached = float((confidence >= np.float32(min(threshold, NEVER))).mean())
-        higher = float(np.quantile(confidence, 1 - share * reached)) if reached else NEVER
-        thresholds.append(max(round(higher, 6), threshold))
-    return policy.model_copy(update={"thresholds": tuple(thresholds)})
+        higher = (
+            np.quantile(confidence, 1 - shares * reached)
+            if reached
+            else np.full(len(shares), NEVER)
+        )
+        per_exit.append([max(round(float(value), 6), threshold) for value in higher])
+    for thresholds in zip(*per_exit, strict=True):
+        yield policy.model_copy(update={"thresholds": thresholds})
 
 
 def _divisions(samples: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

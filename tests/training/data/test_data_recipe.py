@@ -21,7 +21,7 @@ def data(**fields: object) -> DataRecipe:
         ({"side": 64}, "data set digits takes no side"),
         ({"name": "folder", "path": "", "side": 64}, "path"),
         ({"name": "folder", "path": "photos", "side": 31}, "side"),
-        ({"name": "folder", "path": "photos", "side": 225}, "side"),
+        ({"name": "folder", "path": "photos", "side": 321}, "between 32 and 320"),
         ({"scale": [0.5, 0.2]}, "low no larger than high"),
         ({"scale": [0.0, 0.2]}, "scale"),
         ({"scale": [0.5, 1.1]}, "scale"),
@@ -43,6 +43,6 @@ def test_a_resized_crop_replaces_the_padded_one_unless_both_are_set() -> None:
 
 
 def test_a_table_is_read_back_unchanged() -> None:
-    for fields in ({"name": "folder", "path": "a/b", "side": 96, "scale": [0.2, 1.0]}, {}):
+    for fields in ({"name": "folder", "path": "a/b", "side": 320, "scale": [0.2, 1.0]}, {}):
         table = data(**fields)
         assert DataRecipe.model_validate(table.model_dump(mode="json")) == table

@@ -47,16 +47,6 @@ def test_a_recipe_file_is_read(tmp_path: Path) -> None:
     assert recipe.followed_by is None
 
 
-def test_a_folder_is_read_at_up_to_320_pixels(tmp_path: Path) -> None:
-    folder = 'name = "folder"\npath = "photos"\nside = {}'
-    largest = GOOD.replace('name = "digits"', folder.format(320))
-    assert load_recipe(written(tmp_path, largest)).data.side == 320
-    with pytest.raises(
-        RecipeError, match="the side of a folder must lie between 32 and 320, not 321"
-    ):
-        load_recipe(written(tmp_path, largest.replace("320", "321")))
-
-
 def test_a_recipe_may_name_the_run_that_follows(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, 'followed_by = "group/big"' + GOOD))
     assert recipe.followed_by == "group/big"

@@ -13,6 +13,7 @@ from watchfiles import awatch
 from exports.bundle.manifest import MANIFEST, POLICY
 from exports.bundle.reader import load_bundle, read_manifest
 from offramp.errors import OfframpError
+from serving.periodic import in_background
 from serving.service import Service
 
 log = logging.getLogger("offramp.serving")
@@ -132,10 +133,5 @@ async def watching(service: Service) -> AsyncIterator[None]:
         return
     # In a thread: it reads the directory.
     watcher = await asyncio.to_thread(Watcher, service)
-    task = asyncio.create_task(watcher.run(directory))
-    try:
+    async with in_background(watcher.run(directory)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -18,6 +17,7 @@ from serving.gears.latencies import Latencies
 from serving.gears.metrics import GearMetrics
 from serving.models.gears import GearBox
 from serving.models.registry import LoadedModel, ModelRegistry
+from serving.periodic import in_background, repeat
 from serving.scheduling.dispatcher import Dispatcher
 from serving.scheduling.options import Load
 from serving.telemetry.metrics import Metrics
@@ -194,22 +194,13 @@ async def shifting_gears(shifter: GearShifter | None) -> AsyncIterator[None]:
     if shifter is None:
         yield
         return
-    task = asyncio.create_task(_run(shifter))
-    try:
+
+    async def update() -> None:
+        shifter.update(time.monotonic())
+
+    failed = "a shift of gears failed; the gears stay until the next one"
+    async with in_background(repeat(INTERVAL_S, update, log, failed)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _run(shifter: GearShifter) -> None:
-    while True:
-        await asyncio.sleep(INTERVAL_S)
-        try:
-            shifter.update(time.monotonic())
-        except Exception:
-            log.exception("a shift of gears failed; the gears stay until the next one")
 
 
 def _costs(box: GearBox, exit_seconds: Sequence[float]) -> tuple[float, ...]:

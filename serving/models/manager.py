@@ -11,22 +11,18 @@ from itertools import accumulate
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import POLICY
 from exports.bundle.policy import Policy
-from exports.bundle.reader import read_policy
-from exports.tuning.preview import PolicyPreview
 from offramp.errors import OfframpError
 from serving.errors import (
     BadBundleError,
     BelowFloorError,
-    InvalidRequestError,
     NotFoundError,
 )
 from serving.inference.engine import Engine
 from serving.memory import release_memory
-from serving.models.certificates import CertificateError, CertificateVerifier
-from serving.models.checks import check_fits, check_revision, persist_policy
-from serving.models.gears import AccuracyFloorError, GearReader
+from serving.models.checks import check_revision, persist_policy
+from serving.models.gears import AccuracyFloorError
+from serving.models.policies import PolicyApplier
 from serving.models.registry import LoadedModel, ModelRegistry, OpenSessions, open_engine
 from serving.models.repository import Repository
 from serving.scheduling.dispatcher import Dispatcher
@@ -61,8 +57,7 @@ class ModelManager:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._open_sessions: OpenSessions | None = None
-        self._certificates = CertificateVerifier()
-        self._gears = GearReader(settings.accuracy_floor)
+        self._policies = PolicyApplier(settings.accuracy_floor)
         self._lock = asyncio.Lock()
         # One thread, so that the next load reuses the memory in the allocator's pool of that thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-load")
@@ -138,9 +133,9 @@ class ModelManager:
         async with self._lock:
             model = self._models.get(name)
             check_revision(if_match, model.revision)
-            verified = await self._check_policy(policy, model)
+            verified = await self._policies.check(policy, model)
             try:
-                model = await self._with_policy(model, policy, verified)
+                model = await self._policies.applied(model, policy, verified)
             except AccuracyFloorError as error:
                 raise BelowFloorError(str(error)) from error
             stored = model.stored
@@ -163,20 +158,7 @@ class ModelManager:
             current = self._models.get(model.name)
             if current.engine is not model.engine or current.revision != model.revision:
                 return None
-            policy = current.policy.raised(least)
-            before = current.raised_from or current.policy
-            gears = await asyncio.to_thread(
-                self._gears.raised, policy, before, current.gears, current.calibration
-            )
-            return self._publish(
-                replace(
-                    current,
-                    policy=policy,
-                    certificate_verified=None,
-                    gears=gears,
-                    raised_from=before,
-                )
-            )
+            return self._publish(await self._policies.raised(current, least))
 
     async def reread_policy(self, model: LoadedModel) -> None:
         """Apply the policy and the gears in the bundle of `model` if they have changed there; raises
@@ -185,52 +167,12 @@ class ModelManager:
             current = self._models.get(model.name)
             if current.engine is not model.engine:
                 return
-            manifest = current.engine.manifest
-            stored = await asyncio.to_thread(read_policy, current.path, manifest)
-            if current.stored != stored:
-                check_fits(stored, current)
-                verified = await self._verify_certificate(stored, current)
-                changed = await self._with_policy(current, stored, verified)
-                current = self._publish(replace(changed, stored=stored))
-            box = current.gears
-            if await asyncio.to_thread(self._gears.has_changed, current.path, manifest, box):
-                before = current.raised_from or current.policy
-                where = (current.path, manifest, before, current.calibration)
-                gears = await asyncio.to_thread(self._gears.read, *where)
-                if current.raised_from is not None:
-                    gears = await asyncio.to_thread(
-                        self._gears.raised, current.policy, before, gears, current.calibration
-                    )
-                self._models.put(replace(current, gears=gears), current.revision)
-
-    async def _check_policy(self, policy: Policy, model: LoadedModel) -> bool | None:
-        """Whether the certificate of `policy` is verified by the bundle of `model`, None if it has none.
-
-        Raises InvalidRequestError if `policy` does not fit `model` or its certificate is contradicted,
-        BadBundleError if the bundle has changed, so that the certificate cannot be checked.
-        """
-        check_fits(policy, model)
-        try:
-            return await self._verify_certificate(policy, model)
-        except CertificateError as error:
-            raise InvalidRequestError(str(error)) from error
-        except BundleError as error:
-            raise BadBundleError(str(error)) from error
-
-    async def _with_policy(
-        self, model: LoadedModel, policy: Policy, verified: bool | None
-    ) -> LoadedModel:
-        """`model` with `policy` in force, and its gears under it; raises what GearReader.under raises."""
-        gears = await asyncio.to_thread(self._gears.under, policy, model.gears, model.calibration)
-        return replace(
-            model, policy=policy, certificate_verified=verified, gears=gears, raised_from=None
-        )
-
-    async def _verify_certificate(self, policy: Policy, model: LoadedModel) -> bool | None:
-        """See CertificateVerifier.verify."""
-        return await asyncio.to_thread(
-            self._certificates.verify, policy, model.engine.manifest, model.calibration
-        )
+            changed = await self._policies.reread(current)
+            if changed is not current:
+                current = self._publish(changed)
+            changed = await self._policies.reread_gears(current)
+            if changed is not current:
+                self._models.put(changed, current.revision)
 
     def _open(self, path: Path) -> LoadedModel:
         model = open_engine(
@@ -242,15 +184,7 @@ class ModelManager:
             sessions=self._open_sessions,
             keep_logits=self._settings.record is not None,
         )
-        manifest = model.engine.manifest
-        # A table of its own, so that a loaded model does not keep it in memory.
-        table = PolicyPreview(model.path, manifest)
-        try:
-            verified = self._certificates.verify(model.policy, manifest, table)
-        except CertificateError as error:
-            raise BundleError(f"{model.path / POLICY}: {error}") from error
-        gears = self._gears.read(model.path, manifest, model.policy, table)
-        return replace(model, certificate_verified=verified, gears=gears)
+        return self._policies.of_bundle(model)
 
     def _schedule(self, model: LoadedModel) -> LoadedModel:
         """Have the dispatcher accept images for `model`, until it is retired."""

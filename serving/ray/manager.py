@@ -107,7 +107,7 @@ class SharedModelManager(ModelManager):
         written on the machine of the policy store."""
         async with self._lock:
             model = self._models.get(name)
-            verified = await self._check_policy(policy, model)
+            verified = await self._policies.check(policy, model)
             versioned: VersionedPolicy | ServingError = await _call(
                 self._policy_store.put.remote(
                     model.engine.manifest, policy, if_match, model.path if persist else None
@@ -138,7 +138,7 @@ class SharedModelManager(ModelManager):
             log.info("loaded: %s %s from %s", name, manifest.version, path)
         declared = config.policies.get(name)
         if declared is not None:
-            await self._check_policy(declared, model)
+            await self._policies.check(declared, model)
         versioned = await self._join(model, declared, None)
         if old is None or old.engine is not model.engine:
             model = await loop.run_in_executor(self._thread, self._schedule, model)
@@ -160,7 +160,7 @@ class SharedModelManager(ModelManager):
     async def _adopt(self, versioned: VersionedPolicy, model: LoadedModel) -> LoadedModel:
         """`model` with a policy that another replica may have checked and put in force."""
         try:
-            verified = await self._verify_certificate(versioned.policy, model)
+            verified = await self._policies.verify(versioned.policy, model)
         except BundleError as error:
             log.warning("the certificate of %s is not verified: %s", model.name, error)
             verified = False

@@ -15,6 +15,7 @@ from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_table
 from serving.models.manager import ModelManager
 from serving.models.registry import LoadedModel, ModelRegistry
+from serving.periodic import in_background, repeat
 from serving.scheduling.options import ShadowOptions, ShadowResult
 from serving.shadow.checks import ExitCheck, PolicyCheck, Raise
 from serving.shadow.metrics import ShadowMetrics
@@ -177,22 +178,9 @@ async def checking_shadows(monitor: ShadowMonitor | None) -> AsyncIterator[None]
         yield
         return
     await monitor.update()
-    task = asyncio.create_task(_run(monitor))
-    try:
+    failed = "a shadow check failed; the checks go on"
+    async with in_background(repeat(INTERVAL_S, monitor.update, log, failed)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _run(monitor: ShadowMonitor) -> None:
-    while True:
-        await asyncio.sleep(INTERVAL_S)
-        try:
-            await monitor.update()
-        except Exception:
-            log.exception("a shadow check failed; the checks go on")
 
 
 def _promises(model: LoadedModel) -> list[Promise]:

@@ -29,6 +29,7 @@ from serving.jobs.job import Job, Row
 from serving.jobs.metrics import JobMetrics
 from serving.jobs.runner import JobRunner
 from serving.models.registry import LoadedModel
+from serving.periodic import in_background
 from serving.scheduling.options import ImageResult, RequestOptions
 from serving.service import Service
 
@@ -59,13 +60,8 @@ async def running_jobs(app: FastAPI, service: Service) -> AsyncIterator[None]:
         keep_s=settings.jobs_keep_seconds,
         stopping=lambda: service.phase == "draining",
     )
-    task = asyncio.create_task(runner.run())
-    try:
+    async with in_background(runner.run()):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 class _Groups:

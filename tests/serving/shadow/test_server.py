@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +20,6 @@ from serving.ray.arguments import Arguments
 from serving.scheduling import shadows
 from serving.service import Service
 from serving.settings import Settings
-from serving.shadow import monitor
 from tests.servers import SERVE, started
 from tests.serving.api.v2.helpers import INFER, request_of
 from tests.serving.conftest import Client, running
@@ -341,28 +338,6 @@ def test_a_server_process_raises_by_itself_and_ends_cleanly(
     printed = "".join(server.printed)
     assert "exit 1 was closed, its threshold was 0.6" in printed
     assert "Traceback" not in printed
-
-
-def test_a_failed_check_is_logged_and_the_checks_go_on(
-    client: Client, service: Service, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    calls: list[int] = []
-
-    async def fail() -> None:
-        calls.append(1)
-        raise ValueError("broken")
-
-    monkeypatch.setattr(monitor, "INTERVAL_S", 0.0)
-    monkeypatch.setattr(service.shadow, "update", fail)
-
-    async def wait() -> None:
-        task = asyncio.create_task(monitor._run(service.shadow))  # type: ignore[arg-type]
-        await until(lambda: len(calls) >= 2)
-        task.cancel()
-
-    with caplog.at_level(logging.ERROR, "offramp.shadow"):
-        client.runner.run(wait())
-    assert "a shadow check failed; the checks go on" in caplog.text
 
 
 def test_on_ray_exits_are_not_checked() -> None:

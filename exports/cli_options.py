@@ -30,6 +30,24 @@ AllowLoss = Annotated[
     typer.Option("--allow-loss", help="Write it even if the ensemble loses over 0.5 points."),
 ]
 
+Version = Annotated[str, typer.Option(help="The model's version.")]
+ImportedGraphs = Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")]
+AllowNoSaving = Annotated[
+    bool, typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %.")
+]
+# Options about an ONNX classifier: `offramp front` takes one value, `offramp cascade` one a network.
+PREPROCESS = typer.Option(
+    help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."
+)
+MEAN = typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406.")
+STD = typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225.")
+SIZE = typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
+CROP = typer.Option(help="Share of the resized image that is seen, as 0.875; default: all.")
+LAYOUT = typer.Option(help="Order of axes, if the shape leaves it open.")
+CHANNELS = typer.Option(help="Order of colours.")
+OUTPUTS = typer.Option(help="What is returned; default: as the values look.")
+RESIZE = typer.Option(help="How images of another shape are fitted.")
+
 
 def export_options(
     *,

@@ -8,10 +8,22 @@ from typing import Annotated
 import typer
 
 from exports.cli_options import (
+    CHANNELS,
+    CROP,
+    LAYOUT,
+    MEAN,
+    OUTPUTS,
+    PREPROCESS,
+    RESIZE,
+    SIZE,
+    STD,
     AllowLoss,
+    AllowNoSaving,
+    ImportedGraphs,
     License,
     PrecisionOption,
     TargetOption,
+    Version,
     export_options,
 )
 from exports.imported.cli import Channels, Layout, Outputs, ResizeRule
@@ -49,33 +61,25 @@ def front(
     ] = None,
     preprocess: Annotated[
         str | None,
-        typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
+        PREPROCESS,
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+        MEAN,
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
+        STD,
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
-    ] = None,
+    size: Annotated[int | None, SIZE] = None,
     crop: Annotated[
         float | None,
-        typer.Option(help="Share of the resized image that is seen, as 0.875; default: all."),
+        CROP,
     ] = None,
-    layout: Annotated[
-        Layout | None, typer.Option(help="Order of axes, if the shape leaves it open.")
-    ] = None,
-    channels: Annotated[Channels | None, typer.Option(help="Order of colours.")] = None,
-    outputs: Annotated[
-        Outputs | None, typer.Option(help="What is returned; default: as the values look.")
-    ] = None,
-    resize: Annotated[
-        ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
-    ] = None,
+    layout: Annotated[Layout | None, LAYOUT] = None,
+    channels: Annotated[Channels | None, CHANNELS] = None,
+    outputs: Annotated[Outputs | None, OUTPUTS] = None,
+    resize: Annotated[ResizeRule | None, RESIZE] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of training; default: by the images.")
     ] = None,
@@ -88,16 +92,13 @@ def front(
         bool, typer.Option("--dry-run", help="Print what it would do and take; write nothing.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the file's.")] = None,
-    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    version: Version = "1",
     license_: License = "unknown",
     precision: PrecisionOption = "fp32",
     target: TargetOption = "auto",
-    graphs: Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")] = "",
+    graphs: ImportedGraphs = "",
     allow_loss: AllowLoss = False,
-    allow_no_saving: Annotated[
-        bool,
-        typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %."),
-    ] = False,
+    allow_no_saving: AllowNoSaving = False,
 ) -> None:
     """Train a small network from the answers of an ONNX classifier, and place it before that."""
     from exports.bundle.errors import ExportError

@@ -9,11 +9,23 @@ from typing import Annotated, Literal
 import typer
 
 from exports.cli_options import (
+    CHANNELS,
+    CROP,
+    LAYOUT,
+    MEAN,
+    OUTPUTS,
+    PREPROCESS,
+    RESIZE,
+    SIZE,
+    STD,
     AllowLoss,
+    AllowNoSaving,
+    ImportedGraphs,
     License,
     Output,
     PrecisionOption,
     TargetOption,
+    Version,
     export_options,
 )
 from offramp.extras import needs_extra
@@ -61,52 +73,41 @@ def cascade(
     ] = None,
     preprocess: Annotated[
         list[str] | None,
-        typer.Option(help="imagenet, zero-one, minus-one-one, or a file; default: one beside it."),
+        PREPROCESS,
     ] = None,
     mean: Annotated[
         list[str] | None,
-        typer.Option(help="Mean of red, green and blue from 0 to 1, as 0.485,0.456,0.406."),
+        MEAN,
     ] = None,
     std: Annotated[
         list[str] | None,
-        typer.Option(help="Deviation of red, green and blue, as 0.229,0.224,0.225."),
+        STD,
     ] = None,
-    size: Annotated[
-        list[int] | None, typer.Option(min=1, max=4096, help="Side of the input, if it is free.")
-    ] = None,
+    size: Annotated[list[int] | None, SIZE] = None,
     crop: Annotated[
         list[float] | None,
-        typer.Option(help="Share of the resized image that is seen, as 0.875; default: all."),
+        CROP,
     ] = None,
-    layout: Annotated[
-        list[Layout] | None, typer.Option(help="Order of axes, if the shape leaves it open.")
-    ] = None,
-    channels: Annotated[list[Channels] | None, typer.Option(help="Order of colours.")] = None,
-    outputs: Annotated[
-        list[Outputs] | None, typer.Option(help="What is returned; default: as the values look.")
-    ] = None,
+    layout: Annotated[list[Layout] | None, LAYOUT] = None,
+    channels: Annotated[list[Channels] | None, CHANNELS] = None,
+    outputs: Annotated[list[Outputs] | None, OUTPUTS] = None,
     exits: Annotated[
         int | None,
         typer.Option(min=1, help="How many exits of a bundle or run to keep; default: all."),
     ] = None,
-    resize: Annotated[
-        ResizeRule | None, typer.Option(help="How images of another shape are fitted.")
-    ] = None,
+    resize: Annotated[ResizeRule | None, RESIZE] = None,
     agree_with: Annotated[
         Reference | None,
         typer.Option(help="Whose answers stand for labels, if there are none; default: last."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the files'.")] = None,
-    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    version: Version = "1",
     license_: License = "unknown",
     precision: PrecisionOption = "fp32",
     target: TargetOption = "auto",
-    graphs: Annotated[str, typer.Option(help="Whole-network graphs to add: exits, routed.")] = "",
+    graphs: ImportedGraphs = "",
     allow_loss: AllowLoss = False,
-    allow_no_saving: Annotated[
-        bool,
-        typer.Option("--allow-no-saving", help="Write it even if it saves less than 5 %."),
-    ] = False,
+    allow_no_saving: AllowNoSaving = False,
 ) -> None:
     """Make a bundle of ONNX classifiers that you have: an easy image leaves after a cheap one."""
     from exports.bundle.errors import ExportError

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from serving.api.asgi.headers import header
 from serving.api.json_body import file_of_base64, parse_json
 from serving.errors import InvalidRequestError, UnsupportedTypeError
+from serving.settings import Settings
 
 # Documented; every other image type is accepted, too.
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -28,17 +29,17 @@ MAX_CACHED_TYPES = 128
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 
-async def read_images(request: Request, *, max_images: int, max_body_bytes: int) -> list[bytes]:
+async def read_images(request: Request, settings: Settings) -> list[bytes]:
     """The files in the body of `request`, at least one.
 
     Raises UnsupportedTypeError for any other media type, InvalidRequestError if the body is malformed or has
-    more than `max_images` images, and TooLargeError through the middleware that counts the bytes.
+    more than `settings.max_images` images, and TooLargeError through the middleware that counts the bytes.
     """
     kind = media_type(header(request.scope, b"content-type"))
     if is_one_image(kind):
         return [await request.body()]
     if kind == "multipart/form-data":
-        files = await _multipart(request, max_images, max_body_bytes)
+        files = await _multipart(request, settings.max_images, settings.max_body_bytes)
     elif kind == "application/json":
         body = await request.body()
         files = (
@@ -51,11 +52,20 @@ async def read_images(request: Request, *, max_images: int, max_body_bytes: int)
         )
     if not files:
         raise InvalidRequestError("The request has no images.")
-    if len(files) > max_images:
+    if len(files) > settings.max_images:
         raise InvalidRequestError(
-            f"A request may have at most {max_images} images, not {len(files)}."
+            f"A request may have at most {settings.max_images} images, not {len(files)}."
         )
     return files
+
+
+async def read_one_image(request: Request, settings: Settings, subject: str) -> bytes:
+    """The only file in the body of `request`; raises what `read_images` raises, and InvalidRequestError for
+    several files, of which the sentence begins with `subject`, as "Maps"."""
+    files = await read_images(request, settings)
+    if len(files) != 1:
+        raise InvalidRequestError(f"{subject} are of one image at a time, not of {len(files)}.")
+    return files[0]
 
 
 @lru_cache(maxsize=MAX_CACHED_TYPES)

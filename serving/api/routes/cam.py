@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from serving.api.asgi.disconnect import CancelOnDisconnect
-from serving.api.image_bodies import read_images
+from serving.api.image_bodies import read_one_image
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer
 from serving.errors import InvalidRequestError, NotFoundError
@@ -79,25 +79,19 @@ async def classify_maps(
         raise NotFoundError("This model's bundle offers no maps.")
     index = None if query.class_ is None else _index(query.class_, labels)
     service.dispatcher.check()
-    settings = service.settings
-    files = await read_images(
-        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
-    )
-    if len(files) != 1:
-        raise InvalidRequestError(f"Maps are of one image at a time, not of {len(files)}.")
+    max_pixels = service.settings.max_pixels
+    file = await read_one_image(request, service.settings, "Maps")
     async with CancelOnDisconnect(request):
         if index is None:
             done = await service.dispatcher.classify(
-                model.engine, files, RequestOptions(model.policy)
+                model.engine, [file], RequestOptions(model.policy)
             )
             (prediction,) = done.predictions
             # A lone image that fails raises its error.
             assert isinstance(prediction, Prediction)
             index = prediction.index
         chosen = index
-        drawn = await service.cam_queue.take(
-            lambda: cam.draw(files[0], chosen, settings.max_pixels)
-        )
+        drawn = await service.cam_queue.take(lambda: cam.draw(file, chosen, max_pixels))
     return MapsAnswer(
         model=model.name,
         of=ClassAnswer(label=labels[chosen], index=chosen),

@@ -82,10 +82,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     started = time.perf_counter()
     service = of_request(request)
     resolved = resolve(query, request.scope, service, started)
-    settings = service.settings
-    files = await read_images(
-        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
-    )
+    files = await read_images(request, service.settings)
     resolved = limit(service, request.scope, resolved, len(files))
     async with CancelOnDisconnect(request):
         resolved, result = await dispatch(service, resolved, files)

@@ -13,7 +13,7 @@ from exports.bundle.errors import PreprocessingError
 from exports.bundle.manifest import Manifest
 from exports.bundle.preprocessing.inputs import StageInput, stage_inputs
 from serving.api.asgi.disconnect import CancelOnDisconnect
-from serving.api.image_bodies import read_images
+from serving.api.image_bodies import read_one_image
 from serving.api.routes.classify import ERRORS, REQUEST_BODY
 from serving.api.schemas import ErrorAnswer
 from serving.errors import InvalidRequestError, NotFoundError
@@ -57,15 +57,11 @@ async def preprocess(
     manifest = service.models.get(query.model).engine.manifest
     stage = _stage_input(manifest, query.stage)
     service.dispatcher.check()
-    settings = service.settings
-    files = await read_images(
-        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
-    )
-    if len(files) != 1:
-        raise InvalidRequestError(f"Pixels are of one image at a time, not of {len(files)}.")
+    max_pixels = service.settings.max_pixels
+    file = await read_one_image(request, service.settings, "Pixels")
     async with CancelOnDisconnect(request):
         picture = await service.cam_queue.take(
-            lambda: stage.picture(decode(files[0], manifest.input, settings.max_pixels))
+            lambda: stage.picture(decode(file, manifest.input, max_pixels))
         )
     return Response(picture, media_type="image/png")
 

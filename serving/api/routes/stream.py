@@ -59,10 +59,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Re
     started = time.perf_counter()
     service = of_request(request)
     resolved = resolve(query, request.scope, service, started)
-    settings = service.settings
-    files = await read_images(
-        request, max_images=settings.max_images, max_body_bytes=settings.max_body_bytes
-    )
+    files = await read_images(request, service.settings)
     all_exits = query.run_all_exits
     resolved = limit(service, request.scope, resolved, len(files), all_exits=all_exits)
     if resolved.reservation is not None:

@@ -220,6 +220,45 @@ ROWS = (
             ),
         ),
     ),
+    Row(
+        "Shadow checks",
+        (
+            Panel(
+                "Agreement with full depth",
+                (
+                    (
+                        f"min by (model, exit) (offramp_agreement_limit{{{MODEL}}})",
+                        "{{model}} exit {{exit}}, upper limit",
+                    ),
+                    (
+                        f"max by (model, exit) (offramp_agreement_promised{{{MODEL}}})",
+                        "{{model}} exit {{exit}}, promised",
+                    ),
+                ),
+                "percentunit",
+                help="An exit whose upper limit falls below its promise gets a higher threshold.",
+            ),
+            Panel(
+                "Images checked",
+                (
+                    (
+                        rate("offramp_shadows_total", "exit", "agrees"),
+                        "exit {{exit}}, agrees: {{agrees}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "Thresholds raised in an hour",
+                (
+                    (
+                        f"sum by (model, exit) (increase(offramp_threshold_raises_total{{{MODEL}}}[1h]))",
+                        "{{model}} exit {{exit}}",
+                    ),
+                ),
+            ),
+        ),
+    ),
 )
 
 

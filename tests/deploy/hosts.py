@@ -70,8 +70,10 @@ def seeing(resolv: Path, *command: str | Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", shell, str(resolv), *map(str, command)]
 
 
-def server(address: str, place: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """The real server as its container starts it, on the container's address."""
+def server(
+    address: str, place: Path, **settings: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """The real server as its container starts it, on the container's address; `settings` are variables."""
     command = [sys.executable, "-m", "offramp.cli", "serve"]
     place.mkdir(exist_ok=True)
     return process(
@@ -81,6 +83,7 @@ def server(address: str, place: Path) -> contextlib.AbstractContextManager[subpr
         OFFRAMP_PORT=str(PORT),
         OFFRAMP_WORKERS="1",
         PYTHONUNBUFFERED="1",
+        **settings,
     )
 
 

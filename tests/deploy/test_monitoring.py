@@ -62,7 +62,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with (
         names({"serving": [SERVING]}, place) as resolv,
-        server(SERVING, place),
+        server(SERVING, place, OFFRAMP_SHADOW_SHARE="1"),
         process(seeing(resolv, *command), place / "prometheus.log"),
     ):
         wait_for(f"{URL}/readyz")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Combine, Decision, Policy
-from exports.bundle.reader import Bundle, load_bundle, read_graph
+from exports.bundle.reader import Bundle, read_graph
 from exports.card.markup import markdown_text
 from exports.cascade import load_cascade
 from exports.graphs.routed import routed_graph
@@ -24,59 +23,18 @@ from exports.tuning.simulation import simulate
 from exports.tuning.timing import exit_milliseconds
 from serving.inference.engine import Engine
 from tests.commands import call
+from tests.exports.cascades import EXITS, Workshop, build_workshop
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split
 from training.data.load import load_dataset
 from training.models.cost import network_cost
 from training.models.multi_exit import Normalize
-from training.recipes.schema import DataRecipe, validate_recipe
-from training.run import run_recipe
-
-FRONT = {"name": "resnet", "channels": [8, 16], "blocks": [1, 1]}
-BIG = FRONT | {"channels": [8, 24], "side": 32}
-EXITS = 4
-
-
-def recipe(name: str, **fields: object) -> dict[str, object]:
-    return {
-        "name": name,
-        "data": {"name": "digits", "held_out": 300, "padding": 1, "flip": False},
-        "network": FRONT,
-        "objective": {"method": "cross_entropy"},
-        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "precision": "fp32"},
-        **fields,
-    }
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """The directory of runs with `front`, which is followed by `group/big`, and the bundles of both."""
-
-    runs: Path
-    fp32: Bundle
-    int8: Bundle
-    said: str
+from training.recipes.schema import DataRecipe
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    place = tmp_path_factory.mktemp("cascade")
-    for content in (recipe("front", followed_by="group/big"), recipe("group/big", network=BIG)):
-        run_recipe(
-            validate_recipe("test", content),
-            runs=place / "runs",
-            data_root=place,
-            device="cpu",
-            say=lambda _: None,
-        )
-    done = call("export", place / "runs" / "front", "-o", place / "fp32", "--graphs", "exits,maps")
-    assert done.code == 0, done.err
-    options = ("--precision", "int8", "--graphs", "exits,routed", "--allow-loss")
-    converted = call("export", place / "fp32", "-o", place / "int8", *options)
-    assert converted.code == 0, converted.err
-    return Workshop(
-        place / "runs", load_bundle(place / "fp32"), load_bundle(place / "int8"), done.out
-    )
+    return build_workshop(tmp_path_factory.mktemp("cascade"))
 
 
 @pytest.fixture(scope="module")

@@ -292,9 +292,8 @@ def _step_seconds(run: Run, epoch: int, info: DatasetInfo) -> float:
             torch.cuda.synchronize(run.device)
         ends.append(time.perf_counter())
 
-    view = (
-        _noise_view(run, info.classes) if run.recipe.teacher and run.recipe.teacher.views else None
-    )
+    teacher = run.recipe.teacher
+    view = _noise_view(run, info.classes) if teacher and teacher.views else None
     loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time, view)
     if not math.isfinite(loss):
         raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+
+from serving.settings import Settings
+from tests.serving.conftest import Client
 
 JOBS = "/v1/jobs"
 Get = Callable[[str], Any]
@@ -52,6 +56,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return settings.model_copy(update={"jobs": tmp_path / "jobs"})
+
+
+@pytest.fixture
 def host() -> Iterator[Receiver]:
     with receiver() as found:
         yield found
@@ -74,3 +83,10 @@ def rows_of(get: Get, id_: str) -> list[Any]:
     answer = get(f"{JOBS}/{id_}/results")
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     return [orjson.loads(line) for line in answer.text.splitlines()]
+
+
+def post(client: Client, query: str = "", **body: Any) -> str:
+    """Create a job and return its id."""
+    answer = client.post(f"{JOBS}{query}", **body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])

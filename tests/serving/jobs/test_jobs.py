@@ -14,27 +14,15 @@ from serving.api.app import create_app
 from serving.api.jobs import receiving
 from serving.errors import OverCapacityError, SettingsError
 from serving.inference.engine import Engine
-from serving.jobs import callbacks, runner
+from serving.jobs import runner
 from serving.jobs.job import Results
 from serving.jobs.store import JobStore
-from serving.settings import Settings, read_settings
+from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.jobs.archives import ZIP, as_form, as_tar, as_tar_gz, as_zip, zipped
-from tests.serving.jobs.conftest import JOBS, Receiver, finished, rows_of, wait_for
+from tests.serving.jobs.conftest import JOBS, finished, post, rows_of, wait_for
 from tests.serving.requests import CLASSIFY, as_raw, assert_error, metrics
 from tests.serving.tiny_bundle import write_tiny_bundle
-
-
-@pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"jobs": tmp_path / "jobs"})
-
-
-def post(client: Client, query: str = "", **body: Any) -> str:
-    """Create a job and return its id."""
-    answer = client.post(f"{JOBS}{query}", **body)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
 
 
 def left(settings: Settings) -> set[str]:
@@ -236,42 +224,6 @@ def test_a_directory_that_cannot_be_used_is_a_setting_that_is_wrong(
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="Jobs cannot be stored"):
         create_app(settings.model_copy(update={"jobs": tmp_path / "file"}))
-
-
-def test_a_callback_is_sent_again_and_then_given_up(
-    settings: Settings, pngs: list[bytes], host: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "WAITS_S", (0.0, 0.05))
-    host.status, host.headers = 302, {"Location": f"http://{host.host}/elsewhere"}
-    with running(settings.model_copy(update={"job_callback_hosts": (host.host,)})) as client:
-        id_ = post(client, f"?callback=http://{host.host}/done", **as_zip({"a": pngs[0]}))
-        job = wait_for(client.get, id_, lambda answer: answer["callback"] != "pending")
-        assert (job["state"], job["callback"]) == ("done", "failed")
-        assert 'offramp_job_callbacks_total{outcome="failed"} 1.0' in metrics(client)
-    # Redirects are not followed.
-    assert [path for path, _ in host.sent] == ["/done", "/done"]
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("http://other.org/", "http://example.org:81/", "http://example.org@other.org/"),
-        *("http://user@example.org/", "http://example.org.other.org/", "ftp://example.org/"),
-        *("example.org", "//example.org/", "http://example.org:x/", "http://example.org/ü", ""),
-        "http://example.org/a b",
-    ],
-)
-def test_only_allowed_hosts_get_a_callback(client: Client, address: str) -> None:
-    hosts = ("example.org",)
-    callbacks.check_address("https://EXAMPLE.org/a?b=c", hosts)
-    with pytest.raises(callbacks.InvalidRequestError):
-        callbacks.check_address(address, hosts)
-
-
-@pytest.mark.parametrize("host", ["http://example.org", "example.org/path", "a@b", "*"])
-def test_a_callback_host_is_a_name_and_perhaps_a_port(host: str) -> None:
-    with pytest.raises(SettingsError, match="job_callback_hosts"):
-        read_settings(job_callback_hosts=(host,))
 
 
 def test_a_full_disk_is_503_and_leaves_nothing(

@@ -14,8 +14,13 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.shadow import monitor
 from tests.serving.conftest import Client, running
+from tests.serving.requests import CLASSIFY, as_raw
+from tests.serving.stages import until
 from tests.serving.tiny_bundle import EXITS, LABELS, write_tiny_bundle
 
+SHADOW = "/v1/models/tiny/shadow"
+PUT = "/v1/models/tiny/policy"
+STATUS = "status"
 TABLE_SAMPLES = 1_000
 
 
@@ -73,3 +78,26 @@ def client(checked: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) ->
 def service(client: Client) -> Service:
     state: Service = client.app.state.service
     return state
+
+
+def checks(service: Service) -> int:
+    """The shadows of the first model so far."""
+    assert service.shadow is not None
+    found = service.shadow.status(service.models.get(None))
+    return 0 if found is None else sum(one.shadows for one in found.exits)
+
+
+def break_promises(client: Client, pngs: list[bytes], update: bool = True) -> None:
+    """Send images until both exits have shown that they do not agree, and let the guard act."""
+    service: Service = client.app.state.service
+
+    async def send() -> None:
+        for file in pngs:
+            before = checks(service)
+            answer = await client.http.post(CLASSIFY, **as_raw(file))
+            left = sum(found["exit"] < 3 for found in answer.json()["predictions"])
+            await until(lambda wanted=before + left: checks(service) >= wanted)  # type: ignore[misc]
+        if update:
+            await service.shadow.update()  # type: ignore[union-attr]
+
+    client.runner.run(send())

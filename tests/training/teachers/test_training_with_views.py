@@ -1,72 +1,33 @@
-"""Students learn from cached views as from the teacher itself, and share what is filled."""
+"""Students learn from cached views as from the teacher itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training.runs import Killed, history
-from tests.training.teachers.recipes import run, student, teacher, view_files
-from training.assemble import build_step, load_teacher, use_statistics
+from tests.training.teachers.recipes import CPU, assemble, run, student, view_files
+from training.assemble import build_step, load_teacher
 from training.checkpoint import load_checkpoint
 from training.data.batches import DeviceDataset
-from training.data.dataset import Dataset, hold_out
-from training.data.load import load_dataset
-from training.distributed import SINGLE_PROCESS
+from training.data.dataset import Dataset
 from training.errors import CheckpointError, RecipeError
 from training.loop import Run, new_optimizer
 from training.models.multi_exit import Outputs
 from training.recipes.schema import Recipe
 from training.report import Report
 from training.step import Step
-from training.teachers import cached_views
-from training.teachers.cached_views import CachedViews
 from training.teachers.classifier import NetworkClassifier
-from training.teachers.open_views import open_views
 
-CPU = torch.device("cpu")
 # Relative difference of a step's loss with cached logits from the one with the teacher in the step: a
 # float16 logit is exact to 5e-4.
 LOSS_TOLERANCE = 1e-3
-
-
-class TeacherCalls:
-    """Counts the batches that teachers see."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.batches = 0
-        logits = NetworkClassifier.logits
-
-        def count(classifier: NetworkClassifier, images: Tensor) -> Tensor:
-            self.batches += 1
-            return logits(classifier, images)
-
-        monkeypatch.setattr(NetworkClassifier, "logits", count)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> TeacherCalls:
-    return TeacherCalls(monkeypatch)
-
-
-def assemble(place: Path, recipe: Recipe) -> tuple[Dataset, DeviceDataset, CachedViews | None]:
-    """The data of `recipe`, its training split and its views."""
-    dataset = load_dataset(recipe.data, place)
-    _, config = load_teacher(recipe, dataset, place)
-    dataset = use_statistics(recipe, dataset, config, place)
-    kept, _ = hold_out(dataset.train.labels, recipe.data.held_out, recipe.data.held_out_seed)
-    train = DeviceDataset.of(dataset.train.take(kept), CPU)
-    views = open_views(recipe, dataset, config, train, place, SINGLE_PROCESS, lambda _: None)
-    return dataset, train, views
 
 
 def new_step(place: Path, recipe: Recipe, dataset: Dataset, train: DeviceDataset) -> Step:
@@ -153,49 +114,6 @@ def test_a_stopped_run_resumes_to_the_identical_result(
     assert history(place / "student") == history(whole / "student")
 
 
-def test_a_cache_that_was_filled_in_part_is_completed(
-    place: Path, calls: TeacherCalls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cached_views, "MAX_BATCH_IMAGES", 100)  # three batches a view
-
-    def stop_in_the_second_view(self: Report, view: int, done: int, batches: int) -> None:
-        if view == 1 and done == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Report, "filling", stop_in_the_second_view)
-        with pytest.raises(Killed):
-            run(place, student())
-    assert [path.name for path in view_files(place)] == ["view-00.safetensors"]
-    assert calls.batches == 3 + 2
-    run(place, student(), resume=True)
-    assert [path.name for path in view_files(place)] == [
-        "view-00.safetensors",
-        "view-01.safetensors",
-    ]
-    assert calls.batches == 3 + 2 + 3
-
-
-def test_the_second_student_computes_nothing_and_any_seed_shares_the_views(
-    place: Path, calls: TeacherCalls
-) -> None:
-    said: list[str] = []
-    run(place, student(epochs=3), say=said.append)
-    assert calls.batches == 3
-    directory = view_files(place)[0].parent
-    assert directory.parent == place / "teacher" / "views"
-    assert said[1].endswith(f"MiB in {directory}, 0 of them filled already")
-    before = {path: path.read_bytes() for path in view_files(place)}
-    assert len(before) == 3
-
-    said.clear()
-    run(place, student("mskd", name="second", seed=1, exits=(2, 4), epochs=3), say=said.append)
-    assert calls.batches == 3
-    assert said[1].startswith("teacher's views: 3 of 0.02 MiB each, 0.06 MiB in ")
-    assert said[1].endswith(f"{directory}, 3 of them filled already")
-    assert {path: path.read_bytes() for path in view_files(place)} == before
-
-
 def test_a_compiled_step_learns_the_same_from_views(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,80 +132,6 @@ def test_filling_or_reading_views_does_not_change_the_result(place: Path) -> Non
     first, again = (load_checkpoint(place / name)[0].state_dict() for name in ("student", "again"))
     for name, tensor in first.items():
         assert torch.equal(tensor, again[name]), name
-
-
-def test_a_damaged_view_is_computed_again_to_the_same_logits(
-    place: Path, calls: TeacherCalls
-) -> None:
-    run(place, student())
-    damaged, whole = view_files(place)
-    before = load_file(damaged)["logits"].clone()  # the file is mapped
-    damaged.write_bytes(damaged.read_bytes()[:-10])
-    said: list[str] = []
-    run(place, student(name="second"), say=said.append)
-    assert [line for line in said if "computed again" in line] == [
-        f"{damaged} is damaged or of other training images: the view is computed again."
-    ]
-    assert calls.batches == 3
-    assert torch.equal(load_file(damaged)["logits"], before)
-    assert whole.exists()
-
-
-def test_another_teacher_and_another_augmentation_have_caches_of_their_own(
-    place: Path, calls: TeacherCalls
-) -> None:
-    run(place, student(epochs=1))
-    run(place, student(name="more-padding", data={"padding": 2}, epochs=1))
-    assert calls.batches == 2
-    shutil.move(place / "teacher" / "views", place / "views-of-the-first-teacher")
-    shutil.rmtree(place / "teacher")
-    run(place, teacher(seed=1))
-    shutil.move(place / "views-of-the-first-teacher", place / "teacher" / "views")
-    run(place, student(name="other-teacher", epochs=1))
-    assert calls.batches == 3
-    assert len({path.parent for path in view_files(place)}) == 3
-
-
-def test_a_changed_image_in_a_folder_has_a_cache_of_its_own(
-    tmp_path: Path, calls: TeacherCalls
-) -> None:
-    for shade in range(20):
-        for name in ("dark", "light"):
-            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
-            image = Image.new("RGB", (32, 32), (shade + 200 * (name == "light"),) * 3)
-            image.save(tmp_path / "photos" / name / f"{shade:02d}.png")
-    data: dict[str, object] = {"name": "folder", "path": "photos", "side": 32, "held_out": 4}
-    run(tmp_path, teacher(data=data, batch_size=8))
-    for name in ("first", "second"):
-        run(tmp_path, student(name=name, data=data, epochs=1, batch_size=8))
-    assert calls.batches == 1
-    for path in (tmp_path / "photos").rglob("*.png"):
-        Image.new("RGB", (32, 32), (99, 0, 0)).save(path)
-    run(tmp_path, student(name="third", data=data, epochs=1, batch_size=8))
-    assert calls.batches == 2
-    assert len({path.parent for path in view_files(tmp_path)}) == 2
-
-
-def test_two_students_that_fill_the_same_view_at_once_compute_it_once(
-    place: Path, calls: TeacherCalls
-) -> None:
-    recipe = student(epochs=1)
-    loaded: list[Tensor] = []
-
-    def load() -> None:
-        _, _, views = assemble(place, recipe)
-        assert views is not None
-        loaded.append(views.load(0, None).logits)
-
-    threads = [threading.Thread(target=load) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert torch.equal(*loaded)
-    assert calls.batches == 1
-    files = sorted(path.name for path in view_files(place)[0].parent.iterdir())
-    assert files == ["key.json", "view-00.safetensors"]
 
 
 def test_logits_that_are_not_finite_are_refused_and_not_stored(

@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-import training.auto_train
 from exports.bundle.reader import load_bundle, load_table
 from exports.stage_runner import StageRunner
 from offramp.errors import MissingExtraError
 from tests.commands import call
+from tests.training.auto.folders import choose_briefly, pictures
 from tests.training.processes import two
-from tests.training.runs import Killed, contents
+from tests.training.runs import contents
 from training.auto_train import auto_train, run_name
-from training.checkpoint import CheckpointConfig, load_checkpoint, read_config
+from training.checkpoint import load_checkpoint, read_config
 from training.data.dataset import hold_out
 from training.data.load import load_dataset
 from training.data.survey import FolderSurvey, survey_folder
-from training.errors import CheckpointError, DataError, RecipeError
+from training.errors import CheckpointError, DataError
 from training.models.multi_exit import Normalize
-from training.recipes.auto import Choice, choose_recipes
 from training.recipes.files import load_recipe
-from training.recipes.network import NetworkRecipe
-
-
-def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Write `count` images of each of two classes, of `size` (width, height), below `folder`."""
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 60), ("light", 180)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.normal(level, 20, (size[1], size[0], 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
-
-
-def brief(*arguments: object, **options: bool | None) -> Choice:
-    """The recipes of `choose_recipes` with a single epoch and the smallest network, not pretrained."""
-    choice = choose_recipes(*arguments, **options)  # type: ignore[arg-type]
-    recipes = []
-    for recipe in choice.recipes:
-        exits = (4,) if len(recipe.network.exits) == 1 else (2, 4)
-        side = recipe.network.side and 32
-        start = recipe.start if recipe.start is None or recipe.start.recipe else None
-        network = NetworkRecipe(name="resnet10", width=4, exits=exits, side=side)
-        train = recipe.train.model_copy(update={"epochs": 1, "progressive": None})
-        recipes.append(
-            recipe.model_copy(update={"network": network, "train": train, "start": start})
-        )
-    return Choice(tuple(recipes), choice.reasons)
-
-
-def choose_briefly() -> None:
-    training.auto_train.choose_recipes = brief  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.auto_train, "choose_recipes", brief)
-
-
-def killed(*_: object) -> None:
-    raise Killed
 
 
 def test_a_survey_counts_training_images_and_measures_the_shorter_sides(tmp_path: Path) -> None:
@@ -188,32 +144,6 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
     assert "export the run instead" in again.err
 
 
-@pytest.mark.usefixtures("_brief")
-def test_a_stopped_refit_is_finished_by_resume_and_not_exported_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-
-    def train(**options: bool) -> CheckpointConfig:
-        return auto_train(
-            folder, runs=runs, device="cpu", from_scratch=True, say=lambda _: None, **options
-        )
-
-    with monkeypatch.context() as patch:
-        patch.setattr("training.run.refit_recipe", killed)
-        with pytest.raises(Killed):
-            train()
-    refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
-    assert refused.refused_in_one_sentence
-    assert "the refit of" in refused.err
-    with pytest.raises(CheckpointError, match="whose refit is not finished: add --resume"):
-        train()
-    train(resume=True)
-    assert (runs / "photos" / "refit" / "checkpoint.json").is_file()
-    with pytest.raises(CheckpointError, match="finished run"):
-        train()
-
-
 def test_a_dry_run_of_a_folder_prints_choice_and_forecast_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,85 +156,6 @@ def test_a_dry_run_of_a_folder_prints_choice_and_forecast_and_writes_nothing(
     assert "forecast: about 0:" in done.out
     assert "on this " in done.out
     assert contents(tmp_path) == before
-
-
-@pytest.mark.usefixtures("_brief")
-def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-
-    def train(resume: bool) -> None:
-        auto_train(
-            folder,
-            runs=runs,
-            device="cpu",
-            resume=resume,
-            from_scratch=True,
-            say=lambda _: None,
-        )
-
-    with monkeypatch.context() as patch:
-        patch.setattr("training.run._finish", killed)
-        with pytest.raises(Killed):
-            train(resume=False)
-    before = contents(runs)
-    assert {"photos.toml", "photos/resume.safetensors"} <= before.keys()
-    with pytest.raises(CheckpointError, match="add --resume"):
-        train(resume=False)
-    # More images change the recipe; another name changes the split only.
-    for number in range(10, 20):
-        shutil.copy(folder / "dark" / "0.png", folder / "dark" / f"{number}.png")
-    with pytest.raises(CheckpointError, match="begun with another recipe"):
-        train(resume=True)
-    for number in range(10, 20):
-        (folder / "dark" / f"{number}.png").unlink()
-    (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
-    with pytest.raises(CheckpointError, match="begun with other images"):
-        train(resume=True)
-    assert contents(runs) == before
-    (folder / "dark" / "a.png").rename(folder / "dark" / "0.png")
-    train(resume=True)
-    assert (runs / "photos" / "checkpoint.json").is_file()
-
-
-@pytest.mark.usefixtures("_brief")
-def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-
-    def train() -> None:
-        auto_train(
-            folder,
-            runs=runs,
-            device="cpu",
-            from_scratch=True,
-            teacher=True,
-            say=lambda _: None,
-        )
-
-    train()
-    (folder / "dark" / "0.png").rename(folder / "dark" / "a.png")
-    refused = call("export", runs / "photos", "-o", tmp_path / "bundle")
-    assert refused.refused_in_one_sentence
-    assert "was trained on other images than photos has now" in refused.err
-    assert not (tmp_path / "bundle").exists()
-    (runs / "photos").rename(tmp_path / "before")
-    with pytest.raises(RecipeError, match="teacher photos-teacher was trained on other images"):
-        train()
-
-
-@pytest.mark.usefixtures("_brief")
-def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
-    options = {"device": "cpu", "from_scratch": True, "say": lambda _: None}
-    auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
-    (runs / "photos").rename(tmp_path / "before")
-    file = runs / "photos.toml"
-    file.write_text(file.read_text().replace("flip = true", "flip = false"))
-    edited = contents(runs)
-    with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
-        auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
-    assert contents(runs) == edited
 
 
 def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:

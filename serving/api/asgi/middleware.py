@@ -21,7 +21,7 @@ log = logging.getLogger("offramp.serving")
 CLIENT_DISCONNECTED = 499
 # The limit of bodies without images, such as policies. Their parsers need not be safe for larger ones.
 MAX_SMALL_BODY_BYTES = 64 * 1024
-WITH_IMAGES = re.compile(r"/v1/classify(/.*)?|/v2/models/.*/infer")
+WITH_IMAGES = re.compile(r"/v1/(classify(/.*)?|preprocess)|/v2/models/.*/infer")
 
 Refuse = Callable[[Scope, ServingError], Response]
 

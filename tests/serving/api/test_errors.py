@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.serving.conftest import Client
+from serving.api.asgi.middleware import MAX_SMALL_BODY_BYTES
+from serving.settings import Settings
+from tests.serving.conftest import Client, encode, running
 from tests.serving.requests import (
     CLASSIFY,
     as_json,
@@ -161,6 +165,19 @@ def test_a_large_body_is_refused_in_every_form(client: Client) -> None:
     assert_error(client.post(CLASSIFY, **as_raw(large)), 413, "too_large", "20000")
     assert_error(client.post(CLASSIFY, **as_json([large])), 413, "too_large")
     assert_error(client.post(CLASSIFY, **as_multipart([large])), 413, "too_large")
+
+
+def test_every_route_for_images_takes_a_photograph() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    photograph = encode(Image.fromarray(noise))
+    assert len(photograph) > MAX_SMALL_BODY_BYTES
+    with running(Settings(workers=1)) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        bodies = {path: item.get("post", {}).get("requestBody", {}) for path, item in paths.items()}
+        found = [path for path, body in bodies.items() if "image/png" in body.get("content", {})]
+        assert "/v1/preprocess" in found
+        for path in found:
+            assert client.post(path, **as_raw(photograph)).status_code == 200, path
 
 
 @pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=x"])

@@ -25,6 +25,7 @@ import numpy as np
 import ray
 from ray import serve
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import publish, table
 from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
@@ -146,7 +147,8 @@ def section(result: dict[str, Any]) -> str:
     )
     note = (
         f"{result['machine']}, Ray {result['ray']}; {result['bundle']}, early exit, "
-        f"{CONNECTIONS} connections, {result['seconds']:g} s a figure; `python -m benchmarks.ray`"
+        f"{CONNECTIONS} connections, {result['seconds']:g} s a figure; `python -m benchmarks.ray`."
+        f"{note_on([result['bundle']])}"
     )
     return f"{table(head, rows)}\n\n{note}\n"
 

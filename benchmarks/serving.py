@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import threads
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import publish, table
 from benchmarks.harness.generator import load
 from benchmarks.harness.images import Images, label, test_images
@@ -242,7 +243,7 @@ def section(result: dict[str, Any]) -> str:
             opens,
         ),
         f"{result['machine']}; images: {result['images']}; {result['seconds']:g} s a figure; "
-        "`python -m benchmarks.serving`",
+        f"`python -m benchmarks.serving`.{note_on(row['bundle'] for row in result['chain'])}",
     ]
     return "\n\n".join(parts) + "\n"
 

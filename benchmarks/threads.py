@@ -6,7 +6,7 @@ Every layout runs in a process of its own, since a shared pool is one per proces
 same image: the stages one after the other, `Engine.classify` at full depth, one session over the whole
 network, and one without the early heads. The medians of `--repeats` runs are reported, then the images a
 second of `cores / threads` concurrent callers. `default` sets nothing but the number of threads. Two
-networks: the embedded one, and a ResNet-18 of full width with random weights. Writes a JSON file;
+networks: the ResNet-18 bundle, and a ResNet-18 of full width with random weights. Writes a JSON file;
 `--write-docs` puts it into docs/design/scheduling.md and measures nothing.
 """
 
@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.bundles import RESNET18_INT8, note_on
 from benchmarks.harness.docs import publish, table
 from benchmarks.harness.networks import random_bundle, whole_network
 from benchmarks.harness.server import ROOT, machine
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
 from serving.inference import sessions
 from serving.inference.engine import Engine
 from serving.settings import available_cores
@@ -67,7 +67,8 @@ def section(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    return f"{table(HEAD, rows)}\n\n{result['machine']}; `python -m benchmarks.threads`\n"
+    note = note_on(row["network"] for row in result["rows"])
+    return f"{table(HEAD, rows)}\n\n{result['machine']}; `python -m benchmarks.threads`.{note}\n"
 
 
 def chain_cells(row: dict[str, float]) -> list[str]:
@@ -145,7 +146,7 @@ def throughput(work: Callable[[], object], callers: int, count: int) -> float:
 def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        bundles = [load_bundle(embedded())]
+        bundles = [load_bundle(RESNET18_INT8)]
         if not arguments.quick:
             bundles.append(random_bundle(Path(folder) / "random"))
         for bundle in bundles:
@@ -179,7 +180,7 @@ def _plain_options(runtime: Any, threads: int, pool: str) -> Any:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="the embedded network only")
+    parser.add_argument("--quick", action="store_true", help="the ResNet-18 bundle only")
     parser.add_argument("--json", type=Path, default=HERE / "threads.json")
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -28,7 +28,7 @@ from benchmarks.canary.versions import disagrees, fails, is_slow, new_version
 from benchmarks.gears.load import Load
 from benchmarks.gears.simulation import trace
 from benchmarks.harness.docs import DOCS, publish
-from benchmarks.harness.images import test_images
+from benchmarks.harness.images import label, test_images
 from benchmarks.harness.server import halves, machine, on_cores, serving
 from exports.bundle.reader import load_bundle, read_manifest
 from exports.bundle.resolve import embedded
@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             print(kind, row["outcome"], row["ended"], file=sys.stderr, flush=True)
     return {
         "machine": machine(),
+        "bundle": label(load_bundle(arguments.bundle)),
         "images": "test split" if images.labels else "generated",
         "rate": arguments.rate,
         "share": arguments.share,

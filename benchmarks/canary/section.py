@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import table
 from offramp.figures import BLUE, GREY, ORANGE, PALE, RED, save_png
 
@@ -43,8 +44,8 @@ def section(result: dict[str, Any]) -> str:
         table(HEAD, rows),
         f"{result['machine']}, server with one worker and load on a core each, beside other work; "
         f"{result['rate']:g} requests a second, share {result['share']:g}, every request of the canary "
-        f"mirrored, min_agreement {result['min_agreement']:g}; images: {result['images']}; "
-        "`python -m benchmarks.canary`.",
+        f"mirrored, min_agreement {result['min_agreement']:g}; {result['bundle']}; "
+        f"images: {result['images']}; `python -m benchmarks.canary`.{note_on([result['bundle']])}",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -4,7 +4,7 @@
 
 `--parts` are seconds and requests a second, one after the other. Prints one JSON object: for every request,
 in the order in which they were due, the second, the status (0 without an answer), the latency in milliseconds
-from when it was due, the image and the class answered.
+from when it was due, the image and the class answered; and `time.time()` of second 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Load:
 
     async def run(self) -> dict[str, Any]:
         """Send every request when it is due, wait for the last answers, and return the report."""
-        began = time.perf_counter() + 0.1
+        began, began_at = time.perf_counter() + 0.1, time.time() + 0.1
         tasks = []
         for number, due in enumerate((began + self._due).tolist()):
             while (wait := due - time.perf_counter()) > 0:
@@ -51,6 +52,7 @@ class Load:
             tasks.append(asyncio.create_task(self._ask(number, due)))
         await asyncio.gather(*tasks)
         return {
+            "began": began_at,
             "due": self._due.round(4).tolist(),
             "status": self._status,
             "latency": [round(1000 * value, 2) for value in self._latency],
@@ -103,7 +105,10 @@ def main() -> None:
     bodies = [content[a:b] for a, b in itertools.pairwise([0, *ends])]
     due = trace([(seconds, rate) for seconds, rate in parts], arguments.seed)
     load = Load(arguments.port, arguments.path, bodies, due)
-    print(orjson.dumps(uvloop.run(load.run())).decode())
+    report = orjson.dumps(uvloop.run(load.run()))
+    # With PYTHONUNBUFFERED, `print` drops what a full pipe does not take.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+        output.write(report)
 
 
 if __name__ == "__main__":

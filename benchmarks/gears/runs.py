@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from benchmarks.gears.core import watched_core
 from benchmarks.harness.generator import load as closed_load
 from benchmarks.harness.images import Images
 from benchmarks.harness.server import ROOT, pinned, serving
@@ -104,19 +105,20 @@ def scenarios(capacity: float, factors: Sequence[float], shorter: float) -> list
     return found
 
 
-def capacity(port: int, setting: Setting, images: Images, seconds: float) -> float:
-    """Answers a second of the server at `port` with busy connections."""
+def busy_connections(
+    port: int, setting: Setting, images: Images, seconds: float
+) -> tuple[int, float]:
+    """The answers of the server at `port` with busy connections, and the seconds that they took."""
     options = ("--closed", CONNECTIONS)
     busy = closed_load(port, images.packed, seconds, *options, cores=setting.load_cores)
-    return len(busy["latencies"]) / float(busy["seconds"])
+    return len(busy["latencies"]), float(busy["seconds"])
 
 
-def run_scenario(
-    setting: Setting, mode: str, parts: Sequence[tuple[float, float]], images: Images
-) -> dict[str, Any]:
-    """The report of the load, with the last `shifts` of gears: time, gear before and after, reason."""
-    with setting.server(mode) as (port, _):
-        report = load(port, images.packed, parts, setting.load_cores)
+def run_scenario(setting: Setting, mode: str, scenario: Scenario, images: Images) -> dict[str, Any]:
+    """The report of the load, with the `core_share` of the server while it is high, and the last `shifts` of
+    gears: time, gear before and after, reason."""
+    with setting.server(mode) as (port, pid):
+        report = load_watched(port, pid, setting, images, scenario.parts, scenario.loaded)
         if mode == "gears":
             name = read_manifest(setting.full).name
             with urllib.request.urlopen(
@@ -128,6 +130,27 @@ def run_scenario(
                 for shift in reversed(status["shifts"])
             ]
     return report
+
+
+def load_watched(
+    port: int,
+    pid: int,
+    setting: Setting,
+    images: Images,
+    parts: Sequence[tuple[float, float]],
+    span: tuple[float, float],
+) -> dict[str, Any]:
+    """The report of the load on the server at `port`, process `pid`, with its `core_share` in `span`, and its
+    CPU time over all in milliseconds an answer, `cpu_ms`, None without an answer."""
+    with watched_core(pid, setting.server_cores) as core:
+        report = load(port, images.packed, parts, setting.load_cores)
+    begin, end = (report["began"] + second for second in span)
+    used_s, answered = core.used_s(core.began, core.ended), report["status"].count(200)
+    return {
+        **report,
+        "core_share": round(core.share(begin, end), 3),
+        "cpu_ms": round(1000 * used_s / answered, 3) if answered else None,
+    }
 
 
 def load(

@@ -1,8 +1,9 @@
 """A simulation of the server's queue under a trace of arrivals, by discrete events.
 
 It has the scheduler's essentials (docs/design/scheduling.md): a queue per stage, the deepest first, batches
-of the best size without waiting for one to fill, and refusal by the predicted wait. Service times are those
-of a CostTable. The controller is the server's own, called at the server's interval.
+of the best size without waiting for one to fill, few files at once if decoding is slow, and refusal by the
+predicted wait. What work costs is a measured Host (`benchmarks/gears/host.py`). The controller is the
+server's own, called at the server's interval.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from numpy.typing import NDArray
 
 from serving.gears.controller import INTERVAL_S, Observation, State, step
 from serving.gears.latencies import Latencies
+from serving.scheduling.costs import LEARNING_RATE as DECODE_LEARNING_RATE
 from serving.scheduling.costs import CostTable
 from serving.scheduling.queues import LEARNING_RATE, MAX_SLOWDOWN, MIN_SLOWDOWN
+from serving.scheduling.scheduler import MAX_DECODE_BATCH_S
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Host:
-    """What work costs, in seconds: stages by `costs`; of every request `decode_s` of a worker, `request_s` of
-    the process around it, and `refuse_s` if it is refused. `workers` threads have a core each; what the
-    process itself takes, it takes from them."""
+    """What work costs, in seconds: stages `stage_factor` times `costs`; of every request `decode_s` of a
+    worker, `request_s` of the process around it, and `refuse_s` if it is refused. `workers` threads have a
+    core each; what the process itself takes, it takes from them. `core_share` of the cores is the server's:
+    other processes have the rest."""
 
     costs: CostTable
     stages: int
@@ -37,6 +41,8 @@ class Host:
     decode_s: float = 1e-4
     request_s: float = 3e-4
     refuse_s: float = 7e-5
+    stage_factor: float = 1.0
+    core_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,15 @@ class Rules:
 @dataclass
 class Outcome:
     """What happened, by request in order of arrival: `arrived` seconds, `latency` in seconds, infinite if
-    refused, `gear` and `exit` (from 1). `gears` are the shifts as (second, gear), the first at 0."""
+    refused, `gear` and `exit` (from 1). `gears` are the shifts as (second, gear), the first at 0. `cpu_s` is
+    what it all took of the cores."""
 
     arrived: Floats
     latency: Floats
     gear: NDArray[np.int64]
     exit: NDArray[np.int64]
     gears: list[tuple[float, int]] = field(default_factory=lambda: [(0.0, 0)])
+    cpu_s: float = 0.0
 
     @property
     def refused(self) -> NDArray[np.bool_]:
@@ -119,7 +127,7 @@ class _Server:
         # An image that leaves early in one gear leaves no later in a cheaper one.
         self._hardness = np.random.default_rng(seed).random(count).tolist()
         self._leaving = [np.cumsum(shares).tolist() for shares in rules.shares]
-        self._remaining = [self._expected(shares) for shares in rules.shares]
+        self._remaining = [self._ahead(shares) for shares in rules.shares]
         self._queues: list[deque[int]] = [deque() for _ in range(host.stages + 1)]
         self._waiting = 0
         self._gear = 0
@@ -127,6 +135,9 @@ class _Server:
         self._owed = 0.0
         self._batches = 0
         self._measured = self._predicted = host.costs.seconds(1, 1)
+        # The server learns what decoding takes, and what each waiting image was expected to take.
+        self._decode_s = host.decode_s
+        self._expected = [0.0] * count
         self._latencies = Latencies()
         self._arrivals, self._finished, self._work = 0, 0, 0.0
 
@@ -145,13 +156,13 @@ class _Server:
         self._arrivals += 1
         outcome.gear[number] = self._gear
         if self.wait_s > self._rules.max_wait_s:
-            self._owed += host.refuse_s
+            self._interrupt(host.refuse_s)
             return
-        self._owed += host.request_s
+        self._interrupt(host.request_s)
         place = bisect_right(self._leaving[self._gear], self._hardness[number])
         outcome.exit[number] = min(place + 1, host.stages)
         outcome.latency[number] = 0.0
-        self._backlog += self._remaining[self._gear][0]
+        self._expect(number, self._decode_s + self._remaining[self._gear][1])
         self._queues[0].append(number)
         self._waiting += 1
         self._start(now)
@@ -159,19 +170,22 @@ class _Server:
     def complete(self, now: float) -> None:
         _, _, stage, seconds, batch = heapq.heappop(self.running)
         self._work += seconds
-        if stage > 0:
+        self.outcome.cpu_s += seconds * self._host.core_share
+        if stage == 0:
+            weight = 1 - (1 - DECODE_LEARNING_RATE) ** len(batch)
+            self._decode_s += weight * (seconds / len(batch) - self._decode_s)
+        else:
             predicted = self._host.costs.seconds(stage, len(batch))
             self._measured += LEARNING_RATE * (seconds - self._measured)
             self._predicted += LEARNING_RATE * (predicted - self._predicted)
         for number in batch:
-            remaining = self._remaining[self.outcome.gear[number]]
-            self._backlog -= remaining[stage]
             if 0 < stage == self.outcome.exit[number]:
                 self.outcome.latency[number] = now - self.outcome.arrived[number]
                 self._latencies.add(now, self.outcome.latency[number])
                 self._finished += 1
+                self._expect(number, 0.0)
                 continue
-            self._backlog += remaining[stage + 1]
+            self._expect(number, self._remaining[self.outcome.gear[number]][stage + 1])
             self._queues[stage + 1].append(number)
             self._waiting += 1
         if not self.busy:
@@ -204,16 +218,37 @@ class _Server:
             queue = self._queues[stage]
             free = host.workers - len(self.running)
             size = min(host.costs.best_batch(max(stage, 1)), -(-len(queue) // free))
+            if stage == 0:
+                size = min(size, max(1, int(MAX_DECODE_BATCH_S / max(self._decode_s, 1e-9))))
             self._waiting -= size
             batch = [queue.popleft() for _ in range(size)]
-            seconds = host.decode_s * size if stage == 0 else host.costs.seconds(stage, size)
-            seconds += self._owed
+            seconds = (self._seconds(stage, size) + self._owed) / host.core_share
             self._owed = 0.0
             self._batches += 1
             heapq.heappush(self.running, (now + seconds, self._batches, stage, seconds, batch))
 
-    def _expected(self, shares: Sequence[float]) -> list[float]:
-        """Seconds ahead of an image that waits for each stage, 0 for decoding."""
+    def _interrupt(self, seconds: float) -> None:
+        """The process takes `seconds` of the core of the batch that ends first, or before the next one."""
+        if not self.running:
+            self._owed += seconds
+            return
+        longer = seconds / self._host.core_share
+        end, number, stage, lasts, batch = self.running[0]
+        heapq.heapreplace(self.running, (end + longer, number, stage, lasts + longer, batch))
+
+    def _seconds(self, stage: int, size: int) -> float:
+        host = self._host
+        if stage == 0:
+            return host.decode_s * size
+        return host.stage_factor * host.costs.seconds(stage, size)
+
+    def _expect(self, number: int, seconds: float) -> None:
+        """Image `number` has `seconds` of work ahead."""
+        self._backlog += seconds - self._expected[number]
+        self._expected[number] = seconds
+
+    def _ahead(self, shares: Sequence[float]) -> list[float]:
+        """Seconds of stages ahead of an image that waits for each; index 0 is unused."""
         host = self._host
         ahead = [0.0] * (host.stages + 1)
         deeper, beyond = 0.0, 0.0
@@ -222,7 +257,6 @@ class _Server:
             deeper *= beyond / reached if reached > 0 else 0.0
             deeper += host.costs.seconds_per_image(stage)
             ahead[stage], beyond = deeper, reached
-        ahead[0] = host.decode_s + ahead[1]
         return ahead
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import table
 
 LIMITS = (
@@ -66,7 +67,8 @@ def section(result: dict[str, Any]) -> str:
             ],
         ),
         f"{result['machine']}; images: {result['images']}; {result['seconds']:g} s a figure; "
-        "`python -m benchmarks.growth`",
+        f"{result['bundle']} where no other network is named; `python -m benchmarks.growth`."
+        f"{note_on([result['bundle']])}",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import table
 from benchmarks.promises.drift import CORRUPTED
 from offramp.figures import BLUE, GREY, ORANGE, save_png
@@ -15,7 +16,8 @@ from offramp.figures import BLUE, GREY, ORANGE, save_png
 def section(result: dict[str, Any]) -> str:
     """The section of the guide: the picture, a table of all kinds, and the server beside the simulation."""
     clean, *changed = result["rows"]
-    head = ("images", "", *(f"severity {number}" for number in range(1, 6)))
+    severities = dict.fromkeys(row["severity"] for row in changed)
+    head = ("images", "", *(f"severity {severity}" for severity in severities))
     lines = []
     for kind in dict.fromkeys(row["images"] for row in changed):
         found = [row for row in changed if row["images"] == kind]
@@ -37,9 +39,9 @@ def section(result: dict[str, Any]) -> str:
         f"request {_count(server['first_raise'])}; in the simulation of the same requests after "
         f"{_count(server['simulated'])}.",
         f"Simulated with a share of {result['share']:g} on `{result['bundle']}`, whose exits promise "
-        f"{promised}. The figures are medians of {result['trials']} random orders of "
-        f"{result['images']:,} test images; alarms are counted in answers, up to {CORRUPTED:,}, raises "
-        f"in requests, up to {result['requests']:,}. Agreement below the promise is in bold.",
+        f"{promised}.{note_on([result['bundle']])} The figures are medians of {result['trials']} random "
+        f"orders of {result['images']:,} test images; alarms are counted in answers, up to {CORRUPTED:,}, "
+        f"raises in requests, up to {result['requests']:,}. Agreement below the promise is in bold.",
         table(head, lines),
         f"The permitted drop of {result['permitted_drop']:g} points held in {held} of {len(changed)} cases. "
         f"{_acted(changed, result)} With clean images thresholds were raised in {raised} of "
@@ -104,11 +106,14 @@ def _acted(rows: list[dict[str, Any]], result: dict[str, Any]) -> str:
         for row in rows
         if any(value < least for value, least in zip(row["agreement"], promised, strict=True))
     ]
+    if not broken:
+        return "No exit was below its promise."
     reported = [row["drift"] for row in broken if None not in row["drift"]]
     raised = [row for row in broken if _middle(row["raised"]) is not None]
+    latest = max((max(found) for found in reported), default=None)
     return (
         f"An exit was below its promise in {len(broken)} cases. Drift was reported in every order of "
-        f"{len(reported)} of these, after at most {max(max(found) for found in reported):,} answers. A "
+        f"{len(reported)} of these, after at most {_count(latest)} answers. A "
         f"threshold was raised in most orders of {len(raised)}; in the others the agreement is so close to "
         "the promise that it takes more requests."
     )

@@ -32,12 +32,14 @@ def publish(
     section: Callable[[dict[str, Any]], str],
     page: str,
     name: str,
-) -> None:
+) -> dict[str, Any]:
     """Measure with `run`, write `arguments.json` and print the section. With `arguments.write_docs`: measure
-    nothing, and write the section of that JSON to `page` of the docs under `name`."""
+    nothing, and write the section of that JSON to `page` of the docs under `name`. Returns the result."""
     if not arguments.write_docs:
         arguments.json.write_text(json.dumps(run(arguments), indent=2) + "\n", "utf-8")
-    text = section(json.loads(arguments.json.read_text("utf-8")))
+    result: dict[str, Any] = json.loads(arguments.json.read_text("utf-8"))
+    text = section(result)
     print(text)
     if arguments.write_docs:
         fill_in(DOCS / page, name, text)
+    return result

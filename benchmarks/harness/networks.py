@@ -7,9 +7,9 @@ from pathlib import Path
 
 from onnx import TensorProto, helper
 
+from benchmarks.bundles import RESNET18_INT8
 from exports.bundle.manifest import CALIBRATION, MANIFEST, POLICY, format_of
 from exports.bundle.reader import Bundle, load_bundle, sha256
-from exports.bundle.resolve import embedded
 from exports.graphs.onnx_tools import (
     assemble,
     connection,
@@ -24,8 +24,8 @@ from exports.graphs.onnx_tools import (
 def random_bundle(
     path: Path, network: str = "resnet18", width: int | None = 64, side: int | None = None
 ) -> Bundle:
-    """Write and load a bundle of `network` with random weights, otherwise like the embedded one, for images
-    of `side` pixels unless that is None: for measuring times, not accuracy."""
+    """Write and load a bundle of `network` with random weights, otherwise like the ResNet-18 bundle, for
+    images of `side` pixels unless that is None: for measuring times, not accuracy."""
     # Imported here because processes that only measure do not need torch.
     import torch
 
@@ -33,7 +33,7 @@ def random_bundle(
     from training.models.build import build_network
     from training.models.multi_exit import Normalize
 
-    like = load_bundle(embedded())
+    like = load_bundle(RESNET18_INT8)
     manifest = like.manifest
     torch.manual_seed(0)
     exits = range(1, len(manifest.exits) + 1)

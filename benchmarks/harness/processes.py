@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -35,6 +36,26 @@ def cpu(process: int) -> float:
 def main_thread_cpu(process: int) -> float:
     """CPU seconds of the first thread of `process` so far, 0 if it has ended."""
     return _cpu(_stat(process, f"task/{process}/"))
+
+
+def thread_cpu(process: int) -> dict[int, float]:
+    """CPU seconds so far of each thread of `process`, by its id."""
+    return {
+        int(task.name): _cpu(_stat(process, f"task/{task.name}/"))
+        for task in Path(f"/proc/{process}/task").iterdir()
+    }
+
+
+def core_cpu(cores: Sequence[int]) -> float:
+    """CPU seconds so far of everything on `cores`, of other virtual machines as well; without `cores`, on all
+    of them."""
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name in ({f"cpu{core}" for core in cores} or {"cpu"}):
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu(fields: list[str] | None) -> float:

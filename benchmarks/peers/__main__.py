@@ -38,7 +38,6 @@ from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
 
 HERE = Path(__file__).parents[1]
-BUNDLES = (HERE / "bundles" / "cifar100-oto-fp32", embedded())
 # Statuses of refused requests: ours and BentoML's limit; Triton and BentoML's batcher; LitServe.
 REFUSALS = ("429", "503", "504")
 # Load before the first figure: caches, connections, BentoML's model of its own speed.
@@ -107,7 +106,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(arguments.bundle or BUNDLES):
+        for number, path in enumerate(arguments.bundle or [embedded()]):
             bundle = load_bundle(path)
             images = test_images(bundle, arguments.data, Path(folder) / f"{number}.npz")
             model = write_model(bundle, Path(folder) / str(number))

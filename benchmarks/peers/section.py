@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import table
 from benchmarks.serving import CONNECTIONS
 
@@ -39,7 +40,7 @@ def section(result: dict[str, Any]) -> str:
         ]
     parts.append(
         f"{result['machine']}; peers: {used}; images: {result['images']}; {result['seconds']:g} s a figure, "
-        f"medians of {result['rounds']} rounds; `python -m benchmarks.peers`.{left_out}"
+        f"medians of {result['rounds']} rounds; `python -m benchmarks.peers`.{left_out}{note_on(by_bundle)}"
     )
     return "\n\n".join(parts) + "\n"
 

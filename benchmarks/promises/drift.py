@@ -1,8 +1,8 @@
-"""How soon drift of the embedded bundle is reported, and how long clean images are not.
+"""How soon drift of the ResNet-18 bundle is reported, and how long clean images are not.
 
     OFFRAMP_DATA=data python -m benchmarks.promises.drift          # some minutes on one core
 
-The test images of CIFAR-100, clean and corrupted, run through the embedded bundle. In every trial a random
+The test images of CIFAR-100, clean and corrupted, run through the ResNet-18 bundle. In every trial a random
 number of clean answers comes before the corrupted ones. Then clean answers, drawn with replacement, come at
 the highest rate that is tested for a month. Writes a JSON file; `--write-docs` puts it into the guide and
 measures nothing.
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.corruptions import Images, blur, contrast, jpeg
 from benchmarks.harness.docs import publish, table
 from exports.bundle.reader import Table, load_bundle, load_table
-from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
 from serving.drift.monitor import ANSWERS_PER_S
 from serving.drift.reference import Answers, Reference
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The result as it is written."""
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(RESNET18_INT8)
     manifest, policy = bundle.manifest, bundle.policy
-    reference = Reference(load_table(embedded(), manifest), policy, manifest)
+    reference = Reference(load_table(RESNET18_INT8, manifest), policy, manifest)
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), arguments.data).test
     runner = StageRunner(bundle.stages)
 
@@ -119,8 +119,8 @@ def section(result: dict[str, Any]) -> str:
     ]
     clean = result["clean"]
     return (
-        f"Answers until the first alarm, over {result['trials']} random orders of CIFAR-100's test images "
-        "(`python -m benchmarks.promises.drift`):\n\n"
+        f"Answers of {RESNET18_LINK} until the first alarm, over {result['trials']} random orders of "
+        "CIFAR-100's test images (`python -m benchmarks.promises.drift`):\n\n"
         f"{table(head, rows)}\n\n"
         f"Among {clean['tested']:,} answers to clean images, as many as are tested in 30 days, "
         f"{clean['alarms'] or 'no'} alarm{'' if clean['alarms'] == 1 else 's'} came.\n"

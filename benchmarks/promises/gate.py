@@ -2,9 +2,10 @@
 
     OFFRAMP_DATA=data python -m benchmarks.promises.gate      # some minutes on one core
 
-A logistic regression per exit predicts from ten measures whether the running ensemble's answer is that of
-all exits. Gates and thresholds are chosen on the held-out samples of CIFAR-100, with gates fitted out of
-fold, and compared at equal drop on the test images, of which bootstrap samples give the scatter.
+A logistic regression per exit of the ResNet-18 bundle predicts from ten measures whether the running
+ensemble's answer is that of all exits. Gates and thresholds are chosen on the held-out samples of CIFAR-100,
+with gates fitted out of fold, and compared at equal drop on the test images, of which bootstrap samples give
+the scatter.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.bundles import RESNET18_FP32, RESNET18_INT8
 from exports.bundle.policy import Floats, Scaling, calibrated, measure_confidence, softmax
 from exports.bundle.reader import Table, load_bundle, load_table
-from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
 from exports.tuning.path import cautious_path
 from exports.tuning.search import FrontierPoint, PolicyEvaluator
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
-BUNDLES = (embedded(), Path(__file__).parent / "bundles" / "cifar100-oto-fp32")
+BUNDLES = (RESNET18_INT8, RESNET18_FP32)
 DROPS = (0.0025, 0.005, 0.01, 0.02)
 FOLDS = 5
 BOOTSTRAPS = 60
@@ -36,7 +37,7 @@ Bools = NDArray[np.bool_]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print what the gate saves at each drop, for both embedded bundles."""
+    """Print what the gate saves at each drop, for both precisions of the ResNet-18 bundle."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), parser.parse_args(argv).data).test

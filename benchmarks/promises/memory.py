@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.bundles import note_on
 from benchmarks.harness.docs import publish, table
 from benchmarks.harness.networks import random_bundle
 from benchmarks.harness.server import machine, pictures, serving
@@ -188,7 +189,7 @@ def section(result: dict[str, Any]) -> str:
         f"MiB of memory (PSS) of a server with one worker, started and after {BATCHES} batches of "
         f"{result['batch']} images through every stage of every model "
         f"(`python -m benchmarks.promises.memory`):\n\n{table(head, rows)}\n\n"
-        f"Each further copy takes: {further}.\n\n"
+        f"Each further copy takes: {further}.{note_on(model['name'] for model in result['models'])}\n\n"
         f"Peak while one image of {result['pixels'] / 1e6:.0f} million pixels is decoded, above what the "
         "server had before:\n\n"
         f"{table(('image', 'MiB', 'bytes a pixel'), images)}\n\n{result['machine']}.\n"

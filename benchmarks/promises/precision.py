@@ -2,7 +2,7 @@
 
     python -m benchmarks.promises.precision          # a minute on one core
 
-Draws of n samples from the calibration table of the embedded bundle, at full depth. Without a confidence
+Draws of n samples from the calibration table of the ResNet-18 bundle, at full depth. Without a confidence
 the other samples give the true precision; certified limits come from draws with replacement, and the whole
 table gives it. Writes a JSON file; `--write-docs` puts it into the guide and measures nothing.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.docs import publish, table
 from exports.bundle.reader import load_table, read_manifest
-from exports.bundle.resolve import embedded
 from exports.tuning.search import PolicyEvaluator, never_early
 from exports.tuning.selective.certificate import find_certified
 from exports.tuning.selective.rejection import find_reject_below
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The result as it is written: a row for every size and goal."""
-    manifest = read_manifest(embedded())
-    evaluator = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
+    manifest = read_manifest(RESNET18_INT8)
+    evaluator = PolicyEvaluator.from_table(load_table(RESNET18_INT8, manifest), manifest.scaling)
     answers = evaluator.answers(never_early(len(manifest.exits)))
     rows = [row(answers, samples, goal, arguments.draws) for samples, goal in GOALS]
     return {"draws": arguments.draws, "samples": answers.samples, "rows": rows}
@@ -107,8 +107,8 @@ def section(result: dict[str, Any]) -> str:
     head = ["samples", "goal", "supported, of draws", "mean precision where supported", "coverage"]
     head += [f"certified with {CONFIDENCE:.0%}", "broken", "coverage if certified"]
     return (
-        table(head, rows) + f"\n\n{result['draws']:,} draws from {result['samples']:,} samples; "
-        "`python -m benchmarks.promises.precision`\n"
+        table(head, rows) + f"\n\n{result['draws']:,} draws from {result['samples']:,} samples "
+        f"of {RESNET18_LINK}; `python -m benchmarks.promises.precision`\n"
     )
 
 

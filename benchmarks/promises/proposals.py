@@ -2,7 +2,7 @@
 
     python -m benchmarks.promises.proposals          # minutes on one core
 
-Draws of n samples from the calibration table of the embedded bundle stand for recorded requests with labels.
+Draws of n samples from the calibration table of the ResNet-18 bundle stand for recorded requests with labels.
 For each a policy is proposed in the place of the bundle's, at most half a point below the ensemble by
 cross-validation; the samples that are left give the true effect. Writes a JSON file; `--write-docs` puts it
 into the guide and measures nothing.
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.docs import publish, table
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.bundle.resolve import embedded
 from exports.tuning.goal import Goal, TuningData
 from exports.tuning.proposal.effect import expected_effect
 from exports.tuning.search import PolicyEvaluator
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The result as it is written: a row for every size."""
-    manifest = read_manifest(embedded())
-    evaluator = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
-    in_force = read_policy(embedded(), manifest)
+    manifest = read_manifest(RESNET18_INT8)
+    evaluator = PolicyEvaluator.from_table(load_table(RESNET18_INT8, manifest), manifest.scaling)
+    in_force = read_policy(RESNET18_INT8, manifest)
     costs = [float(entry.macs) for entry in manifest.exits]
     rows = [row(evaluator, in_force, costs, samples, arguments.draws) for samples in SIZES]
     return {"draws": arguments.draws, "samples": evaluator.samples, "rows": rows}
@@ -110,8 +110,9 @@ def section(result: dict[str, Any]) -> str:
     head += ["expected change of the cost", "true change of the cost", "within its interval"]
     return (
         table(head, rows)
-        + f"\n\nMeans of {result['draws']} draws from {result['samples']:,} samples, "
-        "the rest of which gives the true change; `python -m benchmarks.promises.proposals`\n"
+        + f"\n\nMeans of {result['draws']} draws from {result['samples']:,} samples "
+        f"of {RESNET18_LINK}, the rest of which gives the true change; "
+        "`python -m benchmarks.promises.proposals`\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""What the embedded bundle's policy promises, on images that arrive changed.
+"""What the ResNet-18 bundle's policy promises, on images that arrive changed.
 
     OFFRAMP_DATA=data python -m benchmarks.promises.shift          # about ten minutes on one core
 
-The test images of CIFAR-100 run through the embedded bundle, as they are and corrupted in five ways at five
+The test images of CIFAR-100 run through the ResNet-18 bundle, as they are and corrupted in five ways at five
 severities. The certificate is about the drop below the ensemble; it is silent about the ensemble itself.
 Writes a JSON file; `--write-docs` puts it into the guide and measures nothing.
 """
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.corruptions import SEVERITIES, Images
 from benchmarks.harness.docs import publish, table
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
 from exports.tuning.simulation import simulate
 from training.data.dataset import Split
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The result as it is written."""
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(RESNET18_INT8)
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), arguments.data).test
     test = test.take(np.arange(min(arguments.images, len(test.labels))))
     runner = StageRunner(bundle.stages)
@@ -94,7 +94,7 @@ def section(result: dict[str, Any]) -> str:
     held = sum(entry["drop"] <= permitted for entry in corrupted)
     worst = max(corrupted, key=lambda entry: entry["drop"])
     return (
-        f"`{result['bundle']}` on {result['images']:,} test images, corrupted in five ways "
+        f"`{result['bundle']}`, {RESNET18_LINK}, on {result['images']:,} test images, corrupted in five ways "
         "(`python -m benchmarks.promises.shift`). Clean: "
         f"ensemble {clean['ensemble']:.1f} %, drop {clean['drop']:.2f} ± {clean['error']:.2f} points, "
         f"cost {clean['cost']:.2f} of full depth.\n\n"

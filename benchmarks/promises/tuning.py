@@ -2,7 +2,7 @@
 
     OFFRAMP_DATA=data python -m benchmarks.promises.tuning          # some minutes on one core
 
-The held-out samples and the test images of CIFAR-100, 15,000 in all, run through the embedded bundle. Draws
+The held-out samples and the test images of CIFAR-100, 15,000 in all, run through the ResNet-18 bundle. Draws
 of n of them are tuned for each goal; the others give the true drop and cost. Writes a JSON file;
 `--write-docs` puts it into the guide and measures nothing.
 """
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.docs import publish, table
 from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_bundle, load_table
-from exports.bundle.resolve import embedded
 from exports.stage_runner import StageRunner
 from exports.tuning.goal import Goal, TuningData
 from exports.tuning.search import PolicyEvaluator
@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def prepare(data: Path) -> tuple[PolicyEvaluator, list[float]]:
     """All samples, with the data set's files under `data`, and the cost of leaving at each exit, as a share
     of full depth's."""
-    bundle = load_bundle(embedded())
-    held_out = load_table(embedded(), bundle.manifest)
+    bundle = load_bundle(RESNET18_INT8)
+    held_out = load_table(RESNET18_INT8, bundle.manifest)
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), data).test
     logits = StageRunner(bundle.stages).logits(test.images)
     pooled = Table(
@@ -161,8 +161,8 @@ def section(result: dict[str, Any]) -> str:
         )
         + f"\n\nWith {CONFIDENCE:.0%} confidence:\n\n"
         + table(["samples", "goal, points", supported, "broken", "mean cost"], certified)
-        + f"\n\n{result['draws']} draws of {result['samples']:,} samples; costs are shares of full depth's; "
-        "`OFFRAMP_DATA=data python -m benchmarks.promises.tuning`\n"
+        + f"\n\n{result['draws']} draws from {result['samples']:,} samples of {RESNET18_LINK}; "
+        "costs are shares of full depth's; `OFFRAMP_DATA=data python -m benchmarks.promises.tuning`\n"
     )
 
 

@@ -20,7 +20,7 @@ from offramp.download import DownloadError, download, hide_query
 MAX_DOWNLOAD_S = 1800.0
 CHUNK_BYTES = 1 << 20
 EMBEDDED_NAME = "embedded"
-EMBEDDED = Path(__file__).parents[1] / "embedded" / "cifar100-oto"
+EMBEDDED = Path(__file__).parents[1] / "embedded" / "cifar100-lite0"
 
 
 def embedded() -> Path:

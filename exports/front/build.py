@@ -13,6 +13,12 @@ import numpy as np
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Manifest
 from exports.front.answers import UNREADABLE, AnswerCache
+from exports.front.calibration import (
+    CalibrationPictures,
+    held_out_pictures,
+    list_calibration,
+    read_calibration,
+)
 from exports.front.large import Large, open_large
 from exports.front.plan import (
     MIN_PICTURES,
@@ -41,11 +47,13 @@ KEY_LETTERS = 16
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """How a front is trained. With `unlabelled` the folders of the pictures mean nothing. `epochs` replaces
-    the rule's. Runs and answers lie in `runs`; `resume` goes on with the run of a stopped command.
+    """How a front is trained. With `unlabelled` the folders of the pictures mean nothing. `calibrate` is a
+    directory of pictures to calibrate on, instead of those that training holds out. `epochs` replaces the
+    rule's. Runs and answers lie in `runs`; `resume` goes on with the run of a stopped command.
     """
 
     unlabelled: bool = False
+    calibrate: Path | None = None
     goal: AgreementGoal = field(default_factory=AgreementGoal)
     epochs: int | None = None
     runs: Path = Path("runs")
@@ -68,23 +76,26 @@ def build_front(
     """Train a student from the answers of the ONNX classifier `path` to the pictures in `photos`, and write
     the bundle `target`: the student's stages, then that network, which takes the image.
 
-    The default policy is chosen, and certified if the held-out pictures support it, for the same answer as
-    the network's (`options.goal`). Labels are not learnt from: subfolders with the names of classes give
-    accuracies, too. The bundle is written completely or not at all.
+    The default policy is chosen, and certified if the held-out pictures or those of `options.calibrate`
+    support it, for the same answer as the network's (`options.goal`). Labels are not learnt from: subfolders
+    with the names of classes give accuracies, too. The bundle is written completely or not at all.
 
     Raises ExportError as `build_cascade` does, and if there is no student that is cheap enough or the policy
     saves too little and `options.allow_no_saving` is not set. Raises what `train_plan` raises.
     """
     with new_directory(target) as folder:
-        pictures, large = _open(path, network_options, photos, options, rule, say)
+        pictures, large, given = _open(path, network_options, photos, options, rule, say)
         place = options.runs / ANSWERS_OF_ALL / _key(large, pictures)
-        student = _plan(large, pictures, place, options, say)
+        student = _plan(large, pictures, given, place, options, say)
         answers = _ask(large, pictures, place, say)
         if len(answers.pictures) < len(pictures.files):
             readable = len(answers.pictures)
             student = plan_student(large, pictures, readable, place, options.goal, options.epochs)
         _train(student, options, say)
-        source, milliseconds = trained_source(large, student, answers, options.runs, say)
+        calibration = _calibration(large, student, pictures, answers, given, say)
+        source, milliseconds = trained_source(
+            large, student, answers, calibration, options.runs, say
+        )
         goal = options.goal
         written = write_bundle(
             folder,
@@ -98,7 +109,7 @@ def build_front(
         sentence = check_saving(
             "front", written, source, path, milliseconds, options.allow_no_saving
         )
-        accuracy = accuracy_by_folders(folder, written, pictures, answers, student, path)
+        accuracy = accuracy_by_folders(folder, written, calibration, path, say)
     written.report(target, say)
     say(f"{sentence}.")
     if accuracy is not None:
@@ -117,9 +128,9 @@ def forecast_front(
     say: Callable[[str], None] = print,
 ) -> None:
     """Print what `build_front` would do and take; write nothing that stays. Raises what it raises."""
-    pictures, large = _open(path, network_options, photos, options, rule, say)
+    pictures, large, given = _open(path, network_options, photos, options, rule, say)
     with TemporaryDirectory() as scratch:
-        _plan(large, pictures, Path(scratch), options, say)
+        _plan(large, pictures, given, Path(scratch), options, say)
 
 
 def _open(
@@ -129,8 +140,8 @@ def _open(
     options: FrontOptions,
     rule: ResizeRule | None,
     say: Callable[[str], None],
-) -> tuple[PhotoFolder, Large]:
-    """The pictures that are used, and the network."""
+) -> tuple[PhotoFolder, Large, PhotoFolder | None]:
+    """The pictures to learn from, the network, and the pictures to calibrate on if they are others."""
     folder = list_tree(photos) if options.unlabelled else list_photos(photos)
     if folder.classes is None and not options.unlabelled:
         raise ExportError(
@@ -138,7 +149,10 @@ def _open(
         )
     large = open_large(path, network_options, folder, rule, say)
     label_positions(folder, large.labels)
-    return usable(folder, large.side, say), large
+    given = None
+    if options.calibrate is not None:
+        given = list_calibration(options.calibrate, folder, large, options.unlabelled)
+    return usable(folder, large.side, say), large, given
 
 
 def _key(large: Large, pictures: PhotoFolder) -> str:
@@ -151,17 +165,23 @@ def _key(large: Large, pictures: PhotoFolder) -> str:
 def _plan(
     large: Large,
     pictures: PhotoFolder,
+    given: PhotoFolder | None,
     place: Path,
     options: FrontOptions,
     say: Callable[[str], None],
 ) -> StudentChoice:
-    """The student for all pictures, with its reasons and the forecast printed. The stage that teaches it is
-    written to `place`."""
+    """The student for all pictures, with its reasons, what calibrates and the forecast printed. The stage
+    that teaches it is written to `place`."""
     count = len(pictures.files)
     student = plan_student(large, pictures, count, place, options.goal, options.epochs)
     place.mkdir(parents=True, exist_ok=True)
     write_whole(place / large.path.name, large.imported.graph.onnx)
     say_forecast(large, student, count, options.runs, options.device, say)
+    if given is not None:
+        say(
+            f"{len(given.files):,} pictures in {given.directory} set temperatures and thresholds and "
+            "certify, instead of those held out"
+        )
     return student
 
 
@@ -192,6 +212,20 @@ def _ask(large: Large, pictures: PhotoFolder, place: Path, say: Callable[[str], 
     )
     write_answers(place, answers)
     return answers
+
+
+def _calibration(
+    large: Large,
+    student: StudentChoice,
+    pictures: PhotoFolder,
+    answers: Answers,
+    given: PhotoFolder | None,
+    say: Callable[[str], None],
+) -> CalibrationPictures:
+    """The pictures to calibrate on: those of `given`, else those that training holds out."""
+    if given is None:
+        return held_out_pictures(large, student, pictures, answers)
+    return read_calibration(given, large, say)
 
 
 def _train(student: StudentChoice, options: FrontOptions, say: Callable[[str], None]) -> None:

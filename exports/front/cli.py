@@ -50,6 +50,13 @@ def front(
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="The names of the folders mean nothing.")
     ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images like those to come, which neither network was trained on, to choose and certify the "
+            "policy on; default: images of --data that are held out."
+        ),
+    ] = None,
     agreement: Annotated[
         float, typer.Option(help="Least share of cases with the same answer as the network's.")
     ] = 0.99,
@@ -146,6 +153,7 @@ def front(
     )
     options = FrontOptions(
         unlabelled=unlabelled,
+        calibrate=calibrate,
         goal=AgreementGoal(agreement, confidence),
         epochs=epochs,
         runs=runs,

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from exports.bundle.reader import load_table
+from exports.front.calibration import CalibrationPictures
 from exports.front.plan import AgreementGoal
-from exports.imported.photos import PhotoFolder, label_positions
+from exports.imported.seen import warn_if_seen
 from exports.pipeline import Written
 from exports.tuning.certificate import halves
 from exports.tuning.simulation import simulate
-from training.data.answers import Answers
-from training.data.load import split_held_out
-from training.planning.student import StudentChoice
 
 
 def accuracy_by_folders(
     bundle: Path,
     written: Written,
-    pictures: PhotoFolder,
-    answers: Answers,
-    student: StudentChoice,
+    calibration: CalibrationPictures,
     network: Path,
+    say: Callable[[str], None],
 ) -> str | None:
     """How often policy and network are right on the pictures that certify, as a sentence; None without
-    labels."""
-    positions = label_positions(pictures, answers.classes)
-    if positions is None:
+    labels. Warns if the network seems to know the pictures that calibrate."""
+    labels = calibration.photos.labels
+    if labels is None:
         return None
-    by_picture = {
-        file.relative_to(pictures.directory).as_posix(): label
-        for file, label in zip(pictures.files, positions.tolist(), strict=True)
-    }
-    _, held_out = split_held_out(student.recipe.data, np.array(answers.answers, np.int64))
-    _, unused = halves(len(held_out))
-    labels = np.array([by_picture[answers.pictures[n]] for n in held_out[unused]], np.int64)
-    table = load_table(bundle, written.manifest).take(unused)
+    table = load_table(bundle, written.manifest)
+    right = float((table.logits[-1].argmax(axis=1) == labels).mean())
+    remedy = (
+        "add --calibrate with pictures that it was not trained on; the front is not trained again"
+    )
+    warn_if_seen(right, len(labels), network, remedy, say)
+    _, unused = halves(len(labels))
+    labels = labels[unused]
+    table = table.take(unused)
     policy, scaling = written.choice.policy, written.manifest.scaling
     found = 100 * simulate(policy, table.logits, scaling).accuracy(labels)
     alone = 100 * float((table.logits[-1].argmax(axis=1) == labels).mean())

@@ -11,15 +11,14 @@ import numpy as np
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import InputSpec
 from exports.cascade import TrainedRun
+from exports.front.calibration import CalibrationPictures
 from exports.front.large import Large
 from exports.imported.calibration import calibration_data
 from exports.imported.cascade import bundle_name, recipe_of
-from exports.imported.photos import Photos
 from exports.source import Source, portable, tool_versions, trained_stages
 from exports.stage_runner import StageRunner
 from training.checkpoint import load_checkpoint
 from training.data.answers import Answers
-from training.data.image_files import read_images
 from training.data.load import split_held_out
 from training.planning.student import StudentChoice
 
@@ -30,10 +29,12 @@ def trained_source(
     large: Large,
     student: StudentChoice,
     answers: Answers,
+    calibration: CalibrationPictures,
     runs: Path,
     say: Callable[[str], None],
 ) -> tuple[Source, tuple[float, ...]]:
-    """The trained student and the network as a source of an export, and the milliseconds of each stage."""
+    """The trained student and the network as a source of an export that is calibrated on `calibration`, and
+    the milliseconds of each stage."""
     recipe = student.recipe
     network, config = load_checkpoint(runs / recipe.name)
     if config.fingerprint != answers.fingerprint:
@@ -41,19 +42,16 @@ def trained_source(
             f"{runs / recipe.name} was trained on other pictures than {answers.photos} has now: move "
             "it away to train again."
         )
-    trained_on, held_out = split_held_out(recipe.data, np.array(answers.answers, np.int64))
-    paths = answers.paths(held_out.tolist())
-    read = read_images(paths, large.side, "reading held-out pictures", large.rule)
-    if read.failures:
-        raise next(iter(read.failures.values()))
-    stages = trained_stages([TrainedRun(network, config)], read.pixels, say)
+    trained_on, _ = split_held_out(recipe.data, np.array(answers.answers, np.int64))
+    images = calibration.photos.images
+    stages = trained_stages([TrainedRun(network, config)], images, say)
     stages = (*stages, large.imported.graph)
     graphs = [stage.onnx for stage in stages]
     milliseconds = StageRunner(graphs, threads=1).stage_milliseconds(
-        read.pixels[:1], rounds=TIMED_ROUNDS
+        images[:1], rounds=TIMED_ROUNDS
     )
-    name = Path(answers.photos).name
-    data = calibration_data(name, Photos(read.pixels, None), graphs, "last")
+    unlabelled = replace(calibration.photos, labels=None)
+    data = calibration_data(calibration.name, unlabelled, graphs, "last")
     source = Source(
         name=bundle_name(f"{large.path.stem}-front"),
         version="1",

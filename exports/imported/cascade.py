@@ -29,6 +29,7 @@ from exports.imported.options import (
 from exports.imported.parts import Part, check_order, say_what_is_near_chance
 from exports.imported.photos import Photos, list_photos, read_photos
 from exports.imported.saving import check_saving
+from exports.imported.seen import warn_if_seen
 from exports.imported.stage import (
     Imported,
     as_logits,
@@ -98,6 +99,14 @@ def build_cascade(
         )
         written = write_bundle(folder, source, target, export, say)
         say_what_is_near_chance(written.manifest, parts, say)
+        if source.data.target == "labels":
+            warn_if_seen(
+                written.manifest.exits[-1].held_out.single / 100,
+                len(source.data.held_out),
+                networks[-1],
+                f"give pictures that it was not trained on instead of {photos}",
+                say,
+            )
         sentence = check_saving(
             "cascade", written, source, networks[-1], milliseconds, options.allow_no_saving
         )

@@ -32,7 +32,8 @@ class CertificateVerifier:
         """Whether every certificate of `policy` is verified by `table`, that of the bundle with `manifest`;
         None if there is none.
 
-        Takes about as long as a tuning, below a second for the embedded bundle, unless the answer is known.
+        Takes about as long as a tuning, below a second for 5,000 samples of 100 classes, unless the answer is
+        known.
         Raises CertificateError if the table contradicts a certificate, BundleError if it is damaged.
         """
         if policy.certificate is None and policy.precision_certificate is None:

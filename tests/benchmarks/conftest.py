@@ -1,3 +1,9 @@
-from tests.serving.conftest import bundle, bundle_path, engine, images
+from tests.serving.conftest import (
+    bundle,
+    bundle_path,
+    bundle_with_image_stages,
+    engine,
+    images,
+)
 
-__all__ = ["bundle", "bundle_path", "engine", "images"]
+__all__ = ["bundle", "bundle_path", "bundle_with_image_stages", "engine", "images"]

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import digits, ray, serving, threads
+from benchmarks import digits, embedded, ray, serving, threads
 from benchmarks.canary import section as canary
 from benchmarks.gears import section as gears
+from benchmarks.grocery import section as grocery
 from benchmarks.growth import section as growth
 from benchmarks.guards import section as guards
 from benchmarks.harness.docs import DOCS, END, fill_in
 from benchmarks.method import section as method
 from benchmarks.peers import section as peers
 from benchmarks.promises import drift, memory, precision, proposals, shift, small_folder, tuning
+from benchmarks.trials.section import section as trials
 
 RESULTS = DOCS.parent / "benchmarks"
 
@@ -25,6 +27,7 @@ RESULTS = DOCS.parent / "benchmarks"
 @pytest.mark.parametrize(
     ("page", "name", "section"),
     [
+        ("design/benchmarks.md", "embedded", embedded.section),
         ("design/benchmarks.md", "serving", serving.section),
         ("design/scheduling.md", "threads", threads.section),
         ("design/growth.md", "growth", growth.section),
@@ -41,6 +44,8 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/operations.md", "drift", drift.section),
         ("guide/operations.md", "memory", memory.section),
         ("guide/training.md", "digits", digits.section),
+        ("guide/training.md", "trials", trials),
+        ("guide/you-have-a-model.md", "grocery-cascade", grocery.section),
         ("guide/your-own-images.md", "small-folder", small_folder.section),
     ],
 )

@@ -55,7 +55,7 @@ def test_every_command_of_the_runbook_works(tmp_path: Path) -> None:
                     assert done.returncode == 0, done.stdout + done.stderr
                     printed.append(done.stdout)
             written = Policy.model_validate_json((tmp_path / "my-bundle/policy.json").read_text())
-            in_force = http.get("/v1/models/cifar100-oto/policy").json()
+            in_force = http.get("/v1/models/cifar100-lite0/policy").json()
     assert "sentence" in json.loads(printed[0])
     assert json.loads(printed[1])["label"] == "rocket"
     proposed = " ".join(printed[-2].split())

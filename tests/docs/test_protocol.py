@@ -47,7 +47,7 @@ def test_the_curl_examples_work(server: Server, tmp_path: Path) -> None:
     metadata, raw, as_json = blocks("bash")
     assert json.loads(run(metadata, ["bash", "-ec"], server, tmp_path))["platform"] == "onnx_onnxv1"
     run(raw, ["bash", "-ec"], server, tmp_path)
-    assert b'"model_name":"cifar100-oto"' in (tmp_path / "answer.bin").read_bytes()
+    assert b'"model_name":"cifar100-lite0"' in (tmp_path / "answer.bin").read_bytes()
     answer = json.loads(run(as_json, ["bash", "-ec"], server, tmp_path))
     classes, exit_ = answer["outputs"]
     assert classes["shape"] == [1, 3]

@@ -1,8 +1,7 @@
-"""The README's commands run, and its figures, settings and recipes match the code."""
+"""The README's commands run, and its settings and recipes match the code."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
@@ -24,7 +22,6 @@ from tests.docs import settings_table
 from tests.servers import Server, started
 
 ROOT = README.parent
-BENCHMARKS = ROOT / "docs" / "design" / "benchmarks.md"
 # Every command of the README, in order, and the test that runs it.
 COVERED = {
     "make serve": "test_make_serve_classifies_a_photo",
@@ -130,57 +127,6 @@ def test_the_embedded_bundle_leaves_earlier_where_the_threshold_is_lower(server:
         return exit_
 
     assert (exit_at(0.0), exit_at(1.1)) == (1, len(read_manifest(embedded()).exits))
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("embedded", ROOT / "benchmarks" / "embedded.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_both_tables_are_what_the_benchmark_wrote_about_these_bundles(
-    benchmark: ModuleType,
-) -> None:
-    result = json.loads((ROOT / "benchmarks" / "embedded.json").read_text())
-    bundles = {"fp32": benchmark.FP32, "int8": embedded()}
-    for precision, measured in result["precisions"].items():
-        manifest = read_manifest(bundles[precision])
-        assert result["bundle"] == manifest.name
-        for k, entry in enumerate(manifest.exits, 1):
-            accuracy = measured["rows"][f"exit {k}"]["accuracy"]
-            assert accuracy == pytest.approx(entry.test.single, abs=0.03)
-    tables = {README: benchmark.short_table(result), BENCHMARKS: benchmark.table(result)}
-    for document, content in tables.items():
-        text = document.read_text("utf-8")
-        assert benchmark.with_table(text, content) == text
-
-
-def test_the_benchmark_measures_both_bundles_in_turns(
-    benchmark: ModuleType, cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readme, page = (Path(shutil.copy(document, tmp_path)) for document in (README, BENCHMARKS))
-    outputs = [f"--json={tmp_path / 'json'}", f"--picture={tmp_path / 'picture.png'}"]
-    options = [
-        f"--data={cifar_root}",
-        "--limit=200",
-        "--images=2",
-        "--repeats=1",
-        f"--readme={readme}",
-        f"--page={page}",
-        *outputs,
-    ]
-    monkeypatch.setattr(sys, "argv", ["embedded.py", *options])
-    benchmark.main()
-    result = json.loads((tmp_path / "json").read_text())
-    assert list(result["precisions"]) == ["fp32", "int8"]
-    for part in result["precisions"].values():
-        assert all(row["ms"] > 0 for row in part["rows"].values())
-    assert benchmark.short_table(result) in readme.read_text("utf-8")
-    assert benchmark.table(result) in page.read_text("utf-8")
 
 
 def test_the_page_of_settings_has_every_name_default_and_description() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from benchmarks.bundles import RESNET18_FP32, RESNET18_INT8
 
-FP32 = Path(__file__).parents[2] / "benchmarks" / "bundles" / "cifar100-oto-fp32"
+# A ResNet with four exits, in float32 and in int8, with a table of 5,000 samples.
+FP32, INT8 = RESNET18_FP32, RESNET18_INT8

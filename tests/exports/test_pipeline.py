@@ -148,16 +148,18 @@ def test_the_files_contain_no_path_of_the_machine_that_wrote_them(digits_bundle:
 def test_the_embedded_bundle_has_the_accuracy_in_its_manifest(
     cifar_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
 ) -> None:
-    """All 10,000 test images through the embedded stages, as its manifest and card report them."""
+    """Every fourth test image through the embedded stages, with three standard errors of what the manifest
+    reports of all. `python -m benchmarks.embedded` runs all."""
     bundle = load_bundle(embedded())
-    images, labels = cifar_test
+    images, labels = (part[::4] for part in cifar_test)
     logits = StageRunner(bundle.stages).logits(images)
-    for entry, exit_logits in zip(bundle.manifest.exits, logits, strict=True):
-        assert 100 * (exit_logits.argmax(1) == labels).mean() == pytest.approx(
-            entry.test.single, abs=0.03
-        )
-    outcome = simulate(bundle.policy, logits, bundle.manifest.scaling)
     stated = bundle.manifest.provenance.test_default
-    assert 100 * outcome.accuracy(labels) == pytest.approx(stated.accuracy, abs=0.03)
+    outcome = simulate(bundle.policy, logits, bundle.manifest.scaling)
+    # Each accuracy is near 80 %; a fourth is drawn from all without replacement.
+    within = 3 * 100 * (0.8 * 0.2 / len(labels) * 0.75) ** 0.5
+    for entry, exit_logits in zip(bundle.manifest.exits, logits, strict=True):
+        accuracy = 100 * (exit_logits.argmax(1) == labels).mean()
+        assert accuracy == pytest.approx(entry.test.single, abs=within)
+    assert 100 * outcome.accuracy(labels) == pytest.approx(stated.accuracy, abs=within)
     costs = [entry.macs for entry in bundle.manifest.exits]
-    assert outcome.mean_cost(costs) == pytest.approx(stated.mean_macs, rel=1e-3)
+    assert outcome.mean_cost(costs) == pytest.approx(stated.mean_macs, rel=0.05)

@@ -1,4 +1,4 @@
-"""The real server on the embedded bundle, and Chromium in front of it."""
+"""The real server on a bundle with four exits, and Chromium in front of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from exports.bundle.resolve import embedded
+from tests.exports.bundles import INT8
 from tests.page.browser import Record, chromium, watched, watching
 from tests.servers import Server, started
 
@@ -25,8 +25,8 @@ expect.set_options(timeout=15_000)
 
 @pytest.fixture(scope="package")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the embedded bundle that may be written to."""
-    return Path(shutil.copytree(embedded(), tmp_path_factory.mktemp("page") / "embedded"))
+    """A copy of the bundle with four exits that may be written to."""
+    return Path(shutil.copytree(INT8, tmp_path_factory.mktemp("page") / "bundle"))
 
 
 @pytest.fixture(scope="package")

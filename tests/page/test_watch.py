@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import embedded
+from tests.exports.bundles import INT8
 from tests.page.axe import violations
 from tests.page.conftest import SAMPLES, Open
 from tests.page.test_tune import another, in_force
@@ -82,7 +82,7 @@ def test_models_are_listed_with_provider_precision_and_revision(
     watch: Page, policy_url: str
 ) -> None:
     row = watch.locator("#models-table tbody tr")
-    precision = read_manifest(embedded()).precision
+    precision = read_manifest(INT8).precision
     threshold = in_force(policy_url)["policy"]["thresholds"][0]
     for text in ("cifar100-oto", precision, "CPUExecutionProvider", f"{threshold:.3f}"):
         expect(row).to_contain_text(text)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gears import __main__ as gears
+from benchmarks.gears.core import Core
+from benchmarks.gears.host import as_json, from_json
 from benchmarks.gears.runs import MODES, figures, scenarios
 from benchmarks.gears.section import section
 from tests.serving.tiny_bundle import write_tiny_bundle
@@ -18,6 +20,8 @@ def test_load_is_run_against_a_server_and_simulated(
 ) -> None:
     """One of the scenarios, against one of the servers."""
     monkeypatch.setattr(gears, "MODES", MODES[:1])
+    # What else runs on this machine must not make the simulation shift.
+    monkeypatch.setattr(Core, "share", lambda *_: 1.0)
     monkeypatch.setattr(gears, "scenarios", lambda *arguments: scenarios(*arguments)[1:])
     bundle = write_tiny_bundle(tmp_path / "tiny")
     file, picture = tmp_path / "gears.json", tmp_path / "gears.png"
@@ -32,6 +36,9 @@ def test_load_is_run_against_a_server_and_simulated(
     assert run["high"]["accuracy"] is None
     assert run["simulated"]["gears"] == [[0.0, 0]]
     assert [row["load"] for row in result["constant"]] == [0.5, 0.8, 1.5]
+    assert run["cpu_ms"] > 0
+    assert as_json(from_json(result["host"])) == result["host"]
+    assert all(0 < result["host"][name] < 0.1 for name in ("decode_s", "request_s"))
     assert picture.stat().st_size > 1000
     assert section(result) in capsys.readouterr().out
 

@@ -5,6 +5,8 @@ The network takes 6 ms in the dearest gear and 2.5 in the cheapest, besides 1.5 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,3 +118,42 @@ def test_two_workers_answer_twice_as_much() -> None:
     host = Host(HOST.costs, 3, workers=2, decode_s=5e-4, request_s=1e-3)
     found = simulate(host, Rules(SHARES[:1]), constant(1.8 * CAPACITY, 30))
     assert found.refused.mean() < 0.02
+
+
+def test_a_request_interrupts_the_batch_that_runs() -> None:
+    """The event loop has the same core: 11 ms of one image, and 1 ms of a request that comes meanwhile."""
+    host = Host(CostTable([{1: 1e-2}]), 1, decode_s=0.0, request_s=1e-3)
+    found = simulate(host, Rules([[1.0]]), np.array([0.0, 5e-3]))
+    assert found.latency == pytest.approx([12e-3, 17e-3])
+    assert found.cpu_s == pytest.approx(22e-3)
+
+
+def test_half_a_core_takes_twice_as_long_and_the_same_cpu_time() -> None:
+    whole = Host(CostTable([{1: 1e-2}]), 1, decode_s=1e-3, request_s=1e-3)
+    arrivals = np.array([0.0, 5e-3])
+    one, other = (
+        simulate(replace(whole, core_share=share), Rules([[1.0]]), arrivals) for share in (1.0, 0.5)
+    )
+    assert other.latency[0] == pytest.approx(2 * one.latency[0])
+    assert other.cpu_s == pytest.approx(one.cpu_s)
+
+
+def test_stages_take_the_measured_factor_of_their_table() -> None:
+    host = Host(CostTable([{1: 1e-2}]), 1, decode_s=0.0, request_s=0.0, stage_factor=1.3)
+    assert simulate(host, Rules([[1.0]]), np.zeros(1)).latency == pytest.approx([13e-3])
+
+
+def test_slow_files_are_decoded_in_small_batches() -> None:
+    """Stage 1 would take four images at once, but the first is not to wait 12 ms for the others' files."""
+    host = Host(CostTable([{1: 2e-3, 4: 2e-3}]), 1, decode_s=3e-3, request_s=0.0)
+    found = simulate(host, Rules([[1.0]]), np.zeros(4))
+    assert found.latency == pytest.approx([5e-3, 10e-3, 15e-3, 20e-3])
+
+
+def test_refusals_take_time_from_the_worker() -> None:
+    cheap, dear = (replace(HOST, refuse_s=seconds) for seconds in (0.0, 1e-3))
+    arrivals = constant(3 * CAPACITY, 10)
+    assert (
+        simulate(dear, Rules(SHARES), arrivals).refused.mean()
+        > simulate(cheap, Rules(SHARES), arrivals).refused.mean() + 0.05
+    )

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import Manifest, format_of
 from exports.bundle.reader import load_bundle, read_manifest
-from exports.bundle.resolve import embedded
-from tests.exports.bundles import FP32
+from tests.exports.bundles import FP32, INT8
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
 
 Content = dict[str, Any]
@@ -56,7 +55,7 @@ def test_a_manifest_is_valid_if_each_stage_has_what_it_takes(
             Manifest.model_validate(candidate)
 
 
-@pytest.mark.parametrize("bundle", [FP32, embedded()], ids=["float32", "embedded"])
+@pytest.mark.parametrize("bundle", [FP32, INT8], ids=["float32", "int8"])
 def test_a_bundle_of_format_1_is_read_and_written_unchanged(bundle: Path) -> None:
     written = json.loads((bundle / "manifest.json").read_text())
     manifest = read_manifest(bundle)

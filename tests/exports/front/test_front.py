@@ -144,6 +144,27 @@ def test_the_card_names_the_student_and_the_file(made: Made) -> None:
     assert "knowledge-distillation" in card
 
 
+def test_other_pictures_calibrate_without_another_training(
+    stock: Stock, made: Made, tmp_path: Path
+) -> None:
+    others = write_pictures(tmp_path / "others", 60, seed=5)
+    options = ("--runs", made.runs, "--epochs", 7, "--agreement", 0.9, "--calibrate", others)
+    done = call(*stock.options, "--data", stock.photos, "-o", tmp_path / "bundle", *options)
+    assert done.code == 0, done.err
+    assert "large-front: finished already" in done.out
+    assert f"240 pictures in {others} set temperatures and thresholds and certify" in done.out
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.stages == made.bundle.stages
+    assert bundle.manifest.provenance.splits == {"train": 400, "held_out": 240, "test": 0}
+    files = sorted(others.glob("*/*.png"))
+    images = read_images(files, LARGE_SIDE, "").pixels
+    table = load_table(bundle.path, bundle.manifest)
+    np.testing.assert_allclose(table.logits, StageRunner(bundle.stages).logits(images), atol=0.05)
+    assert np.array_equal(table.labels, table.logits[-1].argmax(axis=1))
+    assert "% by the default policy" in done.out
+    assert "on 120 held-out pictures" in done.out
+
+
 def test_it_is_converted_by_the_command_that_made_it(made: Made, tmp_path: Path) -> None:
     done = call("export", made.bundle.path, "-o", tmp_path / "int8", "--precision", "int8")
     assert done.code == 2

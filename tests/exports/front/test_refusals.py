@@ -65,6 +65,20 @@ def test_a_directory_that_does_not_exist(stock: Stock, tmp_path: Path) -> None:
     assert "none is not a directory" in error
 
 
+def test_pictures_to_calibrate_on_that_the_front_learns_from(
+    stock: Stock, flat: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "others"
+    others = write_pictures(place, 30, seed=5, labelled=False)
+    (others / "copied.png").write_bytes((flat / "00007.png").read_bytes())
+    where = tmp_path / "out"
+    where.mkdir()
+    options = ("--data", flat, "--unlabelled", "--calibrate", others)
+    error = refused(where, *stock.options, *options)
+    assert f"1 of the 121 pictures in {others} are also in {flat}" in error
+    assert "copied.png" in error
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -14,11 +14,10 @@ from onnx import helper, numpy_helper
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
 from exports.bundle.reader import Bundle, load_bundle, read_graph
-from exports.bundle.resolve import embedded
 from exports.graphs.cam import cam_graph
 from exports.stage_runner import StageRunner
 from tests.commands import call
-from tests.exports.bundles import FP32
+from tests.exports.bundles import FP32, INT8
 from tests.serving.tiny_bundle import EXITS, stage_bytes, write_tiny_bundle
 
 
@@ -75,7 +74,7 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(tiny: Bundle) -> None:
     assert max(differences(tiny, cam_graph(tiny.stages))) < 1e-5
 
 
-def test_the_identity_holds_for_the_embedded_network_in_float32() -> None:
+def test_the_identity_holds_for_the_network_with_four_exits() -> None:
     bundle = load_bundle(FP32)
     assert max(differences(bundle, cam_graph(bundle.stages))) < 1e-5
 
@@ -99,8 +98,8 @@ def test_the_identity_holds_for_an_exported_bundle_within_its_precision(
     assert "maps.onnx (maps, " in call("inspect", tmp_path / "b").out
 
 
-def test_the_embedded_bundle_offers_small_maps() -> None:
-    bundle = load_bundle(embedded())
+def test_the_int8_bundle_offers_small_maps() -> None:
+    bundle = load_bundle(INT8)
     entry = bundle.manifest.cam
     assert entry is not None
     content = read_graph(bundle.path, entry)

@@ -6,8 +6,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.reader import features_of, load_bundle
-from exports.bundle.resolve import embedded
 from exports.graphs.cost import count_graph_macs, count_graph_parameters
+from tests.exports.bundles import INT8
 
 
 def model(nodes: list[NodeProto], shape: list[int], **weights: tuple[int, ...]) -> ModelProto:
@@ -63,7 +63,7 @@ def test_a_product_of_shapes_that_depend_on_data() -> None:
 
 
 def test_a_network_of_offramp_has_the_macs_that_torch_counted() -> None:
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(INT8)
     *_, before, last = bundle.manifest.exits
     assert before.feature_shape is not None
     features = np.zeros((1, *before.feature_shape), before.feature_type)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Combine, Measure, Mode, Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
+from tests.exports.bundles import INT8
 from tests.serving.tiny_bundle import EXITS, SIZE, write_tiny_bundle
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
@@ -161,7 +161,7 @@ def test_stages_accept_an_empty_batch(
 
 
 def test_the_graph_has_no_loop_and_no_branch() -> None:
-    graph = onnx.load(embedded() / "routed.onnx").graph
+    graph = onnx.load(INT8 / "routed.onnx").graph
     kinds = {node.op_type for node in graph.node}
     assert not kinds & {"Loop", "If", "Scan"}
     assert not any(
@@ -243,13 +243,13 @@ def test_the_example_needs_only_onnxruntime(
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-def test_the_embedded_file_answers_as_the_engine_on_the_test_set(
+def test_the_routed_file_answers_as_the_engine_on_the_test_set(
     cifar_test: tuple[NDArray[np.uint8], NDArray[np.int64]], batch: int
 ) -> None:
     """Every tenth image in batches, and every 40th alone."""
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(INT8)
     images = cifar_test[0][:: 10 if batch > 1 else 40]
-    session = opened(embedded() / "routed.onnx")
+    session = opened(INT8 / "routed.onnx")
     exits, classes, probability, confidence = differences(
         session, Engine(bundle), bundle.policy, images, batch
     )

@@ -117,10 +117,10 @@ def pictures(count: int, jitter: float = 0.05, seed: int = 0) -> NDArray[np.uint
     return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 3)
 
 
-def write_pictures(folder: Path, count: int, labelled: bool = True) -> Path:
+def write_pictures(folder: Path, count: int, labelled: bool = True, seed: int = 0) -> Path:
     """`count` pictures of each colour as files of the bundle's size, in a subfolder per class or, without
     labels, in none."""
-    for number, pixels in enumerate(pictures(count)):
+    for number, pixels in enumerate(pictures(count, seed=seed)):
         name = CLASSES[number // count]
         file = folder / name / f"{number:05}.png" if labelled else folder / f"{number:05}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

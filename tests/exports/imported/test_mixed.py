@@ -18,7 +18,6 @@ from PIL import Image
 from exports.bundle.archive import pack_bundle
 from exports.bundle.policy import softmax
 from exports.bundle.reader import Bundle, load_bundle, load_table
-from exports.bundle.resolve import embedded
 from exports.imported.multi_exit.source import CHECKPOINT, read_multi_exit
 from exports.imported.photos import PhotoFolder
 from exports.source import bundle_stages
@@ -26,6 +25,7 @@ from exports.stage_runner import StageRunner
 from exports.tuning.simulation import simulate
 from serving.settings import Settings
 from tests.commands import call
+from tests.exports.bundles import INT8
 from tests.exports.imported.by_hand import large_logits, resized
 from tests.exports.imported.classifiers import CLASSES, SIDE, pictures, write_classifier
 from tests.exports.imported.conftest import OTHER_ORDER, Given
@@ -256,7 +256,7 @@ def test_a_bundle_of_onnx_files_or_in_int8_is_refused(
     (tmp_path / "empty").mkdir()
     neither = refused(tmp_path / "empty", given.large, *zero_one)
     assert "empty is neither a bundle nor a finished run" in neither
-    assert "is in int8: name the float32 bundle" in refused(embedded(), given.large, *zero_one)
+    assert "is in int8: name the float32 bundle" in refused(INT8, given.large, *zero_one)
 
 
 def test_a_run_begins_a_cascade_as_its_bundle_does(

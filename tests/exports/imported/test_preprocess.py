@@ -12,6 +12,7 @@ from PIL import Image
 
 from exports.bundle.preprocessing.inputs import stage_inputs
 from tests.commands import CommandResult, call
+from tests.exports.bundles import INT8
 from tests.exports.imported.by_hand import normalised, resized
 from tests.exports.imported.classifiers import IMAGENET, ZERO_ONE, pictures
 from tests.exports.imported.conftest import SMALL_SIDE, Made
@@ -118,9 +119,10 @@ def test_what_cannot_be_done_is_one_sentence(
     assert reason in done.err
 
 
-def test_the_embedded_bundle_sees_the_whole_image(photo: Path, tmp_path: Path) -> None:
-    done = call("preprocess", photo, "-o", tmp_path / "seen.png")
+def test_a_network_with_exits_inside_sees_the_whole_image(photo: Path, tmp_path: Path) -> None:
+    bundle = ("--bundle", INT8, "-o", tmp_path / "seen.png")
+    done = call("preprocess", photo, *bundle)
     assert done.code == 0, done.err
     assert np.array_equal(np.asarray(Image.open(tmp_path / "seen.png")), PIXELS)
-    refused = call("preprocess", photo, "-o", tmp_path / "seen.png", "--stage", 2)
+    refused = call("preprocess", photo, *bundle, "--stage", 2)
     assert "stage 2 takes the features of stage 1, not an image" in refused.err

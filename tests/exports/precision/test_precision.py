@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
 from exports.precision.quantize import prepare, quantize, saturates
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.commands import CommandResult, call
-from tests.exports.bundles import FP32
+from tests.exports.bundles import FP32, INT8
 from tests.serving.tiny_bundle import write_tiny_bundle
 from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
@@ -39,7 +38,7 @@ def converted(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_int8_takes_less_than_a_third_of_the_space() -> None:
     """Of a network whose weights weigh more than its graph does."""
-    assert size(load_bundle(embedded())) < size(load_bundle(FP32)) / 3
+    assert size(load_bundle(INT8)) < size(load_bundle(FP32)) / 3
 
 
 def size(bundle: Bundle) -> int:
@@ -132,7 +131,7 @@ def test_a_bundle_that_does_not_match_its_data_is_refused(
 
 
 def test_a_bundle_below_float32_is_refused(tmp_path: Path) -> None:
-    assert_refused(call("export", embedded(), "-o", tmp_path / "b"), "is in int8 already")
+    assert_refused(call("export", INT8, "-o", tmp_path / "b"), "is in int8 already")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +172,8 @@ def test_weights_have_seven_bits_if_sums_would_saturate(
         assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= most
 
 
-def test_the_embedded_bundle_is_the_fp32_bundle_in_int8() -> None:
-    exact, bundle = load_bundle(FP32).manifest, load_bundle(embedded()).manifest
+def test_the_int8_bundle_is_the_fp32_bundle_converted() -> None:
+    exact, bundle = load_bundle(FP32).manifest, load_bundle(INT8).manifest
     assert (exact.precision, bundle.precision) == ("fp32", "int8")
     assert bundle.conversion is not None
     assert bundle.conversion.test == tuple(entry.test for entry in exact.exits)
@@ -187,7 +186,7 @@ def test_both_bundles_agree_on_most_of_the_test_set(
     cifar_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
 ) -> None:
     test = cifar_test[0][::10]
-    exact, int8 = (StageRunner(load_bundle(p).stages).logits(test) for p in (FP32, embedded()))
+    exact, int8 = (StageRunner(load_bundle(p).stages).logits(test) for p in (FP32, INT8))
     assert ((exact.argmax(2) == int8.argmax(2)).mean(axis=1) > 0.95).all()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from exports.bundle.reader import load_table, read_manifest
-from exports.bundle.resolve import embedded
 from exports.tuning.path import cross_validated_path
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier
+from tests.exports.bundles import INT8
 from tests.exports.tuning.exits import one_measure, table
 
 
@@ -26,9 +26,9 @@ def synthetic() -> PolicyEvaluator:
 
 @pytest.fixture(scope="package")
 def cifar() -> tuple[PolicyEvaluator, list[float]]:
-    """The 5,000 samples of the embedded bundle, by one measure, with the costs of its exits."""
-    manifest = read_manifest(embedded())
-    whole = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
+    """The 5,000 samples of the bundle with four exits, by one measure, with the costs of its exits."""
+    manifest = read_manifest(INT8)
+    whole = PolicyEvaluator.from_table(load_table(INT8, manifest), manifest.scaling)
     return one_measure(whole), [float(entry.macs) for entry in manifest.exits]
 
 

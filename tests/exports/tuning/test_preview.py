@@ -6,22 +6,22 @@ import pytest
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.bundle.resolve import embedded
 from exports.tuning.goal import Goal, TuningData
 from exports.tuning.preview import PolicyPreview
 from exports.tuning.select import choose
+from tests.exports.bundles import INT8
 
 
 @pytest.fixture(scope="module")
 def preview() -> PolicyPreview:
-    return PolicyPreview(embedded(), read_manifest(embedded()))
+    return PolicyPreview(INT8, read_manifest(INT8))
 
 
 @pytest.fixture(scope="module")
 def data() -> TuningData:
-    manifest = read_manifest(embedded())
+    manifest = read_manifest(INT8)
     return TuningData.from_table(
-        load_table(embedded(), manifest), manifest.scaling, manifest.calibration.sha256
+        load_table(INT8, manifest), manifest.scaling, manifest.calibration.sha256
     )
 
 
@@ -35,7 +35,7 @@ def above(data: TuningData) -> float:
 def test_a_certified_policy_is_judged_on_the_half_that_certifies_it(
     preview: PolicyPreview, data: TuningData
 ) -> None:
-    policy = read_policy(embedded(), read_manifest(embedded()))
+    policy = read_policy(INT8, read_manifest(INT8))
     found = preview.preview(policy)
     stats = data.certification.evaluate(policy)
     assert (found.estimate, found.samples) == ("certification_half", 2500)
@@ -47,7 +47,7 @@ def test_a_certified_policy_is_judged_on_the_half_that_certifies_it(
 def test_a_policy_that_the_search_finds_is_cross_validated(
     preview: PolicyPreview, data: TuningData
 ) -> None:
-    costs = [float(entry.macs) for entry in read_manifest(embedded()).exits]
+    costs = [float(entry.macs) for entry in read_manifest(INT8).exits]
     choice = choose(data, costs, Goal("max_drop", 0.01))
     found = preview.preview(choice.policy)
     low, high = choice.stats.drop_interval(0.95)
@@ -68,7 +68,7 @@ def test_any_other_policy_is_judged_on_the_table(preview: PolicyPreview, data: T
 
 
 def test_every_point_of_a_curve_has_its_interval(preview: PolicyPreview, data: TuningData) -> None:
-    policy = read_policy(embedded(), read_manifest(embedded()))
+    policy = read_policy(INT8, read_manifest(INT8))
     curve = preview.tradeoff(policy, "max_prob", "single")
     for point in curve.points:
         low, high = point.drop_interval

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.bundle.reader import load_table, read_manifest
-from exports.bundle.resolve import embedded
 from exports.tuning.reliability import confidence_quality, failure_auroc, reliability
+from tests.exports.bundles import INT8
 
 
 def test_an_error_computed_by_hand() -> None:
@@ -45,8 +45,8 @@ def test_auroc_is_the_share_of_pairs_in_order(samples: list[tuple[float, bool]])
 
 
 def test_every_exit_and_running_ensemble_has_a_quality() -> None:
-    manifest = read_manifest(embedded())
-    table = load_table(embedded(), manifest)
+    manifest = read_manifest(INT8)
+    table = load_table(INT8, manifest)
     single, running = confidence_quality(table, manifest.scaling)
     assert len(single) == len(running) == 4
     assert single[0].ece_after == pytest.approx(running[0].ece_after)  # exit 1 is its own ensemble

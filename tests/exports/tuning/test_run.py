@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from exports.bundle.reader import Table, load_table, read_manifest, read_policy, sha256, write_table
-from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy
 from exports.tuning.goal import TuningData
 from exports.tuning.select import verify_certificate
 from exports.tuning.simulation import simulate
 from tests.commands import call
+from tests.exports.bundles import INT8
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,8 +41,8 @@ def _searched_once() -> Iterator[None]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A copy of the embedded bundle."""
-    return Path(shutil.copytree(embedded(), tmp_path / "bundle"))
+    """A copy of the bundle with four exits."""
+    return Path(shutil.copytree(INT8, tmp_path / "bundle"))
 
 
 def tuned(bundle: Path, *arguments: object) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> Non
     assert verify_certificate(
         policy, TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
     )
-    assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in embedded().iterdir())
+    assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in INT8.iterdir())
 
 
 def test_reject_below_is_kept(bundle: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling
 from exports.bundle.reader import Table, load_table, read_manifest
-from exports.bundle.resolve import embedded
 from exports.tuning.search import NEVER, PolicyEvaluator, frontier, full_depth
 from exports.tuning.simulation import simulate
+from tests.exports.bundles import INT8
 from tests.exports.policies import CLASSES, EXITS, policies, scalings, tables
 
 COSTS = (1.0, 2.5, 3.0, 7.0)
@@ -117,9 +117,9 @@ def test_a_network_of_one_exit_has_one_policy() -> None:
 
 @pytest.mark.serial
 def test_the_search_evaluates_thousands_of_policies_a_second() -> None:
-    """On the table of the embedded bundle, 5,000 samples; an idle machine is many times faster."""
-    manifest = read_manifest(embedded())
-    evaluator = PolicyEvaluator.from_table(load_table(embedded(), manifest), manifest.scaling)
+    """On the table of the bundle with four exits, 5,000 samples; an idle machine is many times faster."""
+    manifest = read_manifest(INT8)
+    evaluator = PolicyEvaluator.from_table(load_table(INT8, manifest), manifest.scaling)
     policy = Policy(thresholds=(0.5, 0.6, 0.7), max_exit=4)
 
     def seconds(function: Callable[[], object], repeats: int) -> float:

@@ -8,12 +8,12 @@ import pytest
 
 from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_table, read_manifest
-from exports.bundle.resolve import embedded
 from exports.tuning.certificate import make_certificate
 from exports.tuning.goal import DEFAULT_DROP, Goal, TuningData
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import NEVER, full_depth
 from exports.tuning.select import choose, default_policy, verify_certificate
+from tests.exports.bundles import INT8
 from tests.exports.tuning.exits import COSTS, table
 
 SOURCE = "0" * 64
@@ -223,9 +223,9 @@ def test_a_network_of_one_exit_has_a_policy_too() -> None:
     assert choice.notes[-1].endswith("no exit before the last, so every policy is the ensemble.")
 
 
-def test_the_embedded_table_supports_a_certificate() -> None:
-    manifest = read_manifest(embedded())
-    samples = load_table(embedded(), manifest)
+def test_5000_samples_support_a_certificate() -> None:
+    manifest = read_manifest(INT8)
+    samples = load_table(INT8, manifest)
     costs = [entry.macs for entry in manifest.exits]
     source = manifest.calibration.sha256
     choice = default_policy(samples, manifest.scaling, costs, source)

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, expect
 
+from exports.bundle.reader import read_manifest
+from exports.bundle.resolve import embedded
 from tests.page.axe import violations
 from tests.page.conftest import SAMPLES, VIEWPORT, Open
 from tests.servers import Server
@@ -32,7 +34,7 @@ def write_flowers(path: Path, name: str, labels: list[str]) -> str:
 def flowers(
     serve: Callable[..., Any], bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with two models of flowers and the embedded one."""
+    """A server with two models of flowers and the one with four exits."""
     place = tmp_path_factory.mktemp("flowers")
     wild = write_flowers(place, "wild", FLOWERS)
     garden = write_flowers(place, "garden", [*FLOWERS[:6], "sunflower"])
@@ -71,8 +73,8 @@ def test_samples_are_of_the_classes_of_the_model(open_page: Open, flowers: Serve
     expect(page.locator("#samples li:visible")).to_have_count(8)
 
 
-def test_every_sample_is_of_a_class_of_the_embedded_model(page: Page, server: Server) -> None:
-    labels = httpx.get(f"{server.url}/v1/models/cifar100-oto").json()["labels"]
+def test_every_sample_is_of_a_class_of_the_embedded_model(page: Page) -> None:
+    labels = read_manifest(embedded()).labels
     buttons = page.locator("#samples button")
     wanted = buttons.evaluate_all("buttons => buttons.map((button) => button.dataset.label)")
     assert len(wanted) == len(list(SAMPLES.glob("*.webp")))

@@ -11,13 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from exports.bundle.reader import Bundle
-from exports.bundle.resolve import embedded
 from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import ANSWERS_PER_S, MAX_BURST, Budget, DriftMonitor
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel, ModelRegistry, open_engine
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
+from tests.exports.bundles import INT8
 from tests.serving.conftest import Client, running
 from tests.serving.requests import CLASSIFY, as_json, as_raw, assert_error, metrics
 
@@ -80,9 +80,9 @@ def test_a_new_policy_starts_the_tests_again(
 
 
 def test_answers_unlike_the_table_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """The embedded bundle, and images of noise."""
+    """The bundle with four exits, and images of noise."""
     models, metrics = ModelRegistry(), Metrics()
-    model = models.put(open_engine(embedded(), threads=1, provider="cpu"))
+    model = models.put(open_engine(INT8, threads=1, provider="cpu"))
     noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3)).astype(np.uint8)
     predictions = model.engine.classify(noise, model.policy)
     monitor = DriftMonitor(models, DriftMetrics(metrics.registry))

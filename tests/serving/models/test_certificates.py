@@ -15,7 +15,6 @@ from exports.bundle.errors import BundleError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import read_manifest, read_policy
-from exports.bundle.resolve import embedded
 from exports.bundle.writing import write_policy
 from exports.tuning.goal import Goal, PrecisionGoal
 from exports.tuning.preview import PolicyPreview
@@ -24,6 +23,7 @@ from exports.tuning.selective.choose import choose_precise
 from serving.models.certificates import CertificateError, CertificateVerifier
 from serving.settings import Settings
 from tests.commands import call
+from tests.exports.bundles import INT8
 from tests.serving.conftest import Client, running
 from tests.serving.requests import assert_error, metrics
 
@@ -33,12 +33,12 @@ GAUGE = 'offramp_certificate_verified{model="cifar100-oto"}'
 
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
-    return read_manifest(embedded())
+    return read_manifest(INT8)
 
 
 @pytest.fixture(scope="module")
 def policy(manifest: Manifest) -> Policy:
-    """The certified policy that tuning finds on the embedded bundle's table."""
+    """The certified policy that tuning finds on its table."""
     costs = [entry.macs for entry in manifest.exits]
     return choose(preview(manifest).tuning_data, costs, Goal(confidence=0.95)).policy
 
@@ -49,7 +49,7 @@ def verifier() -> CertificateVerifier:
 
 
 def preview(manifest: Manifest) -> PolicyPreview:
-    return PolicyPreview(embedded(), manifest)
+    return PolicyPreview(INT8, manifest)
 
 
 def changed(policy: Policy, **changes: Any) -> Policy:
@@ -141,8 +141,8 @@ def test_a_certified_precision_is_verified_if_the_table_leads_to_its_limit(
 
 @pytest.fixture
 def bundle(tmp_path: Path, policy: Policy) -> Path:
-    """A copy of the embedded bundle with `policy`."""
-    path = Path(shutil.copytree(embedded(), tmp_path / "copy"))
+    """A copy of the bundle with four exits with `policy`."""
+    path = Path(shutil.copytree(INT8, tmp_path / "copy"))
     write_policy(path, policy)
     return path
 

@@ -12,16 +12,16 @@ import pytest
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.bundle.resolve import embedded
 from exports.tuning.goal import TuningData
 from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
 from tests.commands import CommandResult, call
+from tests.exports.bundles import INT8
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A copy of the embedded bundle."""
-    return Path(shutil.copytree(embedded(), tmp_path / "bundle"))
+    """A copy of the bundle with four exits."""
+    return Path(shutil.copytree(INT8, tmp_path / "bundle"))
 
 
 def tuned(bundle: Path, *arguments: object) -> tuple[CommandResult, dict[str, Any], Policy]:

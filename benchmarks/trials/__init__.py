@@ -1,0 +1,1 @@
+"""Short trials of networks for the embedded bundle."""

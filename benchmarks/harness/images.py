@@ -26,22 +26,37 @@ class Images:
 
 
 def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
-    """IMAGES of the test split of the bundle's data set below `root`, else generated ones."""
+    """IMAGES of the test split of the bundle's data set below `root`, else generated ones. Those of a folder
+    are its files as they are, others PNG."""
     files, labels = pictures(bundle.manifest.input, 200), None
     if root is not None:
-        # Imported here because it loads torch.
-        from training.data.load import load_dataset
-        from training.recipes.schema import DataRecipe
-
         try:
-            data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
-            test = load_dataset(data, root).test.take(np.arange(IMAGES))
+            files, labels = _of_data_set(bundle, root)
         except (OfframpError, KeyError, ValueError) as error:
             print(f"using generated images: {error}", file=sys.stderr)
-        else:
-            files, labels = [png(pixels) for pixels in test.images], test.labels.tolist()
     pack(files, packed)
     return Images(files, labels, packed)
+
+
+def _of_data_set(bundle: Bundle, root: Path) -> tuple[list[bytes], list[int]]:
+    # Imported here because it loads torch.
+    from training.data.image_folder import list_images
+    from training.data.load import load_dataset
+    from training.recipes.schema import DataRecipe
+
+    data = DataRecipe.model_validate(bundle.manifest.provenance.recipe["data"])
+    if data.name != "folder":
+        test = load_dataset(data, root).test.take(np.arange(IMAGES))
+        return [png(pixels) for pixels in test.images], test.labels.tolist()
+    assert data.path is not None
+    listed = list_images(root / data.path).test
+    if listed is None:
+        raise ValueError(f"{root / data.path} has no test split")
+    order = {name: number for number, name in enumerate(bundle.manifest.labels)}
+    found = [(path, order[name]) for name, paths in listed.items() for path in paths]
+    # Every class is among them.
+    some = found[:: -(-len(found) // IMAGES)]
+    return [path.read_bytes() for path, _ in some], [number for _, number in some]
 
 
 def label(bundle: Bundle) -> str:

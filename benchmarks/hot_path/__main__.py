@@ -31,8 +31,8 @@ from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.processes import cpu, main_thread_cpu
 from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
 from benchmarks.hot_path import clocked
-from benchmarks.peers.environment import write_model
 from benchmarks.peers.model import FullNetwork
+from benchmarks.peers.networks import write_model
 from benchmarks.peers.servers import PEERS, started
 from benchmarks.serving import InProcess
 from benchmarks.threads import take_turns

@@ -3,38 +3,43 @@
     OFFRAMP_DATA=data python -m benchmarks.peers --venv DIR
 
 Ours answers with early exit, at full depth and as the ensemble; the peers (`benchmarks.peers.servers`) serve
-the full network in one onnxruntime session, from a virtual environment of their own in DIR. For every
-bundle, in rounds with changing order, `benchmarks.harness.load` sends to each: one request after the other,
-for the latency; from busy connections, for the maximum rate, with the CPU time of all its processes; then
-Poisson load at shares of plain FastAPI's maximum, with latencies from when a request was due, and goodput
-(answers in time a second). Medians of the rounds. Writes a JSON file; `--write-docs` puts it into
-docs/design/peers.md and measures nothing.
+the full network in one onnxruntime session, or two networks as a cascade over HTTP, from a virtual
+environment of their own in DIR. `--static` adds a smaller network without exits, served by FastAPI and by us.
+
+Servers have half of the cores, the load the other half. For every bundle, in rounds with changing order,
+`benchmarks.harness.load` sends to each: one request after the other, for the latency; from busy
+connections, for the maximum rate, with the CPU time of all its processes; then Poisson load at shares of the
+best peer's maximum, with latencies from when a request was due, and goodput (answers in time a second).
+Medians of the rounds. Writes a JSON file and a picture; `--write-docs` puts them into docs/design/peers.md
+and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.docs import publish
-from benchmarks.harness.generator import load
-from benchmarks.harness.images import Images, label, test_images
+from benchmarks.harness.docs import DOCS, publish
+from benchmarks.harness.images import label, test_images
 from benchmarks.harness.processes import cpu, tree
-from benchmarks.harness.server import machine, serving
-from benchmarks.peers.environment import environment, versions, write_model
+from benchmarks.harness.server import machine
+from benchmarks.peers.contestants import Comparison, Contestant, Target
+from benchmarks.peers.environment import environment, versions
+from benchmarks.peers.networks import write_model
+from benchmarks.peers.picture import draw
 from benchmarks.peers.section import section
-from benchmarks.peers.servers import PEERS, PLAIN, Peer, StartError, started
-from benchmarks.serving import CONNECTIONS, MODES, accuracy, address, summary
-from exports.bundle.reader import Bundle, load_bundle
+from benchmarks.peers.servers import CASCADE, PEERS, StartError
+from benchmarks.serving import CONNECTIONS, accuracy, summary
+from exports.bundle.reader import load_bundle
 from exports.bundle.resolve import embedded
 
 HERE = Path(__file__).parents[1]
@@ -44,54 +49,11 @@ REFUSALS = ("429", "503", "504")
 WARM_UP_S = 2.0
 
 
-@dataclass(frozen=True)
-class Target:
-    """Something to measure at a running server: its name, path and form of requests."""
-
-    name: str
-    product: str
-    address: str
-    form: str
-
-
-OURS = [
-    Target(f"Offramp, {mode}", "Offramp", address(query), "offramp")
-    for mode, query in MODES.items()
-]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What all servers of one bundle are measured with."""
-
-    bundle: Bundle
-    images: Images
-    model: Path
-    python: Path
-    arguments: argparse.Namespace
-
-    @contextmanager
-    def running(self, peer: Peer | None) -> Iterator[tuple[int, int]]:
-        """Start `peer`, or our server: yields its port and first process. Requests may wait for half of the
-        time limit."""
-        wait_ms = self.arguments.slo_ms / 2
-        if peer is None:
-            with serving(self.bundle.path, max_queue_ms=wait_ms) as found:
-                yield found
-        else:
-            file = self.images.files[0]
-            with started(peer, self.python, self.model, file, wait_ms) as found:
-                yield found
-
-    def ask(self, port: int, target: Target, seconds: float, *options: str) -> dict[str, Any]:
-        """The report of the load generator."""
-        where = ("--path", target.address, "--form", target.form)
-        return load(port, self.images.packed, seconds, *where, *options)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the tables, write the JSON; or fill in the docs."""
-    publish(_arguments(argv), run, section, "design/peers.md", "peers")
+    """Measure, print the tables, write the JSON and the picture; or fill in the docs."""
+    arguments = _arguments(argv)
+    publish(arguments, run, section, "design/peers.md", "peers")
+    draw(json.loads(arguments.json.read_text("utf-8")), arguments.picture)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -106,66 +68,81 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(arguments.bundle or [embedded()]):
-            bundle = load_bundle(path)
-            images = test_images(bundle, arguments.data, Path(folder) / f"{number}.npz")
-            model = write_model(bundle, Path(folder) / str(number))
+        paths = arguments.bundle or [embedded()]
+        for number, (path, static) in enumerate(
+            itertools.zip_longest(paths, arguments.static[: len(paths)])
+        ):
+            bundles = [load_bundle(one) for one in (path, static) if one is not None]
+            images = test_images(bundles[0], arguments.data, Path(folder) / f"{number}.npz")
+            models = [write_model(b, Path(folder) / f"{number}-{n}") for n, b in enumerate(bundles)]
             found["images"] = "test split" if images.labels else "generated"
-            comparison = Comparison(bundle, images, model, python, arguments)
+            comparison = Comparison(bundles, models, images, python, arguments)
             found["rows"] += compare(comparison, found["left_out"])
     return found
 
 
 def compare(comparison: Comparison, left_out: dict[str, str]) -> list[dict[str, Any]]:
     """The medians of every target for one bundle. Servers that do not start are added to `left_out`."""
-    servers: list[Peer | None] = [None, *(peer for peer in PEERS if peer.name not in left_out)]
-    base = plain_most(comparison)
+    servers = [one for one in comparison.contestants if one.name not in left_out]
+    base = best_peak(comparison, servers, left_out)
     seen: dict[Target, list[dict[str, Any]]] = {}
     for number in range(comparison.arguments.rounds):
         # Another order in each round.
         turn = number % len(servers)
-        for peer in servers[turn:] + servers[:turn]:
-            if peer is not None and peer.name in left_out:
-                continue
-            try:
-                with comparison.running(peer) as (port, process):
-                    for target in targets(peer):
-                        row = measure(comparison, target, port, process, base)
-                        seen.setdefault(target, []).append(row)
-                        report = {"round": number + 1, "server": target.name, **row}
-                        print(json.dumps(report), file=sys.stderr, flush=True)
-            except StartError as error:
-                assert peer is not None
-                print(error, file=sys.stderr, flush=True)
-                left_out[peer.name] = "does not start"
-    kept = [target for target in seen if target.name not in left_out]
+        for one in servers[turn:] + servers[:turn]:
+            with _starting(comparison, one, left_out) as running:
+                if running is None:
+                    continue
+                for target in one.targets:
+                    row = measure(comparison, target, *running, base)
+                    seen.setdefault(target, []).append(row)
+                    report = {"round": number + 1, "server": target.name, **row}
+                    print(json.dumps(report), file=sys.stderr, flush=True)
     return [
         {
-            "bundle": label(comparison.bundle),
+            "bundle": label(comparison.bundles[0]),
             "server": target.name,
             "product": target.product,
             **medians(seen[target]),
         }
-        for target in sorted(kept, key=[t for peer in (None, *PEERS) for t in targets(peer)].index)
+        for one in servers
+        if one.name not in left_out
+        for target in one.targets
     ]
 
 
-def plain_most(comparison: Comparison) -> float:
-    """The maximum rate of plain FastAPI over its layouts, on which the offered rates are based."""
+def best_peak(
+    comparison: Comparison, servers: Sequence[Contestant], left_out: dict[str, str]
+) -> float:
+    """The highest maximum rate of a peer with the bundle's network at full depth, on which the offered rates
+    are based."""
     found = []
-    for peer in PEERS:
-        if peer.command == PLAIN:
-            with comparison.running(peer) as (port, _):
-                (target,) = targets(peer)
-                found.append(busy(comparison, target, port, comparison.arguments.seconds)[0])
+    for one in servers:
+        if one.peer is None or one.static or one.peer.command == CASCADE:
+            continue
+        with _starting(comparison, one, left_out) as running:
+            if running is not None:
+                (target,) = one.targets
+                seconds = comparison.arguments.seconds
+                comparison.ask(running[0], target, WARM_UP_S, "--closed", str(CONNECTIONS))
+                found.append(busy(comparison, target, running[0], seconds)[0])
     return max(found)
 
 
-def targets(peer: Peer | None) -> list[Target]:
-    """What is measured at `peer`, or at our server."""
-    if peer is None:
-        return OURS
-    return [Target(peer.name, peer.product, peer.address, peer.form)]
+@contextmanager
+def _starting(
+    comparison: Comparison, contestant: Contestant, left_out: dict[str, str]
+) -> Iterator[tuple[int, int] | None]:
+    """`Comparison.running`, or None if it does not start: it is added to `left_out`."""
+    with ExitStack() as stack:
+        running = None
+        if contestant.name not in left_out:
+            try:
+                running = stack.enter_context(comparison.running(contestant))
+            except StartError as error:
+                print(error, file=sys.stderr, flush=True)
+                left_out[contestant.name] = "does not start"
+        yield running
 
 
 def measure(
@@ -230,6 +207,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--venv", type=Path, help="the peers' environment; made where it is missing"
     )
     parser.add_argument("--bundle", type=Path, action="append", help="once per bundle")
+    parser.add_argument(
+        "--static",
+        type=Path,
+        action="append",
+        default=[],
+        help="a bundle of a smaller network, served without early exit; once per --bundle, in their order",
+    )
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--seconds", type=float, default=5.0, help="of every figure")
     parser.add_argument("--rounds", type=int, default=3)
@@ -238,10 +222,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs="+",
         default=(0.5, 0.8, 1.0, 1.5),
-        help="rates offered, as shares of what plain FastAPI manages",
+        help="rates offered, as shares of the maximum of the best peer",
     )
     parser.add_argument("--slo-ms", type=float, default=100.0, help="what counts as in time")
     parser.add_argument("--json", type=Path, default=HERE / "peers.json")
+    parser.add_argument("--picture", type=Path, default=DOCS / "images" / "peers.png")
     parser.add_argument("--write-docs", action="store_true")
     arguments = parser.parse_args(argv)
     if arguments.venv is None and not arguments.write_docs:

@@ -1,4 +1,4 @@
-"""The peers' own virtual environment, since their pins conflict with ours, and the model that they serve."""
+"""The peers' own virtual environment, since their pins conflict with ours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from benchmarks.harness.networks import whole_network
-from benchmarks.peers.model import ABOUT, GRAPH
-from exports.bundle.reader import Bundle
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 # A copy of the requirements in the environment, written after the installation.
@@ -40,19 +36,3 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     found: dict[str, str] = json.loads(done.stdout)
     return found
-
-
-def write_model(bundle: Bundle, folder: Path) -> Path:
-    """Write `bundle` at full depth as one graph, image -> logits of the last exit, into `folder`."""
-    manifest = bundle.manifest
-    about = {
-        "height": manifest.input.height,
-        "width": manifest.input.width,
-        "resize": manifest.input.resize,
-        "temperature": manifest.exits[-1].temperature,
-        "exits": len(manifest.exits),
-    }
-    folder.mkdir(parents=True)
-    (folder / GRAPH).write_bytes(whole_network(bundle, exits=False))
-    (folder / ABOUT).write_text(json.dumps(about), "utf-8")
-    return folder

@@ -16,6 +16,8 @@ import onnxruntime as ort
 from offramp.images import ImageSpec, Pixels, decode
 
 GRAPH, ABOUT = "model.onnx", "model.json"
+# The two networks of a cascade, folders in that of the model, and the threshold between them.
+SMALL, LARGE, CONDITION = "small", "large", "cascade.json"
 MAX_PIXELS = 50_000_000
 
 

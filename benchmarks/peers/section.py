@@ -15,7 +15,7 @@ COMPARED = ("early exit", "full depth")
 
 
 def section(result: dict[str, Any]) -> str:
-    """Ratios to each peer's best layout; maximum rates and latencies of every server, by bundle."""
+    """Maximum rates and latencies of every server, by bundle; ratios to each peer's best layout."""
     rows = result["rows"]
     by_bundle = {
         bundle: [row for row in rows if row["bundle"] == bundle]
@@ -25,19 +25,23 @@ def section(result: dict[str, Any]) -> str:
     used = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     left_out = "".join(f" Left out: {name} ({why})." for name, why in result["left_out"].items())
     parts = [
+        "![Latency against load, for Offramp and the best layout of each peer](../images/peers.png)"
+    ]
+    for bundle, of_bundle in by_bundle.items():
+        parts += [
+            f"**{bundle}**: {CONNECTIONS} busy connections, half of the best peer's maximum, and one request "
+            "after the other:",
+            capacity(of_bundle),
+            f"Poisson load, goodput within {result['slo_ms']:g} ms:",
+            load(of_bundle),
+        ]
+    parts += [
         "Ratios of Offramp to the best layout of each peer (of CPU time: of the peer to Offramp):",
         table(
             ("bundle", "against", *compared),
             [line for of_bundle in by_bundle.values() for line in ratios(of_bundle)],
         ),
     ]
-    for bundle, of_bundle in by_bundle.items():
-        parts += [
-            f"**{bundle}**: {CONNECTIONS} busy connections, and one request after the other:",
-            capacity(of_bundle),
-            f"Poisson load, goodput within {result['slo_ms']:g} ms:",
-            load(of_bundle),
-        ]
     parts.append(
         f"{result['machine']}; peers: {used}; images: {result['images']}; {result['seconds']:g} s a figure, "
         f"medians of {result['rounds']} rounds; `python -m benchmarks.peers`.{left_out}{note_on(by_bundle)}"
@@ -46,14 +50,26 @@ def section(result: dict[str, Any]) -> str:
 
 
 def capacity(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of maximum rates and lone requests, from one bundle's rows."""
+    """The table of maximum rates, of latencies at the first offered rate and of lone requests, from one
+    bundle's rows."""
+    rate = f"{rows[0]['open'][0]['rate']:.0f}"
     return table(
-        ("server", "maximum/s (range)", "CPU, ms an answer", "lone p50, ms", "accuracy, %"),
+        (
+            *(
+                "server",
+                "maximum/s (range)",
+                f"p50, ms at {rate}/s",
+                "p99, ms",
+                "CPU, ms an answer",
+            ),
+            *("accuracy, %", "lone p50, ms"),
+        ),
         [
             [
                 row["server"],
                 f"{row['most']:.0f} ({row['most_range'][0]:.0f}-{row['most_range'][1]:.0f})",
-                *(f"{row['cpu_ms']:.2f}", f"{row['alone_ms']:.2f}", _percent(row["accuracy"])),
+                *(f"{row['open'][0][percentile]:.1f}" for percentile in ("p50", "p99")),
+                *(f"{row['cpu_ms']:.2f}", _percent(row["accuracy"]), f"{row['alone_ms']:.2f}"),
             ]
             for row in rows
         ],

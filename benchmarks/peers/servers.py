@@ -8,14 +8,14 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.forms import FORMS
 from benchmarks.harness.processes import end, free_port
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.server import ROOT, pinned
 from benchmarks.harness.wire import Connection
 from serving.settings import available_cores
 
@@ -53,6 +53,7 @@ def _bentoml(service: str) -> tuple[str, ...]:
 PLAIN = ("-m", "benchmarks.peers.plain")
 LITSERVE = ("-m", "benchmarks.peers.litserve_app")
 PYTRITON = ("-m", "benchmarks.peers.pytriton_app")
+CASCADE = ("-m", "benchmarks.peers.cascade_app")
 PEERS = (
     Peer("FastAPI", "fastapi", "threads", PLAIN, spread=False),
     Peer("FastAPI", "fastapi", "processes", PLAIN),
@@ -71,7 +72,10 @@ PEERS = (
         form="tensor",
         batch=MAX_BATCH,
     ),
+    Peer("HTTP cascade", "fastapi", "a router and two servers", CASCADE),
 )
+# Serves the smaller network without exits.
+STATIC = next(peer for peer in PEERS if peer.command == PLAIN and peer.spread)
 
 
 class StartError(RuntimeError):
@@ -80,15 +84,21 @@ class StartError(RuntimeError):
 
 @contextmanager
 def started(
-    peer: Peer, python: Path | str, model: Path, file: bytes, wait_ms: float
+    peer: Peer,
+    python: Path | str,
+    model: Path,
+    file: bytes,
+    wait_ms: float,
+    cores: Sequence[int] = (),
 ) -> Iterator[tuple[int, int]]:
     """`peer` serving what `write_model` wrote into `model`, run by `python`: its port and the id of its
-    first process. It has answered for the image `file`; requests should wait at most `wait_ms`.
+    first process. It has answered for the image `file`; requests should wait at most `wait_ms`. It runs on
+    `cores` alone if there are any.
 
     Raises StartError with its last output. At the end all its processes are stopped.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        port, process = _start(peer, python, model, file, wait_ms, Path(folder))
+        port, process = _start(peer, python, model, file, wait_ms, cores, Path(folder))
         try:
             yield port, process.pid
         finally:
@@ -96,7 +106,13 @@ def started(
 
 
 def _start(
-    peer: Peer, python: Path | str, model: Path, file: bytes, wait_ms: float, folder: Path
+    peer: Peer,
+    python: Path | str,
+    model: Path,
+    file: bytes,
+    wait_ms: float,
+    cores: Sequence[int],
+    folder: Path,
 ) -> tuple[int, subprocess.Popen[bytes]]:
     printed = folder / "printed"
     for _ in range(START_ATTEMPTS):
@@ -108,10 +124,11 @@ def _start(
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=_variables(peer, model, port, wait_ms, folder),
+                env=_variables(peer, model, port, wait_ms, len(cores) or available_cores(), folder),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=pinned(cores),
             )
         try:
             if asyncio.run(_answers(process, peer, port, file)):
@@ -124,8 +141,9 @@ def _start(
     raise StartError(f"{peer.name} does not answer:\n" + "\n".join(last))
 
 
-def _variables(peer: Peer, model: Path, port: int, wait_ms: float, folder: Path) -> dict[str, str]:
-    cores = available_cores()
+def _variables(
+    peer: Peer, model: Path, port: int, wait_ms: float, cores: int, folder: Path
+) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

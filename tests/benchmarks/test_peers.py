@@ -9,22 +9,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 
 from benchmarks.harness.forms import FORMS
 from benchmarks.harness.processes import alive, tree
 from benchmarks.harness.server import pictures
 from benchmarks.harness.wire import Connection, Reply
 from benchmarks.peers import __main__ as comparison
-from benchmarks.peers.environment import INSTALLED, REQUIREMENTS, environment, versions, write_model
+from benchmarks.peers.environment import INSTALLED, REQUIREMENTS, environment, versions
+from benchmarks.peers.model import LARGE, SMALL, FullNetwork
+from benchmarks.peers.networks import PERMITTED_DROP, best_cascade, write_model
+from benchmarks.peers.picture import draw, drawn, unanswered
 from benchmarks.peers.section import ratios, section
-from benchmarks.peers.servers import PEERS, Peer, StartError, started
-from exports.bundle.reader import load_bundle
+from benchmarks.peers.servers import CASCADE, PEERS, Peer, StartError, started
+from exports.bundle.reader import load_bundle, load_table
 from offramp.images import ImageSpec, decode
 from serving.inference.engine import Engine
+from tests.exports.bundles import INT8
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 PROCESSES = next(peer for peer in PEERS if peer.name == "FastAPI, processes")
+CASCADE_PEER = next(peer for peer in PEERS if peer.command == CASCADE)
 
 
 def test_a_peer_answers_what_the_engine_does_at_full_depth_and_leaves_nothing_behind(
@@ -46,6 +53,41 @@ def test_a_peer_answers_what_the_engine_does_at_full_depth_and_leaves_nothing_be
         assert answer["index"] == wanted.index
         assert answer["exit"] == wanted.exit
         assert answer["confidence"] == pytest.approx(wanted.confidence, abs=1e-5)
+
+
+def test_the_cascade_answers_what_its_two_exits_do_by_the_confidence_of_the_first(
+    tmp_path: Path,
+) -> None:
+    """The threshold keeps what it may lose, and each answer is of the right network."""
+    bundle = load_bundle(INT8)
+    chosen = best_cascade(bundle)
+    assert chosen is not None
+    table = load_table(bundle.path, bundle.manifest)
+    scaled = table.logits[chosen.exit_ - 1] / bundle.manifest.exits[chosen.exit_ - 1].temperature
+    confidence = softmax(scaled.astype(float), axis=1).max(axis=1)
+    first, last = (table.logits[k].argmax(axis=1) for k in (chosen.exit_ - 1, -1))
+    answers = np.where(confidence >= chosen.threshold, first, last)
+    loss = (last == table.labels).mean() - (answers == table.labels).mean()
+    assert 0 <= loss <= PERMITTED_DROP + 1e-9
+    assert 0.1 < (confidence >= chosen.threshold).mean() < 0.9
+
+    files = pictures(bundle.manifest.input, 30)
+    model = write_model(bundle, tmp_path / "model")
+    with started(CASCADE_PEER, sys.executable, model, files[0], 50) as (port, process):
+        found = [reply.json()["predictions"] for reply in asyncio.run(_ask(port, files))]
+        processes = tree(process)
+    assert len(processes) >= 3
+    assert not any(map(alive, processes))
+    small, large = (FullNetwork(model / name) for name in (SMALL, LARGE))
+    expected = []
+    for file in files:
+        (answer,) = small.predict([small.decode(file)])
+        if answer["confidence"] < chosen.threshold:
+            (answer,) = large.predict([large.decode(file)])
+        expected.append(answer)
+    assert {answer["exit"] for answer in expected} == {chosen.exit_, len(bundle.stages)}
+    for (answer,), wanted in zip(found, expected, strict=True):
+        assert answer == {**wanted, "confidence": pytest.approx(wanted["confidence"], abs=1e-6)}
 
 
 async def _ask(port: int, files: list[bytes]) -> list[Reply]:
@@ -135,11 +177,20 @@ def test_the_section_shows_capacity_and_load_and_which_peers_were_left_out() -> 
     }
     text = section(report)
     assert "**tiny fp32**" in text
+    assert "| server | maximum/s (range) | p50, ms at 300/s | p99, ms | CPU, ms an answer |" in text
     assert "| server | goodput/s at 300/s | p99, ms at 300/s | refused at 300/s | failed |" in text
     assert "| LitServe, batches | 250 | 9.0 | 25% | 0 |" in text
-    assert "| Offramp, early exit | 600 (600-600) | 2.00 | 2.50 | 70.00 |" in text
+    assert "| Offramp, early exit | 600 (600-600) | 5.0 | 9.0 | 2.00 | 70.00 | 2.50 |" in text
     assert "Left out: PyTriton, batches (not installed)." in text
     assert "litserve 1.2" in text
+
+
+def test_the_picture_shows_early_exit_and_the_fastest_layout_of_each_peer(tmp_path: Path) -> None:
+    shown = [row["server"] for row in drawn(ROWS, "tiny fp32")]
+    assert shown == ["Offramp, early exit", "LitServe, one by one"]
+    draw({"machine": "a machine", "seconds": 5.0, "rows": ROWS}, tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").is_file()
+    assert unanswered({"rate": 100.0, "refused": 0.25, "failed": 50}, 5.0) == pytest.approx(0.35)
 
 
 def test_medians_are_taken_figure_by_figure() -> None:

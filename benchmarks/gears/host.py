@@ -27,6 +27,7 @@ from benchmarks.gears.simulation import Host
 from benchmarks.harness.images import Images
 from benchmarks.harness.processes import thread_cpu
 from benchmarks.harness.server import on_cores
+from exports.bundle.manifest import InputSpec
 from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine, decode
 from serving.scheduling.costs import BATCH_SIZES, CostTable, measure
@@ -162,7 +163,7 @@ def _seconds(costs: CostTable, stage: int, batches: float, images: float) -> flo
     return batches * float(np.interp(images / batches, sizes, seconds))
 
 
-def _decode_s(file: bytes, spec: Any) -> float:
+def _decode_s(file: bytes, spec: InputSpec) -> float:
     began = time.thread_time()
     decode(file, spec, MAX_PIXELS)
     return time.thread_time() - began

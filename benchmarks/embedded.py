@@ -3,8 +3,8 @@ r"""Measures bundles in process: accuracy, cost and time of every exit, the ense
     OFFRAMP_DATA=data python -m benchmarks.embedded \
         --bundles cifar100-lite0-fp32 exports/embedded/cifar100-lite0
 
-The bundles are one network in several precisions. Where the last stage takes the image, that network alone
-is a row too: the static classifier that a cascade is to be compared with.
+The bundles are one network in several precisions. Where the last stage takes the image, the last exit is a
+static classifier: the one that a cascade is to be compared with.
 
 Accuracies are of all test images. Times are of one image at a time on one thread: precisions and rows
 alternate on the same images, `--repeats` times, and the medians are reported, so that ratios hold on a
@@ -48,7 +48,7 @@ Result = dict[str, Any]
 Key = TypeVar("Key")
 WARM_UP_IMAGES = 50
 JPEG_QUALITY = 80
-# A row that is not a policy.
+# The row of the last exit if it needs no stage before.
 ALONE = "the last network alone"
 
 
@@ -75,8 +75,7 @@ def run(arguments: argparse.Namespace) -> Result:
             "rows": {
                 row: accuracy_and_cost(bundle, policy, logits[name], test)
                 for row, policy in policies(bundle).items()
-            }
-            | ({ALONE: last_network(bundle, logits[name], test)} if stands_alone(bundle) else {}),
+            },
         }
         for name, bundle in bundles.items()
     }
@@ -99,7 +98,12 @@ def policies(bundle: Bundle) -> dict[str, Policy]:
     """The policies that are compared, by the name of their row."""
     exits = len(bundle.manifest.exits)
     base = bundle.policy
-    rows = {f"exit {k}": base.override(mode="exit", max_exit=k) for k in range(1, exits + 1)}
+    rows = {
+        ALONE if k == exits and stands_alone(bundle) else f"exit {k}": base.override(
+            mode="exit", max_exit=k
+        )
+        for k in range(1, exits + 1)
+    }
     return {**rows, "ensemble": base.override(mode="ensemble"), "early exit": base}
 
 
@@ -115,19 +119,13 @@ def compressed_accuracy(bundle: Bundle, test: Split) -> float:
     return round(100 * outcome.accuracy(test.labels), 2)
 
 
-def last_network(bundle: Bundle, logits: Floats, test: Split) -> Result:
-    """The last stage without those before it, on the whole test split."""
-    *_, before, last = (entry.macs for entry in bundle.manifest.exits)
-    accuracy = 100 * float((logits[-1].argmax(1) == test.labels).mean())
-    return {"accuracy": round(accuracy, 2), "mean_mmacs": round((last - before) / 1e6, 2)}
-
-
 def accuracy_and_cost(
     bundle: Bundle, policy: Policy, logits: Floats, test: Split
 ) -> dict[str, Any]:
     """A policy on the whole test split: accuracy in percent, mean MACs, exit shares."""
     outcome = simulate(policy, logits, bundle.manifest.scaling)
-    macs = [entry.macs for entry in bundle.manifest.exits]
+    manifest = bundle.manifest
+    macs = manifest.costs_under(policy, [entry.macs for entry in manifest.exits])
     return {
         "accuracy": round(100 * outcome.accuracy(test.labels), 2),
         "mean_mmacs": round(outcome.mean_cost(macs) / 1e6, 2),
@@ -172,12 +170,9 @@ def interleaved_milliseconds(
 def answer_calls(bundle: Bundle) -> dict[str, Callable[[NDArray[np.uint8]], object]]:
     """What answers one image uint8 [1, H, W, 3] on one thread, by row."""
     engine = Engine(bundle, threads=1)
-    calls: dict[str, Callable[[NDArray[np.uint8]], object]] = {
+    return {
         row: partial(engine.classify, policy=policy) for row, policy in policies(bundle).items()
     }
-    if stands_alone(bundle):
-        calls[ALONE] = lambda image: engine.compute(engine.exits, image).logits.argmax(1)
-    return calls
 
 
 def section(result: Result) -> str:
@@ -227,8 +222,8 @@ def readme_section(result: Result) -> str:
 def _baseline(result: Result) -> tuple[str, str]:
     """The row and the precision that speeds are relative to."""
     precision, part = next(iter(result["precisions"].items()))
-    exits = (row for row in part["rows"] if row.startswith("exit "))
-    return ALONE if ALONE in part["rows"] else max(exits), precision
+    exits = [row for row in part["rows"] if row == ALONE or row.startswith("exit ")]
+    return exits[-1], precision
 
 
 def _cells(result: Result, row: str, precision: str) -> list[str]:

@@ -58,7 +58,7 @@ def measure(bundle: Bundle, images: Images, early: Policy, *, turns: int, second
     """All ratios; `early` is the policy that is compared with full depth, `turns` the interleaved turns in
     process, `seconds` the time under load."""
     engine = Engine(bundle)
-    full = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    full = bundle.policy.override(mode="ensemble", max_exit=engine.exits)
     # No measure exceeds it, and few reach it.
     never = bundle.policy.override(mode="early_exit", threshold=1.0, max_exit=engine.exits)
     session = ort.InferenceSession(
@@ -80,7 +80,7 @@ def measure(bundle: Bundle, images: Images, early: Policy, *, turns: int, second
     )
     server_cores, load_cores = halves()
     with serving(bundle.path, cores=server_cores, max_queue_ms=10_000) as (port, process):
-        options = ("--closed", str(CONNECTIONS), "--path", "/v1/classify?mode=exit")
+        options = ("--closed", str(CONNECTIONS), "--path", "/v1/classify?mode=ensemble")
         load(port, images.packed, seconds / 4, *options, cores=load_cores)
         before = cpu(process)
         report = load(port, images.packed, seconds, *options, cores=load_cores)

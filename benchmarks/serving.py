@@ -6,7 +6,7 @@
 2. The same stages driven in process by a thread per core (files decoded, full depth) against HTTP with
    busy connections; and the server's CPU time a request, less that of decoding and stages. For every
    bundle, and for a ResNet-18 of full width with random weights.
-3. Every bundle at full depth, as the ensemble, and with early exit: the maximum rate with busy
+3. Every bundle at full depth, from its last exit, and with early exit: the maximum rate with busy
    connections, then Poisson load from another process at shares of full depth's maximum: latencies from
    when a request was due, goodput (answers in time a second), and the accuracy of the answers.
 
@@ -47,7 +47,7 @@ from serving.inference.engine import Engine, decode
 from serving.settings import available_cores
 
 HERE = Path(__file__).parent
-MODES = {"full depth": "mode=exit", "ensemble": "mode=ensemble", "early exit": ""}
+MODES = {"full depth": "mode=ensemble", "last exit": "mode=exit", "early exit": ""}
 FULL_DEPTH = MODES["full depth"]
 CONNECTIONS = 16
 MAX_PIXELS = 1 << 26
@@ -97,7 +97,7 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
     """Images a second at full depth in process and over HTTP, and milliseconds of CPU a request besides
     decoding and stages."""
     engine = Engine(bundle)
-    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    policy = bundle.policy.override(mode="ensemble", max_exit=engine.exits)
     one = InProcess(engine, policy, images.files)
     began = time.thread_time()
     for _ in range(50):
@@ -111,9 +111,9 @@ def over_http(bundle: Bundle, images: Images, seconds: float) -> dict[str, Any]:
         in_process = threads.throughput(one, available_cores(), count)
     with server(bundle) as (port, spent):
         before = spent()
-        busy = load(port, images.packed, seconds, *closed("mode=exit"), cores=load_cores)
+        busy = load(port, images.packed, seconds, *closed(FULL_DEPTH), cores=load_cores)
         after = spent()
-        alone = load(port, images.packed, seconds / 2, *closed("mode=exit", 1), cores=load_cores)
+        alone = load(port, images.packed, seconds / 2, *closed(FULL_DEPTH, 1), cores=load_cores)
     answered = len(busy["latencies"])
     single = _median_seconds(one)
     return {

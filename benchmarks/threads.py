@@ -86,7 +86,7 @@ def measure(bundle: Bundle, arguments: argparse.Namespace) -> dict[str, float]:
     else:
         pool = arguments.pool
     engine = Engine(bundle, threads=arguments.threads, pool=pool)
-    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    policy = bundle.policy.override(mode="ensemble", max_exit=engine.exits)
     spec = bundle.manifest.input
     image = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3))
     image = image.astype(np.uint8)

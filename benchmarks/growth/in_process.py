@@ -25,7 +25,7 @@ TURNS = 64
 def by_cores(bundle: Bundle, files: list[bytes], seconds: float) -> list[dict[str, Any]]:
     """Images a second at full depth, decoded, by a thread on each of 1, 2, … cores."""
     engine = Engine(bundle)
-    one = InProcess(engine, bundle.policy.override(mode="exit", max_exit=engine.exits), files)
+    one = InProcess(engine, bundle.policy.override(mode="ensemble", max_exit=engine.exits), files)
     count = calls(one, seconds)
     cores = sorted(os.sched_getaffinity(0))
     found = []
@@ -38,7 +38,7 @@ def by_cores(bundle: Bundle, files: list[bytes], seconds: float) -> list[dict[st
 def by_batch(bundle: Bundle, seconds: float) -> list[dict[str, Any]]:
     """Images a second at full depth, without decoding, on one thread, by batch size."""
     engine = Engine(bundle)
-    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    policy = bundle.policy.override(mode="ensemble", max_exit=engine.exits)
     spec = bundle.manifest.input
     random = np.random.default_rng(0)
     found = []

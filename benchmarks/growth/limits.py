@@ -29,7 +29,7 @@ def measure(bundle: Bundle, images: Images, seconds: float) -> dict[str, float]:
     server_cores, load_cores = halves()
     core = server_cores[:1]
     engine = Engine(bundle)
-    policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
+    policy = bundle.policy.override(mode="ensemble", max_exit=engine.exits)
     spec = bundle.manifest.input
     batch = np.zeros((16, spec.height, spec.width, 3), np.uint8)
     with on_cores(core):

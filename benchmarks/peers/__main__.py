@@ -2,8 +2,8 @@
 
     OFFRAMP_DATA=data python -m benchmarks.peers --venv DIR
 
-Ours answers with early exit, at full depth and as the ensemble; the peers (`benchmarks.peers.servers`) serve
-the full network in one onnxruntime session, or two networks as a cascade over HTTP, from a virtual
+Ours answers with early exit, at full depth and from the last exit; the peers (`benchmarks.peers.servers`)
+serve the full network in one onnxruntime session, or two networks as a cascade over HTTP, from a virtual
 environment of their own in DIR. `--static` adds a smaller network without exits, served by FastAPI and by us.
 
 Servers have half of the cores, the load the other half. For every bundle, in rounds with changing order,

@@ -32,7 +32,7 @@ OURS = [
     for mode, query in MODES.items()
 ]
 OUR_STATIC = Target(
-    "Offramp, static network", "Static network", address(MODES["full depth"]), "offramp"
+    "Offramp, static network", "Static network", address(MODES["last exit"]), "offramp"
 )
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from exports.bundle.certificate import Reference, Target
-from exports.bundle.policy import Scaling
+from exports.bundle.policy import Policy, Scaling
 
 # Format 2 has stages that take the image; see `format_of`.
 FORMATS = (1, 2)
@@ -258,6 +258,17 @@ class Manifest(_Model):
         if len(set(names)) != len(names):
             raise ValueError("every file must have a name of its own")
         return self
+
+    def first_stage(self, policy: Policy) -> int:
+        """The stage at which a sample may begin if only its answer under `policy` is wanted: the last that
+        takes the image and does not lie behind the first exit that can answer."""
+        deepest = policy.answers_alone_from
+        return max(k for k, entry in enumerate(self.exits[:deepest], 1) if entry.input == "image")
+
+    def costs_under(self, policy: Policy, costs: Sequence[float]) -> list[float]:
+        """`costs` of leaving at each exit, which add up, without those of stages before `first_stage`."""
+        before = (0, *costs)[self.first_stage(policy) - 1]
+        return [max(cost - before, 0) for cost in costs]
 
     @model_serializer(mode="wrap")
     def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

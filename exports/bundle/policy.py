@@ -83,6 +83,14 @@ class Policy(BaseModel):
         return self.mode == "early_exit" and self.thresholds[exit_ - 1] <= SURELY_NEVER
 
     @property
+    def answers_alone_from(self) -> int:
+        """The first exit that can answer a sample, if each answers from its own logits; 1 if a running
+        ensemble may answer."""
+        if combination(self) == "running":
+            return 1
+        return next(exit_ for exit_ in range(1, self.max_exit + 1) if self.may_leave(exit_))
+
+    @property
     def without_rejection(self) -> Policy:
         """This policy with a label for every answer; its certificate is that of the labels."""
         return self.model_copy(update={"reject_below": None, "precision_certificate": None})

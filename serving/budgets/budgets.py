@@ -52,8 +52,10 @@ class Reservation:
     def settle(self, costs: Sequence[int], results: Sequence[ImageResult]) -> None:
         """The request was answered with `results` by a model whose exits cost `costs`: charge what was spent
         and return the rest."""
+        # A sample that began at a later stage did not pay for those before.
+        upto = (0, *costs)
         spent = sum(
-            costs[-1] if self.all_exits else costs[found.exit - 1]
+            costs[-1] if self.all_exits else upto[found.exit] - upto[found.first_stage - 1]
             for found in results
             if isinstance(found, Prediction)
         )

@@ -42,7 +42,8 @@ class Prediction:
     """The answer for one sample: calibrated probabilities float32 [classes], the index of the likeliest
     class, its probability as `confidence`, the exit where it left, from 1, why, and the value there of the
     policy's `measure`. An answer whose reason is unsure has no label; `index` then is for its candidates.
-    `logits` float32 [exits that ran, classes] are kept only by an engine that is told to."""
+    `logits` float32 [exits that ran, classes] are kept only by an engine that is told to. `first_stage` is
+    the stage at which the sample began, from 1."""
 
     probabilities: Floats
     index: int
@@ -52,6 +53,7 @@ class Prediction:
     measure: Measure
     measured: float
     logits: Floats | None = None
+    first_stage: int = 1
 
     @property
     def unsure(self) -> bool:
@@ -124,6 +126,10 @@ class Engine:
         """`run_stage` without calling the observer."""
         return StageOutput(*self._runner.run(stage, inputs))
 
+    def first_stage(self, policy: Policy) -> int:
+        """The stage at which a sample may begin if only its answer under `policy` is wanted."""
+        return 1 if self._keep_logits else self.manifest.first_stage(policy)
+
     def judge(
         self,
         policies: Sequence[Policy],
@@ -132,7 +138,8 @@ class Engine:
         requested_rows: Collection[int] = (),
     ) -> Judgement:
         """Decide which of n samples leave at exit `stage`, each by its own policy, from `stage` arrays of
-        logits [n, classes]. Rows in `requested_rows` get a prediction even if they stay."""
+        logits [n, classes], `left_out` for stages that did not run. Rows in `requested_rows` get a
+        prediction even if they stay."""
         leaves, predictions = self._judge(policies, stage, logits, requested_rows)
         if self._keep_logits:
             predictions = [
@@ -184,8 +191,9 @@ class Engine:
         answers: list[Prediction | None] = [None] * len(images)
         waiting = list(range(len(images)))
         inputs: Tensor = images
-        logits: list[Floats] = []
-        for stage in range(1, self.exits + 1):
+        first = min(map(self.first_stage, set(policies)), default=1)
+        logits = self.left_out(first - 1, len(images))
+        for stage in range(first, self.exits + 1):
             if not waiting:
                 break
             output = self.run_stage(stage, inputs)
@@ -194,7 +202,9 @@ class Engine:
             features = output.features
             if True in leaves:
                 for index, prediction in zip(waiting, predictions, strict=True):
-                    answers[index] = prediction
+                    if prediction is not None:
+                        prediction.first_stage = first
+                        answers[index] = prediction
                 stays = [row for row, leaving in enumerate(leaves) if not leaving]
                 waiting = [waiting[row] for row in stays]
                 policies = [policies[row] for row in stays]
@@ -208,6 +218,11 @@ class Engine:
             else:
                 inputs = images[waiting]
         return [answer for answer in answers if answer is not None]
+
+    def left_out(self, stages: int, rows: int) -> list[Floats]:
+        """Stand-ins for the logits [rows, classes] of `stages` stages that did not run."""
+        nothing = np.zeros((rows, len(self.manifest.labels)), dtype=np.float32)
+        return [nothing] * stages
 
     def warm_up(self) -> None:
         """Run every stage once on one sample, so that no request waits for first-run work."""

@@ -154,10 +154,11 @@ class Dispatcher:
         """
         engine.check(images, ())
         request = _request(engine, options)
+        first = request.first_stage
         block = Block(len(images), images, [])
         size = images.nbytes // max(1, len(images))
         request.samples = [
-            Sample(request, number, size, block=block, row=number, stage=1)
+            Sample(request, number, size, block=block, row=number, stage=first)
             for number in range(len(images))
         ]
         if engine.last_image_stage > 1:
@@ -213,6 +214,7 @@ def _request(engine: Engine, options: RequestOptions) -> Request:
         report_all_exits=options.on_exit is not None,
         run_all_exits=options.run_all_exits,
         shadow=options.shadow,
+        first_stage=engine.first_stage(options.policy) if options.only_the_answer else 1,
         options=options,
         loop=asyncio.get_running_loop(),
     )

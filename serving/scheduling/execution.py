@@ -75,13 +75,20 @@ def gather(engine: Engine, samples: Sequence[Sample]) -> Block:
     ):
         return whole
     parts = [_select(engine, block, rows) for block, rows in _group_by_block(samples)]
-    first = parts[0]
-    if len(parts) == 1 and first.inputs is not None:
-        return first
-    logits = [np.concatenate(values) for values in zip(*(p.logits for p in parts), strict=True)]
-    if first.inputs is None:
+    if len(parts) == 1 and parts[0].inputs is not None:
+        return parts[0]
+    depth = max(len(part.logits) for part in parts)
+    by_part = [_logits(engine, part, depth) for part in parts]
+    logits = [np.concatenate(values) for values in zip(*by_part, strict=True)]
+    inputs = [part.inputs for part in parts if part.inputs is not None]
+    if len(inputs) < len(parts):
         return Block(len(samples), _stack([_image(sample) for sample in samples]), logits)
-    return Block(len(samples), engine.join([part.inputs for part in parts]), logits)
+    return Block(len(samples), engine.join(inputs), logits)
+
+
+def _logits(engine: Engine, block: Block, stages: int) -> list[Floats]:
+    """The logits of `stages` stages, stand-ins for those of samples that begin after them."""
+    return block.logits or engine.left_out(stages, block.rows)
 
 
 def _decode(batch: Batch, max_pixels: int, metrics: Metrics) -> Outcome:
@@ -120,7 +127,7 @@ def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
     engine, stage, samples = batch.queues.engine, batch.stage, batch.samples
     block = gather(engine, samples)
     output = engine.run_stage(stage, block.inputs)
-    logits = [*block.logits, output.logits]
+    logits = [*_logits(engine, block, stage - 1), output.logits]
     requested_rows = [
         row
         for row, sample in enumerate(samples)
@@ -128,6 +135,10 @@ def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
     ]
     policies = [sample.job.policy for sample in samples]
     leaves, predictions = engine.judge(policies, stage, logits, requested_rows)
+    if stage > 1 and engine.last_image_stage > 1:
+        for sample, prediction in zip(samples, predictions, strict=True):
+            if prediction is not None:
+                prediction.first_stage = sample.job.first_stage
     errors = _invalid(batch, output.logits)
     if errors:
         metrics.invalid_output(engine.manifest.name, stage, len(errors))

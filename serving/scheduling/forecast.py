@@ -43,12 +43,11 @@ class Forecast:
 
     def _recompute(self) -> None:
         deeper = 0.0
+        # Index 0 is unused: decoding depends on the file.
         remaining = [0.0] * (self._depth + 1)
         for stage in range(self._depth, 0, -1):
             deeper = self._seconds[stage] + (1 - self._leaving[stage]) * deeper
             remaining[stage] = deeper
-        # Stage 0, decoding, depends on the file: the caller adds it.
-        remaining[0] = deeper
         self._remaining = remaining
 
 

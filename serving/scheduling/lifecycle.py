@@ -36,7 +36,7 @@ class SampleTracker:
         if not job.low_priority:
             job.queues.admitted += len(job.samples)
         for sample in job.samples:
-            sample.expected = job.forecast.remaining(sample.stage)
+            sample.expected = job.forecast.remaining(sample.stage or job.first_stage)
             if sample.file is not None:
                 sample.expected += self._selector.decode_costs.estimate(sample.size)
             sample.held = sample.size
@@ -169,7 +169,7 @@ class SampleTracker:
     def _enqueue_next_stage(
         self, sample: Sample, block: Block | None, row: int, now: float
     ) -> None:
-        sample.stage += 1
+        sample.stage = sample.stage + 1 if sample.stage else sample.job.first_stage
         sample.block, sample.row = block, row
         if sample.image is not None and sample.stage > sample.job.engine.last_image_stage:
             sample.image = None

@@ -129,3 +129,9 @@ class RequestOptions:
     on_answer: OnAnswer | None = None
     run_all_exits: bool = False
     shadow: ShadowOptions | None = None
+
+    @property
+    def only_the_answer(self) -> bool:
+        """Whether an exit before the answer's, or after it, is of no use."""
+        wanted = self.deadline, self.on_exit, self.shadow
+        return not self.run_all_exits and all(each is None for each in wanted)

@@ -24,8 +24,8 @@ MIN_SLOWDOWN = 0.5
 @dataclass(eq=False, slots=True)
 class Block:
     """What the `rows` samples of one batch carry: the input of the next stage, and the logits
-    [rows, classes] of every exit so far. `inputs` is None after a stage without features: the samples'
-    images are the next stage's input."""
+    [rows, classes] of every exit so far, or none if no stage has run. `inputs` is None after a stage without
+    features: the samples' images are the next stage's input."""
 
     rows: int
     inputs: Tensor | None
@@ -38,7 +38,8 @@ class Job:
 
     `deadline` is a `time.perf_counter()` value. With `report_all_exits` there is an event at every
     exit; with `run_all_exits` a sample runs the exits after its answer as well; `shadow` says which samples
-    become shadows. The scheduler sets `queues` and `forecast`.
+    become shadows. `first_stage` is the stage at which its samples begin once they are decoded. The scheduler
+    sets `queues` and `forecast`.
     """
 
     engine: Engine
@@ -48,6 +49,7 @@ class Job:
     report_all_exits: bool = False
     run_all_exits: bool = False
     shadow: ShadowOptions | None = None
+    first_stage: int = 1
     samples: list[Sample] = field(default_factory=list)
     queues: ModelQueues = field(init=False)
     forecast: Forecast = field(init=False)

@@ -35,7 +35,7 @@ def test_serving_is_measured_from_the_stages_to_the_client(
     (http,) = result["http"]
     assert http["in_process"] > 0
     assert http["http"] > 0
-    assert [row["mode"] for row in result["open"]] == ["full depth", "ensemble", "early exit"]
+    assert [row["mode"] for row in result["open"]] == ["full depth", "last exit", "early exit"]
     for row in result["open"]:
         assert row["failed"] == 0
         assert 0 < row["p50"] <= row["p95"] <= row["p99"]

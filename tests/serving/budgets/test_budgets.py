@@ -101,6 +101,15 @@ def test_what_was_not_spent_is_returned() -> None:
     assert bucket.level == 4000
 
 
+def test_stages_that_were_left_out_are_not_charged() -> None:
+    bucket = Bucket(0, 10_000, Clock())
+    found = reserve(bucket)
+    (answer,) = predictions(3)
+    answer.first_stage = 3
+    found.settle(COSTS, [answer])
+    assert bucket.level == 10_000 - (COSTS[2] - COSTS[1])
+
+
 def test_a_request_whose_client_has_gone_is_charged_for_its_deepest_exit() -> None:
     bucket = Bucket(0, 10_000, Clock())
     reserve(bucket)

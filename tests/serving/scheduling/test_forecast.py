@@ -21,7 +21,6 @@ def test_a_forecast_starts_with_the_shares_of_the_manifest() -> None:
     assert forecast.remaining(1) == pytest.approx(0.00175)
     assert forecast.remaining(2) == pytest.approx(0.0015)
     assert forecast.remaining(3) == pytest.approx(0.001)
-    assert forecast.remaining(0) == forecast.remaining(1)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from serving.scheduling.queues import Sample
 from tests.serving.conftest import encode
 from tests.serving.scheduling.harness import (
     EARLY,
+    ENSEMBLE,
     FIRST,
-    FULL,
     Images,
     Setup,
     dispatching,
@@ -65,7 +65,7 @@ def test_the_image_stage_gets_the_images_of_the_samples_that_stay(
             setup.stage.open.clear()
             blocker = setup.start(numbered(1), FIRST)
             await setup.stage.wait_held()
-            requests = [start([1], FULL), start([2, 3], FIRST), start([4, 5], FULL)]
+            requests = [start([1], ENSEMBLE), start([2, 3], FIRST), start([4, 5], ENSEMBLE)]
             await asyncio.sleep(0)
             setup.stage.open.set()
             await asyncio.gather(blocker, *requests)
@@ -103,9 +103,9 @@ def test_a_sample_has_its_image_until_the_stage_that_takes_it(
         setup.stage.open.clear()
 
         async def scenario() -> None:
-            first = setup.start(numbered(1), FULL)
+            first = setup.start(numbered(1), ENSEMBLE)
             await setup.stage.wait_held()
-            task = setup.start(numbered(3)[1:], FULL)
+            task = setup.start(numbered(3)[1:], ENSEMBLE)
             await asyncio.sleep(0)
             samples = waiting(setup, 1)
             kept = [sample.image for sample in samples if sample.image is not None]
@@ -123,9 +123,9 @@ def test_a_cancelled_request_leaves_no_image(bundle_with_image_stages: Bundle) -
         setup.stage.open.clear()
 
         async def scenario() -> None:
-            running = setup.start(numbered(1), FULL)
+            running = setup.start(numbered(1), ENSEMBLE)
             await setup.stage.wait_held()
-            cancelled = setup.start(numbered(3), FULL)
+            cancelled = setup.start(numbered(3), ENSEMBLE)
             await asyncio.sleep(0)
             samples = waiting(setup, 1)
             assert len(samples) == 3
@@ -149,7 +149,7 @@ def test_no_image_is_kept_once_no_later_stage_takes_it(
     with dispatching(bundle_with_image_stages, costs=even_costs(1e-4, best=1)) as setup:
 
         async def scenario() -> None:
-            await setup.classify(numbered(2), FULL)
+            await setup.classify(numbered(2), ENSEMBLE)
 
         enqueue = setup.dispatcher._scheduler._tracker._enqueue
         kept: list[bool] = []

@@ -14,21 +14,27 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from training.data.autoaugment import autoaugment
-from training.data.degrade import degrade
+from training.data.degrade import degrade, recompress
 from training.recipes.schema import DataRecipe
 
 ASPECT = (3 / 4, 4 / 3)
 
 
 def augment(
-    images: Tensor, recipe: DataRecipe, generator: torch.Generator, blank: Tensor
+    images: Tensor,
+    recipe: DataRecipe,
+    generator: torch.Generator,
+    blank: Tensor,
+    damage: torch.Generator | None = None,
 ) -> Tensor:
     """The augmentations of `recipe` in this order: resized crop, crop and mirroring, rotation,
-    AutoAugment, degradation, cutout.
+    AutoAugment, degradation, JPEG compression, cutout.
 
     uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one; `blank` is the colour of
-    cutout's squares, uint8 [3] on the images' device.
+    cutout's squares, uint8 [3] on the images' device. With a generator `damage`, degradation and compression
+    draw from that one, so that all other draws are those of a recipe without them.
     """
+    damage = generator if damage is None else damage
     if recipe.scale is not None:
         images = resized_crop(images, recipe.scale, generator)
     images = crop_and_flip(images, recipe.padding, recipe.flip, generator)
@@ -38,7 +44,9 @@ def augment(
     if recipe.autoaugment is not None:
         images = autoaugment(images, recipe.autoaugment, generator)
     if recipe.degrade:
-        images = degrade(images, recipe.degrade, generator)
+        images = degrade(images, recipe.degrade, damage)
+    if recipe.jpeg is not None:
+        images = recompress(images, recipe.jpeg, damage)
     if recipe.cutout:
         images = cutout(images, recipe.cutout, generator, blank)
     return images

@@ -24,6 +24,7 @@ VIEW_CHUNK_IMAGES = 1024
 VIEW_CHUNK_PIXELS = VIEW_CHUNK_IMAGES * 64 * 64
 # The seeds of views are far from those of epochs, (seed << 20) + epoch.
 VIEW_SEED = 0x5EED_0000
+DAMAGE_SEED = 0xDA3A_6E00
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,14 @@ class DeviceDataset:
             ):
                 yield batch[share], Batch(self.labels[indices[share]], indices[share])
 
-    def augmented(self, recipe: DataRecipe, view: int) -> Tensor:
+    def augmented(self, recipe: DataRecipe, view: int, *, damage_apart: bool = False) -> Tensor:
         """All images, augmented as in `view` (0-based), uint8 [N, H, W, 3] on the device.
 
-        Every random draw follows from `view`, in the split's order.
+        Every random draw follows from `view`, in the split's order. With `damage_apart` crops and mirroring
+        are those of the recipe without degradation and compression.
         """
         generator = torch.Generator().manual_seed(VIEW_SEED + view)
+        damage = torch.Generator().manual_seed(DAMAGE_SEED + view) if damage_apart else None
         _, height, width, _ = self.images.shape
         size = max(1, min(VIEW_CHUNK_IMAGES, VIEW_CHUNK_PIXELS // (height * width)))
         blank = self._blank(recipe)
@@ -83,7 +86,7 @@ class DeviceDataset:
         for source, target in zip(
             torch.split(self.images, size), torch.split(images, size), strict=True
         ):
-            target.copy_(augment(source, recipe, generator, blank))
+            target.copy_(augment(source, recipe, generator, blank, damage))
         return images
 
     def _blank(self, recipe: DataRecipe) -> Tensor:

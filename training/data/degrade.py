@@ -45,6 +45,22 @@ def degrade(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return degraded
 
 
+def recompress(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Compress about `share` of the images as JPEG, each with one of JPEG_QUALITIES.
+
+    uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one.
+    """
+    chosen = torch.rand(len(images), generator=generator) < share
+    level = torch.randint(0, len(JPEG_QUALITIES), (len(images),), generator=generator)
+    compressed = images.clone()
+    for n, quality in enumerate(JPEG_QUALITIES):
+        index = torch.nonzero(chosen & (level == n)).flatten().to(images.device)
+        if len(index):
+            pixels = images[index].permute(0, 3, 1, 2).contiguous()
+            compressed[index] = compress(pixels, quality).permute(0, 2, 3, 1)
+    return compressed
+
+
 def compress(images: Tensor, quality: int) -> Tensor:
     """Encode and decode as JPEG: uint8 [N, 3, H, W] -> the same."""
     done = functional.jpeg(images.cpu(), quality)

@@ -27,7 +27,7 @@ from training.recipes.files import load_recipe
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import Recipe, StartRecipe
 from training.step import Step
-from training.teachers.cached_views import describe
+from training.teachers.cached_views import describe, taught_on
 from training.teachers.key import TrainingImages
 from training.teachers.onnx_classifier import OnnxClassifier
 from training.teachers.open_views import view_cache
@@ -168,7 +168,7 @@ def _describe_views(
     if recipe.teacher is None or recipe.teacher.views is None:
         return None
     count = info.train_images - recipe.data.held_out
-    images = TrainingImages(recipe.data, count, info.side, info.side)
+    images = TrainingImages(taught_on(recipe), count, info.side, info.side)
     config = None
     if recipe.teacher.recipe is not None:
         directory = runs / recipe.teacher.recipe

@@ -48,7 +48,7 @@ class DataRecipe(RecipePart):
     the area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
     square blanked out, `degrade` the share of images that are compressed, blurred, rescaled or given
-    other colours (training/data/degrade.py).
+    other colours, `jpeg` the share that are compressed as JPEG after that (training/data/degrade.py).
     """
 
     name: DataName
@@ -65,6 +65,12 @@ class DataRecipe(RecipePart):
     cutout: Annotated[int, Field(ge=0)] = 0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     degrade: Annotated[float, Field(ge=0, le=1)] = 0.0
+    jpeg: Share | None = None
+
+    @property
+    def undamaged(self) -> DataRecipe:
+        """The same without degradation and compression."""
+        return self.model_copy(update={"degrade": 0.0, "jpeg": None})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -232,6 +238,8 @@ class Recipe(RecipePart):
             raise ValueError(
                 f"objective {method} needs more of the teacher than its logits: leave out teacher.views"
             )
+        if teacher.undamaged and self.data == self.data.undamaged:
+            raise ValueError("teacher.undamaged needs data.degrade or data.jpeg")
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ class TeacherRecipe(RecipePart):
     """The teacher: the finished run of `recipe`, or the ONNX classifiers in the files `onnx`.
 
     `views` is the number of views whose logits are cached (training/teachers); without it the teacher
-    runs in every step. ONNX classifiers always use views. Each takes uint8 [N, H, W, 3] if `onnx_input`
+    runs in every step. With `undamaged` the views' logits are those of the images before degradation and
+    compression. ONNX classifiers always use views. Each takes uint8 [N, H, W, 3] if `onnx_input`
     is "uint8-nhwc"; else float32 [N, 3, H, W], normalised with `onnx_mean` and `onnx_std`, in units of
     the full range. Each returns [N, classes], as `onnx_output` says; of several, the mean of the
     probabilities teaches.
@@ -37,6 +38,14 @@ class TeacherRecipe(RecipePart):
     views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default_factory=lambda values: DEFAULT_VIEWS if values.get("onnx") else None
     )
+
+    undamaged: bool = False
+
+    @model_validator(mode="after")
+    def _undamaged_is_of_views(self) -> Self:
+        if self.undamaged and self.views is None:
+            raise ValueError("undamaged needs views")
+        return self
 
     @model_validator(mode="after")
     def _is_one_teacher(self) -> Self:

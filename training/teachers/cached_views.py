@@ -19,7 +19,7 @@ from torch import Tensor
 from training.data.batches import DeviceDataset, View
 from training.distributed import DistContext
 from training.errors import CheckpointError
-from training.recipes.schema import Recipe
+from training.recipes.schema import DataRecipe, Recipe
 from training.teachers.cache import ViewCache
 from training.teachers.classifier import Classifier
 
@@ -64,7 +64,7 @@ class CachedViews:
         writing files raise.
         """
         view = view_of_epoch(self.recipe, epoch)
-        images = self.train.augmented(self.recipe.data, view)
+        images = self._images(view, self.recipe.data)
         device = images.device
         with self.cache.locked(view) if self.dist.is_main else nullcontext():
             stored = self.cache.read(view, self.say) if self.dist.is_main else None
@@ -88,9 +88,18 @@ class CachedViews:
         """How many views the run needs, their size and place, and how many are there."""
         return describe(self.recipe, self.cache)
 
+    def _images(self, view: int, recipe: DataRecipe) -> Tensor:
+        assert self.recipe.teacher is not None
+        return self.train.augmented(recipe, view, damage_apart=self.recipe.teacher.undamaged)
+
     def _fill(self, view: int, epoch: int, images: Tensor, progress: FillProgress | None) -> Tensor:
-        """Compute and store the logits of `view`, float16 [K, N, C]; each process computes a share."""
+        """Compute and store the logits of `view`, float16 [K, N, C]; each process computes a share.
+
+        `images` are those that the student sees.
+        """
         started = time.perf_counter()
+        if taught_on(self.recipe) != self.recipe.data:
+            images = self._images(view, taught_on(self.recipe))
         if self._teacher is None:
             # New networks draw their weights; the student's draws must not depend on the cache.
             with torch.random.fork_rng(devices=[]):
@@ -113,6 +122,12 @@ class CachedViews:
         if progress is not None:
             progress.filled(view, time.perf_counter() - started, len(self.missing(epoch)))
         return logits
+
+
+def taught_on(recipe: Recipe) -> DataRecipe:
+    """The images that the teacher sees."""
+    assert recipe.teacher is not None
+    return recipe.data.undamaged if recipe.teacher.undamaged else recipe.data
 
 
 def view_of_epoch(recipe: Recipe, epoch: int) -> int:

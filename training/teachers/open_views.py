@@ -18,7 +18,7 @@ from training.models.multi_exit import Normalize
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import Recipe
 from training.teachers.cache import ViewCache
-from training.teachers.cached_views import CachedViews
+from training.teachers.cached_views import CachedViews, taught_on
 from training.teachers.classifier import Classifier, NetworkClassifier
 from training.teachers.exported import ExportedClassifier
 from training.teachers.key import TrainingImages, describe_onnx, describe_run, key_content
@@ -51,7 +51,7 @@ def open_views(
     pixels = None
     if dataset.fingerprint is not None:
         pixels = hashlib.sha256(train.images.cpu().numpy().data).hexdigest()
-    images = TrainingImages(recipe.data, count, height, width, dataset.fingerprint, pixels)
+    images = TrainingImages(taught_on(recipe), count, height, width, dataset.fingerprint, pixels)
     device = train.images.device
     cache = view_cache(recipe, images, len(dataset.classes), teacher, runs, device)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from training.data.augment import augment
-from training.data.degrade import blur, compress, degrade, rescale
+from training.data.degrade import JPEG_QUALITIES, blur, compress, degrade, recompress, rescale
 from training.recipes.schema import DataRecipe
 
 
@@ -60,6 +60,27 @@ def test_compression_is_close_to_pillows() -> None:
     assert np.abs(ours.astype(int) - theirs.astype(int)).mean() < 3
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_about_the_given_share_of_images_is_compressed(share: float) -> None:
+    images = noise(400)
+    before = images.clone()
+    compressed = recompress(images, share, seeded())
+    assert torch.equal(images, before)
+    assert changed(images, compressed) == pytest.approx(400 * share, abs=40)
+    assert torch.equal(compressed, recompress(images, share, seeded()))
+
+
+def test_an_image_is_compressed_with_one_of_the_qualities() -> None:
+    images = noise(1).expand(60, 32, 32, 3)
+    pixels = images[:1].permute(0, 3, 1, 2)
+    known = [compress(pixels, quality)[0].permute(1, 2, 0) for quality in JPEG_QUALITIES]
+    found = {
+        next(n for n, each in enumerate(known) if torch.equal(each, image))
+        for image in recompress(images, 1.0, seeded())
+    }
+    assert len(found) > len(JPEG_QUALITIES) / 2
+
+
 def test_blur_and_rescaling_keep_flat_images_and_smooth_edges() -> None:
     flat = torch.full((1, 3, 32, 32), 100, dtype=torch.uint8)
     edge = flat.clone()
@@ -76,5 +97,7 @@ def test_a_recipe_asks_for_it_and_has_none_by_default() -> None:
     plain = DataRecipe(name="digits", held_out=10, padding=0, flip=False)
     blank = torch.zeros(3, dtype=torch.uint8)
     assert torch.equal(augment(images, plain, seeded(), blank), images)
-    degraded = augment(images, plain.model_copy(update={"degrade": 1.0}), seeded(), blank)
-    assert changed(images, degraded) > 50
+    for damage in ({"degrade": 1.0}, {"jpeg": 1.0}):
+        damaged = augment(images, plain.model_copy(update=damage), seeded(), blank)
+        assert changed(images, damaged) > 50
+        assert plain.model_copy(update=damage).undamaged == plain

@@ -47,7 +47,7 @@ def test_a_run_teaches_online_unless_views_are_named(tmp_path: Path) -> None:
         load(tmp_path, f'recipe = "t"\n{views}').teacher for views in ("", "views = 24")
     )
     assert online is not None
-    assert online.model_dump(exclude_none=True) == {"recipe": "t"}
+    assert online.model_dump(exclude_none=True) == {"recipe": "t", "undamaged": False}
     assert cached is not None
     assert cached.model_dump(exclude_none=True) == {"recipe": "t", "views": 24}
 

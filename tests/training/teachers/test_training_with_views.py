@@ -167,3 +167,40 @@ def test_oto_between_different_numbers_of_exits_is_refused_with_views_too(place:
 def test_an_untrained_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not trained yet"):
         run(tmp_path, student())
+
+
+@pytest.mark.parametrize("other", [{"jpeg": 0.9}, {"degrade": 0.5}])
+def test_views_of_undamaged_images_are_shared_by_students_with_any_damage(
+    place: Path, other: dict[str, object]
+) -> None:
+    taught_by = {"recipe": "teacher", "views": 2, "undamaged": True}
+    first = student(taught_by=taught_by, data={"jpeg": 0.5})
+    run(place, first)
+    files = view_files(place)
+    assert len(files) == 2
+    written = [file.stat().st_mtime_ns for file in files]
+    run(place, student(name="second", taught_by=taught_by, data=other))
+    assert view_files(place) == files
+    assert [file.stat().st_mtime_ns for file in files] == written
+
+
+def test_the_teacher_sees_the_images_before_damage_and_the_student_after(place: Path) -> None:
+    damaged = student(
+        taught_by={"recipe": "teacher", "views": 2, "undamaged": True}, data={"jpeg": 1.0}
+    )
+    plain = student(taught_by={"recipe": "teacher", "views": 2})
+    _, _, views = assemble(place, damaged)
+    _, _, of_plain = assemble(place, plain)
+    assert views is not None
+    assert of_plain is not None
+    seen, expected = views.load(0, None), of_plain.load(0, None)
+    assert torch.equal(seen.logits, expected.logits)
+    changed = (seen.images != expected.images).flatten(1).any(dim=1)
+    assert float(changed.float().mean()) > 0.9
+
+
+def test_a_teacher_of_undamaged_images_needs_views_and_damage() -> None:
+    with pytest.raises(ValueError, match="undamaged needs views"):
+        student(taught_by={"recipe": "teacher", "undamaged": True}, data={"jpeg": 0.5})
+    with pytest.raises(ValueError, match=r"teacher.undamaged needs data.degrade or data.jpeg"):
+        student(taught_by={"recipe": "teacher", "views": 2, "undamaged": True})

@@ -54,6 +54,16 @@ def test_views_repeat_exactly_and_differ_from_each_other(fields: dict[str, objec
     assert torch.equal(data.images, before)
 
 
+def test_damage_from_draws_of_its_own_leaves_all_other_draws_as_they_are() -> None:
+    data = device_dataset()
+    damaged = data_recipe(scale=(0.5, 1.0), degrade=0.3, jpeg=0.3, cutout=2)
+    shown = data.augmented(damaged, 1, damage_apart=True)
+    clean = data.augmented(damaged.undamaged, 1, damage_apart=True)
+    same = (shown == clean).flatten(1).all(dim=1)
+    assert 0.3 < float(same.float().mean()) < 0.7
+    assert torch.equal(clean, data.augmented(damaged.undamaged, 1))
+
+
 def test_large_images_are_augmented_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 

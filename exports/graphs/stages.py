@@ -44,7 +44,7 @@ def export_stages(
     outputs have the bundle's names. The batch is dynamic, the graph holds its weights, and bilinear
     upsampling is written as matrix products.
     """
-    stages = _Stages(network, normalize).eval()
+    stages = _Stages(network, normalize.repeated(image_size[1])).eval()
     images = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     numbers = range(first, first + network.exits)
     names = [name for k in numbers for name in (features_of(k), f"logits{k}")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from exports.bundle.preprocessing.resampling import crop_start, resampling_matrix
@@ -43,14 +45,9 @@ def preprocessing_nodes(
         chain.add("Clip", "clipped", np.float32(0), np.float32(255))
     if own.whole:
         chain.add("Round", "rounded")
-    shape = (1, 3, 1, 1) if planes else (1, 1, 1, 3)
-    mean, std = (
-        np.array(values[::-1] if own.channels == "bgr" else values, np.float32).reshape(shape)
-        for values in (own.mean, own.std)
-    )
     if (own.mean, own.std) != IDENTITY:
-        chain.add("Sub", "centred", mean)
-        chain.add("Div", "normalised", std)
+        chain.add("Sub", "centred", _per_channel(own.mean, own, planes))
+        chain.add("Div", "normalised", _per_channel(own.std, own, planes))
     if planes and own.layout == "nhwc":
         chain.add("Transpose", "pixels_last", perm=[0, 2, 3, 1])
     kind = (
@@ -58,6 +55,14 @@ def preprocessing_nodes(
     )
     chain.finish(target, kind)
     return chain.nodes, chain.constants
+
+
+def _per_channel(values: Sequence[float], own: Preprocessing, planes: bool) -> NDArray[np.float32]:
+    """`values` of the channels, repeated for every column: see `Normalize.repeated`."""
+    ordered = np.array(values[::-1] if own.channels == "bgr" else values, np.float32)
+    if planes:
+        return np.tile(ordered.reshape(1, 3, 1, 1), (1, 1, 1, own.side))
+    return np.tile(ordered, (1, 1, own.side, 1))
 
 
 class _Chain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -155,6 +156,17 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+    def repeated(self, width: int) -> Normalize:
+        """The same for images of `width` columns, with the constants repeated for every column.
+
+        onnxruntime moves the permutation behind the arithmetic. Constants of one value a channel then lie
+        along the last axis, and blocks of three values make both operations twenty times slower.
+        """
+        normalize = copy.deepcopy(self)
+        normalize.scale = self.scale.expand(1, 3, 1, width).contiguous()
+        normalize.shift = self.shift.expand(1, 3, 1, width).contiguous()
+        return normalize
 
 
 def _run(stage: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

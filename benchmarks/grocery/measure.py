@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.grocery.bundles import ALONE, CASCADE, FRONTED, UNCHECKED, Workplace
 from benchmarks.grocery.divisions import over_divisions
 from benchmarks.grocery.logits import logits_of
-from benchmarks.grocery.pictures import Pictures, random_halves, read_folder
+from benchmarks.grocery.pictures import Pictures, link_by_class, random_halves, read_folder
 from benchmarks.grocery.policies import (
     TARGETS,
     calibration_table,
@@ -85,6 +85,7 @@ def measure(
         read_folder(place.photos / name, spec.labels, spec.input.height) for name in ("val", "test")
     )
     pictures = Evaluation(val, test, place.work / "logits", seed)
+    link_by_class(test, pictures.judged_on, spec.labels, place.work / "judged")
     tuned = place.work / "tuned"
     shutil.rmtree(tuned, ignore_errors=True)
     rows, served = tuned_rows(bundles, pictures, tuned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,18 @@ def read_folder(directory: Path, labels: Sequence[str], side: int) -> Pictures:
     if positions is None:
         raise SystemExit(f"{directory} has no subfolders with the names of classes")
     return Pictures(directory.name, folder.files, positions, side)
+
+
+def link_by_class(
+    pictures: Pictures, chosen: NDArray[np.int64], labels: Sequence[str], folder: Path
+) -> None:
+    """Make `folder` anew, with a subfolder of links to the files at the positions `chosen` for each class."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for position in chosen.tolist():
+        place = folder / labels[pictures.labels[position]]
+        place.mkdir(parents=True, exist_ok=True)
+        file = pictures.files[position]
+        (place / f"{position}{file.suffix}").symlink_to(file.absolute())
 
 
 def random_halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.harness.load import pack
 from benchmarks.harness.server import pictures, png
@@ -14,28 +17,57 @@ from exports.bundle.reader import Bundle
 from offramp.errors import OfframpError
 
 IMAGES = 2000
+JPEG_QUALITY = 90
 
 
 @dataclass
 class Images:
-    """Files to classify, the same packed for the load generator, and their classes if known."""
+    """Files to classify, the same packed for the load generator, their classes if known, and what they are in
+    words."""
 
     files: list[bytes]
     labels: list[int] | None
     packed: Path
+    about: str
 
 
 def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
     """IMAGES of the test split of the bundle's data set below `root`, else generated ones. Those of a folder
     are its files as they are, others PNG."""
-    files, labels = pictures(bundle.manifest.input, 200), None
+    files, labels, about = pictures(bundle.manifest.input, 200), None, "generated"
     if root is not None:
         try:
             files, labels = _of_data_set(bundle, root)
+            about = "test split"
         except (OfframpError, KeyError, ValueError) as error:
             print(f"using generated images: {error}", file=sys.stderr)
     pack(files, packed)
-    return Images(files, labels, packed)
+    return Images(files, labels, packed, about)
+
+
+def photographs(bundle: Bundle, folder: Path, side: int, packed: Path) -> Images:
+    """The pictures in the subfolders of `folder`, which are named after classes, as JPEG of quality
+    JPEG_QUALITY whose longer side has `side` pixels, as cameras and browsers send them."""
+    # Imported here because it loads torch.
+    from exports.imported.photos import label_positions, list_photos
+
+    listed = list_photos(folder)
+    positions = label_positions(listed, bundle.manifest.labels)
+    files = [_as_sent(path, side) for path in listed.files]
+    pack(files, packed)
+    size = statistics.median(map(len, files)) / 1000
+    about = f"{len(files)} photographs, JPEG of {side} pixels and {size:.0f} kB (median)"
+    return Images(files, None if positions is None else positions.tolist(), packed, about)
+
+
+def _as_sent(path: Path, side: int) -> bytes:
+    with Image.open(path) as image:
+        scale = side / max(image.size)
+        size = round(image.width * scale), round(image.height * scale)
+        resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    resized.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
 
 
 def _of_data_set(bundle: Bundle, root: Path) -> tuple[list[bytes], list[int]]:

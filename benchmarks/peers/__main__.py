@@ -5,13 +5,14 @@
 Ours answers with early exit, at full depth and from the last exit; the peers (`benchmarks.peers.servers`)
 serve the full network in one onnxruntime session, or two networks as a cascade over HTTP, from a virtual
 environment of their own in DIR. `--static` adds a smaller network without exits, served by FastAPI and by us.
+With `--photos` the requests are the photographs of a folder in place of the bundle's test split.
 
 Servers have half of the cores, the load the other half. For every bundle, in rounds with changing order,
 `benchmarks.harness.load` sends to each: one request after the other, for the latency; from busy
 connections, for the maximum rate, with the CPU time of all its processes; then Poisson load at shares of the
 best peer's maximum, with latencies from when a request was due, and goodput (answers in time a second).
-Medians of the rounds. Writes a JSON file and a picture; `--write-docs` puts them into docs/design/peers.md
-and measures nothing.
+Medians of the rounds. Writes a JSON file and a picture; `--write-docs` puts that file's tables into
+docs/design/peers.md, under its name, and measures nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.docs import DOCS, publish
-from benchmarks.harness.images import label, test_images
+from benchmarks.harness.images import Images, label, photographs, test_images
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine
 from benchmarks.peers.contestants import Comparison, Contestant, Target
@@ -39,7 +41,7 @@ from benchmarks.peers.picture import draw
 from benchmarks.peers.section import section
 from benchmarks.peers.servers import CASCADE, PEERS, StartError
 from benchmarks.serving import CONNECTIONS, accuracy, summary
-from exports.bundle.reader import load_bundle
+from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import embedded
 
 HERE = Path(__file__).parents[1]
@@ -52,7 +54,13 @@ WARM_UP_S = 2.0
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON and the picture; or fill in the docs."""
     arguments = _arguments(argv)
-    publish(arguments, run, section, "design/peers.md", "peers")
+    publish(
+        arguments,
+        run,
+        partial(section, picture=arguments.picture.name),
+        "design/peers.md",
+        arguments.json.stem,
+    )
     draw(json.loads(arguments.json.read_text("utf-8")), arguments.picture)
 
 
@@ -73,12 +81,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             itertools.zip_longest(paths, arguments.static[: len(paths)])
         ):
             bundles = [load_bundle(one) for one in (path, static) if one is not None]
-            images = test_images(bundles[0], arguments.data, Path(folder) / f"{number}.npz")
+            images = _images(bundles[0], arguments, Path(folder) / f"{number}.npz")
             models = [write_model(b, Path(folder) / f"{number}-{n}") for n, b in enumerate(bundles)]
-            found["images"] = "test split" if images.labels else "generated"
+            found["images"] = images.about
             comparison = Comparison(bundles, models, images, python, arguments)
             found["rows"] += compare(comparison, found["left_out"])
     return found
+
+
+def _images(bundle: Bundle, arguments: argparse.Namespace, packed: Path) -> Images:
+    if arguments.photos is None:
+        return test_images(bundle, arguments.data, packed)
+    return photographs(bundle, arguments.photos, arguments.photo_side, packed)
 
 
 def compare(comparison: Comparison, left_out: dict[str, str]) -> list[dict[str, Any]]:
@@ -225,10 +239,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="rates offered, as shares of the maximum of the best peer",
     )
     parser.add_argument("--slo-ms", type=float, default=100.0, help="what counts as in time")
+    parser.add_argument("--photos", type=Path, help="subfolders named after the bundle's classes")
+    parser.add_argument("--photo-side", type=int, default=1000, help="pixels of the longer side")
     parser.add_argument("--json", type=Path, default=HERE / "peers.json")
-    parser.add_argument("--picture", type=Path, default=DOCS / "images" / "peers.png")
+    parser.add_argument(
+        "--picture", type=Path, help="by default named after the JSON file, in docs/images"
+    )
     parser.add_argument("--write-docs", action="store_true")
     arguments = parser.parse_args(argv)
+    if arguments.picture is None:
+        arguments.picture = DOCS / "images" / f"{arguments.json.stem}.png"
     if arguments.venv is None and not arguments.write_docs:
         parser.error("--venv says where the peers are, or shall be, installed")
     return arguments

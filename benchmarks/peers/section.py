@@ -14,7 +14,7 @@ OURS = "Offramp"
 COMPARED = ("early exit", "full depth")
 
 
-def section(result: dict[str, Any]) -> str:
+def section(result: dict[str, Any], picture: str = "peers.png") -> str:
     """Maximum rates and latencies of every server, by bundle; ratios to each peer's best layout."""
     rows = result["rows"]
     by_bundle = {
@@ -25,7 +25,7 @@ def section(result: dict[str, Any]) -> str:
     used = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     left_out = "".join(f" Left out: {name} ({why})." for name, why in result["left_out"].items())
     parts = [
-        "![Latency against load, for Offramp and the best layout of each peer](../images/peers.png)"
+        f"![Latency against load, for Offramp and the best layout of each peer](../images/{picture})"
     ]
     for bundle, of_bundle in by_bundle.items():
         parts += [

@@ -175,7 +175,8 @@ def test_the_section_shows_capacity_and_load_and_which_peers_were_left_out() -> 
         **{"seconds": 5.0, "rounds": 3, "slo_ms": 100.0, "rows": ROWS},
         "left_out": {"PyTriton, batches": "not installed"},
     }
-    text = section(report)
+    text = section(report, "other.png")
+    assert "(../images/other.png)" in text
     assert "**tiny fp32**" in text
     assert "| server | maximum/s (range) | p50, ms at 300/s | p99, ms | CPU, ms an answer |" in text
     assert "| server | goodput/s at 300/s | p99, ms at 300/s | refused at 300/s | failed |" in text

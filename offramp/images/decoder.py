@@ -21,8 +21,9 @@ from offramp.out_of_memory import is_out_of_memory
 # wide could cost gigabytes within the limit of pixels.
 MAX_SIDE = 65_535
 # An image decoded at a reduced scale stays this many times larger than the result on each side, so that
-# the final, antialiased resize determines its quality.
-MIN_DRAFT_SCALE = 2
+# the final, antialiased resize determines its quality: on photographs the result is less than one of 255
+# levels from that at full scale (tests/offramp/images/test_reduced_scale.py).
+MIN_DRAFT_SCALE = 1.5
 REDUCING_GAP = 3.0
 # The transpose that undoes each EXIF orientation, and the orientations that swap width and height.
 UPRIGHT = {
@@ -41,6 +42,8 @@ DEEP_GREYS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
 Pixels = NDArray[np.uint8]
+# (left, top, right, bottom) in pixels.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,18 @@ def decode(content: bytes, spec: ImageSpec, max_pixels: int) -> Pixels:
     incomplete, is crafted to be slow, or has more than `max_pixels` pixels or 65535 on one side,
     MemoryError if there is too little memory for it.
     """
-    fitted = _fit(_decoded(content, spec, max_pixels), spec)
-    return _opaque(fitted)
+    return _opaque(_fit(*_decoded(content, spec, max_pixels), spec))
 
 
 def decode_whole(content: bytes, max_pixels: int) -> Pixels:
     """Decode an image file at its own size, else as `decode` does: uint8 [H, W, 3] sRGB."""
-    return _opaque(_decoded(content, None, max_pixels))
+    image, _ = _decoded(content, None, max_pixels)
+    return _opaque(image)
 
 
-def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
-    """The upright image as RGB or RGBA, which may be reduced as far as `spec` permits."""
+def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> tuple[Image.Image, Box]:
+    """The upright image as RGB or RGBA, which may be reduced as far as `spec` permits, and the part of it
+    that the picture covers."""
     if not content:
         raise ImageError("The image is empty.")
     form = recognise(content)
@@ -106,8 +110,11 @@ def _not_read(what: str) -> str:
     return f"The image is in an unknown format; it is not a {NAMES} or HEIC file."
 
 
-def _read(content: bytes, form: Format, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
-    """The upright image as RGB or RGBA. It may be smaller than the file's, but not smaller than needed."""
+def _read(
+    content: bytes, form: Format, spec: ImageSpec | None, max_pixels: int
+) -> tuple[Image.Image, Box]:
+    """The upright image as RGB or RGBA, and the part of it that the picture covers. It may be smaller than
+    the file's, but not smaller than needed."""
     whole = None
     if form.read is None:
         whole, source = jpeg.read(content)
@@ -126,20 +133,26 @@ def _read(content: bytes, form: Format, spec: ImageSpec | None, max_pixels: int)
             # Pillow reports the properties that turn the picture as EXIF.
             orientation = exif.orientation(image.info.get("exif") or b"")
             profile = image.info.get("icc_profile")
+        box: Box = (0.0, 0.0, *image.size)
         if whole is None:
             image.load()
         else:
             if spec is not None:
                 swapped = orientation in SWAPPED
-                image.draft(None, _min_draft_size(image.size, spec, swapped))
+                drafted = image.draft(None, _min_draft_size(image.size, spec, swapped))
+                if drafted is not None:
+                    # libjpeg rounds a reduced size up: the last row and column may be half outside.
+                    box = drafted[1]
             jpeg.load(whole, image)
         if form.name == "PNG":
             _scale_transparency(image, depth=source.content[24])
         shown = _inside(image, gif.frame(source.content)) if form.name == "GIF" else image
         transpose = UPRIGHT.get(orientation)
-        upright = shown if transpose is None else shown.transpose(transpose)
+        upright = shown
+        if transpose is not None:
+            upright, box = shown.transpose(transpose), _transposed(box, shown.size, transpose)
         coloured = _colours(upright, profile)
-        return coloured if source.gamma is None else gamma_to_srgb(coloured, source.gamma)
+        return coloured if source.gamma is None else gamma_to_srgb(coloured, source.gamma), box
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -158,9 +171,30 @@ def _min_draft_size(size: tuple[int, int], spec: ImageSpec, swapped: bool) -> tu
     """The smallest (width, height), in the file's orientation, to which decoding may reduce `size`."""
     target = (spec.height, spec.width) if swapped else (spec.width, spec.height)
     if spec.resize == "stretch":
-        return MIN_DRAFT_SCALE * target[0], MIN_DRAFT_SCALE * target[1]
+        return math.ceil(MIN_DRAFT_SCALE * target[0]), math.ceil(MIN_DRAFT_SCALE * target[1])
     scale = MIN_DRAFT_SCALE * max(target[0] / size[0], target[1] / size[1])
     return math.ceil(scale * size[0]), math.ceil(scale * size[1])
+
+
+def _transposed(box: Box, size: tuple[int, int], transpose: Image.Transpose) -> Box:
+    """Where `box` of an image of `size` is after `transpose`."""
+    left, top, right, bottom = box
+    if transpose in (
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.TRANSVERSE,
+    ):
+        left, right = size[0] - right, size[0] - left
+    if transpose in (
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+    ):
+        top, bottom = size[1] - bottom, size[1] - top
+    swaps = transpose in {UPRIGHT[orientation] for orientation in SWAPPED}
+    return (top, left, bottom, right) if swaps else (left, top, right, bottom)
 
 
 def _scale_transparency(image: Image.Image, depth: int) -> None:
@@ -213,20 +247,21 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.merge("LA", (grey, alpha))
 
 
-def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
+def _fit(image: Image.Image, box: Box, spec: ImageSpec) -> Image.Image:
     size = (spec.width, spec.height)
     if image.size == size:
         return image
-    width, height = float(image.width), float(image.height)
+    width, height = box[2] - box[0], box[3] - box[1]
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     if spec.resize == "center_crop":
         # Cropping the visible part and scaling it equals scaling the image and cropping.
         scale = max(size[0] / width, size[1] / height)
         width, height = min(size[0] / scale, width), min(size[1] / scale, height)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
+    left, top = middle[0] - width / 2, middle[1] - height / 2
     return image.resize(
         size,
         Image.Resampling.BILINEAR,
-        box=(left, top, left + width, top + height),
+        box=(left, top, min(left + width, image.width), min(top + height, image.height)),
         reducing_gap=REDUCING_GAP,
     )
 

@@ -51,6 +51,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     image = base64.b64decode(sample_image(32, 32))
+    budgets = place / "budgets.toml"
+    budgets.write_text("[anonymous]\ngmacs_per_second = 1000\n")
     over = threading.Event()
 
     def traffic() -> None:
@@ -62,7 +64,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with (
         names({"serving": [SERVING]}, place) as resolv,
-        server(SERVING, place, OFFRAMP_SHADOW_SHARE="1"),
+        server(SERVING, place, OFFRAMP_SHADOW_SHARE="1", OFFRAMP_BUDGETS=str(budgets)),
         process(seeing(resolv, *command), place / "prometheus.log"),
     ):
         wait_for(f"{URL}/readyz")

@@ -8,7 +8,8 @@ same number of epochs; the script trains at 224 pixels, or --side. Times are of 
 onnxruntime, decoding left out: the script's float32 network, and our stages weighted by the share of test
 pictures that reach them under the default policy. Both alternate, and the medians are reported, so that
 ratios hold on a machine with other work. What is trained already in --work is used again, so a stopped
-benchmark goes on where it was. Writes one JSON file with every seed and the medians.
+benchmark goes on where it was. Writes one JSON file with every seed and the medians; `--write-docs` puts it
+into docs/guide/your-own-images.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.docs import DOCS, fill_in, table
 from benchmarks.harness.server import machine
 from benchmarks.short_script import fine_tune, pictures_to_test
 from exports.bundle.manifest import MANIFEST
@@ -44,6 +46,10 @@ Result = dict[str, Any]
 def main() -> None:
     """Train and measure what is missing, for every folder and seed; write the JSON after each."""
     arguments = _arguments()
+    if arguments.write_docs:
+        result = json.loads(arguments.json.read_text("utf-8"))
+        fill_in(DOCS / "guide" / "your-own-images.md", "photographs", section(result))
+        return
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     folders: dict[str, Result] = {}
     for name, folder in arguments.folders:
@@ -105,12 +111,43 @@ def medians(measured: Sequence[Result]) -> Result:
         **{
             precision: {
                 "accuracy": median(lambda m, p=precision: m[p]["accuracy"]),
-                "gain": median(lambda m, p=precision: m[p]["accuracy"] - m["script"]["accuracy"]),
+                "gain": median(lambda m, p=precision: _gain(m, p)),
                 "of_script": median(lambda m, p=precision: m[p]["of_script"]),
             }
             for precision in PRECISIONS
         },
     }
+
+
+def section(result: Result) -> str:
+    """Every seed and the medians of every folder as Markdown."""
+    head = ["folder", "seed", "script: accuracy, %", "ms"]
+    for precision in PRECISIONS:
+        head += [f"{precision}: accuracy, %", "more than the script", "ms of the script's"]
+    rows = []
+    for name, folder in result["folders"].items():
+        for one in folder["seeds"]:
+            gains = {p: one[p] | {"gain": _gain(one, p)} for p in PRECISIONS}
+            rows.append([name, str(one["seed"]), *_cells(one["script"], gains)])
+        medians_of = folder["medians"]
+        rows.append([name, "median", *_cells(medians_of["script"], medians_of)])
+    return (
+        f"{table(head, rows)}\n\nThe default policy's accuracy on the test split, and mean times of a picture "
+        f"on one thread, decoding left out, on {result['machine']}.\n"
+    )
+
+
+def _cells(script: Result, ours: Result) -> list[str]:
+    cells = [f"{script['accuracy']:.2f}", f"{script['ms']:.1f}"]
+    for precision in PRECISIONS:
+        one = ours[precision]
+        cells += [f"{one['accuracy']:.2f}", f"{one['gain']:+.2f}", f"{one['of_script']:.2f}"]
+    return cells
+
+
+def _gain(measured: Result, precision: str) -> float:
+    gain: float = measured[precision]["accuracy"] - measured["script"]["accuracy"]
+    return gain
 
 
 def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
@@ -188,12 +225,16 @@ def _folder(argument: str) -> tuple[str, Path]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=_folder, metavar="NAME=FOLDER")
-    parser.add_argument("--work", type=Path, required=True, help="directory of runs and bundles")
+    parser.add_argument("folders", nargs="*", type=_folder, metavar="NAME=FOLDER")
+    parser.add_argument("--work", type=Path, help="directory of runs and bundles")
     parser.add_argument("--side", type=int, default=224, help="side of the script's pictures")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", type=Path, default=HERE / "photographs.json")
-    return parser.parse_args()
+    parser.add_argument("--write-docs", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.write_docs and not (arguments.folders and arguments.work):
+        parser.error("name at least one folder, and --work")
+    return arguments
 
 
 if __name__ == "__main__":

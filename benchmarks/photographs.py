@@ -131,10 +131,11 @@ def section(result: Result) -> str:
             rows.append([name, str(one["seed"]), *_cells(one["script"], gains)])
         medians_of = folder["medians"]
         rows.append([name, "median", *_cells(medians_of["script"], medians_of)])
-    return (
-        f"{table(head, rows)}\n\nThe default policy's accuracy on the test split, and mean times of a picture "
-        f"on one thread, decoding left out, on {result['machine']}.\n"
+    about = (
+        "The default policy's accuracy on the test split, and mean times of a picture on one thread, "
+        f"decoding left out, on {result['machine']}."
     )
+    return f"{table(head, rows)}\n\n{about}\n"
 
 
 def _cells(script: Result, ours: Result) -> list[str]:

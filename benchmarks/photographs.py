@@ -6,10 +6,10 @@ fine-tunes the same backbone: accuracy on FOLDER/test, and the mean time of a pi
 FOLDER has `train` and `test`. Both start from the same ImageNet weights and see the same pictures for the
 same number of epochs; the script trains at 224 pixels, or --side. Times are of one picture on one thread of
 onnxruntime, decoding left out: the script's float32 network, and our stages weighted by the share of test
-pictures that reach them under the default policy. Both alternate, and the medians are reported, so that
-ratios hold on a machine with other work. What is trained already in --work is used again, so a stopped
-benchmark goes on where it was. Writes one JSON file with every seed and the medians; `--write-docs` puts it
-into docs/guide/your-own-images.md and measures nothing.
+pictures that reach them under the default policy. They are CPU times, both alternate, and the medians are
+reported, so that ratios hold on a machine with other work. What is trained already in --work is used again,
+so a stopped benchmark goes on where it was. Writes one JSON file with every seed and the medians;
+`--write-docs` puts it into docs/guide/your-own-images.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _gain(measured: Result, precision: str) -> float:
 
 
 def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
-    """The median time of the script's network, and of every stage of the bundles, in milliseconds."""
+    """The median CPU time of the script's network, and of every stage of the bundles, in milliseconds."""
     pictures = np.random.default_rng(0)
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     floats = pictures.standard_normal((1, 3, side, side)).astype(np.float32)
@@ -168,9 +168,9 @@ def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
     times: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for _ in range(ROUNDS):
         for key, call in calls.items():
-            started = time.perf_counter()
+            started = time.thread_time()
             call()
-            times[key].append(1e3 * (time.perf_counter() - started))
+            times[key].append(1e3 * (time.thread_time() - started))
     found = {key: round(statistics.median(values), 3) for key, values in times.items()}
     stages = {name: [ms for (of, _), ms in found.items() if of == name] for name in bundles}
     return {"script": found["script", 0], **stages}

@@ -97,7 +97,9 @@ def measure(
         row["rate"] = None
     if seconds:
         packed = place.work / "judged.npz"
-        pack([test.files[n].read_bytes() for n in pictures.judged_on.tolist()], packed)
+        # By class, a slow server would get other pictures than a fast one.
+        order = np.random.default_rng(seed).permutation(pictures.judged_on)
+        pack([test.files[n].read_bytes() for n in order.tolist()], packed)
         rates = answers_per_second(served, packed, seconds, rounds)
         for row in rows:
             row["rate"] = rates[_name(row)]

@@ -46,18 +46,21 @@ def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
 
 
 def photographs(bundle: Bundle, folder: Path, side: int, packed: Path) -> Images:
-    """The pictures in the subfolders of `folder`, which are named after classes, as JPEG of quality
-    JPEG_QUALITY whose longer side has `side` pixels, as cameras and browsers send them."""
+    """The pictures in the subfolders of `folder`, which are named after classes, in random order, as JPEG of
+    quality JPEG_QUALITY whose longer side has `side` pixels, as cameras and browsers send them."""
     # Imported here because it loads torch.
     from exports.imported.photos import label_positions, list_photos
 
     listed = list_photos(folder)
     positions = label_positions(listed, bundle.manifest.labels)
-    files = [_as_sent(path, side) for path in listed.files]
+    # By class, a slow server would get other pictures than a fast one.
+    order = np.random.default_rng(0).permutation(len(listed.files)).tolist()
+    files = [_as_sent(listed.files[n], side) for n in order]
+    labels = None if positions is None else positions[order].tolist()
     pack(files, packed)
     size = statistics.median(map(len, files)) / 1000
     about = f"{len(files)} photographs, JPEG of {side} pixels and {size:.0f} kB (median)"
-    return Images(files, None if positions is None else positions.tolist(), packed, about)
+    return Images(files, labels, packed, about)
 
 
 def _as_sent(path: Path, side: int) -> bytes:

@@ -128,7 +128,9 @@ class Engine:
 
     def first_stage(self, policy: Policy) -> int:
         """The stage at which a sample may begin if only its answer under `policy` is wanted."""
-        return 1 if self._keep_logits else self.manifest.first_stage(policy)
+        if self._keep_logits or self.last_image_stage == 1:
+            return 1
+        return self.manifest.first_stage(policy)
 
     def judge(
         self,

@@ -49,7 +49,9 @@ class Fleet:
 
     def start(self, address: str) -> None:
         """Start the replica of `address` and wait until it is ready."""
-        self._running[address] = self._stack.enter_context(server(address, self._place))
+        # No request is refused because this machine is busy.
+        running = server(address, self._place, OFFRAMP_MAX_QUEUE_MS="10000")
+        self._running[address] = self._stack.enter_context(running)
         wait_for(f"http://{address}:{PORT}/readyz")
 
     def signal(self, address: str, number: signal.Signals) -> Popen[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import digits, embedded, ray, serving, threads
+from benchmarks import digits, embedded, photographs, ray, serving, threads
 from benchmarks.canary import section as canary
 from benchmarks.gears import section as gears
 from benchmarks.grocery import section as grocery
@@ -37,6 +37,7 @@ RESULTS = DOCS.parent / "benchmarks"
         ("guide/gears.md", "gears", gears.section),
         ("guide/shadow.md", "guards", guards.section),
         ("guide/ray.md", "ray", ray.section),
+        ("guide/your-own-images.md", "photographs", photographs.section),
         ("guide/tuning.md", "tuning", tuning.section),
         ("guide/tuning.md", "precision", precision.section),
         ("guide/tuning.md", "proposals", proposals.section),

@@ -25,7 +25,10 @@ from PIL import Image
 
 from offramp.images import MIN_DRAFT_SCALE, ImageSpec, Pixels, decode
 
-SOURCES = {"32": (32, 32), "224": (224, 224), "640x480": (640, 480), "1080p": (1920, 1080)}
+SOURCES = {
+    **{"32": (32, 32), "224": (224, 224), "640x480": (640, 480), "720": (720, 720)},
+    "1080p": (1920, 1080),
+}
 TARGETS = (32, 224)
 MAX_PIXELS = 50_000_000
 ROUNDS = 7

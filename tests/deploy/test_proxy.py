@@ -49,9 +49,7 @@ class Fleet:
 
     def start(self, address: str) -> None:
         """Start the replica of `address` and wait until it is ready."""
-        # No request is refused because this machine is busy.
-        running = server(address, self._place, OFFRAMP_MAX_QUEUE_MS="10000")
-        self._running[address] = self._stack.enter_context(running)
+        self._running[address] = self._stack.enter_context(server(address, self._place))
         wait_for(f"http://{address}:{PORT}/readyz")
 
     def signal(self, address: str, number: signal.Signals) -> Popen[bytes]:
@@ -105,6 +103,7 @@ def answered_by(address: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in ok)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: signal.Signals) -> None:
     first = REPLICAS[0]

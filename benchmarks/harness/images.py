@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import statistics
 import sys
@@ -29,6 +30,19 @@ class Images:
     labels: list[int] | None
     packed: Path
     about: str
+
+
+def add_photos(parser: argparse.ArgumentParser) -> None:
+    """The options that choose photographs in place of the bundle's test split."""
+    parser.add_argument("--photos", type=Path, help="subfolders named after the bundle's classes")
+    parser.add_argument("--photo-side", type=int, default=1000, help="pixels of the longer side")
+
+
+def images_for(bundle: Bundle, arguments: argparse.Namespace, packed: Path) -> Images:
+    """The images that the command line names: `--photos`, else the test split below `--data`."""
+    if arguments.photos is None:
+        return test_images(bundle, arguments.data, packed)
+    return photographs(bundle, arguments.photos, arguments.photo_side, packed)
 
 
 def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:

@@ -7,6 +7,7 @@ matters: the server's of a request, less that of decoding and of onnxruntime, wi
 with one; and the load generator's own. `--against` measures the server of another checkout in turns with
 this one. The latency that the server adds to a lone request at full depth is compared with what FastAPI and
 uvicorn add around one session of the same network (`benchmarks.peers.plain`). Medians of `--repeats` turns.
+With `--photos` the requests are the photographs of a folder in place of the bundle's test split.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 
 from benchmarks.harness.docs import table
 from benchmarks.harness.generator import load
-from benchmarks.harness.images import Images, label, test_images
+from benchmarks.harness.images import Images, add_photos, images_for, label
 from benchmarks.harness.processes import cpu, main_thread_cpu
 from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
 from benchmarks.hot_path import clocked
@@ -143,7 +144,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     turns: dict[tuple[str, int], list[dict[str, float]]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        images = test_images(bundle, arguments.data, folder / "images.npz")
+        images = images_for(bundle, arguments, folder / "images.npz")
         servers = {
             name: stack.enter_context(clocked_server(bundle, path, folder / name))
             for name, path in checkouts.items()
@@ -213,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--against", type=Path, help="another checkout, measured in turns")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
+    add_photos(parser)
     parser.add_argument("--seconds", type=float, default=3.0, help="of every turn")
     parser.add_argument("--repeats", type=int, default=5)
     result = run(parser.parse_args(argv))

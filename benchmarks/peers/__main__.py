@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.docs import DOCS, publish
-from benchmarks.harness.images import Images, label, photographs, test_images
+from benchmarks.harness.images import add_photos, images_for, label
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine
 from benchmarks.peers.contestants import Comparison, Contestant, Target
@@ -41,7 +41,7 @@ from benchmarks.peers.picture import draw
 from benchmarks.peers.section import section
 from benchmarks.peers.servers import CASCADE, PEERS, StartError
 from benchmarks.serving import CONNECTIONS, accuracy, summary
-from exports.bundle.reader import Bundle, load_bundle
+from exports.bundle.reader import load_bundle
 from exports.bundle.resolve import embedded
 
 HERE = Path(__file__).parents[1]
@@ -81,18 +81,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             itertools.zip_longest(paths, arguments.static[: len(paths)])
         ):
             bundles = [load_bundle(one) for one in (path, static) if one is not None]
-            images = _images(bundles[0], arguments, Path(folder) / f"{number}.npz")
+            images = images_for(bundles[0], arguments, Path(folder) / f"{number}.npz")
             models = [write_model(b, Path(folder) / f"{number}-{n}") for n, b in enumerate(bundles)]
             found["images"] = images.about
             comparison = Comparison(bundles, models, images, python, arguments)
             found["rows"] += compare(comparison, found["left_out"])
     return found
-
-
-def _images(bundle: Bundle, arguments: argparse.Namespace, packed: Path) -> Images:
-    if arguments.photos is None:
-        return test_images(bundle, arguments.data, packed)
-    return photographs(bundle, arguments.photos, arguments.photo_side, packed)
 
 
 def compare(comparison: Comparison, left_out: dict[str, str]) -> list[dict[str, Any]]:
@@ -239,8 +233,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="rates offered, as shares of the maximum of the best peer",
     )
     parser.add_argument("--slo-ms", type=float, default=100.0, help="what counts as in time")
-    parser.add_argument("--photos", type=Path, help="subfolders named after the bundle's classes")
-    parser.add_argument("--photo-side", type=int, default=1000, help="pixels of the longer side")
+    add_photos(parser)
     parser.add_argument("--json", type=Path, default=HERE / "peers.json")
     parser.add_argument(
         "--picture", type=Path, help="by default named after the JSON file, in docs/images"

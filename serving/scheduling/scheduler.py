@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from serving.errors import DrainingError, OverCapacityError
 from serving.inference.engine import Engine
-from serving.scheduling.costs import CostTable
+from serving.scheduling.costs import MAX_BATCH_S, CostTable
 from serving.scheduling.execution import Batch, Outcome, run
 from serving.scheduling.lifecycle import SampleTracker
 from serving.scheduling.options import Load
@@ -24,9 +24,9 @@ from serving.scheduling.selection import BatchSelector
 from serving.scheduling.shadows import ShadowQueue, separate
 from serving.telemetry.metrics import Metrics
 
-# Small files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first
-# of them waits for the others.
-MAX_DECODE_BATCH_S = 5e-3
+# Files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first of them
+# waits for the others: half of what a batch of a stage may take.
+MAX_DECODE_BATCH_S = MAX_BATCH_S / 2
 
 
 class Scheduler:
@@ -246,7 +246,7 @@ class Scheduler:
         return None
 
     def _take_files(self, queue: Queue) -> list[Sample]:
-        """Small files until they make a batch for stage 1, or one large file."""
+        """Files until they make a batch for stage 1, as long as decoding them is short enough."""
         limit = self._selector.batch_size(queue)
         samples: list[Sample] = []
         seconds = 0.0

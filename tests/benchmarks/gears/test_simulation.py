@@ -144,10 +144,10 @@ def test_stages_take_the_measured_factor_of_their_table() -> None:
 
 
 def test_slow_files_are_decoded_in_small_batches() -> None:
-    """Stage 1 would take four images at once, but the first is not to wait 12 ms for the others' files."""
-    host = Host(CostTable([{1: 2e-3, 4: 2e-3}]), 1, decode_s=3e-3, request_s=0.0)
+    """Stage 1 would take four images at once, but the first is not to wait 60 ms for the others' files."""
+    host = Host(CostTable([{1: 2e-3, 4: 2e-3}]), 1, decode_s=15e-3, request_s=0.0)
     found = simulate(host, Rules([[1.0]]), np.zeros(4))
-    assert found.latency == pytest.approx([5e-3, 10e-3, 15e-3, 20e-3])
+    assert found.latency == pytest.approx([17e-3, 34e-3, 51e-3, 68e-3])
 
 
 def test_refusals_take_time_from_the_worker() -> None:

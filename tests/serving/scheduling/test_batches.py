@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+
+from PIL import Image
 
 from exports.bundle.reader import Bundle
 from tests.serving.scheduling.harness import (
@@ -34,6 +37,26 @@ def test_samples_of_different_requests_run_as_one_batch(bundle: Bundle) -> None:
             'offramp_stage_batch_size_sum{model="tiny",stage="1"} 6.0'
             in setup.metrics.render().decode()
         )
+
+
+def test_photographs_that_wait_together_enter_stage_1_as_batches(bundle: Bundle) -> None:
+    photographs = [_photograph()] * 9
+    with dispatching(bundle, costs=even_costs(1e-5, best=8)) as setup:
+
+        async def scenario() -> None:
+            setup.stage.open.clear()
+            first = setup.start_files(photographs[:1], FIRST)
+            await setup.stage.wait_held()
+            others = [setup.start_files([file], FIRST) for file in photographs[1:]]
+            await asyncio.sleep(0)
+            setup.stage.open.set()
+            await asyncio.gather(first, *others)
+
+        run_scenario(scenario)
+        batches = [len(numbers) for numbers in setup.stage.ran(1)]
+        # A stall while the first one is decoded makes the others look costlier.
+        assert sum(batches) == 9
+        assert len(batches) <= 3
 
 
 def test_samples_of_different_batches_meet_at_the_next_stage(bundle: Bundle) -> None:
@@ -157,3 +180,13 @@ def test_low_priority_is_not_starved(bundle: Bundle) -> None:
         run_scenario(scenario)
         order = [number for batch in setup.stage.ran(1) for number in batch]
         assert 10 < order.index(1) < 20
+
+
+def _photograph() -> bytes:
+    """A JPEG with as many bytes as a photograph, and as few pixels as this bundle allows: costs are expected
+    by bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 140, 60)).save(file, "JPEG", comment=b"." * 65_000)
+    head, rest = file.getvalue()[:2], file.getvalue()[2:]
+    comment = rest[rest.index(b"\xff\xfe") :][: 65_000 + 4]
+    return head + comment + rest

@@ -11,10 +11,10 @@ from exports.cli_options import (
     AllowLoss,
     License,
     Output,
-    PrecisionOption,
     TargetOption,
     export_options,
 )
+from exports.options import PrecisionChoice
 from offramp.extras import needs_extra
 
 
@@ -33,7 +33,13 @@ def export(
         str | None, typer.Option(help="The model's version; by default the bundle's, or 1.")
     ] = None,
     license_: License = "unknown",
-    precision: PrecisionOption = "fp32",
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(
+            help="Type of weights and computation; auto: int8 for a run of EfficientNet-Lite unless it "
+            "costs over half a point, else fp32. fp16 is for GPUs and slower on CPUs."
+        ),
+    ] = "auto",
     target: TargetOption = "auto",
     graphs: Annotated[
         str,

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from exports.bundle.errors import ExportError
-from exports.options import ExportOptions, GraphKind, Int8Target, Precision
+from exports.options import ExportOptions, GraphKind, Int8Target, Precision, PrecisionChoice
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")]
 License = Annotated[
@@ -54,7 +54,7 @@ def export_options(
     name: str | None,
     version: str | None,
     license_: str,
-    precision: Precision,
+    precision: PrecisionChoice,
     target: Int8Target,
     graphs: str,
     allow_loss: bool,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8"]
+# auto: int8 for networks that are made for it and lose at most half a point by it, else float32.
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 Int8Target = Literal["auto", "u8s8", "s8s8"]
 GraphKind = Literal["exits", "routed", "maps"]
 
@@ -23,7 +25,7 @@ class ExportOptions:
     name: str | None = None
     version: str | None = None
     license_: str = "unknown"
-    precision: Precision = "fp32"
+    precision: PrecisionChoice = "fp32"
     int8_target: Int8Target = "auto"
     graphs: tuple[GraphKind, ...] = ()
     allow_loss: bool = False

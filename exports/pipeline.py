@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exports.bundle.errors import ExportError
 from exports.bundle.manifest import (
     CALIBRATION,
     CARD,
     MANIFEST,
     POLICY,
     CalibrationEntry,
-    Conversion,
     ExitEntry,
     GraphEntry,
     Manifest,
@@ -33,9 +33,9 @@ from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.measure import Measurement, measure
-from exports.options import ExportOptions, GraphKind
+from exports.options import ExportOptions, GraphKind, Precision
 from exports.precision.boundaries import feature_type
-from exports.precision.convert import check_loss, comparison, convert
+from exports.precision.convert import Converted, comparison, convert, loss
 from exports.source import Source, open_source
 from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
@@ -107,22 +107,15 @@ def write_bundle(
     The default policy may lose the share `drop` against the ensemble, certified with `confidence` if
     possible. Errors are those of `export_bundle`.
     """
-    data, precision = network.data, options.precision
+    data = network.data
     calibrated = tuple(stage.onnx for stage in network.calibrated)
     refit = network.calibrated != network.stages
     stages = tuple(stage.onnx for stage in network.stages)
     served = stages if refit else None
     measurement = measure(calibrated, data, served)
-    conversion: Conversion | None = None
-    if precision != "fp32":
-        converted = convert(
-            calibrated, measurement, data, precision, options.int8_target, say, served
-        )
+    precision, converted = _converted(network, calibrated, measurement, served, options, say)
+    if converted is not None:
         stages, measurement = converted.stages, converted.measurement
-        conversion = converted.conversion
-        say(comparison(precision, converted))
-        if not options.allow_loss:
-            check_loss(precision, converted)
         if data.target == "agreement":
             measurement = measurement.with_own_answers()
     scaling = measurement.scaling
@@ -154,7 +147,7 @@ def write_bundle(
         labels=network.labels,
         input=network.input,
         precision=precision,
-        conversion=conversion,
+        conversion=None if converted is None else converted.conversion,
         exits=tuple(entries),
         graphs=tuple(entry for entry, _ in graph_entries),
         ensemble_weights=scaling.weights,
@@ -175,6 +168,31 @@ def write_bundle(
     )
     load_bundle(folder)
     return Written(manifest, choice)
+
+
+def _converted(
+    network: Source,
+    calibrated: Sequence[bytes],
+    before: Measurement,
+    served: Sequence[bytes] | None,
+    options: ExportOptions,
+    say: Callable[[str], None],
+) -> tuple[Precision, Converted | None]:
+    """The precision of the bundle, and the stages in it unless it is float32."""
+    automatic = options.precision == "auto"
+    precision = network.precision if options.precision == "auto" else options.precision
+    if precision == "fp32":
+        return precision, None
+    target = options.int8_target
+    converted = convert(calibrated, before, network.data, precision, target, say, served)
+    say(comparison(precision, converted))
+    lost = None if options.allow_loss else loss(precision, converted)
+    if lost is None:
+        return precision, converted
+    if automatic:
+        say(f"{lost}: the bundle is in fp32")
+        return "fp32", None
+    raise ExportError(f"{lost}; no bundle was written (--allow-loss writes it anyway).")
 
 
 def _exit_entries(

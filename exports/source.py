@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import onnx
@@ -25,12 +25,14 @@ from exports.bundle.reader import Bundle, load_bundle, load_table
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
+from exports.options import Precision
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from offramp import __version__
 from offramp.extras import needs_extra
 from training.data.dataset import Split
 from training.data.load import load_dataset, split_held_out
+from training.recipes.network import LiteNetwork
 from training.recipes.schema import DataRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Source:
     `stages` are those to serve. `calibrated` have not seen the held-out split; they are others only if
     `stages` are of a refit. `recipe` is of the network of stage 1, `followers` are those of the networks
     after it; they have no directories of the machine that trained them. `reject_below` is that of a
-    bundle's policy.
+    bundle's policy, `precision` the one that `auto` tries.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Source:
     seed: int
     tools: dict[str, str]
     reject_below: float | None = None
+    precision: Precision = "fp32"
 
 
 def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
@@ -178,7 +181,14 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
         followers=tuple(portable(run.config.recipe) for run in runs[1:]),
         seed=recipe.seed,
         tools=tool_versions() | {"torch": torch.__version__},
+        precision="int8" if all(made_for_int8(run.config.recipe) for run in runs) else "fp32",
     )
+
+
+def made_for_int8(recipe: Recipe) -> bool:
+    """Whether the network keeps its accuracy in int8: EfficientNet-Lite has no squeeze-and-excitation and no
+    swish, so that it does."""
+    return recipe.network.name in get_args(LiteNetwork)
 
 
 def trained_stages(

@@ -11,7 +11,6 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Conversion, Precision
 from exports.measure import Measurement, measure
 from exports.options import Int8Target
@@ -103,17 +102,18 @@ def convert(
     return Converted(converted_served or converted, conversion, after)
 
 
-def check_loss(precision: Precision, converted: Converted) -> None:
-    """Raise ExportError if the ensemble lost more than MAX_LOST_POINTS points on the held-out split, and
-    at least MIN_LOST_ANSWERS answers."""
+def loss(precision: Precision, converted: Converted) -> str | None:
+    """What is lost in words, if the ensemble lost more than MAX_LOST_POINTS points on the held-out split,
+    and at least MIN_LOST_ANSWERS answers."""
     after = converted.measurement
     lost = converted.conversion.held_out[-1].running - after.accuracies(after.held_out)[-1].running
     answers = round(lost / 100 * len(after.held_out.labels))
-    if lost > MAX_LOST_POINTS and answers >= MIN_LOST_ANSWERS:
-        raise ExportError(
-            f"{precision} costs the ensemble {lost:.2f} points of accuracy on the held-out split, more "
-            f"than {MAX_LOST_POINTS}; no bundle was written (--allow-loss writes it anyway)."
-        )
+    if lost <= MAX_LOST_POINTS or answers < MIN_LOST_ANSWERS:
+        return None
+    return (
+        f"{precision} costs the ensemble {lost:.2f} points of accuracy on the held-out split, more "
+        f"than {MAX_LOST_POINTS}"
+    )
 
 
 def comparison(precision: Precision, converted: Converted) -> str:

@@ -8,8 +8,9 @@ same number of epochs; the script trains at 224 pixels, or --side. Times are of 
 onnxruntime, decoding left out: the script's float32 network, and our stages weighted by the share of test
 pictures that reach them under the default policy. They are CPU times, both alternate, and the medians are
 reported, so that ratios hold on a machine with other work. What is trained already in --work is used again,
-so a stopped benchmark goes on where it was. Writes one JSON file with every seed and the medians;
-`--write-docs` puts it into docs/guide/your-own-images.md and measures nothing.
+so a stopped benchmark goes on where it was. Seeds that the JSON file has are not measured again, on whatever
+machine they were; `--again` begins anew. Writes one JSON file with every seed and the medians; `--write-docs`
+puts it into docs/guide/your-own-images.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -52,14 +53,19 @@ def main() -> None:
         return
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     folders: dict[str, Result] = {}
+    if arguments.json.is_file() and not arguments.again:
+        folders = json.loads(arguments.json.read_text("utf-8"))["folders"]
     for name, folder in arguments.folders:
-        measured = []
+        measured = folders.get(name, {"seeds": []})["seeds"]
         for seed in seeds:
+            if any(one["seed"] == seed for one in measured):
+                continue
             work = arguments.work / name / f"seed{seed}"
             measured.append(measure(folder, work, arguments.side, seed))
+            measured.sort(key=lambda one: one["seed"])
             folders[name] = {"seeds": measured, "medians": medians(measured)}
-            _write(arguments, folders)
-            print(json.dumps({name: measured[-1]}, indent=2), flush=True)
+            with replacing(arguments.json) as part:
+                part.write_text(json.dumps({"folders": folders}, indent=2) + "\n", "utf-8")
 
 
 def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
@@ -79,6 +85,7 @@ def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
     times = milliseconds(work / "script.onnx", side, bundles)
     result: Result = {
         "seed": seed,
+        "machine": machine(),
         "epochs": epochs,
         "script": {"side": side, "accuracy": script, "ms": times["script"]},
     }
@@ -131,9 +138,10 @@ def section(result: Result) -> str:
             rows.append([name, str(one["seed"]), *_cells(one["script"], gains)])
         medians_of = folder["medians"]
         rows.append([name, "median", *_cells(medians_of["script"], medians_of)])
+    machines = {one["machine"]: None for of in result["folders"].values() for one in of["seeds"]}
     about = (
         "The default policy's accuracy on the test split, and mean times of a picture on one thread, "
-        f"decoding left out, on {result['machine']}."
+        f"decoding left out, on {' and '.join(machines)}. `offramp export` writes int8."
     )
     return f"{table(head, rows)}\n\n{about}\n"
 
@@ -213,12 +221,6 @@ def _script(folder: Path, work: Path, side: int, epochs: int, seed: int) -> floa
     return accuracy
 
 
-def _write(arguments: argparse.Namespace, folders: dict[str, Result]) -> None:
-    content = {"machine": machine(), "side": arguments.side, "folders": folders}
-    with replacing(arguments.json) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
 def _folder(argument: str) -> tuple[str, Path]:
     name, _, path = argument.partition("=")
     return name, Path(path)
@@ -231,6 +233,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=224, help="side of the script's pictures")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", type=Path, default=HERE / "photographs.json")
+    parser.add_argument("--again", action="store_true", help="measure what the JSON file has too")
     parser.add_argument("--write-docs", action="store_true")
     arguments = parser.parse_args()
     if not arguments.write_docs and not (arguments.folders and arguments.work):

@@ -11,7 +11,7 @@ from benchmarks.serving import CONNECTIONS
 
 OURS = "Offramp"
 # Our rows that a product is compared with.
-COMPARED = ("early exit", "full depth")
+COMPARED = ("early exit", "last exit")
 
 
 def section(result: dict[str, Any], picture: str = "peers.png") -> str:

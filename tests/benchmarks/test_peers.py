@@ -156,7 +156,7 @@ def _row(server: str, most: float, goodput: float, cpu_ms: float) -> dict[str, A
 
 
 ROWS = [
-    _row("Offramp, full depth", 400, 300, 4.0),
+    _row("Offramp, last exit", 400, 300, 4.0),
     _row("Offramp, early exit", 600, 500, 2.0),
     _row("LitServe, one by one", 200, 100, 5.0),
     _row("LitServe, batches", 100, 250, 8.0),

@@ -25,7 +25,7 @@ LARGE_SIDES = (128, 160, 192, 224)
 # The sides at which the first and the second network of a pretrained cascade see a picture; the third is the
 # second's for the largest input. Cost grows with the square of the side. Random crops show objects larger,
 # so they are seen at a share of the side.
-FRONT_SIDE, DEEP_SIDE, LARGE_DEEP_SIDE = 96, 160, 192
+FRONT_SIDE, DEEP_SIDE, LARGE_DEEP_SIDE = 96, 160, 224
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000

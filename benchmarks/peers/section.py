@@ -10,8 +10,8 @@ from benchmarks.harness.docs import table
 from benchmarks.serving import CONNECTIONS
 
 OURS = "Offramp"
-# Our rows that a product is compared with.
-COMPARED = ("early exit", "last exit")
+# Our rows that a product is compared with, where they were measured.
+COMPARED = ("early exit", "last exit", "full depth")
 
 
 def section(result: dict[str, Any], picture: str = "peers.png") -> str:
@@ -21,7 +21,8 @@ def section(result: dict[str, Any], picture: str = "peers.png") -> str:
         bundle: [row for row in rows if row["bundle"] == bundle]
         for bundle in dict.fromkeys(row["bundle"] for row in rows)
     }
-    compared = [f"{what}, {mode}" for what in ("maximum", "goodput", "CPU") for mode in COMPARED]
+    modes = [mode for mode in COMPARED if any(row["server"] == _ours(mode) for row in rows)]
+    compared = [f"{what}, {mode}" for what in ("maximum", "goodput", "CPU") for mode in modes]
     used = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     left_out = "".join(f" Left out: {name} ({why})." for name, why in result["left_out"].items())
     parts = [
@@ -96,7 +97,7 @@ def load(rows: Sequence[dict[str, Any]]) -> str:
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line per peer, from one bundle's rows."""
-    ours = [row for mode in COMPARED for row in rows if row["server"] == f"{OURS}, {mode}"]
+    ours = [row for mode in COMPARED for row in rows if row["server"] == _ours(mode)]
     lines = []
     for product in dict.fromkeys(row["product"] for row in rows if row["product"] != OURS):
         theirs = [row for row in rows if row["product"] == product]
@@ -112,6 +113,10 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def _ours(mode: str) -> str:
+    return f"{OURS}, {mode}"
 
 
 def _times(one: float, other: float) -> str:

@@ -29,7 +29,7 @@ import torch
 from benchmarks.harness.docs import DOCS, fill_in, table
 from benchmarks.harness.server import machine
 from benchmarks.short_script import fine_tune, pictures_to_test
-from exports.bundle.manifest import MANIFEST
+from exports.bundle.manifest import MANIFEST, Manifest
 from exports.bundle.reader import load_bundle
 from exports.options import ExportOptions
 from exports.pipeline import export_bundle
@@ -103,8 +103,15 @@ def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
             "exits": [entry.test.single for entry in manifest.exits],
             "ensemble": manifest.exits[-1].test.running,
             "held_out_ensemble": manifest.exits[-1].held_out.running,
+            "sides": sides(manifest),
         }
     return result
+
+
+def sides(manifest: Manifest) -> list[int]:
+    """The sides at which the networks see a picture, in pixels."""
+    recipes = (manifest.provenance.recipe, *manifest.provenance.followers)
+    return [recipe["network"]["side"] or manifest.input.height for recipe in recipes]
 
 
 def medians(measured: Sequence[Result]) -> Result:
@@ -128,16 +135,17 @@ def medians(measured: Sequence[Result]) -> Result:
 
 def section(result: Result) -> str:
     """Every seed and the medians of every folder as Markdown."""
-    head = ["folder", "seed", "script: accuracy, %", "ms"]
+    head = ["folder", "seed", "sides of ours", "script: accuracy, %", "ms"]
     for precision in PRECISIONS:
         head += [f"{precision}: accuracy, %", "more than the script", "ms of the script's"]
     rows = []
     for name, folder in result["folders"].items():
         for one in folder["seeds"]:
             gains = {p: one[p] | {"gain": _gain(one, p)} for p in PRECISIONS}
-            rows.append([name, str(one["seed"]), *_cells(one["script"], gains)])
+            seen = ", ".join(map(str, one["int8"]["sides"]))
+            rows.append([name, str(one["seed"]), seen, *_cells(one["script"], gains)])
         medians_of = folder["medians"]
-        rows.append([name, "median", *_cells(medians_of["script"], medians_of)])
+        rows.append([name, "median", "", *_cells(medians_of["script"], medians_of)])
     machines = {one["machine"]: None for of in result["folders"].values() for one in of["seeds"]}
     about = (
         "The default policy's accuracy on the test split, and mean times of a picture on one thread, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ RESULTS = DOCS.parent / "benchmarks"
         ("design/scheduling.md", "threads", threads.section),
         ("design/growth.md", "growth", growth.section),
         ("design/peers.md", "peers", peers.section),
+        (
+            *("design/peers.md", "peers-photographs"),
+            partial(peers.section, picture="peers-photographs.png"),
+        ),
         ("design/reproduction.md", "method", method.section),
         ("guide/canary.md", "canary", canary.section),
         ("guide/gears.md", "gears", gears.section),

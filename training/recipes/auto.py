@@ -22,10 +22,10 @@ from training.recipes.teacher import TeacherRecipe
 # network made for such images.
 MAX_SMALL_SIDE = 64
 LARGE_SIDES = (128, 160, 192, 224)
-# The sides at which the first and the second network of a pretrained cascade see a picture; the third is the
-# second's for the largest input. Cost grows with the square of the side. Random crops show objects larger,
-# so they are seen at a share of the side.
-FRONT_SIDE, DEEP_SIDE, LARGE_DEEP_SIDE = 96, 160, 224
+# The sides at which the first and the second network of a pretrained cascade see a picture, for the largest
+# input and for smaller ones. Cost grows with the square of the side. Random crops show objects larger, so
+# they are seen at a share of the side.
+LARGE_SIDES_SEEN, SIDES_SEEN = (128, 224), (96, 160)
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
@@ -121,11 +121,11 @@ def _pretrained(
     teacher: bool,
 ) -> _Recipes:
     """EfficientNet-Lite0 at two resolutions, the lower one first."""
-    deep_side = LARGE_DEEP_SIDE if input_side_of(content) == LARGE_SIDES[-1] else DEEP_SIDE
+    side = input_side_of(content)
+    front_side, deep_side = LARGE_SIDES_SEEN if side == LARGE_SIDES[-1] else SIDES_SEEN
     imagenet = StartRecipe(weights="imagenet")
     plain = ExitObjective(method="cross_entropy", smoothing=SMOOTHING)
     kd = ExitObjective(method="kd", temperature=TEMPERATURE, alpha=ALPHA)
-    side = input_side_of(content)
     views = VIEWS if images * side * side * 3 <= MAX_VIEW_BYTES else None
     first: tuple[Recipe, ...] = ()
     deep = partial(
@@ -150,15 +150,15 @@ def _pretrained(
     front = recipe(
         name=name,
         followed_by=f"{name}-deep",
-        network=NetworkRecipe(name=LITE0, side=FRONT_SIDE, antialias=True, exits=(4,)),
-        train=crops_at(train, FRONT_SIDE),
+        network=NetworkRecipe(name=LITE0, side=front_side, antialias=True, exits=(4,)),
+        train=crops_at(train, front_side),
         objective=kd,
         teacher=TeacherRecipe(recipe=f"{name}-deep", views=views),
         start=StartRecipe(recipe=f"{name}-deep"),
     )
-    share = (FRONT_SIDE / deep_side) ** 2
+    share = (front_side / deep_side) ** 2
     reasons = [
-        f"{LITE0} from ImageNet weights, twice: {name} at {FRONT_SIDE} pixels answers the easy "
+        f"{LITE0} from ImageNet weights, twice: {name} at {front_side} pixels answers the easy "
         f"pictures, {name}-deep at {deep_side} pixels sees the others",
         f"{name} costs {share:.0%} of {name}-deep, starts from its weights and learns from its answers",
     ]

@@ -179,8 +179,8 @@ def _converted(
     say: Callable[[str], None],
 ) -> tuple[Precision, Converted | None]:
     """The precision of the bundle, and the stages in it unless it is float32."""
-    automatic = options.precision == "auto"
-    precision = network.precision if options.precision == "auto" else options.precision
+    asked = options.precision
+    precision = network.precision if asked == "auto" else asked
     if precision == "fp32":
         return precision, None
     target = options.int8_target
@@ -189,7 +189,7 @@ def _converted(
     lost = None if options.allow_loss else loss(precision, converted)
     if lost is None:
         return precision, converted
-    if automatic:
+    if asked == "auto":
         say(f"{lost}: the bundle is in fp32")
         return "fp32", None
     raise ExportError(f"{lost}; no bundle was written (--allow-loss writes it anyway).")

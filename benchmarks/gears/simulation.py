@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from serving.gears.controller import INTERVAL_S, Observation, State, step
 from serving.gears.latencies import Latencies
 from serving.scheduling.costs import LEARNING_RATE as DECODE_LEARNING_RATE
-from serving.scheduling.costs import CostTable
+from serving.scheduling.costs import MAX_DECODE_BATCH_S, CostTable
 from serving.scheduling.queues import LEARNING_RATE, MAX_SLOWDOWN, MIN_SLOWDOWN
-from serving.scheduling.scheduler import MAX_DECODE_BATCH_S
 
 Floats = NDArray[np.float64]
 

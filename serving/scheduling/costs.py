@@ -18,6 +18,9 @@ MAX_BATCH = BATCH_SIZES[-1]
 UNMEASURED_S = 1e-3
 # More urgent work waits until a running batch has ended.
 MAX_BATCH_S = 0.05
+# Files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first of them
+# waits for the others.
+MAX_DECODE_BATCH_S = MAX_BATCH_S / 2
 # Overhead of a batch: queue operations and waiting for the GIL. Measured in docs/design/scheduling.md.
 BATCH_OVERHEAD_S = 2e-4
 # A batch size is good enough if its cost per image is within this share of the cheapest.

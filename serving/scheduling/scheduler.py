@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from serving.errors import DrainingError, OverCapacityError
 from serving.inference.engine import Engine
-from serving.scheduling.costs import MAX_BATCH_S, CostTable
+from serving.scheduling.costs import MAX_DECODE_BATCH_S, CostTable
 from serving.scheduling.execution import Batch, Outcome, run
 from serving.scheduling.lifecycle import SampleTracker
 from serving.scheduling.options import Load
@@ -23,10 +23,6 @@ from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEve
 from serving.scheduling.selection import BatchSelector
 from serving.scheduling.shadows import ShadowQueue, separate
 from serving.telemetry.metrics import Metrics
-
-# Files are decoded together, so that they enter stage 1 as a batch. This bounds how long the first of them
-# waits for the others: half of what a batch of a stage may take.
-MAX_DECODE_BATCH_S = MAX_BATCH_S / 2
 
 
 class Scheduler:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 
 from serving.inference.engine import Engine
-from serving.scheduling.costs import MAX_BATCH, DecodeCosts
+from serving.scheduling.costs import MAX_BATCH, MAX_DECODE_BATCH_S, DecodeCosts
 from serving.scheduling.queues import ModelQueues, Queue, Sample
 
 # Waking another worker takes about this long; less work than that is not worth sharing.
@@ -75,10 +75,12 @@ class BatchSelector:
         return best
 
     def seconds(self, queue: Queue, batch: int) -> float:
-        """Expected seconds of the next stage for `batch` samples of `queue`; for files, decoding and
-        stage 1."""
+        """Expected seconds of the next stage for `batch` samples of `queue`; for files, decoding as many
+        as are decoded together, and stage 1."""
         if queue.stage == 0:
-            return self.decode_costs.estimate(queue.head().size) + queue.owner.seconds(1, batch)
+            each = self.decode_costs.estimate(queue.head().size)
+            decoding = max(each, min(batch * each, MAX_DECODE_BATCH_S))
+            return decoding + queue.owner.seconds(1, batch)
         return queue.owner.seconds(queue.stage, batch)
 
     def _deepest_queue(self) -> Queue | None:

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from exports.bundle.reader import Bundle
 from serving.errors import DeadlineExceededError
+from serving.inference.engine import Engine
 from serving.scheduling.costs import CostTable
+from serving.scheduling.queues import Job, ModelQueues, Sample
+from serving.scheduling.selection import BatchSelector
 from tests.serving.scheduling.harness import (
     EARLY,
     FIRST,
@@ -117,6 +120,25 @@ def test_a_tight_deadline_runs_before_deeper_work(bundle: Bundle) -> None:
     # The first image waits for stage 2 meanwhile.
     assert [numbers for _, numbers in setup.stage.batches][:2] == [[0], [2]]
     assert setup.stage.batches[-1] == (1, [1])
+
+
+def test_a_tight_deadline_does_not_wait_for_photographs_that_are_decoded_together(
+    bundle: Bundle,
+) -> None:
+    """Decoding one of them fits before the deadline, and decoding eight together does not."""
+    selector, now = BatchSelector(workers=1), time.perf_counter()
+    queues = ModelQueues(Engine(bundle), even_costs(1e-5, best=8))
+    selector.model_queues[queues.engine] = queues
+    job = Job(queues.engine, FULL)
+    for number in range(8):
+        queues.queue(0, low_priority=False).add(Sample(job, number, size=130_000))
+    usual, _ = selector.choose(now) or (None, None)
+    assert usual is not None
+    assert usual.stage == 0
+    urgent = Sample(Job(queues.engine, FULL, deadline=now + 0.015), 0, size=0, stage=0)
+    queues.queue(0, low_priority=True).add(urgent)
+    selector.add_deadline(urgent, now + 0.015, in_flight=9)
+    assert selector.choose(now) == (urgent.queue, urgent)
 
 
 def test_a_distant_deadline_changes_nothing(bundle: Bundle, images: Images) -> None:

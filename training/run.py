@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training.assemble import build_step, load_teacher, use_statistics
+from training.average import average_weights, load_weights_to_average
 from training.checkpoint import (
     CONFIG,
     RESUME,
@@ -96,6 +98,7 @@ def _fit(
         dataset = load_dataset(recipe.data, data_root, download)
     teacher, teacher_config = load_teacher(recipe, dataset, runs)
     dataset = use_statistics(recipe, dataset, teacher_config, runs)
+    to_average = load_weights_to_average(recipe, dataset, runs)
 
     torch.manual_seed(recipe.seed)
     train_split, held_out = _splits_on_device(recipe, dataset, target)
@@ -124,7 +127,9 @@ def _fit(
                 say(views.headline())
             with Report(directory, run.epochs, first_epoch) as report:
                 train(run, report, first_epoch)
-            _finish(run, report.history, dataset, teacher_config)
+            if to_average is not None:
+                say(f"{recipe.name}: weights averaged with those of {recipe.average_with}")
+            _finish(run, report.history, dataset, teacher_config, to_average)
     else:
         train(run, None, _first_epoch(run, resume, dataset))
     dist.barrier()
@@ -142,10 +147,18 @@ def _headline(run: Run) -> str:
 
 
 def _finish(
-    run: Run, history: list[EpochMetrics], dataset: Dataset, teacher: CheckpointConfig | None
+    run: Run,
+    history: list[EpochMetrics],
+    dataset: Dataset,
+    teacher: CheckpointConfig | None,
+    to_average: dict[str, Tensor] | None,
 ) -> None:
-    """Evaluate on the test split, write the checkpoint and remove the resume file."""
+    """Average the weights if asked, evaluate, write the checkpoint and remove the resume file."""
     network, test = run.step.student, DeviceDataset.of(dataset.test, run.device)
+    held_out = history[-1].held_out
+    if to_average is not None:
+        average_weights(network, to_average)
+        held_out = measure(run.step, run.held_out)
     config = CheckpointConfig(
         recipe=run.recipe,
         classes=dataset.classes,
@@ -154,7 +167,7 @@ def _finish(
         image_size=(dataset.train.images.shape[1], dataset.train.images.shape[2]),
         fingerprint=dataset.fingerprint,
         teacher_test=teacher.test if teacher else None,
-        held_out=history[-1].held_out,
+        held_out=held_out,
         test=measure(run.step, test),
         seconds=round(sum(metrics.seconds for metrics in history), 1),
         tools={"python": platform.python_version(), "torch": torch.__version__},

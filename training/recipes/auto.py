@@ -98,7 +98,7 @@ def choose_recipes(
             *network_reasons,
             f"{held_out} pictures are held out to set temperatures and thresholds",
             schedule_reason,
-            *([_REFIT_REASON] if repeated else []),
+            *([_refit_reason(averaged=not from_scratch)] if repeated else []),
             "pictures are mirrored at random: where left and right matter, set data.flip = false",
             f"{DEGRADE:.0%} of the pictures are compressed, blurred, rescaled or given other colours",
         ),
@@ -106,10 +106,6 @@ def choose_recipes(
 
 
 _Recipes = tuple[tuple[Recipe, ...], tuple[str, ...]]
-_REFIT_REASON = (
-    "afterwards every network is trained once more on all pictures, the held-out ones included; "
-    "temperatures and thresholds stay those of the first time"
-)
 
 
 def _pretrained(
@@ -231,6 +227,14 @@ def input_side_of(content: int) -> int:
     if content <= MAX_SMALL_SIDE:
         return 32 if content < 48 else 64
     return max((large for large in LARGE_SIDES if large <= content), default=LARGE_SIDES[0])
+
+
+def _refit_reason(*, averaged: bool) -> str:
+    mean = ", and its weights are the mean of both times" if averaged else ""
+    return (
+        "afterwards every network is trained once more on all pictures, the held-out ones included"
+        f"{mean}; temperatures and thresholds stay those of the first time"
+    )
 
 
 def _counts_reason(counts: Mapping[str, int], side: int, enlarged_from: int | None) -> str:

@@ -1,7 +1,7 @@
 """The refit of a run: the same recipe once more on everything, the held-out split included.
 
-Its weights are served. Temperatures, weights and thresholds are those of the first fit, which has not seen
-the held-out split, so checkpoint and calibration are kept apart: RUNS/NAME and RUNS/NAME/refit.
+Its weights are served. Temperatures, exit weights and thresholds are those of the first fit, which has not
+seen the held-out split, so checkpoint and calibration are kept apart: RUNS/NAME and RUNS/NAME/refit.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ REFIT = "refit"
 
 def refit_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the refit of `recipe`: nothing is held out, and the runs that it needs are those
-    runs' refits."""
+    runs' refits. If the run starts from given weights, those of both fits are averaged: they are near
+    each other then, and their mean is more accurate than either."""
     changes: dict[str, object] = {
         "name": refit_name(recipe.name),
         "refit": False,
         "data": recipe.data.model_copy(update={"held_out": 0}),
+        "average_with": None if recipe.start is None else recipe.name,
     }
     if recipe.followed_by is not None:
         changes["followed_by"] = refit_name(recipe.followed_by)

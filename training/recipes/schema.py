@@ -187,13 +187,15 @@ class Recipe(RecipePart):
 
     `followed_by` names the run whose network follows this network's last exit, at the image: `offramp
     export` writes both as one bundle. Training ignores it. With `refit` the run is repeated on everything,
-    the held-out split included (training/recipes/refit.py).
+    the held-out split included (training/recipes/refit.py). With `average_with` the run's weights are the
+    mean of those trained and those of that earlier run (training/average.py).
     """
 
     name: RecipeName
     followed_by: RecipeName | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     refit: bool = False
+    average_with: RecipeName | None = None
     data: DataRecipe
     network: NetworkRecipe
     objective: Objective

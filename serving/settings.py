@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from offramp.validation import first_problem
 from serving.errors import SettingsError
+from serving.setting_types import Addresses, Bundles, Hosts, Origins
 
 Provider = Literal["cpu", "cuda", "auto"]
 Pool = Literal["own", "spinning", "shared"]
 MIB = 1 << 20
-# RFC 6454, section 6.2: scheme, host and perhaps a port.
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
-HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 ROOT_PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 # Pillow refuses larger images in any case.
 PILLOW_LIMIT = 178_956_970
@@ -43,7 +39,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on, 0 for any free one; uvicorn's default."
     )
-    bundles: Annotated[tuple[str, ...], NoDecode] = Field(
+    bundles: Bundles = Field(
         (),
         description="Bundles: directories, packed files or https addresses with a sha256; separated "
         "like PATH, or by spaces if an address is among them.",
@@ -153,7 +149,7 @@ class Settings(BaseSettings):
         description="Most open connections; beyond it the longest idle one is closed, or the new one "
         "gets 503.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Origins = Field(
         (),
         description="Origins whose pages may send requests and read answers, such as `https://example.org`, "
         "separated by spaces; `*` for all.",
@@ -163,7 +159,7 @@ class Settings(BaseSettings):
         description="The path under which a proxy serves this server, such as `/offramp`; requests may come "
         "with or without it.",
     )
-    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+    forwarded_allow_ips: Addresses = Field(
         (),
         description="Addresses and networks of proxies whose X-Forwarded-For names the client in logs, "
         "separated by spaces; `*` for all.",
@@ -225,7 +221,7 @@ class Settings(BaseSettings):
     jobs_keep_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         86_400, description="How long the results of a finished job are kept; a day."
     )
-    job_callback_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    job_callback_hosts: Hosts = Field(
         (),
         description="Hosts that may be notified of finished jobs, such as `example.org` or "
         "`example.org:8443`, separated by spaces; by default none.",
@@ -235,45 +231,6 @@ class Settings(BaseSettings):
         description="Whether to trace requests with OpenTelemetry, set up by its OTEL_* variables; "
         "takes time on every request.",
     )
-
-    @field_validator("bundles", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            parts = value.split() if "://" in value else value.split(os.pathsep)
-            return tuple(part for part in parts if part)
-        if isinstance(value, tuple):
-            return tuple(os.fspath(part) for part in value)
-        return value
-
-    @field_validator("cors_origins", "forwarded_allow_ips", "job_callback_hosts", mode="before")
-    @classmethod
-    def _split_words(cls, value: object) -> object:
-        return tuple(value.split()) if isinstance(value, str) else value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if origin != "*" and not ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin such as https://example.org")
-        return value
-
-    @field_validator("forwarded_allow_ips")
-    @classmethod
-    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in value:
-            if address != "*":
-                ipaddress.ip_network(address)
-        return value
-
-    @field_validator("job_callback_hosts")
-    @classmethod
-    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for host in value:
-            if not HOST.fullmatch(host):
-                raise ValueError(f"{host!r} is not a host such as example.org or example.org:8443")
-        return tuple(host.lower() for host in value)
 
     @model_validator(mode="after")
     def _watching_needs_a_repository(self) -> Self:

@@ -24,7 +24,7 @@ from serving.api.query import ClassifyQuery, ResolvedRequest, resolve
 from serving.api.routes import classify
 from serving.connection import Answer
 from serving.errors import ServingError
-from serving.scheduling.dispatcher import Request
+from serving.scheduling.delivery import Request
 from serving.scheduling.options import BatchResult
 from serving.service import Service
 

@@ -125,7 +125,7 @@ def accuracy_and_cost(
     """A policy on the whole test split: accuracy in percent, mean MACs, exit shares."""
     outcome = simulate(policy, logits, bundle.manifest.scaling)
     manifest = bundle.manifest
-    macs = manifest.costs_under(policy, [entry.macs for entry in manifest.exits])
+    macs = policy.costs(manifest.inputs, [entry.macs for entry in manifest.exits])
     return {
         "accuracy": round(100 * outcome.accuracy(test.labels), 2),
         "mean_mmacs": round(outcome.mean_cost(macs) / 1e6, 2),

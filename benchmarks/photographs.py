@@ -90,9 +90,10 @@ def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
         "script": {"side": side, "accuracy": script, "ms": times["script"]},
     }
     for precision, path in bundles.items():
-        manifest = load_bundle(path).manifest
-        default = manifest.provenance.test_default
+        bundle = load_bundle(path)
+        manifest, default = bundle.manifest, bundle.manifest.provenance.test_default
         reached = 1 - np.cumsum([0.0, *default.exit_shares[:-1]])
+        reached[: bundle.policy.first_stage(manifest.inputs) - 1] = 0
         mean_ms = float(np.dot(reached, times[precision]))
         result[precision] = {
             "accuracy": default.accuracy,

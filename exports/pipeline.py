@@ -133,6 +133,7 @@ def write_bundle(
         data.target,
         drop,
         confidence,
+        [entry.input for entry in entries],
     )
     policy = choice.policy.model_copy(update={"reject_below": network.reject_below})
     files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
@@ -159,7 +160,7 @@ def write_bundle(
             target=data.target,
             reference=data.reference,
         ),
-        provenance=_provenance(network, policy, measurement, costs),
+        provenance=_provenance(network, policy, measurement, entries),
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / POLICY).write_bytes(policy_json(policy))
@@ -244,8 +245,9 @@ def _graphs(
 
 
 def _provenance(
-    network: Source, policy: Policy, measurement: Measurement, costs: Sequence[int]
+    network: Source, policy: Policy, measurement: Measurement, entries: Sequence[ExitEntry]
 ) -> Provenance:
+    costs = policy.costs([entry.input for entry in entries], [entry.macs for entry in entries])
     outcome = simulate(policy, measurement.test.logits, measurement.scaling)
     return Provenance(
         recipe=network.recipe,

@@ -46,12 +46,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     evaluator = PolicyEvaluator.from_table(load_table(RESNET18_INT8, manifest), manifest.scaling)
     in_force = read_policy(RESNET18_INT8, manifest)
     costs = [float(entry.macs) for entry in manifest.exits]
-    rows = [row(evaluator, in_force, costs, samples, arguments.draws) for samples in SIZES]
+    inputs = manifest.inputs
+    rows = [row(evaluator, in_force, costs, inputs, samples, arguments.draws) for samples in SIZES]
     return {"draws": arguments.draws, "samples": evaluator.samples, "rows": rows}
 
 
 def row(
-    evaluator: PolicyEvaluator, in_force: Policy, costs: list[float], samples: int, draws: int
+    evaluator: PolicyEvaluator,
+    in_force: Policy,
+    costs: list[float],
+    inputs: Sequence[str],
+    samples: int,
+    draws: int,
 ) -> dict[str, Any]:
     """Expected and true changes, in points and shares, over `draws` draws of `samples` samples."""
     random = np.random.default_rng(samples)
@@ -61,7 +67,7 @@ def row(
         drawn, others = evaluator.take(order[:samples]), evaluator.take(order[samples:])
         data = TuningData(drawn, drawn, drawn, "0" * 64, "labels")
         choice = choose(data, costs, GOAL)
-        effect = expected_effect(data, choice, in_force, {"macs": costs})
+        effect = expected_effect(data, choice, in_force, {"macs": costs}, inputs)
         before, after = others.evaluate(in_force), others.evaluate(choice.policy)
         cost, (low, high) = effect.cost_changes["macs"]
         true_change = after.accuracy - before.accuracy

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from exports.bundle.certificate import Reference, Target
-from exports.bundle.policy import Policy, Scaling
+from exports.bundle.policy import Scaling
 
 # Format 2 has stages that take the image; see `format_of`.
 FORMATS = (1, 2)
@@ -259,17 +259,6 @@ class Manifest(_Model):
             raise ValueError("every file must have a name of its own")
         return self
 
-    def first_stage(self, policy: Policy) -> int:
-        """The stage at which a sample may begin if only its answer under `policy` is wanted: the last that
-        takes the image and does not lie behind the first exit that can answer."""
-        deepest = policy.answers_alone_from
-        return max(k for k, entry in enumerate(self.exits[:deepest], 1) if entry.input == "image")
-
-    def costs_under(self, policy: Policy, costs: Sequence[float]) -> list[float]:
-        """`costs` of leaving at each exit, which add up, without those of stages before `first_stage`."""
-        before = (0, *costs)[self.first_stage(policy) - 1]
-        return [max(cost - before, 0) for cost in costs]
-
     @model_serializer(mode="wrap")
     def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that were added later are left out where they say nothing: earlier versions refuse them."""
@@ -283,6 +272,11 @@ class Manifest(_Model):
         if self.calibration.reference == "last":
             del content["calibration"]["reference"]
         return content
+
+    @property
+    def inputs(self) -> tuple[StageInput, ...]:
+        """What each stage takes."""
+        return tuple(entry.input for entry in self.exits)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -90,6 +90,17 @@ class Policy(BaseModel):
             return 1
         return next(exit_ for exit_ in range(1, self.max_exit + 1) if self.may_leave(exit_))
 
+    def first_stage(self, inputs: Sequence[str]) -> int:
+        """The stage at which a sample may begin if only its answer is wanted: the last that takes the image
+        and does not lie behind the first exit that can answer. `inputs` are those of a manifest."""
+        answering = inputs[: self.answers_alone_from]
+        return max(k for k, taken in enumerate(answering, 1) if taken == "image")
+
+    def costs(self, inputs: Sequence[str], costs: Sequence[float]) -> list[float]:
+        """`costs` of leaving at each exit, which add up, without those of stages before `first_stage`."""
+        before = (0, *costs)[self.first_stage(inputs) - 1]
+        return [max(cost - before, 0) for cost in costs]
+
     @property
     def without_rejection(self) -> Policy:
         """This policy with a label for every answer; its certificate is that of the labels."""

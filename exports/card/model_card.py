@@ -126,8 +126,14 @@ def _default(manifest: Manifest, policy: Policy, promise: str) -> str:
         promise = policy.certificate.sentence
     if promise:
         promise = f"\n\n{markdown_text(promise)}"
-    return f"""Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({markdown_text(policy.mode)}, {markdown_text(policy.measure)} of the
-{policy.combine} logits, thresholds {thresholds}): {default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
+    what = (
+        f"exit {policy.max_exit} answers every image alone"
+        if policy.mode == "exit"
+        else f"{markdown_text(policy.mode)}, {markdown_text(policy.measure)} of the {policy.combine} logits, "
+        f"thresholds {thresholds}"
+    )
+    return f"""Ensemble of all exits: {manifest.exits[-1].test.running:.2f} %. Default policy ({what}):
+{default.accuracy:.2f} % at {default.mean_macs / 1e6:.1f} M MACs on average,
 {default.mean_macs / manifest.exits[-1].macs:.0%} of full depth. {_accuracies(manifest)}{promise}"""
 
 

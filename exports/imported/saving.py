@@ -31,8 +31,12 @@ def check_saving(
     """
     choice = written.choice
     macs = [stage.macs for stage in source.stages]
-    mean = choice.stats.mean_cost(np.cumsum(macs).tolist())
-    mean_ms = choice.stats.mean_cost(np.cumsum(milliseconds).tolist())
+
+    def mean_cost(costs: Sequence[float]) -> float:
+        upto = np.cumsum(costs).tolist()
+        return choice.stats.mean_cost(choice.policy.costs(written.manifest.inputs, upto))
+
+    mean, mean_ms = mean_cost(macs), mean_cost(milliseconds)
     whole, whole_ms, test = macs[-1], milliseconds[-1], written.manifest.exits[-1].test
     beside, alone = f"{last} alone", test.single
     if source.data.reference == "ensemble":

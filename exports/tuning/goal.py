@@ -150,11 +150,13 @@ class Choice:
         """The certificate's sentence, or the estimate of the drop with its interval."""
         if self.policy.certificate:
             return self.policy.certificate.sentence
-        low, high = self.stats.drop_interval(INTERVAL_CONFIDENCE)
+        alone = self.policy.mode == "exit"
+        interval = self.stats.sampled_drop_interval if alone else self.stats.drop_interval
+        low, high = interval(INTERVAL_CONFIDENCE)
         if low == high:
             return "The policy runs every image to full depth."
         side = "below" if self.stats.drop >= 0 else "above"
-        how = "On" if self.certified else "By cross-validation on"
+        how = "On" if self.certified or alone else "By cross-validation on"
         return (
             f"{how} {self.stats.samples:,} samples the policy is "
             f"{100 * abs(self.stats.drop):.2f} points {side} the ensemble "

@@ -21,12 +21,12 @@ def draw_tradeoff(tuning: Tuning) -> Figure:
     """The frontier with an error band, the exits alone, the ensemble and the chosen policy, on the samples
     that the tuning measured."""
     unit = tuning.goal.unit
-    costs, scale = tuning.costs[unit], 1.0 if unit == "ms" else 1e-6
+    scale = 1.0 if unit == "ms" else 1e-6
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
 
     def position(row: Row) -> tuple[float, float]:
-        return scale * row.stats.mean_cost(costs), 100 * row.stats.accuracy
+        return scale * tuning.mean_cost(row, unit), 100 * row.stats.accuracy
 
     def limits(row: Row) -> tuple[float, float]:
         low, high = row.drop_interval

@@ -186,13 +186,13 @@ class PolicyPreview:
         ensemble = float(self._evaluator.ensemble_correct.mean())
         above = self._full_depth / 100 - ensemble
         low, high = estimate.drop_interval(INTERVAL_CONFIDENCE)
-        costs = self._manifest.costs_under
+        inputs = self._manifest.inputs
         return Point(
             threshold,
             _percent(ensemble - estimate.drop),
             (_percent(low + above), _percent(high + above)),
-            round(stats.mean_cost(costs(policy, self._macs)), 1),
-            None if ms is None else round(stats.mean_cost(costs(policy, ms)), DECIMALS),
+            round(stats.mean_cost(policy.costs(inputs, self._macs)), 1),
+            None if ms is None else round(stats.mean_cost(policy.costs(inputs, ms)), DECIMALS),
             [round(share, 6) for share in stats.exit_shares],
         )
 

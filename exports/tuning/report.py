@@ -98,7 +98,7 @@ def _parts(tuning: Tuning) -> list[Table | Text]:
         Text("\n".join((tuning.choice.promise, *tuning.choice.rejection, *tuning.choice.notes))),
     ]
     if proposal is not None:
-        parts.append(effect_table(proposal.effect, tuning.costs, data.target))
+        parts.append(effect_table(proposal.effect, data.target))
     if tuning.single is not None and tuning.running is not None:
         parts.append(_confidence(tuning.single, tuning.running, data.certification.samples))
     return parts
@@ -134,9 +134,9 @@ def _cells(tuning: Tuning, row: Row) -> list[str]:
     if policy.mode == "early_exit":
         thresholds = " ".join(f"{t:.3g}" for t in policy.thresholds)
         settings = f"{policy.measure} {policy.combine} {thresholds}"
-    costs = [f"{stats.mean_cost(tuning.costs['macs']) / 1e6:.1f}"]
+    costs = [f"{tuning.mean_cost(row, 'macs') / 1e6:.1f}"]
     if "ms" in tuning.costs:
-        costs.append(f"{stats.mean_cost(tuning.costs['ms']):.3f}")
+        costs.append(f"{tuning.mean_cost(row, 'ms'):.3f}")
     return [
         ": ".join(part for part in (row.name, settings) if part),
         f"{100 * stats.accuracy:.2f}",
@@ -195,10 +195,7 @@ def _row(tuning: Tuning, row: Row) -> dict[str, Any]:
         "policy": row.policy.model_dump(),
         **_stats(row.stats),
         "drop_interval": [round(100 * limit, 4) for limit in row.drop_interval],
-        **{
-            f"mean_{unit}": round(row.stats.mean_cost(costs), 6)
-            for unit, costs in tuning.costs.items()
-        },
+        **{f"mean_{unit}": round(tuning.mean_cost(row, unit), 6) for unit in tuning.costs},
         "speed_up": round(tuning.speed_up(row), 4),
     }
 
@@ -208,7 +205,7 @@ def _proposal(tuning: Tuning) -> dict[str, Any]:
     if proposal is None:
         return {}
     return {
-        "effect": effect_json(proposal.effect, tuning.costs),
+        "effect": effect_json(proposal.effect),
         "traffic": None if proposal.traffic is None else asdict(proposal.traffic),
         "remarks": proposal.remarks,
         "representative": proposal.representative,

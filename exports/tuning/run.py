@@ -28,7 +28,12 @@ from exports.tuning.requests.log import RequestLog, Traffic, read_requests
 from exports.tuning.requests.rerun import run_recorded
 from exports.tuning.requests.samples import read_recorded
 from exports.tuning.search import full_depth
-from exports.tuning.select import MIN_PERMITTED_ERRORS, choose, choose_default
+from exports.tuning.select import (
+    MIN_PERMITTED_ERRORS,
+    choose,
+    choose_default,
+    may_answer_alone,
+)
 from exports.tuning.selective.choose import choose_precise
 from exports.tuning.statistics.policy_stats import PolicyStats
 
@@ -103,10 +108,15 @@ class Tuning:
         """The policies that the chosen one is compared with."""
         return (self.previous, self.ensemble, *self.single_exits)
 
+    def mean_cost(self, row: Row, unit: Unit) -> float:
+        """What an image costs under the policy of `row`, without stages that its answer does not need."""
+        costs = row.policy.costs(self.manifest.inputs, self.costs[unit])
+        return row.stats.mean_cost(costs)
+
     def speed_up(self, row: Row) -> float:
         """How many times cheaper `row` is than full depth."""
-        costs = self.costs[self.goal.unit]
-        return costs[-1] / row.stats.mean_cost(costs)
+        unit = self.goal.unit
+        return self.costs[unit][-1] / self.mean_cost(row, unit)
 
 
 def run_tuning(
@@ -154,14 +164,17 @@ def run_tuning(
     if precision is not None:
         choice = choose_precise(data, costs[unit], goal, precision, unit, command)
     elif goal is None:
-        choice = choose_default(data, costs[unit], unit, command, confidence, drop=drop)
+        last_alone = may_answer_alone(manifest.inputs, target)
+        choice = choose_default(
+            data, costs[unit], unit, command, confidence, drop=drop, last_alone=last_alone
+        )
         choice = _keep_rejection(choice, current, command)
     else:
         choice = choose(data, costs[unit], goal, command)
         choice = _keep_rejection(choice, current, command + goal.options)
     proposal = None
     if log is not None:
-        effect = expected_effect(data, choice, current, costs)
+        effect = expected_effect(data, choice, current, costs, manifest.inputs)
         proposal = Proposal(effect, log.traffic, log.remarks, log.representative)
     measured = data.certification if choice.certified else data.whole
 

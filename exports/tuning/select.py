@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
@@ -13,6 +14,7 @@ from exports.tuning.certificate import holds, make_certificate, method_of, sampl
 from exports.tuning.goal import (
     DEFAULT_CONFIDENCE,
     DEFAULT_DROP,
+    INTERVAL_CONFIDENCE,
     Choice,
     Goal,
     TuningData,
@@ -58,16 +60,23 @@ def choose_default(
     confidence: float = DEFAULT_CONFIDENCE,
     otherwise: TuningData | None = None,
     drop: float = DEFAULT_DROP,
+    last_alone: bool = False,
 ) -> Choice:
     """At most `drop` below the ensemble: certified if the samples support that, else by cross-validation,
-    of the samples `otherwise` if they are given."""
+    of the samples `otherwise` if they are given.
+
+    If they support no early exit, the ensemble answers. With `last_alone` (see `may_answer_alone`) it must
+    then be measurably better than the last network, which otherwise answers alone.
+    """
     try:
         certified = Goal(value=drop, confidence=confidence, unit=unit)
         return _choose_certified(data, costs, certified, confidence)
     except TuningError as error:
         choice = choose(otherwise or data, costs, Goal(value=drop, unit=unit), command)
-        notes = (f"It is not certified: {error}", *choice.notes)
-        return Choice(choice.goal, choice.policy, choice.stats, choice.alternatives, notes)
+        choice = replace(choice, notes=(f"It is not certified: {error}", *choice.notes))
+        if last_alone and choice.policy == never_early(data.whole.exits):
+            return _last_unless_worse(choice, data)
+        return choice
 
 
 def default_policy(
@@ -79,11 +88,21 @@ def default_policy(
     target: Target = "labels",
     drop: float = DEFAULT_DROP,
     confidence: float = DEFAULT_CONFIDENCE,
+    inputs: Sequence[str] = (),
 ) -> Choice:
-    """The policy a bundle is exported with. `scaling` must not have been fitted on the samples of the
-    second of `halves`."""
+    """The policy a bundle is exported with, whose stages take `inputs`. `scaling` must not have been fitted
+    on the samples of the second of `halves`."""
     data = TuningData.from_table(table, scaling, source_sha256, target)
-    return choose_default(data, costs, command=command, drop=drop, confidence=confidence)
+    last_alone = may_answer_alone(inputs, target)
+    return choose_default(
+        data, costs, command=command, drop=drop, confidence=confidence, last_alone=last_alone
+    )
+
+
+def may_answer_alone(inputs: Sequence[str], target: Target) -> bool:
+    """Whether the last stage of several is a network of its own, which costs less alone, and there are
+    labels to compare it with the ensemble."""
+    return len(inputs) > 1 and inputs[-1] == "image" and target == "labels"
 
 
 def verify_certificate(policy: Policy, data: TuningData) -> bool | None:
@@ -100,6 +119,23 @@ def verify_certificate(policy: Policy, data: TuningData) -> bool | None:
     return holds(stats, permitted, confidence, method) and certificate == make_certificate(
         stats, permitted, confidence, method, data.selection.samples, data.split_sha256
     )
+
+
+def _last_unless_worse(choice: Choice, data: TuningData) -> Choice:
+    """`choice`, of which every image is answered by the ensemble, with the last network in its place unless
+    the samples show that the ensemble is better."""
+    policy = choice.policy.model_copy(
+        update={"mode": "exit", "combine": "single", "max_exit": data.whole.exits}
+    )
+    stats = data.whole.evaluate(policy)
+    low, _ = stats.sampled_drop_interval(INTERVAL_CONFIDENCE)
+    if low > 0:
+        return choice
+    note = (
+        "The last network answers alone: the ensemble costs more, and is not measurably better on these "
+        f"samples ({100 * stats.ensemble_accuracy:.2f} and {100 * stats.accuracy:.2f} %)."
+    )
+    return replace(choice, policy=policy, stats=stats, notes=(*choice.notes, note))
 
 
 def _choose_within_budget(

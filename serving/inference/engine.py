@@ -130,7 +130,7 @@ class Engine:
         """The stage at which a sample may begin if only its answer under `policy` is wanted."""
         if self._keep_logits or self.last_image_stage == 1:
             return 1
-        return self.manifest.first_stage(policy)
+        return policy.first_stage(self.manifest.inputs)
 
     def judge(
         self,

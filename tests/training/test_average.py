@@ -35,9 +35,7 @@ def from_first(name: str, **changes: object) -> Recipe:
 
 def train(runs: Path, *recipes: Recipe, resume: bool = False) -> None:
     for one in recipes:
-        run_recipe(
-            one, runs=runs, data_root=runs, device="cpu", resume=resume, say=lambda _: None
-        )
+        run_recipe(one, runs=runs, data_root=runs, device="cpu", resume=resume, say=lambda _: None)
 
 
 def weights(runs: Path, name: str) -> dict[str, torch.Tensor]:

@@ -26,7 +26,8 @@ class Effect:
     """The expected effect of a policy on N samples: `proposed` is judged on samples that it was not chosen
     on, `in_force` on the same.
 
-    `accuracy_change` is a share with its interval, `cost_changes` are relative to the mean cost in force.
+    `accuracy_change` is a share with its interval. `mean_costs` are of a sample in force and as proposed,
+    `cost_changes` are relative to the first.
     Intervals are approximate, of INTERVAL_CONFIDENCE, and do not include the luck of the search.
     """
 
@@ -34,24 +35,34 @@ class Effect:
     in_force: PolicyStats
     accuracy_change: float
     accuracy_interval: Interval
+    mean_costs: Mapping[Unit, tuple[float, float]]
     cost_changes: Mapping[Unit, tuple[float, Interval]]
 
 
 def expected_effect(
-    data: TuningData, choice: Choice, in_force: Policy, costs: Mapping[Unit, Sequence[float]]
+    data: TuningData,
+    choice: Choice,
+    in_force: Policy,
+    costs: Mapping[Unit, Sequence[float]],
+    inputs: Sequence[str],
 ) -> Effect:
     """The effect of putting the policy of `choice`, which was chosen from `data`, in the place of `in_force`;
-    `costs` [K] are those of leaving at each exit."""
+    `costs` [K] are those of leaving at each exit of stages that take `inputs`."""
     measured = data.certification if choice.certified else data.whole
     before = measured.evaluate(in_force)
     losses, gains = _paired(measured, choice, in_force)
     low, high = drop_interval(losses, gains, measured.samples, INTERVAL_CONFIDENCE)
-    changes = {
-        unit: _cost_change(measured, choice.policy, in_force, np.asarray(exit_costs, np.float64))
-        for unit, exit_costs in costs.items()
-    }
+    means: dict[Unit, tuple[float, float]] = {}
+    changes: dict[Unit, tuple[float, Interval]] = {}
+    for unit, exit_costs in costs.items():
+        old, new = (policy.costs(inputs, exit_costs) for policy in (in_force, choice.policy))
+        means[unit] = before.mean_cost(old), choice.stats.mean_cost(new)
+        changes[unit] = _cost_change(
+            np.asarray(old)[measured.exit_index(in_force)],
+            np.asarray(new)[measured.exit_index(choice.policy)],
+        )
     change = (gains - losses) / measured.samples
-    return Effect(choice.stats, before, change, (-high, -low), changes)
+    return Effect(choice.stats, before, change, (-high, -low), means, changes)
 
 
 def interval_of(stats: PolicyStats) -> Interval:
@@ -90,12 +101,10 @@ def _cross_validated(choice: Choice) -> Candidate | None:
     return None
 
 
-def _cost_change(
-    measured: PolicyEvaluator, proposed: Policy, in_force: Policy, costs: Numbers
-) -> tuple[float, Interval]:
-    """The relative change of the mean cost, and its interval by the delta method of a ratio of means."""
-    after, before = costs[measured.exit_index(proposed)], costs[measured.exit_index(in_force)]
+def _cost_change(before: Numbers, after: Numbers) -> tuple[float, Interval]:
+    """The relative change of the mean cost of the same samples, and its interval by the delta method of a
+    ratio of means."""
     ratio = float(after.mean() / before.mean())
     deviation = float((after - ratio * before).std() / before.mean())
-    half = NormalDist().inv_cdf((1 + INTERVAL_CONFIDENCE) / 2) * deviation / measured.samples**0.5
+    half = NormalDist().inv_cdf((1 + INTERVAL_CONFIDENCE) / 2) * deviation / len(before) ** 0.5
     return ratio - 1, (ratio - 1 - half, ratio - 1 + half)

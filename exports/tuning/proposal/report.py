@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -14,7 +13,7 @@ from exports.tuning.proposal.effect import Effect, Interval, interval_of
 SCALES: dict[Unit, tuple[str, float, int]] = {"macs": ("M MACs", 1e-6, 1), "ms": ("ms", 1.0, 3)}
 
 
-def effect_table(effect: Effect, costs: Mapping[Unit, Sequence[float]], target: Target) -> Table:
+def effect_table(effect: Effect, target: Target) -> Table:
     """The policy in force beside the proposed one, and the change."""
     table = Table(
         box=None,
@@ -33,19 +32,19 @@ def effect_table(effect: Effect, costs: Mapping[Unit, Sequence[float]], target: 
     table.add_row(name, *(_share(s.accuracy, interval_of(s)) for s in pair), f"{change} points")
     for unit, (ratio, interval) in effect.cost_changes.items():
         name, scale, digits = SCALES[unit]
-        means = (f"{scale * stats.mean_cost(costs[unit]):.{digits}f}" for stats in pair)
+        means = (f"{scale * mean:.{digits}f}" for mean in effect.mean_costs[unit])
         table.add_row(f"mean {name}", *means, f"{_signed(ratio, interval, 1)} %")
     shares = (" ".join(f"{100 * share:.1f}" for share in stats.exit_shares) for stats in pair)
     table.add_row("leave at each exit, %", *shares, "")
     return table
 
 
-def effect_json(effect: Effect, costs: Mapping[Unit, Sequence[float]]) -> dict[str, Any]:
+def effect_json(effect: Effect) -> dict[str, Any]:
     """Accuracies and their change in percent and points, costs in their unit, changes of costs as shares."""
     return {
         "samples": effect.proposed.samples,
-        "in_force": _stats(effect, costs, proposed=False),
-        "proposed": _stats(effect, costs, proposed=True),
+        "in_force": _stats(effect, proposed=False),
+        "proposed": _stats(effect, proposed=True),
         "accuracy_change": round(100 * effect.accuracy_change, 4),
         "accuracy_change_interval": _points(effect.accuracy_interval),
         "cost_changes": {
@@ -55,15 +54,13 @@ def effect_json(effect: Effect, costs: Mapping[Unit, Sequence[float]]) -> dict[s
     }
 
 
-def _stats(
-    effect: Effect, costs: Mapping[Unit, Sequence[float]], *, proposed: bool
-) -> dict[str, Any]:
+def _stats(effect: Effect, *, proposed: bool) -> dict[str, Any]:
     stats = effect.proposed if proposed else effect.in_force
     return {
         "accuracy": round(100 * stats.accuracy, 4),
         "accuracy_interval": _points(interval_of(stats)),
         "exit_shares": [round(share, 6) for share in stats.exit_shares],
-        **{f"mean_{unit}": round(stats.mean_cost(each), 6) for unit, each in costs.items()},
+        **{f"mean_{unit}": round(means[proposed], 6) for unit, means in effect.mean_costs.items()},
     }
 
 

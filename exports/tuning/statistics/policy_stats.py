@@ -45,6 +45,11 @@ class PolicyStats:
         depth and is answered as the ensemble does."""
         if self.exit_counts[-1] == self.samples and self.losses == self.gains == 0:
             return 0.0, 0.0
+        return self.sampled_drop_interval(confidence)
+
+    def sampled_drop_interval(self, confidence: float) -> tuple[float, float]:
+        """The same of a policy that may answer otherwise than the ensemble on other samples, such as the last
+        exit alone."""
         return drop_interval(self.losses, self.gains, self.samples, confidence)
 
     @property

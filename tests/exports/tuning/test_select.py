@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
+from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.tuning.certificate import make_certificate
-from exports.tuning.goal import DEFAULT_DROP, Goal, TuningData
+from exports.tuning.goal import DEFAULT_DROP, Choice, Goal, TuningData
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import NEVER, full_depth
 from exports.tuning.select import choose, default_policy, verify_certificate
@@ -206,6 +208,63 @@ def test_a_default_for_another_goal_is_certified_for_that() -> None:
     assert few.policy.certificate is None
     assert few.goal.value == 0.03
     assert "at most 3 points with 99.9 % confidence" in few.notes[0]
+
+
+NETWORKS = ("image", "image", "image")
+
+
+def default_of(samples: Table, inputs: tuple[str, ...], target: Target = "labels") -> Choice:
+    scaling = fit_scaling(samples)
+    return default_policy(samples, scaling, COSTS, SOURCE, target=target, inputs=inputs)
+
+
+def test_few_samples_of_whole_networks_let_the_last_one_answer_alone() -> None:
+    choice = default_of(table(120), NETWORKS)
+    policy = choice.policy
+    assert (policy.mode, policy.max_exit, policy.certificate) == ("exit", 3, None)
+    assert choice.stats.mean_cost(policy.costs(NETWORKS, COSTS)) == COSTS[2] - COSTS[1]
+    low, high = choice.stats.drop_interval(0.95)
+    assert low < choice.stats.drop < high
+    assert choice.promise.startswith("On 120 samples the policy is ")
+    assert f"{100 * low:.2f} to {100 * high:.2f}" in choice.promise
+    assert "do not support a drop of 0.5 points" in choice.notes[1]
+    assert choice.notes[-1].startswith("The last network answers alone: the ensemble costs more")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "target"),
+    [(("image", "features", "features"), "labels"), (NETWORKS, "agreement"), ((), "labels")],
+)
+def test_a_last_stage_that_saves_nothing_alone_or_has_no_labels_stays_in_the_ensemble(
+    inputs: tuple[str, ...], target: Target
+) -> None:
+    policy = default_of(table(120), inputs, target).policy
+    assert (policy.mode, policy.thresholds) == ("early_exit", (NEVER, NEVER))
+
+
+def test_an_ensemble_that_is_measurably_better_than_the_last_network_answers() -> None:
+    samples = table(120)
+    noise = np.random.default_rng(1).normal(scale=4, size=samples.logits[2].shape)
+    worse = samples.logits.copy()
+    worse[2] += noise.astype(np.float32)
+    choice = default_of(Table(worse, samples.labels), NETWORKS)
+    assert choice.policy.mode == "early_exit"
+    assert not any("alone" in note for note in choice.notes)
+
+
+def test_samples_that_support_an_early_exit_get_it() -> None:
+    samples = table(4000)
+    assert default_of(samples, NETWORKS).policy == default_of(samples, ()).policy
+
+
+def test_the_interval_of_the_last_network_is_wide_on_few_samples_even_without_a_difference() -> (
+    None
+):
+    certain = np.eye(10, dtype=np.float32)[np.arange(40) % 10] * 9
+    choice = default_of(Table(np.stack([certain] * 3), np.arange(40) % 10), NETWORKS)
+    assert choice.policy.mode == "exit"
+    assert "0.00 points below" in choice.promise
+    assert "0.00 to 0.00" not in choice.promise
 
 
 def test_a_single_sample_is_refused() -> None:

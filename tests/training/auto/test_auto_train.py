@@ -137,6 +137,11 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
     card = (tmp_path / "bundle" / "README.md").read_text("utf-8")
     assert "There was no test split" in card
     assert "trained once more on everything" in card
+    # Four held-out pictures do not show that an early exit is safe, or that two networks are better.
+    first, last = bundle.manifest.exits
+    assert (bundle.policy.mode, bundle.policy.max_exit) == ("exit", 2)
+    assert origin.test_default.mean_macs == last.macs - first.macs
+    assert "exit 2 answers every image alone" in card
     shown = call("inspect", tmp_path / "bundle").out
     assert "weights refit on train and held_out" in " ".join(shown.split())
     again = call("export", tmp_path / "bundle", "-o", tmp_path / "int8", "--precision", "int8")

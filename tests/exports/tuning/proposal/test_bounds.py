@@ -16,7 +16,8 @@ IN_FORCE = PolicyStats(1000, (600, 400), 698, 10, 0)
 
 def effect(change: float, half: float) -> Effect:
     interval = (change - half, change + half)
-    return Effect(PROPOSED, IN_FORCE, 0.002, (-0.004, 0.008), {"macs": (change, interval)})
+    means, changes = {"macs": (1.0, 1 + change)}, {"macs": (change, interval)}
+    return Effect(PROPOSED, IN_FORCE, 0.002, (-0.004, 0.008), means, changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,31 @@
 """The mean of two networks' weights, which can be more accurate than either.
 
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
-increasing inference time" (arXiv 2203.05482). It needs weights that were trained from the same start: the
-weights between two networks trained from scratch are those of no useful network.
+increasing inference time" (arXiv 2203.05482). It needs weights that were trained from the same start and did
+not move far: the weights between two networks trained from scratch are those of no useful network. Such a
+mean is wrong on the training images, too, and is not used.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from training.checkpoint import CONFIG, load_checkpoint, read_config
+from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset
 from training.errors import RecipeError
+from training.evaluate import measure
 from training.recipes.schema import Recipe
+from training.step import Step
+
+# Of the training images, on which a mean is compared with the weights that were trained.
+MAX_IMAGES = 1_000
+# A useful mean is as good on the training images; one of distant weights loses tens of points.
+MAX_LOST_POINTS = 5.0
 
 
 def load_weights_to_average(
@@ -38,6 +48,25 @@ def load_weights_to_average(
             "statistics differ."
         )
     return load_checkpoint(runs / name)[0].state_dict()
+
+
+def average_if_useful(step: Step, other: dict[str, Tensor], train: DeviceDataset) -> str:
+    """Average the weights of the step's student with `other`'s, unless that costs more than MAX_LOST_POINTS
+    of the accuracy on images of `train`. Returns what was done, as the end of a sentence."""
+    sample = train.spread(MAX_IMAGES)
+    trained = copy.deepcopy(step.student.state_dict())
+    before = measure(step, sample)
+    average_weights(step.student, other)
+    after = measure(step, sample)
+    assert before is not None
+    assert after is not None
+    if after.ensemble >= before.ensemble - MAX_LOST_POINTS:
+        return "averaged"
+    step.student.load_state_dict(trained)
+    return (
+        f"not averaged: the mean of the weights is right on {after.ensemble:.1f} % of {len(sample)} training "
+        f"images, the weights themselves on {before.ensemble:.1f} %"
+    )
 
 
 @torch.no_grad()

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from training.assemble import build_step, load_teacher, use_statistics
-from training.average import average_weights, load_weights_to_average
+from training.average import average_if_useful, load_weights_to_average
 from training.checkpoint import (
     CONFIG,
     RESUME,
     CheckpointConfig,
+    ExitAccuracies,
     ResumeState,
     load_checkpoint,
     read_config,
@@ -127,9 +127,12 @@ def _fit(
                 say(views.headline())
             with Report(directory, run.epochs, first_epoch) as report:
                 train(run, report, first_epoch)
+            accuracies = report.history[-1].held_out
             if to_average is not None:
-                say(f"{recipe.name}: weights averaged with those of {recipe.average_with}")
-            _finish(run, report.history, dataset, teacher_config, to_average)
+                done = average_if_useful(run.step, to_average, run.train)
+                say(f"{recipe.name} and {recipe.average_with}: {done}")
+                accuracies = measure(run.step, run.held_out)
+            _finish(run, report.history, accuracies, dataset, teacher_config)
     else:
         train(run, None, _first_epoch(run, resume, dataset))
     dist.barrier()
@@ -149,16 +152,12 @@ def _headline(run: Run) -> str:
 def _finish(
     run: Run,
     history: list[EpochMetrics],
+    held_out: ExitAccuracies | None,
     dataset: Dataset,
     teacher: CheckpointConfig | None,
-    to_average: dict[str, Tensor] | None,
 ) -> None:
-    """Average the weights if asked, evaluate, write the checkpoint and remove the resume file."""
+    """Evaluate on the test split, write the checkpoint and remove the resume file."""
     network, test = run.step.student, DeviceDataset.of(dataset.test, run.device)
-    held_out = history[-1].held_out
-    if to_average is not None:
-        average_weights(network, to_average)
-        held_out = measure(run.step, run.held_out)
     config = CheckpointConfig(
         recipe=run.recipe,
         classes=dataset.classes,

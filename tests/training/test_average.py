@@ -112,6 +112,22 @@ def test_a_run_that_does_not_fit_is_refused_and_nothing_is_written(
     assert not (runs / "other").exists()
 
 
+def test_a_mean_of_distant_weights_is_not_used(runs: Path, tmp_path: Path) -> None:
+    """Two networks from scratch are as good as chance halfway between them."""
+    settings = tomllib.loads(RECIPE)["train"]
+    far = recipe("far", seed=2, average_with="other", train=settings)
+    said: list[str] = []
+    train(
+        tmp_path, recipe("other", seed=3, train=settings), recipe("alone", seed=2, train=settings)
+    )
+    run_recipe(far, runs=tmp_path, data_root=tmp_path, device="cpu", say=said.append)
+    (line,) = [line for line in said if line.startswith("far and other: not averaged: the mean")]
+    assert "% of 267 training images" in line
+    kept, alone = weights(tmp_path, "far"), weights(tmp_path, "alone")
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, alone[name])
+
+
 def test_a_refit_is_averaged_with_the_first_fit_if_both_start_from_given_weights() -> None:
     assert refit_recipe(from_first("mine")).average_with == "mine"
     assert refit_recipe(recipe("mine")).average_with is None

@@ -44,6 +44,11 @@ class DeviceDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def spread(self, count: int) -> DeviceDataset:
+        """At most `count` samples, evenly spread, since splits may be sorted by class."""
+        index = torch.linspace(0, len(self) - 1, min(count, len(self))).round().long()
+        return DeviceDataset(self.images[index], self.labels[index])
+
     def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples without augmentation, in batches of `size`; the last one may be smaller."""
         yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)

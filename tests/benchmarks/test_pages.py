@@ -37,6 +37,7 @@ RESULTS = DOCS.parent / "benchmarks"
             *("design/peers.md", "peers-photographs"),
             partial(peers.section, picture="peers-photographs.png"),
         ),
+        ("design/peers.md", "peers-lite2", partial(peers.section, picture="peers-lite2.png")),
         ("design/reproduction.md", "method", method.section),
         ("guide/canary.md", "canary", canary.section),
         ("guide/gears.md", "gears", gears.section),

@@ -209,7 +209,7 @@ def _why_not_supported(
     samples = data.whole.samples
     least = _needed_drop(cheaper[-1].stats)
     what = f"a drop of {100 * permitted:.2g} points"
-    reason = f"{samples:,} samples do not support {what}, so every image runs to full depth"
+    reason = f"{samples:,} samples do not support {what}, so no image leaves early"
     if 0 < samples * permitted < MIN_PERMITTED_ERRORS:
         needed = math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9)
         reason += f"; {what} takes at least {round_up(needed):,} samples"

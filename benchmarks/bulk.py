@@ -28,7 +28,7 @@ from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.server import ROOT, machine
 from benchmarks.serving import InProcess
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
 from serving.settings import available_cores
 
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write the JSON."""
     arguments = _arguments(argv)
-    bundle = load_bundle(arguments.bundle or embedded())
+    bundle = load_bundle(arguments.bundle or CIFAR100)
     with tempfile.TemporaryDirectory() as folder:
         images = test_images(bundle, arguments.data, Path(folder) / "packed.npz")
         found = measure(bundle, images, arguments.images, arguments.repeats, Path(folder))

@@ -33,7 +33,7 @@ from benchmarks.harness.docs import table as markdown_table
 from benchmarks.harness.server import machine
 from exports.bundle.policy import Floats, Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from exports.stage_runner import StageRunner
 from exports.tuning.simulation import simulate
 from offramp.progress import counting_bar
@@ -267,7 +267,7 @@ def draw(bundles: dict[str, Bundle], logits: dict[str, Floats], test: Split, pat
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundles", type=Path, nargs="+", default=[embedded()])
+    parser.add_argument("--bundles", type=Path, nargs="+", default=[CIFAR100])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
     parser.add_argument("--images", type=int, default=1000, help="of them, how many are timed")

@@ -31,7 +31,7 @@ from benchmarks.harness.server import halves, machine, serving
 from benchmarks.serving import InProcess
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
 from serving.inference.sessions import session_options
 
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(arguments.bundle or [embedded()]):
+        for number, path in enumerate(arguments.bundle or [CIFAR100]):
             bundle = load_bundle(path)
             images = test_images(bundle, arguments.data, Path(folder) / f"{number}.npz")
             ratios = measure(

@@ -32,7 +32,7 @@ from benchmarks.harness.load import pack
 from benchmarks.harness.processes import cpu, tree
 from benchmarks.harness.server import machine, pictures, serving
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.ray.app import build
 from serving.ray.launch import APP, connect, end, free_port
 from serving.settings import available_cores
@@ -186,7 +186,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--seconds", type=float, default=12.0, help="of every figure")
     parser.add_argument("--json", type=Path, default=HERE / "ray.json")
     parser.add_argument("--write-docs", action="store_true")

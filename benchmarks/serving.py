@@ -42,7 +42,7 @@ from benchmarks.harness.processes import cpu
 from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine, decode
 from serving.settings import available_cores
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements."""
     seconds, slo = arguments.seconds, arguments.slo_ms
-    bundles = [load_bundle(path) for path in arguments.bundle or [embedded()]]
+    bundles = [load_bundle(path) for path in arguments.bundle or [CIFAR100]]
     found: dict[str, Any] = {
         "machine": machine(),
         "seconds": seconds,

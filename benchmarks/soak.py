@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 SIDES = (8, 32, 33, 64, 200, 640)
 WARM_UP_SHARE = 1 / 3
@@ -230,7 +230,7 @@ def _pictures() -> list[bytes]:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--swap-seconds", type=float, default=1)
     parser.add_argument("--bound", type=float, default=16, help="MiB (default: 16)")

@@ -32,7 +32,7 @@ from benchmarks.harness.server import halves, machine, pictures, serving
 from benchmarks.harness.wire import Connection
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine, Prediction, decode
 
 IMAGES = 200
@@ -210,7 +210,7 @@ async def _slow_client(port: int, file: bytes, stop: asyncio.Event, sending: boo
 def main(argv: list[str] | None = None) -> None:
     """Run, print the result, and fail if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--overload", action="store_true")

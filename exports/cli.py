@@ -26,6 +26,25 @@ def export(
     data: Annotated[
         Path, typer.Option(envvar="OFFRAMP_DATA", help="The directory of the data sets.")
     ] = Path("data"),
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to choose temperatures and thresholds on, a subfolder for each class; default: "
+            "those that training held out."
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="With --calibrate: images to measure on, a subfolder for each class."),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Most percentage points that the default policy is below the ensemble.",
+        ),
+    ] = 0.5,
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default the recipe's.")
     ] = None,
@@ -48,6 +67,12 @@ def export(
     allow_loss: AllowLoss = False,
 ) -> None:
     """Write a checkpoint as a bundle that `offramp serve` loads, or a bundle in another precision."""
+    from exports.bundle.errors import ExportError
+
+    if test is not None and calibrate is None:
+        raise ExportError(
+            "--test goes with --calibrate; without it a run is tested on its own data."
+        )
     options = export_options(
         name=name,
         version=version,
@@ -58,8 +83,18 @@ def export(
         allow_loss=allow_loss,
     )
     with needs_extra("train"):
+        from exports.evaluation_data import EvaluationFolders
         from exports.pipeline import export_bundle
-    export_bundle(source, output, options, data_root=data, say=typer.echo)
+    folders = None if calibrate is None else EvaluationFolders(calibrate, test)
+    export_bundle(
+        source,
+        output,
+        options,
+        data_root=data,
+        folders=folders,
+        drop=max_accuracy_drop / 100,
+        say=typer.echo,
+    )
 
 
 def pack(

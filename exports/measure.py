@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from exports.bundle.manifest import Accuracy
 from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table, as_stored
-from exports.source import EvaluationData
+from exports.evaluation_data import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import fit_agreement, fit_scaling

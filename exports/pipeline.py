@@ -29,6 +29,7 @@ from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import load_bundle, sha256, write_table
 from exports.bundle.writing import policy_json
 from exports.card.model_card import model_card
+from exports.evaluation_data import EvaluationFolders
 from exports.graphs.cam import cam_graph
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
@@ -36,6 +37,7 @@ from exports.measure import Measurement, measure
 from exports.options import ExportOptions, GraphKind, Precision
 from exports.precision.boundaries import feature_type
 from exports.precision.convert import Converted, comparison, convert, loss
+from exports.seen import warn_if_seen
 from exports.source import Source, open_source
 from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
@@ -49,6 +51,8 @@ def export_bundle(
     options: ExportOptions | None = None,
     *,
     data_root: Path,
+    folders: EvaluationFolders | None = None,
+    drop: float = DEFAULT_DROP,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
@@ -61,12 +65,24 @@ def export_bundle(
     half. Of a run with a refit the refit's weights are written; everything that needs the held-out split
     is measured with those of the first fit. The bundle is written completely or not at all.
 
+    With `folders` the data set is not read: their images take the place of its splits, and the weights that
+    are written are the ones that are measured on them. The default policy may lose the share `drop` of
+    right answers against the ensemble.
+
     Raises ExportError if a graph differs from torch, or if the precision costs more than half a point
     and `options.allow_loss` is not set. Raises WriteError, CheckpointError, BundleError, DataError.
     """
     with new_directory(target) as folder:
-        network = open_source(source, data_root, say)
-        written = write_bundle(folder, network, target, options or ExportOptions(), say)
+        network = open_source(source, data_root, say, folders)
+        written = write_bundle(folder, network, target, options or ExportOptions(), say, drop=drop)
+    if folders is not None:
+        warn_if_seen(
+            written.manifest.exits[-1].held_out.single / 100,
+            len(network.data.held_out),
+            source,
+            f"give pictures that it was not trained on instead of {folders.calibrate}",
+            say,
+        )
     written.report(target, say)
     return written.manifest
 

@@ -18,41 +18,27 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from exports.bundle.certificate import Reference, Target
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import Bundle, load_bundle, load_table
+from exports.evaluation_data import (
+    EvaluationData,
+    EvaluationFolders,
+    load_evaluation_data,
+    read_evaluation_data,
+)
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.graphs.upsample import resizes_as_products
 from exports.options import Precision
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
 from offramp import __version__
 from offramp.extras import needs_extra
-from training.data.dataset import Split
-from training.data.load import load_dataset, split_held_out
 from training.recipes.network import LiteNetwork
 from training.recipes.schema import DataRecipe, Recipe
 
 if TYPE_CHECKING:
     from exports.cascade import TrainedRun
-
-
-@dataclass(frozen=True)
-class EvaluationData:
-    """The splits that were not trained on; `counts` has the sizes of train, held_out and test.
-
-    Of a data set without a test split, `test` is the half of the held-out split on which no temperature
-    is fitted, and its count is 0. Under the target `agreement` the labels are the answers of `reference`.
-    """
-
-    name: str
-    held_out: Split
-    test: Split
-    counts: dict[str, int]
-    target: Target = "labels"
-    reference: Reference = "last"
 
 
 @dataclass(frozen=True)
@@ -80,19 +66,27 @@ class Source:
     precision: Precision = "fp32"
 
 
-def open_source(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
-    """Read the checkpoint or the float32 bundle in directory `path`, and its data under `data_root`.
+def open_source(
+    path: Path,
+    data_root: Path,
+    say: Callable[[str], None],
+    folders: EvaluationFolders | None = None,
+) -> Source:
+    """Read the checkpoint or the float32 bundle in directory `path`, and its data under `data_root`, or the
+    images of `folders` instead.
 
     With a checkpoint come those of the runs that follow it (`followed_by`), from the same directory of
     runs. A checkpoint's stages are compared with torch. Raises ExportError, BundleError, CheckpointError
     or DataError.
     """
     if (path / MANIFEST).exists():
-        return _from_bundle(path, data_root)
-    return _from_checkpoint(path, data_root, say)
+        return _from_bundle(path, data_root, say, folders)
+    return _from_checkpoint(path, data_root, say, folders)
 
 
-def _from_bundle(path: Path, data_root: Path) -> Source:
+def _from_bundle(
+    path: Path, data_root: Path, say: Callable[[str], None], folders: EvaluationFolders | None
+) -> Source:
     bundle = load_bundle(path)
     manifest, origin = bundle.manifest, bundle.manifest.provenance
     if manifest.precision != "fp32":
@@ -104,20 +98,10 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         raise ExportError(
             f"{path} is made of ONNX files: make it again with `offramp {command} --precision`."
         )
-    if origin.refit:
-        raise ExportError(
-            f"the weights in {path} were trained on its held-out split, so another precision cannot be "
-            "calibrated on it: export the run instead."
-        )
-    try:
-        recipe = DataRecipe.model_validate(origin.recipe.get("data"))
-    except ValidationError as error:
-        raise ExportError(f"{path} does not say which data it was trained on.") from error
-    data = _load(recipe, data_root, manifest.labels, path)
-    if not np.array_equal(data.held_out.labels, load_table(path, manifest).labels):
-        raise ExportError(
-            f"{path} was calibrated on other samples than {data.name} under {data_root} holds out."
-        )
+    if folders is not None:
+        data = read_evaluation_data(folders, origin.dataset, manifest.labels, manifest.input, say)
+    else:
+        data = _data_of_bundle(bundle, data_root)
     stages = bundle_stages(bundle)
     return Source(
         name=manifest.name,
@@ -127,12 +111,37 @@ def _from_bundle(path: Path, data_root: Path) -> Source:
         stages=stages,
         calibrated=stages,
         data=data,
-        recipe=origin.recipe,
-        followers=origin.followers,
+        recipe=_as_evaluated(origin.recipe, folders),
+        followers=tuple(_as_evaluated(recipe, folders) for recipe in origin.followers),
         seed=origin.seed,
         tools=origin.tools | tool_versions(),
         reject_below=bundle.policy.reject_below,
     )
+
+
+def _data_of_bundle(bundle: Bundle, root: Path) -> EvaluationData:
+    """What the network of `bundle` was not trained on, of the data set that its recipe names."""
+    path, manifest = bundle.path, bundle.manifest
+    if manifest.provenance.refit:
+        raise ExportError(
+            f"the weights in {path} were trained on its held-out split, so another precision cannot be "
+            "calibrated on it: export the run instead, or give other images with --calibrate."
+        )
+    try:
+        recipe = DataRecipe.model_validate(manifest.provenance.recipe.get("data"))
+    except ValidationError as error:
+        raise ExportError(f"{path} does not say which data it was trained on.") from error
+    data = load_evaluation_data(recipe, root, manifest.labels, path)
+    if not np.array_equal(data.held_out.labels, load_table(path, manifest).labels):
+        raise ExportError(
+            f"{path} was calibrated on other samples than {data.name} under {root} holds out."
+        )
+    return data
+
+
+def _as_evaluated(recipe: dict[str, Any], folders: EvaluationFolders | None) -> dict[str, Any]:
+    """The recipe for the manifest. No figure is of the weights before a refit if other images were given."""
+    return recipe if folders is None else recipe | {"refit": None}
 
 
 def bundle_stages(bundle: Bundle) -> tuple[StageGraph, ...]:
@@ -147,7 +156,9 @@ def bundle_stages(bundle: Bundle) -> tuple[StageGraph, ...]:
     return tuple(stages)
 
 
-def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) -> Source:
+def _from_checkpoint(
+    path: Path, data_root: Path, say: Callable[[str], None], folders: EvaluationFolders | None
+) -> Source:
     with needs_extra("train"):
         import torch
 
@@ -157,28 +168,38 @@ def _from_checkpoint(path: Path, data_root: Path, say: Callable[[str], None]) ->
     runs = load_cascade(path)
     config = runs[0].config
     recipe = config.recipe
-    if not recipe.data.held_out:
-        raise ExportError(
-            f"{path} held out no images to choose thresholds on: export {path.parent}."
-        )
+    image = InputSpec(height=config.image_size[0], width=config.image_size[1])
     if recipe.refit and not (path / REFIT / CONFIG).is_file():
         raise ExportError(
             f"the refit of {path} is not finished: train with --resume, or without a refit."
         )
-    data = _load(recipe.data, data_root, config.classes, path, config.fingerprint)
-    calibrated = stages = trained_stages(runs, data.held_out.images, say)
-    if recipe.refit:
-        stages = trained_stages(load_cascade(path / REFIT), data.held_out.images, say)
+    if folders is not None:
+        name = Path(recipe.data.path or recipe.data.name).name
+        data = read_evaluation_data(folders, name, config.classes, image, say)
+    elif recipe.data.held_out:
+        data = load_evaluation_data(
+            recipe.data, data_root, config.classes, path, config.fingerprint
+        )
+    else:
+        raise ExportError(
+            f"{path} held out no images to choose thresholds on: export {path.parent}, or give other "
+            "images with --calibrate."
+        )
+    images = data.held_out.images
+    served = load_cascade(path / REFIT) if recipe.refit else runs
+    stages = calibrated = trained_stages(served, images, say)
+    if served is not runs and folders is None:
+        calibrated = trained_stages(runs, images, say)
     return Source(
         name=recipe.name.replace("/", "-"),
         version="1",
         labels=config.classes,
-        input=InputSpec(height=config.image_size[0], width=config.image_size[1]),
+        input=image,
         stages=stages,
         calibrated=calibrated,
         data=data,
-        recipe=portable(recipe),
-        followers=tuple(portable(run.config.recipe) for run in runs[1:]),
+        recipe=_as_evaluated(portable(recipe), folders),
+        followers=tuple(_as_evaluated(portable(run.config.recipe), folders) for run in runs[1:]),
         seed=recipe.seed,
         tools=tool_versions() | {"torch": torch.__version__},
         precision="int8" if all(made_for_int8(run.config.recipe) for run in runs) else "fp32",
@@ -215,28 +236,6 @@ def trained_stages(
 def _modernised(stage: bytes) -> bytes:
     """`stage` as this version exports it, in case an earlier one wrote the bundle."""
     return serialised(resizes_as_products(onnx.load_from_string(stage)))
-
-
-def _load(
-    data: DataRecipe,
-    root: Path,
-    classes: tuple[str, ...],
-    path: Path,
-    fingerprint: str | None = None,
-) -> EvaluationData:
-    dataset = load_dataset(data, root)
-    if dataset.classes != classes:
-        raise ExportError(f"{path} was trained on other classes than {dataset.name} has.")
-    if not dataset.matches(fingerprint):
-        raise ExportError(
-            f"{path} was trained on other images than {dataset.name} has now, so its held-out split "
-            "is lost: restore the images it was trained on, or train again."
-        )
-    trained_on, held_out = split_held_out(data, dataset.train.labels)
-    counts = {"train": len(trained_on), "held_out": len(held_out), "test": len(dataset.test)}
-    _, unused = halves(len(held_out))
-    test = dataset.test if len(dataset.test) else dataset.train.take(held_out[unused])
-    return EvaluationData(dataset.name, dataset.train.take(held_out), test, counts)
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

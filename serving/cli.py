@@ -34,7 +34,7 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Directories, packed files or https://…#sha256=…; by default the embedded one.",
+            help="Directories, packed files or https://…#sha256=…; by default the embedded ones.",
         ),
     ] = None,
     host: Annotated[

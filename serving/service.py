@@ -24,7 +24,7 @@ from serving.inference.cam import CamQueue
 from serving.inference.engine import Prediction
 from serving.jobs.store import JobStore
 from serving.models.manager import ManagerFactory, ModelManager
-from serving.models.registry import LoadedModel, ModelRegistry, default_bundle
+from serving.models.registry import LoadedModel, ModelRegistry, default_bundles
 from serving.models.repository import Repository
 from serving.recording.metrics import RecordingMetrics
 from serving.recording.recorder import Images, Recorder
@@ -73,7 +73,7 @@ class Service:
         if settings.budgets is not None:
             self.budgets = Budgets(settings.budgets, BudgetMetrics(self.metrics.registry))
         self.jobs = JobStore(settings.jobs, settings) if settings.jobs is not None else None
-        embedded = () if settings.repository else (default_bundle(),)
+        embedded = () if settings.repository else default_bundles()
         self.repository = Repository(settings.bundles or embedded, settings.repository)
         self.manager = manager(
             settings, self.models, self.repository, self.dispatcher, self.metrics

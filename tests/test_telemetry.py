@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 # The embedded bundle, opened and run; onnxruntime writes its id and its reports while it is loaded.
 CODE = """
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
-Engine(load_bundle(embedded()))
+Engine(load_bundle(CIFAR100))
 """
 
 

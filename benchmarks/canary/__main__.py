@@ -31,7 +31,7 @@ from benchmarks.harness.docs import DOCS, publish
 from benchmarks.harness.images import label, test_images
 from benchmarks.harness.server import halves, machine, on_cores, serving
 from exports.bundle.reader import load_bundle, read_manifest
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 RESULTS = Path(__file__).parents[1]
 # The name of a canary, the stage with the fault, and the fault.
@@ -151,7 +151,7 @@ def _call(url: str, method: str, body: dict[str, Any] | None = None) -> dict[str
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--share", type=float, default=0.2)

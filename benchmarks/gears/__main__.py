@@ -36,7 +36,7 @@ from benchmarks.harness.docs import DOCS, publish
 from benchmarks.harness.images import Images, label, test_images
 from benchmarks.harness.server import halves, machine
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 RESULTS = Path(__file__).parents[1]
 BIN_S = 1.0
@@ -138,7 +138,7 @@ def describe(
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--target-ms", type=float, default=100.0)
     parser.add_argument("--points", type=float, default=2.0, help="the floor, below full depth")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.imported.photos import label_positions, list_photos
+from exports.photos import label_positions, list_photos
 from training.data.image_files import read_images
 
 

@@ -32,7 +32,7 @@ from benchmarks.harness.docs import DOCS, publish
 from benchmarks.harness.images import label, test_images
 from benchmarks.harness.server import machine
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 HERE = Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--bundle", type=Path, default=embedded())
+    parser.add_argument("--bundle", type=Path, default=CIFAR100)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
     parser.add_argument("--seconds", type=float, default=6.0, help="of every figure")
     parser.add_argument("--json", type=Path, default=HERE / "growth.json")

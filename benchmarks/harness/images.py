@@ -63,7 +63,7 @@ def photographs(bundle: Bundle, folder: Path, side: int, packed: Path) -> Images
     """The pictures in the subfolders of `folder`, which are named after classes, in random order, as JPEG of
     quality JPEG_QUALITY whose longer side has `side` pixels, as cameras and browsers send them."""
     # Imported here because it loads torch.
-    from exports.imported.photos import label_positions, list_photos
+    from exports.photos import label_positions, list_photos
 
     listed = list_photos(folder)
     positions = label_positions(listed, bundle.manifest.labels)

@@ -38,7 +38,7 @@ from benchmarks.peers.servers import PEERS, started
 from benchmarks.serving import InProcess
 from benchmarks.threads import take_turns
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
 
 CONNECTIONS = (32, 1)
@@ -137,7 +137,7 @@ def plain_server(plain: Path, file: bytes) -> Iterator[int]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements."""
-    bundle = load_bundle(arguments.bundle or embedded())
+    bundle = load_bundle(arguments.bundle or CIFAR100)
     checkouts = {"this": ROOT}
     if arguments.against:
         checkouts = {"other": arguments.against.resolve(), "this": ROOT}

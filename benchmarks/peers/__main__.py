@@ -42,7 +42,7 @@ from benchmarks.peers.section import section
 from benchmarks.peers.servers import CASCADE, PEERS, StartError
 from benchmarks.serving import CONNECTIONS, accuracy, summary
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 HERE = Path(__file__).parents[1]
 # Statuses of refused requests: ours and BentoML's limit; Triton and BentoML's batcher; LitServe.
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        paths = arguments.bundle or [embedded()]
+        paths = arguments.bundle or [CIFAR100]
         for number, (path, static) in enumerate(
             itertools.zip_longest(paths, arguments.static[: len(paths)])
         ):

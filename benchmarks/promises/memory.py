@@ -29,7 +29,7 @@ from benchmarks.harness.networks import random_bundle
 from benchmarks.harness.server import machine, pictures, serving
 from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 RESULTS = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The result as it is written."""
     with tempfile.TemporaryDirectory() as folder:
-        small = load_bundle(embedded())
+        small = load_bundle(CIFAR100)
         larger = random_bundle(Path(folder, "larger"), arguments.larger)
         models = [by_copies(bundle, arguments.copies, Path(folder)) for bundle in (small, larger)]
     return {
@@ -111,7 +111,7 @@ def by_image(pixels: int) -> list[dict[str, Any]]:
     rows = []
     for kind, content in files.items():
         with serving(workers=1) as (port, process):
-            post(port, "/v1/classify", pictures(load_bundle(embedded()).manifest.input, 1)[0])
+            post(port, "/v1/classify", pictures(load_bundle(CIFAR100).manifest.input, 1)[0])
             before = resident(process)
             post(port, "/v1/classify", content)
             rows.append({"image": kind, "before": before, "peak": peak(process)})

@@ -1,4 +1,4 @@
-"""Finds a bundle: a directory, a packed file, an https address with its sha256, or `embedded`."""
+"""Finds a bundle: a directory, a packed file, an https address with its sha256, or one of the embedded."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from offramp.download import DownloadError, download, hide_query
 # Two GiB at about a megabyte a second.
 MAX_DOWNLOAD_S = 1800.0
 CHUNK_BYTES = 1 << 20
-EMBEDDED_NAME = "embedded"
-EMBEDDED = Path(__file__).parents[1] / "embedded" / "cifar100-lite0"
-
-
-def embedded() -> Path:
-    """The directory of the bundle that ships with Offramp; docs/guide/training.md says how it was made."""
-    return EMBEDDED
+# The bundles that ship with Offramp; docs/guide/training.md says how they were made.
+GROCERIES, CIFAR100 = (
+    Path(__file__).parents[1] / "embedded" / name for name in ("groceries", "cifar100-lite0")
+)
+# In the order in which they are served where no bundle is named: the first one answers by default.
+EMBEDDED = {path.name: path for path in (GROCERIES, CIFAR100)}
 
 
 def resolve_bundle(source: str | os.PathLike[str]) -> Path:
     """The directory of the bundle `source`, for `load_bundle` to verify.
 
-    A directory is returned as it is. `embedded` is the bundle that ships with Offramp. A packed file is
-    unpacked into the cache, as is `https://…#sha256=<64 hex digits>` after its hash was checked; a
+    A directory is returned as it is. A name in EMBEDDED is a bundle that ships with Offramp. A packed file
+    is unpacked into the cache, as is `https://…#sha256=<64 hex digits>` after its hash was checked; a
     bundle in the cache is not fetched again. Raises BundleError, in one sentence.
     """
     text = os.fspath(source)
     if "://" in text:
         return _from_url(text)
     path = Path(text)
-    if text == EMBEDDED_NAME and not path.exists():
-        return embedded()
+    if text in EMBEDDED and not path.exists():
+        return EMBEDDED[text]
     return _from_file(path) if path.is_file() else path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from exports.bundle.certificate import REFERENCE_NAMES
-from exports.bundle.manifest import Accuracy, Manifest
+from exports.bundle.manifest import Accuracy, Manifest, Provenance
 from exports.bundle.policy import Policy
 from exports.card.markup import markdown_text, yaml_string
 
@@ -204,8 +204,15 @@ def _origin(manifest: Manifest) -> str:
         )
     )
     return f"""{lines}
-- Data: {markdown_text(f"{origin.dataset} ({splits})")}. Temperatures and thresholds were chosen on the held-out split.
+- Data: {markdown_text(f"{origin.dataset} ({splits})")}. {_calibrated_on(origin)}
 - Tools: {markdown_text(tools)}"""
+
+
+def _calibrated_on(origin: Provenance) -> str:
+    what = (
+        "images that are no part of it" if "calibration" in origin.splits else "the held-out split"
+    )
+    return f"Temperatures and thresholds were chosen on {what}."
 
 
 def _imported(recipe: dict[str, Any]) -> str:

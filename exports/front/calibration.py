@@ -12,7 +12,7 @@ import numpy as np
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.front.large import Large
-from exports.imported.photos import (
+from exports.photos import (
     PhotoFolder,
     Photos,
     label_positions,

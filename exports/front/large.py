@@ -12,8 +12,8 @@ from exports.imported.config import ResizeRule
 from exports.imported.labels import Labels, without_background
 from exports.imported.network import read_network
 from exports.imported.options import NetworkOptions, common_rule, find_preprocessing
-from exports.imported.photos import PhotoFolder, read_photos
 from exports.imported.stage import Imported
+from exports.photos import PhotoFolder, read_photos
 from exports.stage_runner import StageRunner
 
 # Pictures of the folder that are decoded to compare the stage with its file.

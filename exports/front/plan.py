@@ -9,7 +9,7 @@ from pathlib import Path
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.front.large import Large
-from exports.imported.photos import PhotoFolder
+from exports.photos import PhotoFolder
 from exports.tuning.certificate import samples_needed
 from training.auto_train import fetch_weights, is_trained, run_name
 from training.data.dataset import DatasetInfo

@@ -8,8 +8,8 @@ from pathlib import Path
 from exports.bundle.reader import load_table
 from exports.front.calibration import CalibrationPictures
 from exports.front.plan import AgreementGoal
-from exports.imported.seen import warn_if_seen
 from exports.pipeline import Written
+from exports.seen import warn_if_seen
 from exports.tuning.certificate import halves
 from exports.tuning.simulation import simulate
 

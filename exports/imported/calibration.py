@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from exports.bundle.certificate import Reference, Target
 from exports.bundle.policy import Floats, Scaling
 from exports.bundle.reader import Table, as_stored
-from exports.imported.photos import Photos
-from exports.source import EvaluationData
+from exports.evaluation_data import EvaluationData, unfitted
+from exports.photos import Photos
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 from exports.tuning.scaling import agreement_weights
@@ -30,9 +30,8 @@ def calibration_data(
         target = "agreement"
         labels = _answers(StageRunner(stages).logits(photos.images), reference)
     split = Split(photos.images, labels)
-    _, unused = halves(len(split))
     counts = {"train": 0, "held_out": len(split), "test": 0}
-    return EvaluationData(name, split, split.take(unused), counts, target, reference)
+    return EvaluationData(name, split, unfitted(split), counts, target, reference)
 
 
 def _answers(logits: Floats, reference: Reference) -> NDArray[np.int64]:

@@ -27,9 +27,7 @@ from exports.imported.options import (
     find_preprocessing,
 )
 from exports.imported.parts import Part, check_order, say_what_is_near_chance
-from exports.imported.photos import Photos, list_photos, read_photos
 from exports.imported.saving import check_saving
-from exports.imported.seen import warn_if_seen
 from exports.imported.stage import (
     Imported,
     as_logits,
@@ -40,7 +38,9 @@ from exports.imported.stage import (
     verify_stage,
 )
 from exports.options import ExportOptions
+from exports.photos import Photos, list_photos, read_photos
 from exports.pipeline import write_bundle
+from exports.seen import warn_if_seen
 from exports.source import Source, tool_versions
 from exports.stage_runner import StageRunner
 from offramp.files import new_directory

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.manifest import Conversion, Precision
+from exports.evaluation_data import EvaluationData
 from exports.measure import Measurement, measure
 from exports.options import Int8Target
 from exports.precision.boundaries import connect_stages
@@ -30,7 +31,6 @@ from exports.precision.sensitivity import (
     keep_sensitive,
     none_kept,
 )
-from exports.source import EvaluationData
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
 

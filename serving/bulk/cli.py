@@ -45,7 +45,9 @@ def classify(
     ] = None,
     bundle: Annotated[
         str | None,
-        typer.Option(help="A directory, packed file or https://…#sha256=… (default: embedded)."),
+        typer.Option(
+            help="A directory, packed file or https://…#sha256=… (default: groceries, which is embedded)."
+        ),
     ] = None,
     mode: Annotated[
         ModeName | None, typer.Option(help="How to answer (default: the policy's).")
@@ -74,7 +76,7 @@ def classify(
     from serving.bulk.run import classify_files
     from serving.bulk.sources import find_images
     from serving.bulk.tables import table_writer
-    from serving.models.registry import default_bundle, open_engine
+    from serving.models.registry import default_bundles, open_engine
     from serving.settings import read_settings
 
     paths = find_images(images)
@@ -84,7 +86,7 @@ def classify(
         table_writer(output)
     settings = read_settings()
     model = open_engine(
-        bundle or default_bundle(), threads=settings.threads, provider=settings.provider
+        bundle or default_bundles()[0], threads=settings.threads, provider=settings.provider
     )
     manifest = model.engine.manifest
     policy = model.policy.override(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
-from exports.bundle.resolve import embedded, resolve_bundle
+from exports.bundle.resolve import EMBEDDED, resolve_bundle
 from exports.tuning.preview import PolicyPreview
 from serving.errors import NotFoundError, NotReadyError
 from serving.inference.cam import CamGraph
@@ -139,6 +139,6 @@ def open_engine(
     return LoadedModel(engine, bundle.policy, path, bundle.policy, calibration, cam)
 
 
-def default_bundle() -> Path:
-    """The directory of the bundle that ships with the package."""
-    return embedded()
+def default_bundles() -> tuple[Path, ...]:
+    """The directories of the bundles that ship with the package; the first one answers by default."""
+    return tuple(EMBEDDED.values())

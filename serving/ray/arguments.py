@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exports.bundle.policy import Policy
-from exports.bundle.resolve import EMBEDDED_NAME
+from exports.bundle.resolve import CIFAR100
 from offramp.validation import first_problem
 from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
@@ -45,7 +45,7 @@ class Arguments(_Model):
     """`form` is `replicas`, each with the whole engine, or `stages`, each in its own deployment."""
 
     form: Form = "replicas"
-    bundles: Bundles = (EMBEDDED_NAME,)
+    bundles: Bundles = (CIFAR100.name,)
     policies: dict[str, Policy] = Field(
         {}, description="Policies by model, instead of those in the bundles."
     )
@@ -103,7 +103,7 @@ def read_arguments(args: object) -> Arguments:
 class ModelConfig(_Model):
     """The models that replicas serve: `user_config` of the ingress, which can change while they run."""
 
-    bundles: Bundles = (EMBEDDED_NAME,)
+    bundles: Bundles = (CIFAR100.name,)
     policies: dict[str, Policy] = {}
 
 

@@ -12,7 +12,7 @@ import ray
 from ray import serve
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import EMBEDDED_NAME, resolve_bundle
+from exports.bundle.resolve import CIFAR100, resolve_bundle
 from serving.api.examples import sample_image
 from serving.http.banner import banner
 from serving.ray.app import build
@@ -56,7 +56,7 @@ def run(settings: Settings, form: Form) -> None:
             }
         )
         serve.run(application, name=APP, route_prefix="/")
-        manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles or [EMBEDDED_NAME]]
+        manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles or [CIFAR100.name]]
         names, spec = [manifest.name for manifest in manifests], manifests[0].input
         print(banner(settings.host, port, names, sample_image(spec.width, spec.height)))
         print(f"It runs on Ray, in the form {form}; {_exporters()}", flush=True)

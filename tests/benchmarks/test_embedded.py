@@ -11,14 +11,14 @@ import pytest
 from benchmarks import embedded as benchmark
 from benchmarks.harness import docs
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from tests.exports.bundles import FP32, INT8
 
 RESULT = json.loads((benchmark.HERE / "embedded.json").read_text("utf-8"))
 
 
 def test_the_figures_are_of_the_bundle_that_ships() -> None:
-    manifest = read_manifest(embedded())
+    manifest = read_manifest(CIFAR100)
     assert RESULT["bundle"] == manifest.name
     assert manifest.conversion is not None
     assert manifest.conversion.test is not None
@@ -70,7 +70,7 @@ def test_precisions_are_measured_in_turns(
 def test_the_last_network_of_a_cascade_is_measured_without_those_before_it(
     cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = measure([embedded()], cifar_root, tmp_path, monkeypatch)
+    result = measure([CIFAR100], cifar_root, tmp_path, monkeypatch)
     rows = result["precisions"]["int8"]["rows"]
     assert list(rows) == ["exit 1", benchmark.ALONE, "ensemble", "early exit"]
     costs = {row: figures["mean_mmacs"] for row, figures in rows.items()}

@@ -9,15 +9,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 
-from benchmarks.grocery import bundles
+from benchmarks.grocery import bundles, divide
 from benchmarks.grocery.classifier import write_classifier
 from benchmarks.grocery.divisions import over_divisions
 from benchmarks.grocery.logits import logits_of, networks
 from benchmarks.grocery.pictures import Pictures, random_halves
 from benchmarks.grocery.policies import calibration_table, choose, in_hindsight, judge
-from benchmarks.grocery.retune import retune
 from benchmarks.grocery.section import verdict
 from benchmarks.grocery.times import mean_milliseconds, stage_milliseconds
 from benchmarks.grocery.tuned import write_tuned
@@ -172,26 +170,30 @@ def test_a_bundle_is_written_with_the_policy_of_other_pictures(
     assert written.stages == bundle.stages
 
 
-def test_a_bundle_is_tuned_on_half_of_the_test_split_and_judged_on_the_other(
-    bundle: Bundle, tmp_path: Path
+def test_photographs_are_divided_into_those_to_calibrate_on_and_those_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    random = np.random.default_rng(0)
-    for split, count in (("val", 3), ("test", 4)):
+    photos = tmp_path / "photos"
+    for split, count in (("train", 20), ("val", 20), ("test", 40)):
         for label in LABELS:
-            folder = tmp_path / "photos" / split / label
+            folder = photos / split / label
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    found = retune(bundle.path, tmp_path / "photos", tmp_path / "work", "accuracy", seed=0)
-    half = 2 * len(LABELS)
-    assert found["tuned_on"] == 3 * len(LABELS) + half
-    assert (
-        load_bundle(tmp_path / "work" / "bundle").manifest.calibration.samples == found["tuned_on"]
-    )
-    judged = list((tmp_path / "work" / "judged").glob("*/*.png"))
-    assert len(judged) == half
-    assert {file.resolve().parents[1].name for file in judged} == {"test"}
+                (folder / f"{number}.png").touch()
+    monkeypatch.chdir(tmp_path)
+    divide.main([str(photos), "--work", "divided"])
+
+    def sources(part: str) -> set[Path]:
+        links = (tmp_path / "divided" / part).glob("*/*.png")
+        files = {link.resolve().relative_to(photos): link.parent.name for link in links}
+        assert all(file.parts[1] == label for file, label in files.items())
+        return set(files)
+
+    calibrate, judged = sources("calibrate"), sources("judged")
+    assert not calibrate & judged
+    assert {file.parts[0] for file in judged} == {"test"}
+    assert len(judged) == 20 * len(LABELS)
+    assert len(calibrate) == 40 * len(LABELS)
 
 
 def test_the_last_exit_of_a_run_becomes_a_plain_classifier(workplace: Path, tmp_path: Path) -> None:

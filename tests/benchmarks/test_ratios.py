@@ -9,12 +9,12 @@ import pytest
 from benchmarks import quick
 from benchmarks.harness.images import test_images as make_images
 from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 
 
 @pytest.mark.serial
 def test_serving_costs_little_more_than_the_network(tmp_path: Path) -> None:
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(CIFAR100)
     images = make_images(bundle, None, tmp_path / "images.npz")
     # Generated images seldom leave early by themselves.
     first = bundle.policy.override(mode="early_exit", threshold=0)

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- end -->\n"
 # Defaults that are not a fixed value.
 IN_WORDS = {
-    "bundles": "the embedded one",
+    "bundles": "the embedded ones",
     "workers": "one per core",
     "cors_origins": "none",
     "root_path": "none",

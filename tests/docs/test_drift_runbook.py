@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from exports.bundle.policy import Policy
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from tests.servers import SERVE, started
 from tests.serving.conftest import encode
 
@@ -32,7 +32,7 @@ def test_every_command_of_the_runbook_works(tmp_path: Path) -> None:
     ]
     (serve,) = re.findall(r"```\n\s*offramp serve (.*)\n", runbook)
     assert len(commands) == 4
-    shutil.copytree(embedded(), tmp_path / "my-bundle")
+    shutil.copytree(CIFAR100, tmp_path / "my-bundle")
     rng = np.random.default_rng(0)
     with started([*SERVE, *serve.split()], tmp_path, {"workers": 1}) as server:
         ids: list[str] = []

@@ -15,7 +15,7 @@ import pytest
 import sklearn.datasets
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import EMBEDDED, GROCERIES
 from tests.commands import call
 from tests.conftest import README, readme_commands
 from tests.docs import settings_table
@@ -64,8 +64,8 @@ def test_make_serve_classifies_a_photo(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True)
     answer = json.loads(done.stdout)
     (prediction,) = answer["predictions"]
-    assert answer["model"] == read_manifest(embedded()).name
-    assert prediction["label"] in read_manifest(embedded()).labels
+    assert answer["model"] == "groceries"
+    assert prediction["label"] in read_manifest(GROCERIES).labels
     assert len(prediction["top_k"]) == 5
     for page in (README, ROOT / "docs" / "reference" / "http-api.md"):
         shown = json.loads(page.read_text("utf-8").split("```json\n")[1].split("```")[0])
@@ -87,14 +87,14 @@ def test_the_python_client_classifies_as_shown(
     monkeypatch.chdir(tmp_path)
     exec(code.replace("http://127.0.0.1:8000", server.url), {})
     first, second, third, *events, models = capsys.readouterr().out.splitlines()
-    assert first.split()[0] in read_manifest(embedded()).labels
-    assert second in read_manifest(embedded()).labels
+    assert first.split()[0] in read_manifest(GROCERIES).labels
+    assert second in read_manifest(GROCERIES).labels
     assert third.startswith("The image is in an unknown format")
     assert [event.partition("(")[0] for event in events] == [
         *["ExitReached"] * (len(events) - 1),
         "Answer",
     ]
-    assert models == str([read_manifest(embedded()).name])
+    assert models == str(list(EMBEDDED))
 
 
 def test_a_bundle_is_tuned_inspected_and_packed(
@@ -126,7 +126,24 @@ def test_the_embedded_bundle_leaves_earlier_where_the_threshold_is_lower(server:
         exit_: int = answer.json()["predictions"][0]["exit"]
         return exit_
 
-    assert (exit_at(0.0), exit_at(1.1)) == (1, len(read_manifest(embedded()).exits))
+    assert (exit_at(0.0), exit_at(1.1)) == (1, len(read_manifest(GROCERIES).exits))
+
+
+def test_the_figures_of_the_network_for_groceries_are_those_of_its_manifest() -> None:
+    manifest = read_manifest(GROCERIES)
+    default, (first, last) = manifest.provenance.test_default, manifest.exits
+    cost = default.mean_macs / (last.macs - first.macs)
+    text = " ".join(README.read_text("utf-8").split())
+    assert f"{len(manifest.labels)} kinds of fruit" in text
+    assert f"it is right on {default.accuracy:.0f} % of photographs" in text
+    assert f"at {cost:.2f} of its last network's cost" in text
+    training = (ROOT / "docs" / "guide" / "training.md").read_text("utf-8")
+    assert (
+        f"| the default policy | {default.accuracy:.2f} | {default.mean_macs / 1e6:.1f} |"
+        in training
+    )
+    assert f"| exit 1, 128 pixels | {first.test.single:.2f} | {first.macs / 1e6:.1f} |" in training
+    assert f"| ensemble | {last.test.running:.2f} | {last.macs / 1e6:.1f} |" in training
 
 
 def test_the_page_of_settings_has_every_name_default_and_description() -> None:

@@ -14,7 +14,7 @@ import typer
 
 from exports.bundle.certificate import Certificate, PrecisionCertificate
 from exports.bundle.reader import read_manifest, read_policy
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from offramp.cli import app
 from tests.commands import call
 
@@ -29,7 +29,7 @@ def test_every_command_and_the_program_run_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(embedded(), "BUNDLE")
+    shutil.copytree(CIFAR100, "BUNDLE")
     images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
     (program,) = blocks("python")
     exec(program, {"images": images})
@@ -40,7 +40,7 @@ def test_every_command_and_the_program_run_as_written(
         assert done.code == 0, done.err
     assert Path("tuning.json").stat().st_size > 1000
     assert Path("tuning.png").stat().st_size > 1000
-    certificate = read_policy(Path("BUNDLE"), read_manifest(embedded())).certificate
+    certificate = read_policy(Path("BUNDLE"), read_manifest(CIFAR100)).certificate
     assert certificate is not None
     assert certificate.target == "agreement"
 

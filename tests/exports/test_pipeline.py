@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
 from exports.bundle.reader import load_bundle, load_table
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from exports.graphs.stages import StageGraph, export_stages
 from exports.pipeline import export_bundle
 from exports.stage_runner import StageRunner
@@ -150,7 +150,7 @@ def test_the_embedded_bundle_has_the_accuracy_in_its_manifest(
 ) -> None:
     """Every fourth test image through the embedded stages, with three standard errors of what the manifest
     reports of all. `python -m benchmarks.embedded` runs all."""
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(CIFAR100)
     images, labels = (part[::4] for part in cifar_test)
     logits = StageRunner(bundle.stages).logits(images)
     stated = bundle.manifest.provenance.test_default

@@ -31,11 +31,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """`with serve(bundle, *flags) as server`."""
+    """`with serve(*bundles, *flags) as server`."""
     place = tmp_path_factory.mktemp("server")
 
-    def run(bundle: Path, *flags: str) -> Any:
-        command = [sys.executable, "-m", "offramp.cli", "serve", str(bundle), "--port", "0", *flags]
+    def run(*arguments: Path | str) -> Any:
+        given = map(str, arguments)
+        command = [sys.executable, "-m", "offramp.cli", "serve", *given, "--port", "0"]
         return started(command, place)
 
     return run

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from tests.page.browser import chromium
 from tests.page.conftest import SAMPLES
 from tests.servers import started
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     """Write the twelve pictures into `folder`, as WebP."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as place:
-        bundle = shutil.copytree(embedded(), Path(place) / "embedded")
+        bundle = shutil.copytree(CIFAR100, Path(place) / "embedded")
         command = [sys.executable, "-m", "offramp.cli", "serve", str(bundle), "--port", "0"]
         with started(command, Path(place)) as server, chromium() as browser:
             context = browser.new_context(device_scale_factor=1.5, reduced_motion="reduce")

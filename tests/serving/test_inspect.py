@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.reader import load_bundle, sha256
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from tests.commands import call
 from tests.exports.policies import CERTIFICATE, PRECISION_CERTIFICATE
 from tests.servers import started
@@ -41,11 +41,11 @@ def certified(tmp_path: Path) -> Path:
 
 
 def test_inspect_shows_everything_on_one_screen() -> None:
-    done = call("inspect", embedded())
+    done = call("inspect", CIFAR100)
     assert done.code == 0
     assert len(done.out.splitlines()) <= 30
     assert max(map(len, done.out.splitlines())) <= 100
-    bundle = load_bundle(embedded())
+    bundle = load_bundle(CIFAR100)
     for entry in bundle.manifest.exits:
         row = next(line for line in done.out.splitlines() if entry.file in line)
         assert f"{entry.test.single:.2f}/{entry.test.running:.2f}" in row

@@ -17,7 +17,9 @@ def preprocess(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
     bundle: Annotated[
         str | None,
-        typer.Option(help="A directory, packed file or https://…#sha256=… (default: embedded)."),
+        typer.Option(
+            help="A directory, packed file or https://…#sha256=… (default: groceries, which is embedded)."
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ from exports.bundle.preprocessing.inputs import StageInput, stage_input, stage_i
 from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.preprocessing.variants import variants
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import embedded, resolve_bundle
+from exports.bundle.resolve import GROCERIES, resolve_bundle
 from offramp.errors import ImageError
 from offramp.files import write_whole
 from offramp.images import ImageSpec, Pixels, decode, decode_whole
@@ -38,12 +38,12 @@ class Photograph:
 
     @classmethod
     def open(cls, file: Path, bundle: str | None) -> Self:
-        """Read `file` and the manifest of `bundle`, by default the embedded one.
+        """Read `file` and the manifest of `bundle`, by default the embedded one of groceries.
 
         Raises ImageError, which names the file, BundleError, and PreprocessingError if the bundle does not
         say how a stage prepares its image.
         """
-        manifest = read_manifest(embedded() if bundle is None else resolve_bundle(bundle))
+        manifest = read_manifest(GROCERIES if bundle is None else resolve_bundle(bundle))
         spec = manifest.input
         try:
             content = file.read_bytes()

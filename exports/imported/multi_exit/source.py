@@ -16,7 +16,7 @@ from exports.bundle.resolve import resolve_bundle
 from exports.graphs.onnx_tools import prune, serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.imported.labels import Labels
-from exports.imported.photos import PhotoFolder
+from exports.photos import PhotoFolder
 from exports.source import bundle_stages, portable, trained_stages
 from offramp.extras import needs_extra
 from training.data.image_files import read_images

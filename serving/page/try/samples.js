@@ -1,4 +1,4 @@
-// The pictures that come with the page; examples/draw_samples.py draws them.
+// The pictures that come with the page; examples/draw_samples.py and draw_groceries.py draw them.
 
 import { request } from "../api.js";
 import { byId } from "../dom.js";

@@ -12,7 +12,6 @@ import pytest
 
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_bundle, load_table, read_manifest, sha256, write_table
-from exports.bundle.resolve import embedded
 
 
 @pytest.fixture
@@ -101,17 +100,6 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(
     with pytest.raises(BundleError, match=says) as caught:
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
-
-
-def test_the_embedded_bundle_is_complete_small_and_without_images() -> None:
-    bundle = load_bundle(embedded())
-    files = {path.name: path.stat().st_size for path in embedded().iterdir()}
-    graphs = {entry.file for entry in (*bundle.manifest.exits, *bundle.manifest.graphs)}
-    assert set(files) == graphs | {"manifest.json", "policy.json", "calibration.npz", "README.md"}
-    assert sum(files.values()) <= 25e6
-    assert len(bundle.manifest.labels) == 100
-    with np.load(embedded() / "calibration.npz") as arrays:
-        assert sorted(arrays) == ["labels", "logits", "split"]
 
 
 def test_writing_a_table_preserves_it(tmp_path: Path, digits_bundle: Path) -> None:

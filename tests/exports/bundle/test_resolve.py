@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.errors import BundleError
-from exports.bundle.reader import load_bundle
-from exports.bundle.resolve import embedded, resolve_bundle
+from exports.bundle.reader import load_bundle, read_manifest
+from exports.bundle.resolve import EMBEDDED, resolve_bundle
 from tests.exports.bundle.packed import Packed, cache_entries
 
 pytestmark = pytest.mark.usefixtures("private_cache")
@@ -36,10 +36,11 @@ def test_a_hostile_archive_leaves_nothing_in_the_cache(tmp_path: Path, private_c
     assert cache_entries(private_cache) == []
 
 
-def test_the_embedded_bundle_has_a_name_that_a_directory_can_override(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_bundle_has_a_name_that_a_directory_can_override(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_bundle("embedded") == embedded()
-    (tmp_path / "embedded").mkdir()
-    assert resolve_bundle("embedded") == Path("embedded")
+    assert read_manifest(resolve_bundle(name)).name == name
+    (tmp_path / name).mkdir()
+    assert resolve_bundle(name) == Path(name)

@@ -10,7 +10,7 @@ import pytest
 import exports.front.plan
 from exports.bundle.errors import ExportError
 from exports.front.plan import AgreementGoal, held_out_count, usable
-from exports.imported.photos import PhotoFolder
+from exports.photos import PhotoFolder
 from exports.tuning.statistics.binomial import proportion_bound
 
 

@@ -10,10 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exports.bundle.manifest import InputSpec
 from exports.bundle.reader import stage_input, stage_outputs
+from exports.evaluation_data import EvaluationData
 from exports.graphs.stage_graph import StageGraph
 from exports.options import ExportOptions
 from exports.pipeline import write_bundle
-from exports.source import EvaluationData, Source
+from exports.source import Source
 from exports.tuning.certificate import halves
 from offramp.files import new_directory
 from tests.exports.imported.classifiers import CLASSES, COLOURS, pictures

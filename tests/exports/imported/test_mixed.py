@@ -19,7 +19,7 @@ from exports.bundle.archive import pack_bundle
 from exports.bundle.policy import softmax
 from exports.bundle.reader import Bundle, load_bundle, load_table
 from exports.imported.multi_exit.source import CHECKPOINT, read_multi_exit
-from exports.imported.photos import PhotoFolder
+from exports.photos import PhotoFolder
 from exports.source import bundle_stages
 from exports.stage_runner import StageRunner
 from exports.tuning.simulation import simulate

@@ -80,4 +80,4 @@ def test_a_canary_of_no_model_is_refused_at_the_start(repository: Path, tmp_path
 
 def test_a_latency_target_and_a_canary_do_not_go_together() -> None:
     with pytest.raises(SettingsError, match="do not go together"):
-        read_settings(target_p99_ms=100.0, accuracy_floor=60.0, canary="embedded")
+        read_settings(target_p99_ms=100.0, accuracy_floor=60.0, canary="cifar100-lite0")

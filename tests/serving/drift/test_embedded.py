@@ -12,7 +12,7 @@ from benchmarks.harness.corruptions import Images, blur, contrast, jpeg
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Table, load_table, read_manifest, read_policy
-from exports.bundle.resolve import embedded
+from exports.bundle.resolve import CIFAR100
 from exports.tuning.simulation import simulate
 from serving.drift.reference import Answers, Reference
 from serving.drift.state import DriftState
@@ -24,22 +24,22 @@ CLEAN = 2_000
 
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
-    return read_manifest(embedded())
+    return read_manifest(CIFAR100)
 
 
 @pytest.fixture(scope="module")
 def policy(manifest: Manifest) -> Policy:
-    return read_policy(embedded(), manifest)
+    return read_policy(CIFAR100, manifest)
 
 
 @pytest.fixture(scope="module")
 def table(manifest: Manifest) -> Table:
-    return load_table(embedded(), manifest)
+    return load_table(CIFAR100, manifest)
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return open_engine(embedded(), threads=1, provider="cpu").engine
+    return open_engine(CIFAR100, threads=1, provider="cpu").engine
 
 
 @pytest.fixture(scope="module")

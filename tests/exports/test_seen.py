@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exports.imported.seen import warn_if_seen
+from exports.seen import warn_if_seen
 
 NETWORK = Path("large.onnx")
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
-from exports.imported.config import ResizeRule
-from training.data.image_files import read_images
+from training.data.image_files import ResizeRule, read_images
 from training.data.image_folder import class_folders, files_below, has_image_suffix
 
 # Fewer support no temperature and no threshold.

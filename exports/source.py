@@ -134,7 +134,8 @@ def _data_of_bundle(bundle: Bundle, root: Path) -> EvaluationData:
     data = load_evaluation_data(recipe, root, manifest.labels, path)
     if not np.array_equal(data.held_out.labels, load_table(path, manifest).labels):
         raise ExportError(
-            f"{path} was calibrated on other samples than {data.name} under {root} holds out."
+            f"{path} was calibrated on other samples than {data.name} under {root} holds out; if on those of "
+            "a folder, give it again with --calibrate."
         )
     return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from training.checkpoint import CheckpointConfig, read_config
 from training.data.dataset import DatasetInfo
+from training.data.image_folder import spare_split
 from training.data.survey import survey_folder
 from training.distributed import DistContext
 from training.errors import RecipeError
@@ -61,9 +63,14 @@ def plan_training(
         refit=refit,
         seed=seed,
     )
-    for reason in choice.reasons:
-        say(f"- {reason}")
     *_, last = choice.recipes
+    spare = spare_split(folder)
+    reasons = [
+        *choice.reasons,
+        *([] if spare is None else [_spare_reason(spare, runs / last.name)]),
+    ]
+    for reason in reasons:
+        say(f"- {reason}")
     to_train = [r for r in choice.recipes if r is last or not is_trained(runs / r.name, r)]
     check_runs(to_train, runs, resume)
     dist = DistContext.current()
@@ -75,7 +82,7 @@ def plan_training(
         assert side is not None
         info = DatasetInfo(side, len(survey.counts), sum(survey.counts.values()))
         say(str(forecast(to_train, info, earlier=choice.recipes, runs=runs, device=device)))
-    comments = (f"Chosen for {len(survey.counts)} classes:", *choice.reasons)
+    comments = (f"Chosen for {len(survey.counts)} classes:", *reasons)
     return Plan(choice.recipes, tuple(to_train), comments)
 
 
@@ -196,3 +203,9 @@ def fetch_weights(recipe: Recipe) -> None:
         from training.models.pretrained import read_weights
 
         read_weights(recipe.network.name, recipe.start.weights)
+
+
+def _spare_reason(spare: Path, run: Path) -> str:
+    """How the pictures in `spare`, which no run reads, are used."""
+    command = shlex.join(("offramp", "export", str(run), "--calibrate", str(spare)))
+    return f"no run reads the pictures in {spare.name}: `{command} -o BUNDLE` chooses thresholds on them"

@@ -161,6 +161,13 @@ def _roots(directory: Path) -> tuple[Path, Path | None]:
     return train, next((test for test in tests if test.is_dir()), None)
 
 
+def spare_split(directory: Path) -> Path | None:
+    """`val` beside `train` and `test`, which no run reads, so that it can calibrate; None without one."""
+    _, test_root = _roots(directory)
+    val = directory / "val"
+    return val if test_root not in (None, val) and val.is_dir() else None
+
+
 def class_folders(directory: Path) -> list[Path]:
     """The folders in `directory`, except hidden ones, sorted."""
     return sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))

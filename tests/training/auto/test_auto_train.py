@@ -163,6 +163,21 @@ def test_a_dry_run_of_a_folder_prints_choice_and_forecast_and_writes_nothing(
     assert contents(tmp_path) == before
 
 
+def test_pictures_that_no_run_reads_are_named_with_what_they_are_good_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        pictures(tmp_path / "photos" / split, 6, (36, 36))
+    command = ("train", "--data", "photos", "--from-scratch", "--dry-run")
+    assert "--calibrate" not in call(*command).out
+    pictures(tmp_path / "photos" / "val", 6, (36, 36))
+    said = (
+        "`offramp export runs/photos --calibrate photos/val -o BUNDLE` chooses thresholds on them"
+    )
+    assert f"- no run reads the pictures in val: {said}\n" in call(*command).out
+
+
 def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 10, (36, 36))
     processes = two(

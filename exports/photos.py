@@ -1,4 +1,4 @@
-"""The folder of images that a cascade is calibrated on: one subfolder per class, or images without labels."""
+"""The folder of images that a bundle is calibrated on: one subfolder per class, or images without labels."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python -m tests.page.screenshots docs/images/page
 
-The real server on the embedded bundle answers. For Watch it, the page's clock runs fast: five minutes
-of it pass while as many requests as fit are sent, so rates are per second of that clock, and latencies
-are those of the machine this runs on.
+The real server on the embedded bundle of groceries answers. For Watch it, the page's clock runs fast:
+five minutes of it pass while as many requests as fit are sent, so rates are per second of that clock, and
+latencies are those of the machine this runs on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from exports.bundle.resolve import CIFAR100
+from exports.bundle.resolve import GROCERIES
 from tests.page.browser import chromium
 from tests.page.conftest import SAMPLES
 from tests.servers import started
@@ -30,13 +30,15 @@ SIZES = {"wide": (1280, 860), "narrow": (390, 800)}
 STEPS = 155
 EVERY_MS = 2000
 BUSY = (2, 14)
+# Of the images that are sent.
+SIDE = 224
 
 
 def main(folder: Path) -> None:
     """Write the twelve pictures into `folder`, as WebP."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as place:
-        bundle = shutil.copytree(CIFAR100, Path(place) / "embedded")
+        bundle = shutil.copytree(GROCERIES, Path(place) / "embedded")
         command = [sys.executable, "-m", "offramp.cli", "serve", str(bundle), "--port", "0"]
         with started(command, Path(place)) as server, chromium() as browser:
             context = browser.new_context(device_scale_factor=1.5, reduced_motion="reduce")
@@ -65,9 +67,9 @@ def _take(page: Page, view: str, folder: Path) -> None:
 
 def _try(page: Page) -> None:
     # The first image of a server's life is slower than any later one.
-    page.get_by_role("button", name="rocket").click()
+    page.get_by_role("button", name="bananas").click()
     expect(page.locator("#result .badge")).to_have_text("Exit 1 of 2")
-    page.get_by_role("button", name="apple").click()
+    page.get_by_role("button", name="apples").click()
     expect(page.locator("#result .badge")).to_have_text("Exit 2 of 2")
 
 
@@ -80,7 +82,10 @@ def _tune(page: Page) -> None:
 
 def _watch(page: Page) -> None:
     rng = np.random.default_rng(0)
-    pictures = [Image.open(file) for file in sorted(SAMPLES.glob("*.webp"))]
+    names = page.locator("#samples li:not([hidden]) img").evaluate_all(
+        "(all) => all.map((i) => i.alt)"
+    )
+    pictures = [Image.open(SAMPLES / f"{name}.webp").convert("RGB") for name in names]
     address = page.url.split("#")[0] + "v1/classify"
     headers = {"Content-Type": "image/png"}
 
@@ -98,9 +103,9 @@ def _watch(page: Page) -> None:
 
 def _variant(pictures: list[Image.Image], rng: np.random.Generator) -> bytes:
     """A sample, turned and noisy, so that some are easy and some are hard."""
-    picture = pictures[rng.integers(len(pictures))].convert("RGB").resize((32, 32))
+    picture = pictures[rng.integers(len(pictures))].resize((SIDE, SIDE))
     turned = picture.rotate(float(rng.normal(0, 8)), expand=False)
-    noisy = np.asarray(turned) + rng.normal(0, rng.uniform(0, 20), (32, 32, 3))
+    noisy = np.asarray(turned) + rng.normal(0, rng.uniform(0, 20), (SIDE, SIDE, 3))
     content = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(content, "PNG")
     return content.getvalue()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exports.bundle.resolve import CIFAR100
 from serving.api.asgi.middleware import MAX_SMALL_BODY_BYTES
 from serving.settings import Settings
 from tests.serving.conftest import Client, encode, running
@@ -171,7 +172,7 @@ def test_every_route_for_images_takes_a_photograph() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     photograph = encode(Image.fromarray(noise))
     assert len(photograph) > MAX_SMALL_BODY_BYTES
-    with running(Settings(workers=1)) as client:
+    with running(Settings(bundles=(str(CIFAR100),), workers=1)) as client:
         paths = client.get("/openapi.json").json()["paths"]
         bodies = {path: item.get("post", {}).get("requestBody", {}) for path, item in paths.items()}
         found = [path for path, body in bodies.items() if "image/png" in body.get("content", {})]

@@ -13,11 +13,15 @@ from typer.testing import CliRunner
 from offramp.cli import app
 from tests.training.runs import contents
 from tests.training.teachers.recipes import run, student, teacher, view_files
+from training.data.dataset import DatasetInfo
 from training.errors import DivergedError, RecipeError
 from training.planning.dry_run import dry_run
 from training.recipes.files import load_recipe, recipe_file_names
 from training.recipes.schema import DataRecipe
 from training.recipes.table_recipes import table_recipe_names
+
+# The size of the folder of the recipes whose data set is one.
+GROCERY = DatasetInfo(224, 81, 2640)
 
 
 def sampled_recipes() -> list[str]:
@@ -55,7 +59,9 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", sampled_recipes())
 def test_a_recipe_passes_a_two_step_run(name: str) -> None:
-    dry_run(load_recipe(name), device="cpu", shrink=8, batch_size=4)
+    recipe = load_recipe(name)
+    info = GROCERY if recipe.data.name == "folder" else None
+    dry_run(recipe, device="cpu", shrink=8, batch_size=4, info=info)
 
 
 def test_every_pair_and_every_method_is_among_the_recipes_that_are_run() -> None:

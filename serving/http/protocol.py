@@ -23,6 +23,7 @@ from serving.errors import (
     SlowRequestError,
     TooManyConnectionsError,
 )
+from serving.http.body_progress import BodyProgress
 from serving.http.coalescing import CoalescingTransport
 from serving.http.half_close import HalfCloseProbe
 from serving.http.head import MAX_HEAD_BYTES, check_head, head_too_large
@@ -30,13 +31,8 @@ from serving.http.responses import error_response, send_whole
 from serving.http.slow_reader import Reader
 from serving.http.upgrade import Parser
 
-# Chunk sizes and trailers may have MAX_HEAD_BYTES, and so much for each byte of the body: chunks of one byte
-# need it.
-CHUNK_OVERHEAD_BYTES = 8
 # Requests that wait on one connection for the answer to an earlier one.
 MAX_PIPELINED = 32
-# The slowest body that is accepted.
-MIN_BODY_BYTES_PER_S = 1024
 # How long the rest of a body is read and discarded after an early answer. Closing at once would reset the
 # connection, and many clients would then never read the answer.
 LINGER_S = 2.0
@@ -58,12 +54,11 @@ class Protocol(HttpToolsProtocol):
         self.parser = Parser(self)  # type: ignore[assignment]
         self._hooks: ServerHooks = self.config.app.state.server_hooks  # type: ignore[union-attr]
         self._phase: Phase = "head"
-        # When the phase began, and when the body's progress was last checked.
-        self._phase_began = self._body_checked = time.monotonic()
+        self._phase_began = time.monotonic()
         self._reader = Reader(self._phase_began)
-        # Bytes of the current request: of its head, of its body, and of chunk sizes and trailers.
-        self._head_bytes = self._body_bytes = self._framing_bytes = 0
-        self._body_bytes_checked = 0
+        # Of the current request.
+        self._head_bytes = 0
+        self._body = BodyProgress()
         # The request that is being answered, and what notices that its client has disconnected: the request
         # itself if no task answers it, or a signal.
         self._running: RequestResponseCycle | None = None
@@ -96,7 +91,7 @@ class Protocol(HttpToolsProtocol):
             return
         if self._phase == "idle":
             self._enter("head")
-        phase, cycle, body_bytes = self._phase, self.cycle, self._body_bytes
+        phase, cycle, body_bytes = self._phase, self.cycle, self._body.body_bytes
         super().data_received(data)
         # Only bytes that neither begin nor end a request are counted here; `check_head` counts whole heads.
         if self.transport.is_closing() or (self._phase, self.cycle) != (phase, cycle):
@@ -106,8 +101,8 @@ class Protocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(head_too_large())
         elif phase == "body":
-            self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
-            if self._framing_bytes > MAX_HEAD_BYTES + CHUNK_OVERHEAD_BYTES * self._body_bytes:
+            self._body.framing_bytes += len(data) - (self._body.body_bytes - body_bytes)
+            if self._body.has_too_much_framing:
                 self._refuse(InvalidRequestError("The body's chunks or trailers are too large."))
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -156,7 +151,7 @@ class Protocol(HttpToolsProtocol):
                 self._enter("head")
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
+        self._body.body_bytes += len(body)
         super().on_body(body)
         if self._direct is not None and self._running is self.cycle:
             # uvicorn pauses until the application has taken what has arrived. The head limits this body.
@@ -191,8 +186,8 @@ class Protocol(HttpToolsProtocol):
         if self._reader.has_stopped(unsent, now, settings.body_timeout_seconds):
             self.transport.abort()
         elif self.transport.is_closing() or self._waits_for_server():
-            self._phase_began = self._body_checked = now
-            self._body_bytes_checked = self._body_bytes
+            self._phase_began = now
+            self._body.excuse(now)
         elif self._phase == "head" and now - self._phase_began > settings.header_timeout_seconds:
             # A client that has sent nothing gets no answer.
             if self._head_bytes:
@@ -216,18 +211,16 @@ class Protocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             if now - self._phase_began > LINGER_S:
                 self._coalescing.close_now()
-        elif now - self._body_checked > timeout:
-            if self._body_bytes - self._body_bytes_checked < MIN_BODY_BYTES_PER_S * timeout:
-                self._refuse(SlowRequestError("The request's body did not arrive in time."))
-            self._body_checked, self._body_bytes_checked = now, self._body_bytes
+        elif self._body.is_too_slow(now, timeout):
+            self._refuse(SlowRequestError("The request's body did not arrive in time."))
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
-        self._phase_began = self._body_checked = time.monotonic()
+        self._phase_began = time.monotonic()
         if phase == "head":
             self._head_bytes = 0
         elif phase == "body":
-            self._body_bytes = self._body_bytes_checked = self._framing_bytes = 0
+            self._body.begin(self._phase_began)
 
     def _enforce_connection_cap(self) -> None:
         """Close the connection that has been idle longest, or refuse this one if none is idle."""

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.docs import DOCS, fill_in
 from benchmarks.harness.our_loop import CachedLoop, OurLoop
 from benchmarks.harness.plain_loop import CLASSES, PlainLoop
 from training.data.dataset import Split
 from training.distributed import choose_device
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs" / "guide" / "training.md"
-BEGIN, END = "<!-- training benchmark -->\n", "<!-- end -->\n"
+NAME = "epoch"
 # CIFAR-100's training images without 5,000 held-out ones.
 EPOCH_IMAGES = 45_000
 TITLES = {
@@ -143,9 +143,7 @@ def written_results() -> list[dict[str, Any]]:
 
 def write_docs() -> None:
     """Write the section between its markers in docs/guide/training.md."""
-    before, rest = DOCS.read_text("utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    DOCS.write_text(before + BEGIN + section(written_results()) + END + after, "utf-8")
+    fill_in(DOCS / "guide" / "training.md", NAME, section(written_results()))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -38,13 +38,11 @@ def export(
         typer.Option(help="With --calibrate: images to measure on, a subfolder for each class."),
     ] = None,
     max_accuracy_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0,
-            max=100,
-            help="Most percentage points that the default policy is below the ensemble.",
+            help="Most percentage points that the default policy is below the ensemble (default: 0.5)."
         ),
-    ] = 0.5,
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default the recipe's.")
     ] = None,
@@ -73,6 +71,10 @@ def export(
         raise ExportError(
             "--test goes with --calibrate; without it a run is tested on its own data."
         )
+    if max_accuracy_drop is not None and not 0 <= max_accuracy_drop <= 100:
+        raise ExportError(
+            f"--max-accuracy-drop must lie between 0 and 100, not {max_accuracy_drop:g}."
+        )
     options = export_options(
         name=name,
         version=version,
@@ -85,6 +87,7 @@ def export(
     with needs_extra("train"):
         from exports.evaluation_data import EvaluationFolders
         from exports.pipeline import export_bundle
+        from exports.tuning.goal import DEFAULT_DROP
     folders = None if calibrate is None else EvaluationFolders(calibrate, test)
     export_bundle(
         source,
@@ -92,7 +95,7 @@ def export(
         options,
         data_root=data,
         folders=folders,
-        drop=max_accuracy_drop / 100,
+        drop=DEFAULT_DROP if max_accuracy_drop is None else max_accuracy_drop / 100,
         say=typer.echo,
     )
 

@@ -148,7 +148,7 @@ def test_images_that_the_network_knows_are_reported(
     assert f"give pictures that it was not trained on instead of {photos / 'collected'}" in done.out
 
 
-def test_bad_folders_are_refused_in_a_sentence_and_nothing_is_written(
+def test_bad_folders_and_numbers_are_refused_in_a_sentence_and_nothing_is_written(
     digits_bundle: Path, photos: Path, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
@@ -163,6 +163,8 @@ def test_bad_folders_are_refused_in_a_sentence_and_nothing_is_written(
         "no subfolders with the names of classes": ("--calibrate", photos / "collected" / "3"),
         "has 0 images": ("--calibrate", photos / "collected", "--test", empty),
         "--test goes with --calibrate": ("--test", photos / "judged"),
+        "must lie between 0 and 100, not nan": ("--max-accuracy-drop", "nan"),
+        "must lie between 0 and 100, not -1": ("--max-accuracy-drop", "-1"),
     }
     for says, options in cases.items():
         done = call("export", digits_bundle, "-o", tmp_path / "b", *options)

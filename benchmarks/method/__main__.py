@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from benchmarks.harness import docs
 from benchmarks.method.measure import measure_run
 from benchmarks.method.picture import draw
 from benchmarks.method.section import rows_of, section
-from training.checkpoint import CONFIG, read_config
+from training.checkpoint import CONFIG
 from training.recipes.table_definition import load_table
 from training.recipes.table_recipes import Cell, Variant, cell_recipe
 
@@ -47,32 +47,37 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         earlier = json.loads(arguments.json.read_text("utf-8"))["rows"]
     rows: dict[str, Any] = {}
     for row in table.listed:
-        runs = dict(earlier.get(row.key, {}).get("runs", {}))
-        for seed, directory in _finished(arguments, Cell(pair, row)):
-            config = read_config(directory)
-            if runs.get(seed, {}).get("recipe") != config.recipe.name:
-                print(f"measuring {config.recipe.name}", flush=True)
-                runs[seed] = {
-                    "recipe": config.recipe.name,
-                    **measure_run(directory, arguments.data),
-                }
+        measured = earlier.get(row.key, {}).get("runs", {})
+        runs: dict[str, Any] = {}
+        for seed in range(arguments.seeds):
+            names = _recipe_names(arguments, Cell(pair, row), seed)
+            known = measured.get(str(seed))
+            if known is not None and known["recipe"] in names:
+                runs[str(seed)] = known
+            for name in names:
+                if not (arguments.runs / name / CONFIG).is_file():
+                    continue
+                if str(seed) not in runs or runs[str(seed)]["recipe"] != name:
+                    print(f"measuring {name}", flush=True)
+                    found = measure_run(arguments.runs / name, arguments.data)
+                    runs[str(seed)] = {"recipe": name, **found}
+                break
         rows[row.key] = {"title": row.title, "runs": runs}
-    variant = Variant(arguments.epochs, arguments.width).changes_to(table)
+    variant = Variant(arguments.epochs, arguments.width, arguments.teacher_epochs)
+    variant = variant.changes_to(table)
     changed = f" ({variant.name})" if variant.name else ""
     return {"protocol": f"{table.name}, {pair.name}{changed}", "rows": rows}
 
 
-def _finished(arguments: argparse.Namespace, cell: Cell) -> Iterator[tuple[str, Path]]:
-    """Seed and directory of every finished run of `cell`; with cached views first."""
+def _recipe_names(arguments: argparse.Namespace, cell: Cell, seed: int) -> list[str]:
+    """The runs that count for a row and a seed: with cached views first, then without."""
     table = load_table(arguments.table)
-    for seed in range(arguments.seeds):
-        for views in (arguments.views, None):
-            variant = Variant(arguments.epochs, arguments.width, views)
-            recipe = cell_recipe(table, cell, variant, seed)
-            directory = arguments.runs / recipe.name
-            if (directory / CONFIG).is_file():
-                yield str(seed), directory
-                break
+    variants = (
+        Variant(arguments.epochs, arguments.width, arguments.teacher_epochs, views)
+        for views in (arguments.views, None)
+    )
+    names = (cell_recipe(table, cell, variant, seed).name for variant in variants)
+    return list(dict.fromkeys(names))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -83,6 +88,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pair", default="vgg13-vgg8")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--teacher-epochs", type=int, default=36)
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs"))

@@ -15,6 +15,7 @@ PLAIN, AUGMENTED, OTO, MSKD = "multi-exit", "multi-exit-autoaugment", "oto", "ms
 EARLY = (0.6, 0.8)  # of BUDGETS, named in sentences
 # Pairs of rows whose difference is shown, and what it says.
 COMPARED = (
+    ("kd", "baseline", "a teacher teaches a single exit (KD - cross-entropy)"),
     (OTO, PLAIN, "a teacher's exits teach the student's (OtO - cross-entropy)"),
     (MSKD, PLAIN, "a teacher's last exit teaches all (MSKD - cross-entropy)"),
     ("self-distillation", PLAIN, "the own last exit teaches (self-distillation - cross-entropy)"),
@@ -63,12 +64,16 @@ def _accuracies(rows: Sequence[Row], exits: int) -> str:
     head = ("method", "seeds", *(f"exit {k}" for k in range(1, exits + 1)), "ensemble", "fitted")
     lines = []
     for row in rows:
-        single = row.exits == 1
-        cells = [_spread(row.accuracies(k)) for k in range(row.exits + (0 if single else 2))]
-        if single:
-            cells = [NONE] * (exits - 1) + cells + [NONE, NONE]
+        cells = [_spread(row.accuracies(k)) for k in range(row.exits + 2)]
+        if row.exits == 1:
+            cells = _of_last_exit(cells[0], exits)
         lines.append((row.title, len(row.runs), *cells))
     return docs.table(head, lines)
+
+
+def _of_last_exit(cell: str, exits: int) -> list[str]:
+    """The cells of a row with the last exit only: its ensembles are that exit."""
+    return [NONE] * (exits - 1) + [cell, NONE, NONE]
 
 
 def _early(rows: Sequence[Row]) -> str:
@@ -87,7 +92,9 @@ def _differences(rows: Mapping[str, Row], exits: int) -> str | None:
     for better, other, title in COMPARED:
         found = _at_every_exit(rows, better, other)
         if found:
-            lines.append((title, *map(_points, found)))
+            cells = [_points(one) for one in found]
+            single = rows[other].exits == 1
+            lines.append((title, *(_of_last_exit(cells[0], exits) if single else cells)))
     head = ("difference in points", *_places(exits))
     return docs.table(head, lines) if lines else None
 

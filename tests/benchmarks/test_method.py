@@ -98,6 +98,7 @@ def test_a_difference_pairs_seeds_and_images() -> None:
 def test_clear_differences_are_the_answers(tmp_path: Path) -> None:
     rows = result(
         baseline=[run((0.8,), seed) for seed in range(3)],
+        kd=[run((0.9,), seed) for seed in range(3)],
         multi_exit=[run((0.5, 0.6, 0.8), seed) for seed in range(3)],
         multi_exit_autoaugment=[run((0.5, 0.65, 0.8), seed) for seed in range(3)],
         mskd=[run((0.7, 0.6, 0.8), seed) for seed in range(3)],
@@ -111,6 +112,9 @@ def test_clear_differences_are_the_answers(tmp_path: Path) -> None:
     (beats,) = (line for line in text.splitlines() if "one-to-one beat" in line)
     assert "Better at exit 2" in beats
     assert re.search(r"\| baseline \| 3 \| - \| - \| \d\d\.\d\d ± \d", text)
+    assert re.search(
+        r"\(KD - cross-entropy\) \| - \| - \| \*\*\+\d+\.\d\d \(.*\)\*\* \| - \| - \|", text
+    )
     draw(list(rows_of(rows).values()), tmp_path / "method.png")
     assert (tmp_path / "method.png").stat().st_size > 10_000
 

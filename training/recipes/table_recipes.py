@@ -22,7 +22,9 @@ from training.recipes.teacher import LOGIT_METHODS
 TEACHER_SEED = 0
 
 _SEED = re.compile(r"seed(0|[1-9][0-9]*)")
-_VARIANT = re.compile(r"(?:epochs([1-9][0-9]*))?-?(?:width([1-9][0-9]*))?-?(?:views([1-9][0-9]*))?")
+_VARIANT = re.compile(
+    "-?".join(rf"(?:{part}([1-9][0-9]*))?" for part in ("epochs", "width", "teacher", "views"))
+)
 
 
 @dataclass(frozen=True)
@@ -30,35 +32,52 @@ class Variant:
     """Changes to a table's protocol; by default none.
 
     `epochs` replaces the number of epochs (milestones and preparation in proportion), `width` the
-    channels of every network's first stage. `views` caches so many views of the teacher's logits in the
-    rows that need nothing else of a teacher; the other rows, and their names, are the same without it.
+    channels of every network's first stage. `teacher_epochs` is the number of epochs of the teachers
+    alone. `views` caches so many views of the teacher's logits in the rows that need nothing else of a
+    teacher. Rows that one of these two does not concern are the same without it, and so are their names.
     """
 
     epochs: int | None = None
     width: int | None = None
+    teacher_epochs: int | None = None
     views: int | None = None
 
     @property
     def name(self) -> str:
-        """As in `epochs24-width16-views24`; empty for the table's own protocol."""
-        parts = [("epochs", self.epochs), ("width", self.width), ("views", self.views)]
+        """As in `epochs24-width16-teacher48-views24`; empty for the table's own protocol."""
+        parts = [
+            ("epochs", self.epochs),
+            ("width", self.width),
+            ("teacher", self.teacher_epochs),
+            ("views", self.views),
+        ]
         return "-".join(f"{field}{value}" for field, value in parts if value is not None)
 
     def changes_to(self, table: Table) -> Variant:
         """The same without the values that equal those of `table`."""
+        epochs = self.epochs or table.train.epochs
         return Variant(
             None if self.epochs == table.train.epochs else self.epochs,
             None if self.width == table.width else self.width,
+            None if self.teacher_epochs == epochs else self.teacher_epochs,
             self.views,
         )
 
-    def without_views(self) -> Variant:
-        """The same with teachers that run online."""
-        return replace(self, views=None)
+    @property
+    def untaught(self) -> Variant:
+        """The same as it applies to a network without a teacher."""
+        return replace(self, teacher_epochs=None, views=None)
 
-    def for_objective(self, method: str) -> Variant:
-        """The same as it applies to a row with that objective."""
-        return self if method in LOGIT_METHODS else self.without_views()
+    @property
+    def of_teacher(self) -> Variant:
+        """The protocol of the teachers."""
+        return replace(self.untaught, epochs=self.teacher_epochs or self.epochs)
+
+    def applied(self, method: str, taught: bool) -> Variant:
+        """The same as it applies to a row with that objective, and with a teacher or without."""
+        if not taught:
+            return self.untaught
+        return self if method in LOGIT_METHODS else replace(self, views=None)
 
 
 @dataclass(frozen=True)
@@ -88,8 +107,8 @@ def find_table_recipe(name: str) -> Recipe | None:
     if row is None or variant_and_seed is None:
         return None
     variant, seed = variant_and_seed
-    if variant.for_objective(row.objective.method) != variant:
-        return None  # such a row has one name with views and without
+    if _applied_to(row, variant) != variant:
+        return None  # such a row has one name with these values and without
     pair = table.pair(rest[0])
     if pair is not None:
         return cell_recipe(table, Cell(pair, row), variant, seed)
@@ -105,10 +124,10 @@ def cell_recipe(table: Table, cell: Cell, variant: Variant, seed: int) -> Recipe
         return network_recipe(table, cell.pair.student, cell.row, variant, seed)
     teacher_row = table.row(cell.row.teacher)
     assert teacher_row is not None
-    teacher = run_name(table, cell.pair.teacher, teacher_row, variant, TEACHER_SEED)
+    teacher = run_name(table, cell.pair.teacher, teacher_row, variant.of_teacher, TEACHER_SEED)
     name = run_name(table, cell.pair.name, cell.row, variant, seed)
     reference: dict[str, object] = {"recipe": teacher}
-    views = variant.for_objective(cell.row.objective.method).views
+    views = _applied_to(cell.row, variant).views
     if views is not None:
         reference["views"] = views
     return _compose(table, name, cell.pair.student, cell.row, variant, seed, teacher=reference)
@@ -130,9 +149,13 @@ def network_recipe(
 
 def run_name(table: Table, pair_or_network: str, row: Row, variant: Variant, seed: int) -> str:
     """The name of a recipe and of its run."""
-    changes = variant.changes_to(table).for_objective(row.objective.method)
+    changes = _applied_to(row, variant.changes_to(table))
     parts = [table.name, pair_or_network, row.key, changes.name, f"seed{seed}"]
     return "/".join(part for part in parts if part)
+
+
+def _applied_to(row: Row, variant: Variant) -> Variant:
+    return variant.applied(row.objective.method, row.teacher is not None)
 
 
 def _compose(

@@ -32,6 +32,14 @@ def table(
         int | None,
         typer.Option(help="Width of all networks' first stages; results are kept apart."),
     ] = None,
+    teacher_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of epochs of the teachers, if other than the students'; results are kept "
+            "apart.",
+        ),
+    ] = None,
     views: Annotated[
         int | None,
         typer.Option(
@@ -69,7 +77,7 @@ def table(
     from training.recipes.table_recipes import Variant
     from training.table.selection import parse_seeds
 
-    table_run = TableRun.open(name, rows, Variant(epochs, width, views), runs, out)
+    table_run = TableRun.open(name, rows, Variant(epochs, width, teacher_epochs, views), runs, out)
     failures = {}
     if train:
         failures = table_run.train(

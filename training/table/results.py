@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from training.checkpoint import CONFIG, ExitAccuracies, read_config, resume_state
 from training.errors import CheckpointError
 from training.recipes.schema import Recipe
+from training.recipes.table_definition import load_table
 from training.recipes.table_recipes import Variant, find_table_recipe
 
 
@@ -96,10 +97,16 @@ def read_results(files: Iterable[Path], runs: Path, table: str, variant: Variant
 
 
 def belongs(recipe: Recipe, variant: Variant) -> bool:
-    """Whether `recipe` is the table's recipe of its name, under the protocol `variant`."""
-    match = re.search(r"/((?:epochs|width|views)[^/]*)/seed", recipe.name)
-    expected = variant.for_objective(recipe.objective.method).name
-    return find_table_recipe(recipe.name) == recipe and (match[1] if match else "") == expected
+    """Whether `recipe` is the table's recipe of its name, under the protocol `variant` or its teachers'."""
+    if find_table_recipe(recipe.name) != recipe:
+        return False
+    match = re.search(r"/((?:epochs|width|teacher|views)[^/]*)/seed", recipe.name)
+    taught = recipe.teacher is not None
+    expected = {variant.applied(recipe.objective.method, taught).name}
+    if not taught:  # it may be a teacher
+        table = load_table(recipe.name.partition("/")[0])
+        expected.add(variant.of_teacher.changes_to(table).name)
+    return (match[1] if match else "") in expected
 
 
 def read_run(runs: Path, name: str) -> RunResult | None:

@@ -99,11 +99,13 @@ class TableRun:
 
 
 def _files_with_results(out: Path, table: str, variant: Variant) -> list[Path]:
-    """The files that may hold results under `variant`, its own last: rows that need more than a
-    teacher's logits, or no teacher, are the same with views and without."""
+    """The files that may hold results under `variant`, its own last: rows without a teacher are the same
+    whatever the teachers, and rows that need more than its logits are the same with views and without."""
     own = results_file(out, table, variant.name)
-    plain = results_file(out, table, variant.without_views().name)
-    others = [plain, *sorted(out.glob(f"{plain.stem}-views*.json"))]
+    plain = results_file(out, table, variant.untaught.name)
+    others = [plain]
+    for part in ("teacher", "views"):
+        others += sorted(out.glob(f"{plain.stem}-{part}*.json"))
     return [
         file for file in dict.fromkeys([*(o for o in others if o != own), own]) if file.is_file()
     ]

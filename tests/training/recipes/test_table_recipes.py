@@ -140,14 +140,44 @@ def test_views_are_for_rows_that_need_nothing_but_the_teachers_logits(row: str) 
 def test_other_rows_are_the_same_runs_with_views_and_without(row: str) -> None:
     table = load_table("cifar100")
     (cell,) = select_cells(table, f"vgg13-vgg8/{row}")
-    with_views, without = (Variant(24, 32, views) for views in (24, None))
+    with_views, without = (Variant(24, 32, views=views) for views in (24, None))
     assert with_views.name == "epochs24-width32-views24"
     assert cell_recipe(table, cell, with_views, 0) == cell_recipe(table, cell, without, 0)
+
+
+def test_teachers_may_be_trained_for_longer_than_their_students() -> None:
+    name = "cifar100/vgg13-vgg8/oto/epochs12-width32-teacher36-views12/seed1"
+    recipe = load_recipe(name)
+    assert (recipe.name, recipe.train.epochs) == (name, 12)
+    assert recipe.teacher is not None
+    assert recipe.teacher.recipe == "cifar100/vgg13/heads/epochs36-width32/seed0"
+    heads = load_recipe(recipe.teacher.recipe)
+    assert (heads.train.epochs, heads.network.width) == (15, 32)
+    assert heads.start is not None
+    assert heads.start.recipe == "cifar100/vgg13/baseline/epochs36-width32/seed0"
+    assert load_recipe(heads.start.recipe).train.epochs == 36
+
+
+def test_a_teachers_epochs_concern_the_rows_that_have_one() -> None:
+    table = load_table("cifar100")
+    longer, same = Variant(12, 32, 36, views=12), Variant(12, 32)
+    names = {
+        cell.row.key: cell_recipe(table, cell, longer, 0).name.split("/")[3]
+        for cell in select_cells(table, "vgg13-vgg8/*")
+    }
+    assert {names[row] for row in ("kd", "mskd", "oto")} == {longer.name}
+    assert {names[row] for row in ("fitnet", "tskd")} == {"epochs12-width32-teacher36"}
+    assert {names[row] for row in ("baseline", "self-distillation")} == {same.name}
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "cifar100/vgg13-vgg8/multi-exit/epochs12-teacher36",
+        "cifar100/vgg13/baseline/teacher36",
+        "cifar100/vgg13-vgg8/oto/epochs36-teacher36",
+        "cifar100/vgg13-vgg8/oto/teacher240",
+        "cifar100/vgg13-vgg8/oto/views24-teacher36",
         "cifar100/vgg13-vgg8/baseline/epochs24-views24",
         "cifar100/vgg13-vgg8/fitnet/views24",
         "cifar100/vgg13-vgg8/oto/views24-epochs24",

@@ -141,13 +141,31 @@ def test_rows_without_a_logits_teacher_count_with_views_and_without(tmp_path: Pa
     assert measured(tmp_path, Variant(SHORT.epochs, SHORT.width, views=8)) == shared
 
 
+def test_rows_of_teachers_trained_for_longer_are_kept_apart_with_their_teacher(
+    tmp_path: Path,
+) -> None:
+    longer = Variant(SHORT.epochs, SHORT.width, teacher_epochs=6)
+    finish(tmp_path, f"digits/resnet10/baseline/{SHORT.name}", 60.0)
+    finish(tmp_path, f"digits/resnet18-resnet10/mskd/{SHORT.name}", 61.0)
+    finish(tmp_path, f"digits/resnet18-resnet10/mskd/{longer.name}", 62.0)
+    finish(tmp_path, "digits/resnet18/baseline/epochs6-width4", 70.0)
+    assert measured(tmp_path, SHORT) == {"baseline": 60.0, "mskd": 61.0}
+    assert measured(tmp_path, longer) == {"baseline": 60.0, "mskd": 62.0}
+    shutil.rmtree(tmp_path / "runs")
+    (taught,) = (c for c in open_table(tmp_path, variant=longer).filled().cells if c.row == "mskd")
+    assert taught.measured is not None
+    assert taught.teacher is not None
+    assert taught.teacher.test is not None
+    assert taught.teacher.test.ensemble == 70.0
+
+
 @pytest.mark.parametrize("views", [None, 24])
 def test_shared_rows_are_read_from_either_file_when_their_runs_are_elsewhere(
     tmp_path: Path, views: int | None
 ) -> None:
-    variants = [Variant(SHORT.epochs, SHORT.width, number) for number in (None, 24)]
+    variants = [Variant(SHORT.epochs, SHORT.width, views=number) for number in (None, 24)]
     finish(tmp_path, f"digits/resnet10/baseline/{SHORT.name}", 60.0)
-    measured(tmp_path, Variant(SHORT.epochs, SHORT.width, views))
+    measured(tmp_path, Variant(SHORT.epochs, SHORT.width, views=views))
     shutil.rmtree(tmp_path / "runs")
     assert [measured(tmp_path, variant) for variant in variants] == [{"baseline": 60.0}] * 2
 

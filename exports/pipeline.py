@@ -21,11 +21,10 @@ from exports.bundle.manifest import (
     ExitEntry,
     GraphEntry,
     Manifest,
-    Operating,
-    Provenance,
     format_of,
 )
 from exports.bundle.policy import Policy, Scaling
+from exports.bundle.provenance import Operating, Provenance
 from exports.bundle.reader import load_bundle, sha256, write_table
 from exports.bundle.writing import policy_json
 from exports.card.model_card import model_card

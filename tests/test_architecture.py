@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("offramp", "training", "exports", "serving")
 FOLDERS = ("offramp", "training", "exports", "serving", "benchmarks", "tests")
 MAX_FILES_PER_FOLDER = 15
+MAX_LINES_PER_FILE = 300
 TEXT_FILES = {".py", ".md", ".toml", ".js", ".html", ".css", ".yml"}
 # Each was replaced by a term that the field uses.
 RETIRED_NAMES = (
@@ -56,6 +57,13 @@ def test_a_folder_has_few_python_files(folder: str) -> None:
     counts = {path.relative_to(ROOT).as_posix(): len(list(path.glob("*.py"))) for path in folders}
     crowded = {path: count for path, count in counts.items() if count > MAX_FILES_PER_FOLDER}
     assert crowded == {}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_file_is_short(folder: str) -> None:
+    lines = {f: len(f.read_text("utf-8").splitlines()) for f in (ROOT / folder).rglob("*.py")}
+    long = {f.relative_to(ROOT).as_posix(): n for f, n in lines.items() if n > MAX_LINES_PER_FILE}
+    assert long == {}
 
 
 def test_no_retired_name_is_used() -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import CARD, FILE_NAME, GEARS, MANIFEST, MAX_NAME, POLICY
+from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import load_bundle, read_graph
-from exports.bundle.safe_files import MAX_FILE_BYTES, one_line, read_plain
-from exports.bundle.safe_zip import DAMAGE, open_zip
+from exports.bundle.schema_types import FILE_NAME, MAX_NAME
+from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line, read_plain
+from exports.bundle.untrusted.safe_zip import DAMAGE, open_zip
 from offramp.files import new_file
 
 # Enough for sixty stages with a graph each.

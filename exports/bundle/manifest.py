@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -17,6 +15,8 @@ from pydantic import (
 
 from exports.bundle.certificate import Reference, Target
 from exports.bundle.policy import Scaling
+from exports.bundle.provenance import Provenance
+from exports.bundle.schema_types import FileName, Part, Percent, Sha256
 
 # Format 2 has stages that take the image; see `format_of`.
 FORMATS = (1, 2)
@@ -29,23 +29,12 @@ CARD = "README.md"
 # images.
 MAX_TABLE_LOGITS = 1 << 28
 
-FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-MAX_NAME = 100
-
-FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_NAME)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 FeatureType = Literal["float32", "uint8", "int8"]
 StageInput = Literal["features", "image"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class InputSpec(_Model):
+class InputSpec(Part):
     """The network's input: uint8 RGB images of `height` x `width`.
 
     center_crop: an image is scaled until it covers the input, and the rest is cropped evenly;
@@ -57,14 +46,14 @@ class InputSpec(_Model):
     resize: Literal["center_crop", "stretch"] = "center_crop"
 
 
-class Accuracy(_Model):
+class Accuracy(Part):
     """Top-1 accuracy in percent, of one exit alone and of the ensemble of all exits up to it."""
 
     single: Percent
     running: Percent
 
 
-class ExitEntry(_Model):
+class ExitEntry(Part):
     """Stage k with head k. `macs` and `params` count stages and heads 1..k: the cost of leaving here.
 
     `input` is what the stage takes: the features of stage k-1, or the image. Stage 1 takes the image.
@@ -85,7 +74,7 @@ class ExitEntry(_Model):
     test: Accuracy
 
 
-class Conversion(_Model):
+class Conversion(Part):
     """How a bundle below float32 was converted, and what that cost in accuracy.
 
     `scheme` is the int8 type of (activations, weights): u8s8 or s8s8. `images` images of the held-out
@@ -103,7 +92,7 @@ class Conversion(_Model):
     agreement: tuple[Percent, ...]
 
 
-class GraphEntry(_Model):
+class GraphEntry(Part):
     """A whole network in one file.
 
     exit: image -> logits of exit `exit`; routed: image and thresholds -> answers, where each sample
@@ -117,7 +106,7 @@ class GraphEntry(_Model):
     sha256: Sha256
 
 
-class CalibrationEntry(_Model):
+class CalibrationEntry(Part):
     """The calibration table's file.
 
     Under the target `agreement` the samples had no labels. The table has the answers of `reference` in their
@@ -132,57 +121,7 @@ class CalibrationEntry(_Model):
     reference: Reference = "last"
 
 
-class Operating(_Model):
-    """The default policy on the test split: accuracy in percent, mean MACs, and the share of samples that
-    leaves at each exit."""
-
-    accuracy: Percent
-    mean_macs: Annotated[float, Field(gt=0)]
-    exit_shares: tuple[Share, ...]
-
-
-class Provenance(_Model):
-    """The origin of the bundle. `test_default` is of the policy that the exporter wrote.
-
-    `recipe` is of the network of stage 1, `followers` are those of the networks after it; of a network
-    that was imported it has the file and its preprocessing, below `onnx`. Where `splits` has no test
-    images, all figures called `test` are of the half of the held-out split on which no temperature was
-    fitted; and if the recipe has a `refit`, of the weights before it.
-    """
-
-    recipe: dict[str, Any]
-    followers: tuple[dict[str, Any], ...] = ()
-    dataset: str
-    splits: dict[str, int]
-    seed: int
-    test_default: Operating
-    tools: dict[str, str]
-    created: str
-
-    @property
-    def has_test(self) -> bool:
-        """Whether the figures called `test` are of a test split."""
-        return self.splits.get("test") != 0
-
-    @property
-    def evaluated_on(self) -> str:
-        """The images that the figures called `test` are of, in words."""
-        if self.has_test:
-            return "test split"
-        return "half of the held-out split on which no temperature was fitted"
-
-    @property
-    def imported(self) -> bool:
-        """Whether there is a network that Offramp did not train; the recipe of such a one has `onnx`."""
-        return any("onnx" in recipe for recipe in (self.recipe, *self.followers))
-
-    @property
-    def refit(self) -> bool:
-        """Whether the weights were trained once more on everything, the held-out split included."""
-        return bool(self.recipe.get("refit"))
-
-
-class Manifest(_Model):
+class Manifest(Part):
     """manifest.json. `labels` are the class names in the order of the logits."""
 
     format: Literal[1, 2]

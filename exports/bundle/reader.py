@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from exports.bundle.errors import BundleError
-from exports.bundle.external_data import MalformedGraphError, has_external_data
 from exports.bundle.gears.plan import GearPlan, read_gears
 from exports.bundle.manifest import (
     FORMATS,
@@ -26,7 +25,8 @@ from exports.bundle.manifest import (
     StageInput,
 )
 from exports.bundle.policy import Floats, Policy
-from exports.bundle.safe_files import (
+from exports.bundle.untrusted.external_data import MalformedGraphError, has_external_data
+from exports.bundle.untrusted.safe_files import (
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_POLICY_BYTES,
@@ -34,7 +34,7 @@ from exports.bundle.safe_files import (
     parse_json,
     read_plain,
 )
-from exports.bundle.safe_zip import DAMAGE, ArraySpec, read_arrays
+from exports.bundle.untrusted.safe_zip import DAMAGE, ArraySpec, read_arrays
 from offramp.validation import first_problem
 
 # The name of the image uint8 [N, H, W, 3] as the input of a graph.

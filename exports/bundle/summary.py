@@ -8,8 +8,9 @@ from rich.text import Text
 
 from exports.bundle.certificate import REFERENCE_NAMES
 from exports.bundle.inspection import Inspection
-from exports.bundle.manifest import Accuracy, Provenance
-from exports.bundle.safe_files import one_line
+from exports.bundle.manifest import Accuracy
+from exports.bundle.provenance import Provenance
+from exports.bundle.untrusted.safe_files import one_line
 
 NOTE = Text("T, held out, test: the exit alone / the ensemble of all exits so far", style="dim")
 

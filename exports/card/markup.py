@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from exports.bundle.safe_files import one_line
+from exports.bundle.untrusted.safe_files import one_line
 
 # Numeric escapes of YAML 1.2 section 5.7, by the largest code point they can express.
 ESCAPES = ((0xFF, "\\x{:02x}"), (0xFFFF, "\\u{:04x}"), (0x10FFFF, "\\U{:08x}"))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from exports.bundle.certificate import REFERENCE_NAMES
-from exports.bundle.manifest import Accuracy, Manifest, Provenance
+from exports.bundle.manifest import Accuracy, Manifest
 from exports.bundle.policy import Policy
+from exports.bundle.provenance import Provenance
 from exports.card.markup import markdown_text, yaml_string
 
 TAGS = ("onnx", "onnxruntime", "image-classification", "early-exit")

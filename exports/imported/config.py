@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from exports.bundle.errors import ExportError
 from exports.bundle.preprocessing.resampling import Interpolation
 from exports.bundle.preprocessing.spec import Channels, Finite, Positive, Side, Triple
-from exports.bundle.safe_files import MAX_MANIFEST_BYTES, one_line, parse_json
+from exports.bundle.untrusted.safe_files import MAX_MANIFEST_BYTES, one_line, parse_json
 from exports.imported.normalisation import Normalisation
 from offramp.validation import first_problem
 

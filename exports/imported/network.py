@@ -16,10 +16,10 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.shape_inference import infer_shapes
 
 from exports.bundle.errors import ExportError
-from exports.bundle.external_data import MalformedGraphError, has_external_data
 from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.reader import sha256
-from exports.bundle.safe_files import MAX_FILE_BYTES, one_line
+from exports.bundle.untrusted.external_data import MalformedGraphError, has_external_data
+from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.onnx_tools import opset
 
 # Of the nodes that preprocessing adds, in the form that they have here.

@@ -15,7 +15,7 @@ from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing.spec import Preprocessing
 from exports.bundle.reader import IMAGE
-from exports.bundle.safe_files import MAX_FILE_BYTES, one_line
+from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.cost import count_graph_macs, count_graph_parameters
 from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph

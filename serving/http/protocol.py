@@ -17,14 +17,10 @@ from serving.connection import (
     DisconnectSignal,
     ServerHooks,
 )
-from serving.errors import (
-    InvalidRequestError,
-    ServingError,
-    SlowRequestError,
-    TooManyConnectionsError,
-)
+from serving.errors import InvalidRequestError, ServingError, SlowRequestError
 from serving.http.body_progress import BodyProgress
 from serving.http.coalescing import CoalescingTransport
+from serving.http.connection_cap import close_longest_idle, too_many_connections
 from serving.http.half_close import HalfCloseProbe
 from serving.http.head import MAX_HEAD_BYTES, check_head, head_too_large
 from serving.http.responses import error_response, send_whole
@@ -76,7 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._coalescing = CoalescingTransport(transport, self.loop, self._close_later)
         self.transport = self._coalescing  # type: ignore[assignment]
         if len(self.connections) > self._hooks.settings.max_connections:
-            self._enforce_connection_cap()
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._notify_disconnect()
@@ -222,26 +218,20 @@ class Protocol(HttpToolsProtocol):
         elif phase == "body":
             self._body.begin(self._phase_began)
 
-    def _enforce_connection_cap(self) -> None:
-        """Close the connection that has been idle longest, or refuse this one if none is idle."""
-        protocols = (other for other in self.connections if isinstance(other, Protocol))
-        idle = [other for other in protocols if other._is_idle()]
-        if idle:
-            min(idle, key=lambda other: other._phase_began).transport.close()
-            return
-        self.connections.discard(self)
-        self._refuse(
-            TooManyConnectionsError("The server has as many connections as it allows; try again.")
-        )
+    @property
+    def idle_since(self) -> float | None:
+        """Since when the connection has been idle; None if it is not."""
+        idle = self._phase == "idle" and not self.transport.is_closing()
+        return self._phase_began if idle else None
 
-    def _is_idle(self) -> bool:
-        return self._phase == "idle" and not self.transport.is_closing()
+    def _make_room(self) -> None:
+        """Close another connection, or this one if none is idle."""
+        if not close_longest_idle(c for c in self.connections if isinstance(c, Protocol)):
+            self.connections.discard(self)
+            self._refuse(too_many_connections())
 
     def _refuse(self, error: ServingError) -> None:
-        """Answer `error` and close the connection.
-
-        It is closed without an answer if an earlier request is not answered yet, or this one already is.
-        """
+        """Answer `error`, unless an earlier request is unanswered or this one is answered, and close."""
         self._hooks.rejected(error.code)
         cycle = self.cycle
         if self._phase == "body" and cycle is not None and cycle.scope is self.scope:
@@ -255,8 +245,7 @@ class Protocol(HttpToolsProtocol):
         self._coalescing.close_now()
 
     def _close_later(self) -> bool:
-        """Whether to keep the connection open although it was answered: its client still sends a body, see
-        LINGER_S."""
+        """Whether to keep an answered connection open: its client still sends a body (LINGER_S)."""
         self._closing_after_body = self._phase == "body" and self.cycle.response_complete
         return self._closing_after_body
 

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from typing import IO
 
-from exports.bundle.safe_zip import DAMAGE, open_zip
+from exports.bundle.untrusted.safe_zip import DAMAGE, open_zip
 from serving.errors import InvalidRequestError, TooLargeError, UnsupportedTypeError
 from serving.jobs.images import ImageWriter
 

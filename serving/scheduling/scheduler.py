@@ -17,6 +17,7 @@ from serving.errors import DrainingError, OverCapacityError
 from serving.inference.engine import Engine
 from serving.scheduling.costs import MAX_DECODE_BATCH_S, CostTable
 from serving.scheduling.execution import Batch, Outcome, run
+from serving.scheduling.idle_workers import IdleWorkers
 from serving.scheduling.lifecycle import SampleTracker
 from serving.scheduling.options import Load
 from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEvent
@@ -56,7 +57,7 @@ class Scheduler:
         self._costs: WeakKeyDictionary[Engine, CostTable] = WeakKeyDictionary()
         self._tracker = SampleTracker(self._selector, metrics)
         self._shadows = ShadowQueue(max_shadow_work, self._selector)
-        self._idle_workers: list[threading.Lock] = []
+        self._idle = IdleWorkers(self._lock)
         self._closing = False
         # Predicted waits in seconds of a new sample, as (normal, low): see `_publish`.
         self._waits = (0.0, 0.0)
@@ -133,7 +134,7 @@ class Scheduler:
             job.forecast = queues.forecasts.of(job.policy, job.run_all_exits)
             self._tracker.admit(job, size, now)
             self._publish()
-            self._wake(1)
+            self._idle.wake(1)
 
     def add_shadows(self, shadows: Sequence[Sample]) -> None:
         """Let `shadows` go on to full depth while nothing else waits."""
@@ -141,7 +142,7 @@ class Scheduler:
             separate(shadow)
         with self._lock:
             self._shadows.add(shadows, time.perf_counter())
-            self._wake(1)
+            self._idle.wake(1)
 
     def drop(self, job: Job) -> None:
         """End what is left of a job whose client has gone."""
@@ -162,7 +163,7 @@ class Scheduler:
         with self._lock:
             self._closing = True
             self._shadows.close()
-            self._wake(self._workers)
+            self._idle.wake(self._workers)
         for thread in self._threads:
             thread.join()
 
@@ -181,9 +182,9 @@ class Scheduler:
                 if batch is None:
                     if self._closing and self._tracker.in_flight == 0:
                         # While samples are in flight some worker is awake, and it ends up here.
-                        self._wake(self._workers)
+                        self._idle.wake(self._workers)
                         return
-                    self._sleep(parked)
+                    self._idle.sleep(parked)
                     continue
             outcome = run(batch, self._max_pixels, self._metrics)
 
@@ -234,10 +235,10 @@ class Scheduler:
             )
             if samples:
                 self._selector.free_workers -= 1
-                if self._idle_workers and any(
+                if self._idle and any(
                     any(queues.waiting) for queues in self._selector.model_queues.values()
                 ):
-                    self._wake(1)
+                    self._idle.wake(1)
                 return Batch(queue.owner, queue.stage, samples, now)
         return None
 
@@ -279,18 +280,6 @@ class Scheduler:
             # Without any prediction yet, the stage is worth trying until the deadline.
             return now >= deadline
         return now + sample.job.queues.seconds(sample.stage, 1) > deadline
-
-    def _sleep(self, parked: threading.Lock) -> None:
-        """Release the lock until woken; `parked` is the worker's own lock, which it holds."""
-        self._idle_workers.append(parked)
-        self._lock.release()
-        parked.acquire()
-        self._lock.acquire()
-
-    def _wake(self, workers: int) -> None:
-        for _ in range(min(workers, len(self._idle_workers))):
-            # Last in, first out, unlike a Condition: the caches of that worker are still warm.
-            self._idle_workers.pop().release()
 
     def _depth(self, name: str, stage: int) -> int:
         with self._lock:

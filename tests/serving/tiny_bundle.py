@@ -20,12 +20,11 @@ from exports.bundle.manifest import (
     GraphEntry,
     InputSpec,
     Manifest,
-    Operating,
-    Provenance,
     StageInput,
     format_of,
 )
 from exports.bundle.policy import Policy
+from exports.bundle.provenance import Operating, Provenance
 from exports.bundle.reader import Table, sha256, stage_input, stage_outputs, write_table
 from exports.graphs.cam import cam_graph
 

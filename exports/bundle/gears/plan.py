@@ -16,7 +16,7 @@ from exports.bundle.certificate import Target
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GEARS, Manifest
 from exports.bundle.policy import Policy
-from exports.bundle.safe_files import MAX_POLICY_BYTES, one_line, parse_json, read_plain
+from exports.bundle.untrusted.safe_files import MAX_POLICY_BYTES, one_line, parse_json, read_plain
 from offramp.files import write_whole
 from offramp.validation import first_problem
 

@@ -66,6 +66,6 @@ def preprocess(
 
 
 def _named(stages: list[StageInput]) -> str:
-    from exports.bundle.safe_files import one_line
+    from exports.bundle.untrusted.safe_files import one_line
 
     return ", ".join(f"stage {one.stage} ({one_line(one.name)})" for one in stages)

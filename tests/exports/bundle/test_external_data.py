@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle.external_data import (
+from exports.bundle.untrusted.external_data import (
     DATA_LOCATION,
     EXTERNAL_DATA,
     TENSOR_FIELDS,
@@ -139,7 +139,7 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
 
 
 def test_too_many_fields_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exports.bundle.external_data.MAX_FIELDS", 10)
+    monkeypatch.setattr("exports.bundle.untrusted.external_data.MAX_FIELDS", 10)
     with pytest.raises(MalformedGraphError, match="more than 10 fields"):
         has_external_data(stage_bytes(1))
 

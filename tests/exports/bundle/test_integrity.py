@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.bundle import safe_files
 from exports.bundle.errors import BundleError
 from exports.bundle.inspection import inspect_bundle
 from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.bundle.reader import load_bundle, sha256
+from exports.bundle.untrusted import safe_files
 from tests.commands import call
 from tests.exports.bundle.damage import (
     Damage,

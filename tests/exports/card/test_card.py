@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from exports.bundle.manifest import Accuracy, Conversion, Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle
-from exports.bundle.safe_files import one_line
+from exports.bundle.untrusted.safe_files import one_line
 from exports.card.markup import markdown_text, yaml_string
 from exports.card.model_card import MAX_LABELS, model_card
 from tests.exports.policies import CERTIFICATE

@@ -34,7 +34,7 @@ from training.recipes.refit import REFIT, refit_recipe
 from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report, without_repeats
 from training.run_lock import run_lock
-from training.speed import compile_step, use_tensor_cores
+from training.speed import compile_step, keep_freed_memory, use_tensor_cores
 from training.teachers.open_views import open_views
 
 
@@ -108,6 +108,8 @@ def _fit(
         sync_batch_norm(step, target)
     if target.type == "cuda":
         use_tensor_cores()
+    else:
+        keep_freed_memory()
     if compiled:
         compile_step(step, target)
     views = open_views(recipe, dataset, teacher_config, train_split, runs, dist, say)

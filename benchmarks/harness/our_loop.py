@@ -20,7 +20,7 @@ from training.loop import Run, new_optimizer, train_epoch
 from training.models.build import build_network
 from training.models.multi_exit import MultiExit, Normalize
 from training.recipes.schema import Recipe
-from training.speed import compile_step, use_tensor_cores
+from training.speed import compile_step, keep_freed_memory, use_tensor_cores
 from training.teachers.cache import ViewCache
 from training.teachers.cached_views import CachedViews
 from training.teachers.classifier import NetworkClassifier
@@ -96,10 +96,12 @@ class OurLoop:
 
     @contextmanager
     def _tuned(self) -> Iterator[None]:
-        """With the GPU settings of our runs, which the plain loop does not have."""
+        """With the settings of our runs, which the plain loop does not have."""
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
         if self._run.device.type == "cuda":
             use_tensor_cores()
+        else:
+            keep_freed_memory()
         yield
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.benchmark = before[1]

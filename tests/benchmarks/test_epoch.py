@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import epoch
+from benchmarks.epoch import __main__ as epoch
 from benchmarks.harness.docs import DOCS, END
 
 

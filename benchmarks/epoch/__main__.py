@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.epoch.our_loop import CachedLoop, OurLoop
+from benchmarks.epoch.own_process import OwnProcess
+from benchmarks.epoch.plain_loop import CLASSES, PlainLoop
 from benchmarks.harness.docs import DOCS, fill_in
-from benchmarks.harness.our_loop import CachedLoop, OurLoop
-from benchmarks.harness.own_process import OwnProcess
-from benchmarks.harness.plain_loop import CLASSES, PlainLoop
 from training.data.dataset import Split
 from training.distributed import choose_device
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 NAME = "epoch"
 # CIFAR-100's training images without 5,000 held-out ones.
 EPOCH_IMAGES = 45_000
@@ -151,7 +151,7 @@ def _one(result: dict[str, Any]) -> str:
 
 
 def written_results() -> list[dict[str, Any]]:
-    """The results in the JSON files beside this module."""
+    """The results in the JSON files of benchmarks/."""
     return [json.loads(path.read_text("utf-8")) for path in sorted(HERE.glob("epoch-*.json"))]
 
 
@@ -171,7 +171,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
-    parser.add_argument("--json", type=Path, help="default: epoch-DEVICE.json beside this file")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/epoch-DEVICE.json")
     parser.add_argument(
         "--write-docs", action="store_true", help="only fill in docs/guide/training.md"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness.plain_loop import CLASSES, MEAN, STD, WARM_UP_BATCHES, now, timed
+from benchmarks.epoch.plain_loop import CLASSES, MEAN, STD, WARM_UP_BATCHES, now, timed
 from training.assemble import build_step
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset, Split

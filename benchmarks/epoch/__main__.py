@@ -9,9 +9,9 @@ computes and stores them before it trains on them.
 A student learns exit by exit from a teacher of the same shape (OtO, both with fresh weights, which do not
 change the time). The plain loop has torchvision's transforms in a DataLoader's workers, float32 and the
 default memory layout, and runs in a process of its own, where the C library gives freed memory back; its
-workers are started and its first batches made before its clock starts. The loops
-alternate `--repeats` times, each for `--steps` batches; medians are reported. Images are random bytes. Writes
-a JSON file; `--write-docs` puts the JSON files into docs/guide/training.md and measures nothing.
+workers are started and its first batches made before its clock starts. The loops alternate `--repeats` times,
+each for `--steps` batches; medians are reported. Images are random bytes. Writes a JSON file; `--write-docs`
+puts the JSON files into docs/guide/training.md and measures nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.epoch.our_loop import CachedLoop, OurLoop
-from benchmarks.epoch.own_process import OwnProcess
+from benchmarks.epoch.own_process import in_own_process
 from benchmarks.epoch.plain_loop import CLASSES, PlainLoop
 from benchmarks.harness.docs import DOCS, fill_in
 from training.data.dataset import Split
@@ -65,8 +65,8 @@ def measure(
     arguments: argparse.Namespace, device: torch.device, images: Split, place: Path
 ) -> dict[str, Any]:
     """The result as it is written; views are cached in directory `place`."""
-    with OwnProcess(partial(PlainLoop, arguments, device, images)) as plain:
-        return _measure(arguments, device, images, place, plain.seconds)
+    with in_own_process(partial(PlainLoop, arguments, device, images)) as plain:
+        return _measure(arguments, device, images, place, plain)
 
 
 def _measure(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 
 class Loop(Protocol):
@@ -16,37 +15,34 @@ class Loop(Protocol):
     def seconds(self) -> float: ...
 
 
-class OwnProcess(AbstractContextManager["OwnProcess"]):
-    """Builds a loop in a new process and has it run there. `build` is pickled."""
+@contextmanager
+def in_own_process(build: Callable[[], Loop]) -> Iterator[Callable[[], float]]:
+    """Build a loop in a new process. The callable has it run there once and returns its seconds.
 
-    def __init__(self, build: Callable[[], Loop]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, self._theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._theirs, build))
+    `build` is pickled. The callable raises EOFError if the process has ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, build))
+    process.start()
+    theirs.close()  # so that the end of the process ends `recv`
 
-    def __enter__(self) -> Self:
-        self._process.start()
-        self._theirs.close()  # so that the end of the process ends `recv`
-        return self
+    def seconds() -> float:
+        ours.send(None)
+        return float(ours.recv())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process.is_alive():
-            self._connection.send(False)
-        self._process.join()
-
-    def seconds(self) -> float:
-        """One pass. Raises EOFError if the process has ended."""
-        self._connection.send(True)
-        seconds: float = self._connection.recv()
-        return seconds
+    try:
+        yield seconds
+    finally:
+        ours.close()
+        process.join()
 
 
 def _serve(connection: Connection, build: Callable[[], Loop]) -> None:
     loop = build()
-    while connection.recv():
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
         connection.send(loop.seconds())

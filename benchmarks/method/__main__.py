@@ -47,26 +47,32 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         earlier = json.loads(arguments.json.read_text("utf-8"))["rows"]
     rows: dict[str, Any] = {}
     for row in table.listed:
-        measured = earlier.get(row.key, {}).get("runs", {})
-        runs: dict[str, Any] = {}
-        for seed in range(arguments.seeds):
-            names = _recipe_names(arguments, Cell(pair, row), seed)
-            known = measured.get(str(seed))
-            if known is not None and known["recipe"] in names:
-                runs[str(seed)] = known
-            for name in names:
-                if not (arguments.runs / name / CONFIG).is_file():
-                    continue
-                if str(seed) not in runs or runs[str(seed)]["recipe"] != name:
-                    print(f"measuring {name}", flush=True)
-                    found = measure_run(arguments.runs / name, arguments.data)
-                    runs[str(seed)] = {"recipe": name, **found}
-                break
+        known = earlier.get(row.key, {}).get("runs", {})
+        found = {
+            str(seed): _measured(arguments, Cell(pair, row), seed, known.get(str(seed)))
+            for seed in range(arguments.seeds)
+        }
+        runs = {seed: run for seed, run in found.items() if run is not None}
         rows[row.key] = {"title": row.title, "runs": runs}
     variant = Variant(arguments.epochs, arguments.width, arguments.teacher_epochs)
     variant = variant.changes_to(table)
     changed = f" ({variant.name})" if variant.name else ""
     return {"protocol": f"{table.name}, {pair.name}{changed}", "rows": rows}
+
+
+def _measured(
+    arguments: argparse.Namespace, cell: Cell, seed: int, known: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The run of a row and a seed: measured now, or `known` from before; None if there is neither."""
+    names = _recipe_names(arguments, cell, seed)
+    if known is not None and known["recipe"] not in names:
+        known = None  # of another protocol
+    trained = (name for name in names if (arguments.runs / name / CONFIG).is_file())
+    name = next(trained, None)
+    if name is None or (known is not None and known["recipe"] == name):
+        return known
+    print(f"measuring {name}", flush=True)
+    return {"recipe": name, **measure_run(arguments.runs / name, arguments.data)}
 
 
 def _recipe_names(arguments: argparse.Namespace, cell: Cell, seed: int) -> list[str]:
@@ -88,7 +94,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pair", default="vgg13-vgg8")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--teacher-epochs", type=int, default=36)
+    parser.add_argument("--teacher-epochs", type=int)
     parser.add_argument("--views", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs"))

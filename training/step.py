@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from training.models.multi_exit import MultiExit, Normalize, Outputs
 from training.objectives.criterion import Batch, Criterion
+from training.speed import autocast
 
 
 class Step(nn.Module):
@@ -28,7 +29,7 @@ class Step(nn.Module):
         super().__init__()
         self.student, self.teacher, self.criterion = student, teacher, criterion
         self.normalize = normalize
-        self._bf16 = precision == "bf16"
+        self._precision = precision
         if teacher is not None:
             teacher.requires_grad_(False)
 
@@ -52,7 +53,7 @@ class Step(nn.Module):
         return self.criterion.prepare(student, teacher, batch)
 
     def _run_student(self, inputs: Tensor, side: int | None) -> Outputs:
-        with self._autocast(inputs):
+        with autocast(self._precision, inputs.device):
             outputs = self.student.observe(
                 inputs,
                 side=side,
@@ -70,12 +71,9 @@ class Step(nn.Module):
     def _run_teacher(self, inputs: Tensor) -> Outputs | None:
         if self.teacher is None:
             return None
-        with self._autocast(inputs):
+        with autocast(self._precision, inputs.device):
             outputs = self.teacher.observe(inputs, preactivations=self.criterion.preactivations)
         return _with_float_logits(outputs)
-
-    def _autocast(self, inputs: Tensor) -> torch.autocast:
-        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._bf16)
 
     def train(self, mode: bool = True) -> Step:
         super().train(mode)

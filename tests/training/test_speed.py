@@ -1,4 +1,5 @@
-"""`--compile` changes no result and is refused where it cannot work; freed memory is kept."""
+"""bfloat16 is used where a processor has it; `--compile` changes no result and is refused where it cannot
+work; freed memory is kept."""
 
 from __future__ import annotations
 
@@ -14,8 +15,14 @@ import torch
 from tests.training.runs import RECIPE
 from training.checkpoint import load_checkpoint
 from training.errors import RecipeError
+from training.models.build import build_network
+from training.models.multi_exit import Normalize
+from training.objectives.criterion import Batch
+from training.objectives.exits import ExitCriterion
 from training.recipes.files import load_recipe
+from training.recipes.schema import ExitObjective
 from training.run import run_recipe
+from training.step import Step
 
 
 def run(place: Path, compiled: bool) -> None:
@@ -59,6 +66,26 @@ def test_without_a_compiler_it_is_refused_in_one_sentence(
         run(tmp_path / "compiled", compiled=True)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "compiled" / "runs").exists()
+
+
+def losses(precision: str) -> list[float]:
+    """The losses of four steps."""
+    torch.manual_seed(0)
+    normalize = Normalize((0.5,) * 3, (0.25,) * 3)
+    network = build_network("vgg8", 4, 10, [1, 2, 3, 4])
+    step = Step(
+        network, None, ExitCriterion(ExitObjective(method="cross_entropy")), normalize, precision
+    ).train()
+    images = torch.randint(0, 256, (4, 8, 32, 32, 3), dtype=torch.uint8)
+    return [step(batch, Batch(torch.arange(8), torch.arange(8))).item() for batch in images]
+
+
+@pytest.mark.parametrize(("instructions", "alike"), [({}, True), ({"avx512_bf16": True}, False)])
+def test_bfloat16_is_used_where_the_processor_computes_it(
+    instructions: dict[str, bool], alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert (losses("bf16") == losses("fp32")) == alike
 
 
 # Page faults of the fifth step, whose blocks are larger than glibc ever keeps by itself.

@@ -12,19 +12,20 @@ class Depthwise(nn.Conv2d):
 
     Without `padded` no zeros are added at the edges, for inputs that are padded already.
 
-    On a CPU it computes in float32 even under bf16 autocast: the gradient of a strided depthwise
-    convolution is eight times slower there in bfloat16 (52 against 6 ms for 128 x 32 x 32 x 32).
+    Under bf16 autocast a CPU computes all but 3x3 without stride in float32: the other gradients are up to a
+    hundred times slower there in bfloat16 (docs/design/decisions.md). The output is bfloat16.
     """
 
     def __init__(self, channels: int, stride: int, kernel: int = 3, *, padded: bool = True) -> None:
         padding = kernel // 2 if padded else 0
         super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+        self._fast_in_bf16 = kernel == 3 and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
-        return super().forward(x)
+        if self._fast_in_bf16 or x.dtype != torch.bfloat16 or x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
 
 
 class SamePad(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.models.multi_exit import MultiExit, Normalize
+from training.speed import autocast
 
 
 class Classifier(Protocol):
@@ -27,12 +28,12 @@ class NetworkClassifier:
         network = network.to(device).to(memory_format=torch.channels_last)
         self._network = network.eval().requires_grad_(False)
         self._normalize = normalize.to(device)
-        self._bf16 = precision == "bf16"
+        self._precision = precision
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """uint8 [n, H, W, 3] -> float32 [K, n, C]."""
         inputs = self._normalize(images).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
+        with autocast(self._precision, images.device):
             outputs = self._network(inputs)
         return torch.stack([logits.float() for logits in outputs])

@@ -34,7 +34,7 @@ from training.recipes.refit import REFIT, refit_recipe
 from training.recipes.schema import Recipe
 from training.report import EpochMetrics, Report, without_repeats
 from training.run_lock import run_lock
-from training.speed import autocasts, compile_step, keep_freed_memory, use_tensor_cores
+from training.speed import arithmetic, compile_step, keep_freed_memory, use_tensor_cores
 from training.teachers.open_views import open_views
 
 
@@ -144,11 +144,11 @@ def _fit(
 def _headline(run: Run) -> str:
     network, world_size = run.step.student, run.dist.world_size
     devices = run.device.type if world_size == 1 else f"{world_size} x {run.device.type}"
-    dtype = "bfloat16" if autocasts(run.recipe.train.precision, run.device) else "float32"
+    precision = arithmetic(run.recipe.train.precision, run.device)
     return (
         f"{run.recipe.name}: {run.recipe.network.title}, {network.exits} exits, "
         f"{count_parameters(network) / 1e6:.2f} M parameters, "
-        f"{len(run.train)} images on {devices} in {dtype}"
+        f"{len(run.train)} images on {devices} in {precision}"
     )
 
 

@@ -16,22 +16,22 @@ _GLIBC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 on `device` where a recipe's `precision` permits it and it is no slower."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=autocasts(precision, device))
+    """Autocast to bfloat16 if `device` computes in it under a recipe's `precision`."""
+    enabled = arithmetic(precision, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def autocasts(precision: str, device: torch.device) -> bool:
-    """Whether `precision` is "bf16" and `device` has instructions for it: NVIDIA's GPUs from Ampere on, x86
-    processors with AVX-512 BF16.
+def arithmetic(precision: str, device: torch.device) -> str:
+    """What `device` computes in under a recipe's `precision`: "bf16" only if it has instructions for it, as
+    NVIDIA's GPUs from Ampere on and x86 processors with AVX-512 BF16 have, else "fp32".
 
-    Others emulate it. A step takes twice (AVX-512) to ten times (AVX2) as long as in float32 there
-    (docs/design/decisions.md).
+    Others emulate bfloat16: a step took 1.6 to 13 times as long as in float32 (docs/design/decisions.md).
     """
-    if precision != "bf16":
-        return False
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return "bf16" if precision == "bf16" and has_bf16 else "fp32"
 
 
 def use_tensor_cores() -> None:

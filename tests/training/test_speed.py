@@ -22,6 +22,7 @@ from training.objectives.exits import ExitCriterion
 from training.recipes.files import load_recipe
 from training.recipes.schema import ExitObjective
 from training.run import run_recipe
+from training.speed import arithmetic
 from training.step import Step
 
 
@@ -86,6 +87,19 @@ def test_bfloat16_is_used_where_the_processor_computes_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     assert (losses("bf16") == losses("fp32")) == alike
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_used_on_gpus_that_do_not_emulate_it(
+    supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(including_emulation: bool) -> bool:
+        return supported or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    gpu = torch.device("cuda")
+    assert arithmetic("bf16", gpu) == ("bf16" if supported else "fp32")
+    assert arithmetic("fp32", gpu) == "fp32"
 
 
 # Page faults of the fifth step, whose blocks are larger than glibc ever keeps by itself.

@@ -17,6 +17,7 @@ from training.distributed import DistContext
 from training.models.multi_exit import Normalize
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import Recipe
+from training.speed import arithmetic
 from training.teachers.cache import ViewCache
 from training.teachers.cached_views import CachedViews, taught_on
 from training.teachers.classifier import Classifier, NetworkClassifier
@@ -91,7 +92,7 @@ def view_cache(
         facts = describe_run(directory, teacher, precision)
         return ViewCache(directory / VIEWS, key_content(images, facts, exits, classes))
 
-    by_torch = cache(recipe.train.precision)
+    by_torch = cache(arithmetic(recipe.train.precision, device))
     if device.type != "cpu" or by_torch.started:
         return by_torch
     exported = cache(ONNXRUNTIME)

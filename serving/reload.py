@@ -11,7 +11,7 @@ from serving.errors import SettingsError
 from serving.service import Service
 from serving.watcher import Watcher
 
-log = logging.getLogger("offramp.serving")
+log = logging.getLogger("offramp.models")
 
 
 async def reload(service: Service, key: AdminKey) -> None:

@@ -124,7 +124,9 @@ class Settings(BaseSettings):
         description="The key of admin routes, at least 16 characters; without one they answer on "
         "loopback only.",
     )
-    api_key_file: Path | None = Field(None, description="A file with that key, read at the start.")
+    api_key_file: Path | None = Field(
+        None, description="A file with that key, read at the start and at SIGHUP."
+    )
     budgets: Path | None = Field(
         None,
         description="A TOML file with the keys of clients and their budgets of multiply-accumulates; beyond"

@@ -19,7 +19,12 @@ from exports.bundle.errors import BundleError
 from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import load_bundle, read_graph
 from exports.bundle.schema_types import FILE_NAME, MAX_NAME
-from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line, read_plain
+from exports.bundle.untrusted.safe_files import (
+    MAX_CARD_BYTES,
+    MAX_FILE_BYTES,
+    one_line,
+    read_plain,
+)
 from exports.bundle.untrusted.safe_zip import DAMAGE, open_zip
 from offramp.files import new_file
 
@@ -67,7 +72,8 @@ def pack_bundle(path: Path, target: Path) -> str:
                 info = zipfile.ZipInfo(name, EPOCH)
                 info.create_system = UNIX
                 info.external_attr = (stat.S_IFREG | 0o644) << 16
-                archive.writestr(info, read_plain(path, name, MAX_FILE_BYTES))
+                limit = MAX_CARD_BYTES if name == CARD else MAX_FILE_BYTES
+                archive.writestr(info, read_plain(path, name, limit))
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -66,7 +66,7 @@ class Point:
 @dataclass(frozen=True)
 class Tradeoff:
     """The cost and accuracy of every shared threshold, cheapest first, with those of each exit alone,
-    the ensemble of all, full depth (the better of last exit and ensemble) and the current policy."""
+    full depth (the ensemble of all exits), and the current policy."""
 
     model: str
     samples: int
@@ -74,7 +74,6 @@ class Tradeoff:
     macs: list[int]
     ms: list[float] | None
     exit_accuracy: list[float]
-    ensemble_accuracy: float
     full_depth_accuracy: float
     measure: Measure
     combine: Combine
@@ -129,7 +128,6 @@ class PolicyPreview:
             exit_accuracy=[
                 _percent(correct.mean()) for correct in self._evaluator.correct["single"]
             ],
-            ensemble_accuracy=_percent(self._evaluator.ensemble_correct.mean()),
             full_depth_accuracy=self._full_depth,
             measure=measure,
             combine=combine,
@@ -164,8 +162,7 @@ class PolicyPreview:
 
     @property
     def _full_depth(self) -> float:
-        last = self._evaluator.correct["single"][-1]
-        return _percent(max(last.mean(), self._evaluator.ensemble_correct.mean()))
+        return _percent(self._evaluator.ensemble_correct.mean())
 
     def _out_of_sample(self, policy: Policy) -> tuple[PolicyStats, Estimate]:
         """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
@@ -184,13 +181,12 @@ class PolicyPreview:
         stats = self._evaluator.evaluate(policy)
         ms = self._exit_ms
         ensemble = float(self._evaluator.ensemble_correct.mean())
-        above = self._full_depth / 100 - ensemble
         low, high = estimate.drop_interval(INTERVAL_CONFIDENCE)
         inputs = self._manifest.inputs
         return Point(
             threshold,
             _percent(ensemble - estimate.drop),
-            (_percent(low + above), _percent(high + above)),
+            (_percent(low), _percent(high)),
             round(stats.mean_cost(policy.costs(inputs, self._macs)), 1),
             None if ms is None else round(stats.mean_cost(policy.costs(inputs, ms)), DECIMALS),
             [round(share, 6) for share in stats.exit_shares],

@@ -192,14 +192,3 @@ def fit_agreement(table: Table, reference: Reference = "last") -> Scaling:
         running_temperatures=(*(fit_temperature(mean, table.labels) for mean in ensembles), 1.0),
         weights=weights,
     )
-
-
-def full_depth_accuracy(table: Table, scaling: Scaling) -> float:
-    """The better accuracy of the last exit and of the ensemble of all, as a share."""
-    exits = len(table.logits)
-    ensemble = running_ensemble(list(table.logits), exits, scaling.weights)
-    return max(_accuracy(table.logits[-1], table.labels), _accuracy(ensemble, table.labels))
-
-
-def _accuracy(logits: Floats, labels: NDArray[np.int64]) -> float:
-    return float((logits.argmax(axis=-1) == labels).mean())

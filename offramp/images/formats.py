@@ -17,6 +17,11 @@ HEIC_BRANDS = frozenset(
 )
 # JPEG has a way of its own: its decoder is fed piece by piece.
 JPEG, HEIC = "JPEG", "HEIC"
+# Of files in folders of images. What a named file is, its content decides.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+    | {".heic", ".heif"}
+)
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Files that are sent by mistake, or that other software shows as images. Longer signatures come first.
 _OTHERS: tuple[tuple[bytes, str], ...] = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.types import Scope
 
 from serving.budgets.bucket import Bucket
-from serving.budgets.clients import ANONYMOUS, Budget, hashed, read_clients
+from serving.budgets.clients import ANONYMOUS, hashed, read_clients
 from serving.budgets.metrics import BudgetMetrics
 from serving.inference.engine import Prediction
 from serving.scheduling.options import ImageResult
@@ -81,7 +81,6 @@ class Budgets:
         self._metrics = metrics
         self._clock = clock
         self._names: dict[bytes, str] = {}
-        self._budgets: dict[str, Budget] = {}
         self._buckets: dict[str, Bucket] = {}
         self.reload()
 

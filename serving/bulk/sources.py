@@ -7,16 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from offramp.images.formats import SUFFIXES
 from serving.bulk.errors import BulkError
-
-# Of files in folders; a file that is named is read whatever it is called. What the decoder does not read
-# gets an error, so that no image is left out unnoticed.
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
-        *(".tif", ".tiff", ".avif", ".heic", ".heif"),
-    }
-)
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:

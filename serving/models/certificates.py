@@ -68,13 +68,10 @@ def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float]) -> bool:
             "A certificate does not follow from the bundle's calibration table; "
             "use the policy without it, or run `offramp tune` again."
         )
-    return all(
-        verified and reproduced(policy, data, costs)
-        for certificate, verified, reproduced in (
-            (policy.certificate, drop, reproduces_thresholds),
-            (policy.precision_certificate, precision, reproduces_limit),
-        )
-        if certificate is not None
+    if policy.certificate is not None and not (drop and reproduces_thresholds(policy, data, costs)):
+        return False
+    return policy.precision_certificate is None or bool(
+        precision and reproduces_reject_below(policy, data)
     )
 
 
@@ -88,8 +85,3 @@ def reproduces_thresholds(policy: Policy, data: TuningData, costs: Sequence[floa
         return choose(data, costs, goal).policy == policy.without_rejection
     except TuningError:
         return False
-
-
-def reproduces_limit(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:
-    """Whether the goal in the precision certificate of `policy` leads to its `reject_below` on `data`."""
-    return reproduces_reject_below(policy, data)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exports.bundle.policy import Policy
-from exports.bundle.resolve import CIFAR100
+from exports.bundle.resolve import EMBEDDED
 from offramp.validation import first_problem
 from serving.errors import SettingsError
 from serving.settings import Settings, read_settings
@@ -45,7 +45,7 @@ class Arguments(_Model):
     """`form` is `replicas`, each with the whole engine, or `stages`, each in its own deployment."""
 
     form: Form = "replicas"
-    bundles: Bundles = (CIFAR100.name,)
+    bundles: Bundles = tuple(EMBEDDED)
     policies: dict[str, Policy] = Field(
         {}, description="Policies by model, instead of those in the bundles."
     )
@@ -86,6 +86,10 @@ class Arguments(_Model):
             raise SettingsError(
                 "Exits are not checked on Ray: a raised threshold is that of one replica."
             )
+        if settings.canary is not None:
+            raise SettingsError(
+                "There are no canaries on Ray: each replica would compare for itself."
+            )
         if settings.jobs is not None:
             raise SettingsError("Jobs are not run on Ray: polling would reach any replica.")
         return settings
@@ -103,7 +107,7 @@ def read_arguments(args: object) -> Arguments:
 class ModelConfig(_Model):
     """The models that replicas serve: `user_config` of the ingress, which can change while they run."""
 
-    bundles: Bundles = (CIFAR100.name,)
+    bundles: Bundles = tuple(EMBEDDED)
     policies: dict[str, Policy] = {}
 
 

@@ -12,7 +12,7 @@ import ray
 from ray import serve
 
 from exports.bundle.reader import read_manifest
-from exports.bundle.resolve import CIFAR100, resolve_bundle
+from exports.bundle.resolve import EMBEDDED, resolve_bundle
 from serving.api.examples import sample_image
 from serving.http.banner import banner
 from serving.ray.app import build
@@ -32,7 +32,8 @@ REQUEST_TIMEOUT_S = 60
 def run(settings: Settings, form: Form) -> None:
     """Serve until SIGTERM or SIGINT; raises SettingsError, BundleError, or an error of Ray."""
     # Workers run in other working directories.
-    bundles = [os.path.abspath(b) if os.path.exists(b) else b for b in settings.bundles]
+    named = settings.bundles or tuple(EMBEDDED)
+    bundles = [os.path.abspath(b) if os.path.exists(b) else b for b in named]
     own = settings.model_dump(exclude_unset=True, exclude={"bundles", "port"})
     if settings.api_key is not None:
         own["api_key"] = settings.api_key.get_secret_value()
@@ -56,7 +57,7 @@ def run(settings: Settings, form: Form) -> None:
             }
         )
         serve.run(application, name=APP, route_prefix="/")
-        manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles or [CIFAR100.name]]
+        manifests = [read_manifest(resolve_bundle(bundle)) for bundle in bundles]
         names, spec = [manifest.name for manifest in manifests], manifests[0].input
         print(banner(settings.host, port, names, sample_image(spec.width, spec.height)))
         print(f"It runs on Ray, in the form {form}; {_exporters()}", flush=True)

@@ -18,6 +18,10 @@ def test_replicas_assume_that_they_are_open_to_the_network() -> None:
     assert (settings.host, settings.threads) == ("127.0.0.1", 2)
 
 
+def test_without_bundles_the_embedded_ones_are_served() -> None:
+    assert read_arguments({}).bundles == ("groceries", "cifar100-lite0")
+
+
 def test_the_last_scaling_applies_to_all_further_stages() -> None:
     stages = [{"max_replicas": 8}, {"num_gpus": 0.25}]
     arguments = read_arguments({"form": "stages", "stages": stages})
@@ -37,6 +41,7 @@ def test_the_last_scaling_applies_to_all_further_stages() -> None:
         ({"settings": {"watch": True, "repository": "."}}, "bundles"),
         ({"settings": {"record": "records"}}, "recorded on Ray"),
         ({"settings": {"jobs": "jobs"}}, "not run on Ray"),
+        ({"settings": {"canary": "mine-2"}}, "no canaries on Ray"),
         ({"form": "stages", "bundles": ["/does/not/exist"]}, "/does/not/exist"),
     ],
 )

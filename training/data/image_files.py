@@ -17,10 +17,6 @@ from offramp.images import ImageSpec, Pixels, decode
 from offramp.progress import counting_bar
 from training.errors import DataError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-    | {".heic", ".heif"}
-)
 ResizeRule = Literal["center_crop", "stretch"]
 # Of one image. The user's own files are trusted more than those of a request.
 MAX_PIXELS = 500_000_000

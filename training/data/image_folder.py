@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.images.formats import SUFFIXES
 from training.data.dataset import Dataset, Split, channel_statistics
-from training.data.image_files import SUFFIXES, read_images
+from training.data.image_files import read_images
 from training.errors import DataError
 
 # One to hold out, and a few to train on.

@@ -17,7 +17,6 @@ from exports.tuning.scaling import (
     fit_scaling,
     fit_temperature,
     fit_weights,
-    full_depth_accuracy,
 )
 
 
@@ -103,14 +102,6 @@ def test_fitted_weights_are_at_least_as_likely_as_equal_ones() -> None:
         return float(-np.log(p[np.arange(len(data.labels)), data.labels]).mean())
 
     assert loss(fit_weights(data.logits, data.labels)) <= loss((1 / 3,) * 3) + 1e-6
-
-
-def test_full_depth_is_the_better_of_the_last_exit_and_the_ensemble() -> None:
-    data = table()
-    scaling = fit_scaling(data)
-    ensemble = running_ensemble(list(data.logits), 3, scaling.weights)
-    accuracies = [(z.argmax(1) == data.labels).mean() for z in (data.logits[-1], ensemble)]
-    assert full_depth_accuracy(data, scaling) == max(accuracies)
 
 
 def test_without_labels_every_network_counts_as_much_whatever_the_scale_of_its_logits() -> None:

@@ -91,6 +91,7 @@ def test_sighup_reloads_the_key_and_the_repository_and_cuts_no_stream(tmp_path: 
             write_tiny_bundle(tmp_path / "new", name="bee").rename(repository / "bee")
             server.process.send_signal(signal.SIGHUP)
             wait_until(lambda: len(http.get("/v1/models").json()["models"]) == 2)
+            wait_until(lambda: any(line.endswith("INFO reloaded\n") for line in server.printed))
             assert allowed("the-second-key-of-all")
             assert not allowed("the-first-key-of-all")
             begun.sendall(b"none")

@@ -30,7 +30,7 @@ class SpanAnswer:
 
 
 @dataclass(frozen=True)
-class ExitAnswer:
+class ShadowExit:
     """The check of one exit.
 
     `threshold` is in force, `set_threshold` that of the policy as it was set. Of the calibration table
@@ -61,7 +61,7 @@ class RaiseAnswer:
 
 
 @dataclass(frozen=True)
-class ShadowAnswerStatus:
+class ShadowStatusAnswer:
     """The checked exits since `started`, when the policy was set, and the last raises, the latest first.
 
     The share `share` of the images that left early is checked, with at most `max_work` of the requests' work.
@@ -70,7 +70,7 @@ class ShadowAnswerStatus:
     share: float
     max_work: float
     started: datetime
-    exits: list[ExitAnswer]
+    exits: list[ShadowExit]
     raises: list[RaiseAnswer]
 
 
@@ -79,7 +79,7 @@ class ShadowAnswer:
     """The shadow checks of a model: in a sentence, and in numbers."""
 
     sentence: str
-    status: ShadowAnswerStatus | None = Field(description="Null while no exit is checked.")
+    status: ShadowStatusAnswer | None = Field(description="Null while no exit is checked.")
 
 
 @router.get("/shadow", responses=UNKNOWN_MODEL)
@@ -94,8 +94,8 @@ async def get_shadow(name: str, service: ServiceOf) -> ShadowAnswer:
     return ShadowAnswer(_sentence(found, model), _status(found, service.settings))
 
 
-def _status(found: ShadowStatus, settings: Settings) -> ShadowAnswerStatus:
-    return ShadowAnswerStatus(
+def _status(found: ShadowStatus, settings: Settings) -> ShadowStatusAnswer:
+    return ShadowStatusAnswer(
         share=settings.shadow_share,
         max_work=settings.shadow_max_work,
         started=found.started,
@@ -104,9 +104,9 @@ def _status(found: ShadowStatus, settings: Settings) -> ShadowAnswerStatus:
     )
 
 
-def _exit(check: ExitCheck, set_threshold: float) -> ExitAnswer:
+def _exit(check: ExitCheck, set_threshold: float) -> ShadowExit:
     promise, span = check.promise, check.sequences.lowest()
-    return ExitAnswer(
+    return ShadowExit(
         exit=promise.exit_,
         threshold=check.threshold,
         set_threshold=set_threshold,

@@ -14,7 +14,6 @@ import pytest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle, load_table, read_manifest
 from exports.tuning.goal import TuningData
-from exports.tuning.scaling import full_depth_accuracy
 from exports.tuning.simulation import simulate
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
@@ -193,16 +192,17 @@ def test_a_preview_is_the_simulation_on_the_calibration_table(
     accuracy, macs = outcome(bundle_dir, Policy(**OTHER))
     assert answer["accuracy"] == pytest.approx(accuracy, abs=1e-3)
     assert answer["mean_macs"] == pytest.approx(macs, abs=0.1)
-    manifest = read_manifest(bundle_dir)
-    full = 100 * full_depth_accuracy(load_table(bundle_dir, manifest), manifest.scaling)
-    assert answer["drop"] == pytest.approx(full - accuracy, abs=1e-3)
+    ensemble, _ = outcome(bundle_dir, Policy(mode="ensemble", thresholds=(0.5, 0.5), max_exit=3))
+    assert answer["drop"] == pytest.approx(ensemble - accuracy, abs=1e-3)
     assert answer["samples"] == 20
     assert answer["mean_ms"] > 0
     assert sum(answer["exit_shares"]) == pytest.approx(1, abs=1e-4)
     assert served.get(POLICY).json()["revision"] == 1
 
 
-def test_the_tradeoff_goes_from_the_first_exit_to_the_last(served: Client) -> None:
+def test_the_tradeoff_goes_from_the_first_exit_to_the_last(
+    served: Client, bundle_dir: Path
+) -> None:
     found = served.get(TRADEOFF).json()
     points = found["points"]
     assert (found["model"], found["split"], found["samples"]) == ("tiny", "held_out", 20)
@@ -213,9 +213,8 @@ def test_the_tradeoff_goes_from_the_first_exit_to_the_last(served: Client) -> No
     assert points[-1]["exit_shares"] == [0, 0, 1]
     assert points[0]["accuracy"] == found["exit_accuracy"][0]
     assert points[-1]["accuracy"] == found["exit_accuracy"][-1]
-    assert found["full_depth_accuracy"] == max(
-        found["exit_accuracy"][-1], found["ensemble_accuracy"]
-    )
+    ensemble, _ = outcome(bundle_dir, Policy(mode="ensemble", thresholds=(0.5, 0.5), max_exit=3))
+    assert found["full_depth_accuracy"] == pytest.approx(ensemble, abs=1e-3)
     assert found["policy"] == served.post(PREVIEW, json=served.get(POLICY).json()["policy"]).json()
 
 

@@ -49,7 +49,9 @@ class Fleet:
 
     def start(self, address: str) -> None:
         """Start the replica of `address` and wait until it is ready."""
-        self._running[address] = self._stack.enter_context(server(address, self._place))
+        # However busy this machine is, no request is refused for its predicted wait.
+        replica = server(address, self._place, OFFRAMP_MAX_QUEUE_MS="60000")
+        self._running[address] = self._stack.enter_context(replica)
         wait_for(f"http://{address}:{PORT}/readyz")
 
     def signal(self, address: str, number: signal.Signals) -> Popen[bytes]:
@@ -128,9 +130,23 @@ def test_a_replica_that_ends_under_load_costs_no_request(fleet: Fleet, how: sign
     assert set(statuses) == {200}
 
 
+def test_deadlines_that_clients_choose_keep_all_replicas_in_service(fleet: Fleet) -> None:
+    with httpx.Client(base_url=fleet.url, headers=TYPE) as client:
+        late = {
+            client.post("/v1/classify?deadline_ms=0.000001", content=IMAGE).status_code
+            for _ in range(20)
+        }
+        assert late == {504}
+        before = {address: answered_by(address) for address in REPLICAS}
+        answers = {client.post("/v1/classify", content=IMAGE).status_code for _ in range(20)}
+    assert answers == {200}
+    assert all(answered_by(address) > before[address] for address in REPLICAS)
+
+
 def test_admin_routes_and_metrics_are_not_public(fleet: Fleet) -> None:
     with httpx.Client(base_url=fleet.url) as client:
         assert client.get("/metrics").status_code == 404
+        assert client.get("/%6detrics").status_code == 404
         assert client.post("/v2/repository/index", json={}).status_code == 404
         assert client.put("/v1/models/any/policy", json={}).status_code == 404
         assert client.post("/v1/models/any/canary/promote").status_code == 404

@@ -97,6 +97,18 @@ def test_the_settings_in_compose_exist(services: dict[str, Any]) -> None:
     assert set(admin["services"]["serving"]["environment"]) <= known
 
 
+def test_servers_have_as_many_workers_as_cores_of_cpu_time(services: dict[str, Any]) -> None:
+    for name in ("serving", "serving-gpu", "replica"):
+        limits = services[name]["deploy"]["resources"]["limits"]
+        assert services[name]["environment"]["OFFRAMP_WORKERS"] == str(limits["cpus"]), name
+
+
+def test_the_admin_key_is_never_committed() -> None:
+    admin = yaml.safe_load((DOCKER / "compose.admin.yml").read_text("utf-8"))
+    file = Path(admin["secrets"]["admin-key"]["file"])
+    assert f"/{file.as_posix()}" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
 def test_containers_get_more_time_to_stop_than_servers_need(services: dict[str, Any]) -> None:
     service = services["serving"]
     grace = int(service["environment"]["OFFRAMP_GRACE_SECONDS"])

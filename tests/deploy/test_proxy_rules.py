@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -33,13 +34,19 @@ def server() -> Iterator[Backend]:
 
 @pytest.fixture(scope="module")
 def port(server: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The proxy before one server, with the limits of time that tests can wait for."""
+    with proxy(tmp_path_factory.mktemp("proxy"), [server]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hasty(server: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A proxy with limits of time that tests can wait for."""
     changes = {
         "timeout http-request 10s": "timeout http-request 1s",
         "timeout server 60s": "timeout server 1s",
         "wait-for-body time 5m": "wait-for-body time 4s",
     }
-    with proxy(tmp_path_factory.mktemp("proxy"), [server], changes) as found:
+    with proxy(tmp_path_factory.mktemp("hasty"), [server], changes) as found:
         yield found
 
 
@@ -148,16 +155,26 @@ def test_nothing_is_changed_from_the_network(port: int, method: str) -> None:
     assert refusal(*ask(port, method, "/v1/models/m")) == (404, "not_found")
 
 
-def test_a_request_is_repeated_if_its_server_ends_but_no_job_is(port: int, server: Backend) -> None:
-    assert refusal(*ask(port, "POST", "/v1/classify/lost", b"image")) == (502, "server_lost")
-    assert server.count("/v1/classify/lost") > 1
-    for path in ("/v1/jobs/lost", "/v1/%6aobs/lost"):
-        assert refusal(*ask(port, "POST", path, b"archive")) == (502, "server_lost")
-        assert server.count(path) == 1
+@pytest.mark.parametrize(
+    ("path", "size", "repeated"),
+    [
+        ("/v1/classify/lost", 10, True),
+        ("/v1/classify/full/lost", BUFFERED_BODY_BYTES, True),
+        ("/v1/classify/large/lost", 3 * BUFFERED_BODY_BYTES, False),
+        ("/v1/jobs/lost", 10, False),
+        ("/v1/%6aobs/lost", 10, False),
+    ],
+)
+def test_requests_whose_server_ends_are_repeated_from_the_buffer_but_no_jobs(
+    port: int, server: Backend, path: str, size: int, repeated: bool
+) -> None:
+    assert refusal(*ask(port, "POST", path, b"x" * size)) == (502, "server_lost")
+    assert (server.count(path) > 1) == repeated
 
 
-def test_a_server_that_does_not_answer_is_reported(port: int) -> None:
-    assert refusal(*ask(port, "POST", "/v1/jobs/silent")) == (504, "server_silent")
+@pytest.mark.serial
+def test_a_server_that_does_not_answer_is_reported(hasty: int) -> None:
+    assert refusal(*ask(hasty, "POST", "/v1/jobs/silent")) == (504, "server_silent")
 
 
 def test_errors_that_clients_can_provoke_keep_a_server_in_service(port: int) -> None:
@@ -172,29 +189,36 @@ def test_without_a_server_the_client_is_told_when_to_try_again(tmp_path: Path) -
         assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_a_head_must_arrive_in_time(port: int) -> None:
-    answer, _ = send_slowly(port, [b"GET /v1/models HTTP/1.1\r\n", b"Host: proxy\r\n"], 0.6)
+@pytest.mark.serial
+def test_a_head_must_arrive_in_time(hasty: int) -> None:
+    answer, _ = send_slowly(hasty, [b"GET /v1/models HTTP/1.1\r\n", b"Host: proxy\r\n"], 0.6)
     assert answer.status == 408
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("size", [1000, BUFFERED_BODY_BYTES, 3 * BUFFERED_BODY_BYTES])
-def test_a_body_may_take_longer_than_a_head(port: int, size: int) -> None:
+def test_a_body_may_take_longer_than_a_head(hasty: int, size: int) -> None:
     """Of every size: those that are repeated and those that are too large for it."""
     quarter = b"x" * (size // 4)
     parts = [head("/v1/classify", 4 * len(quarter)), *[quarter] * 4]
-    answer, _ = send_slowly(port, parts, 0.4)
+    answer, _ = send_slowly(hasty, parts, 0.4)
     assert answer.status == 200
 
 
 def test_only_bodies_that_fit_into_the_buffer_are_waited_for(port: int, server: Backend) -> None:
-    for size, arrives in ((BUFFERED_BODY_BYTES, 0), (BUFFERED_BODY_BYTES + 1, 1)):
-        path = f"/v1/classify/{size}"
-        with socket.create_connection(("127.0.0.1", port), 20) as client:
-            client.sendall(head(path, size) + b"x" * 1000)
-            time.sleep(0.5)
-            assert server.count(path) == arrives
+    small, large = BUFFERED_BODY_BYTES, BUFFERED_BODY_BYTES + 1
+    with ExitStack() as stack:
+        for size in (small, large):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            client.sendall(head(f"/v1/classify/{size}", size) + b"x" * 1000)
+        end = time.monotonic() + 20
+        while not server.count(f"/v1/classify/{large}"):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert not server.count(f"/v1/classify/{small}")
 
 
-def test_a_body_that_never_ends_is_refused(port: int) -> None:
+@pytest.mark.serial
+def test_a_body_that_never_ends_is_refused(hasty: int) -> None:
     parts = [head("/v1/classify", 10), b"x"]
-    assert refusal(*send_slowly(port, parts, 0)) == (408, "request_timeout")
+    assert refusal(*send_slowly(hasty, parts, 0)) == (408, "request_timeout")

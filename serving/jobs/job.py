@@ -93,9 +93,11 @@ class Job:
         state: State = "done" if error is None else "failed"
         reason = None if error is None else (str(error), error.code)
         outcome = Outcome(state, time.time(), self.done, self.failed, reason, delivery)
-        self.write_outcome(outcome)
+        write_whole(self.directory / OUTCOME, orjson.dumps(outcome))
         _remove_images(self.directory)
         self.size = _size(self.directory)
+        # Last: the store may remove a job that has one.
+        self.outcome = outcome
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Write `outcome` in place of an earlier one; raises WriteError."""

@@ -40,7 +40,7 @@ class Upload:
 class JobStore:
     """The jobs of a directory, in the order in which they were accepted.
 
-    Only `claim` may be called by any thread; the rest belongs to the event loop.
+    Only `claim` may be called by any thread, and may remove results; the rest belongs to the event loop.
     """
 
     def __init__(self, directory: Path, settings: Settings) -> None:
@@ -52,7 +52,8 @@ class JobStore:
         self._settings = settings
         self._uploads: set[Upload] = set()
         self._claimed = 0
-        self._lock = threading.Lock()
+        # Of changes of what is on the disk: `claim` and `remove` call each other.
+        self._lock = threading.RLock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock_file = (directory / LOCK).open("ab")
@@ -70,12 +71,12 @@ class JobStore:
     @property
     def unfinished(self) -> int:
         """The number of jobs that wait or run."""
-        return sum(job.unfinished for job in self._jobs.values())
+        return sum(job.unfinished for job in self.jobs())
 
     @property
     def size(self) -> int:
         """The bytes of all jobs, and of those being received."""
-        return self._claimed + sum(job.size for job in list(self._jobs.values()))
+        return self._claimed + sum(job.size for job in self.jobs())
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
@@ -83,7 +84,7 @@ class JobStore:
 
     def next_queued(self) -> Job | None:
         """The oldest job that waits."""
-        return next((job for job in self._jobs.values() if job.state == "queued"), None)
+        return next((job for job in self.jobs() if job.state == "queued"), None)
 
     def get(self, id_: str) -> Job:
         """The job `id_`; raises NotFoundError if there is none, or none any more."""
@@ -94,13 +95,14 @@ class JobStore:
 
     @contextlib.contextmanager
     def receiving(self, expected: int) -> Iterator[Upload]:
-        """Room for a job whose body has about `expected` bytes; its body and claims end with the context.
+        """A job that will claim about `expected` bytes; its body and claims end with the context.
 
-        Raises OverCapacityError if there are as many jobs or bytes as allowed.
+        Raises OverCapacityError if there are as many jobs as allowed, or would be too many bytes even
+        without results. Nothing is removed before bytes are claimed: a client may never send them.
         """
         if self.unfinished + len(self._uploads) >= self._settings.jobs_max_unfinished:
             raise OverCapacityError("The server has as many jobs as it allows.", RETRY_AFTER_S)
-        self.make_room(expected)
+        self._check_room(expected)
         id_ = secrets.token_hex(16)
         upload = Upload(id_, self.directory / f"{UPLOAD}{id_}")
         self._uploads.add(upload)
@@ -113,10 +115,14 @@ class JobStore:
             upload.body.unlink(missing_ok=True)
 
     def claim(self, upload: Upload, size: int) -> None:
-        """Claim `size` bytes more for `upload`; raises OverCapacityError if there are as many as allowed."""
+        """Claim `size` bytes more for `upload`; the oldest results make room.
+
+        Raises OverCapacityError if that does not suffice, and then removes nothing.
+        """
         with self._lock:
             if self.size + size > self._settings.jobs_max_bytes:
-                raise _full()
+                self._check_room(size)
+                self.make_room(size)
             self._claimed += size
             upload.claimed += size
 
@@ -126,33 +132,34 @@ class JobStore:
 
     def postpone(self, job: Job) -> None:
         """Queue `job` behind the others."""
-        self._jobs[job.request.id] = self._jobs.pop(job.request.id)
+        with self._lock:
+            self._jobs[job.request.id] = self._jobs.pop(job.request.id)
         job.running = False
 
     def remove(self, job: Job) -> None:
-        """Remove `job`, with its files."""
-        job.deleted = True
-        self._jobs.pop(job.request.id, None)
-        # First what names it, so that a kill leaves nothing that looks like a job.
-        gone = job.directory.with_name(f"{TEMPORARY}{job.request.id}")
-        try:
-            job.directory.rename(gone)
-            shutil.rmtree(gone)
-        except OSError as error:
-            log.error("the job in %s cannot be deleted: %s", job.directory, error)
+        """Remove `job`, with its files; a second call does nothing."""
+        with self._lock:
+            if job.deleted:
+                return
+            job.deleted = True
+            self._jobs.pop(job.request.id, None)
+            # First what names it, so that a kill leaves nothing that looks like a job.
+            gone = job.directory.with_name(f"{TEMPORARY}{job.request.id}")
+            try:
+                job.directory.rename(gone)
+                shutil.rmtree(gone)
+            except OSError as error:
+                log.error("the job in %s cannot be deleted: %s", job.directory, error)
 
     def make_room(self, size: int) -> None:
-        """Remove what has expired, and the oldest results until there is room for `size` bytes.
-
-        Raises OverCapacityError if that does not suffice.
-        """
-        limit = self._settings.jobs_max_bytes
-        finished = [job for job in self._jobs.values() if not job.unfinished]
-        if size and self.size - sum(job.size for job in finished) + size > limit:
-            raise _full()
-        for job in finished:
-            if self._expired(job) or self.size + size > limit:
-                self.remove(job)
+        """Remove what has expired, and the oldest results until there is room for `size` bytes, or none is
+        left."""
+        with self._lock:
+            excess = self.size + size - self._settings.jobs_max_bytes
+            for job in self.jobs():
+                if not job.unfinished and (excess > 0 or self._expired(job)):
+                    excess -= job.size
+                    self.remove(job)
 
     def expires(self, job: Job) -> float | None:
         """When the results of `job` are removed, in seconds since 1970; None before it has finished."""
@@ -163,6 +170,12 @@ class JobStore:
     def close(self) -> None:
         """Let another server use the directory."""
         self._lock_file.close()
+
+    def _check_room(self, size: int) -> None:
+        """Raise OverCapacityError if there is no room for `size` bytes even without results."""
+        kept = self._claimed + sum(job.size for job in self.jobs() if job.unfinished)
+        if kept + size > self._settings.jobs_max_bytes:
+            raise _full()
 
     def _expired(self, job: Job) -> bool:
         expires = self.expires(job)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from offramp.errors import WriteError
 from offramp.files import new_directory
 from serving.api.jobs.answers import JobQuery
-from serving.errors import InvalidRequestError, JobStorageError
+from serving.errors import InvalidRequestError, JobStorageError, TooLargeError
 from serving.jobs.archives import read_archive
 from serving.jobs.images import ImageWriter
 from serving.jobs.job import Job, JobRequest, open_job, write_request
@@ -39,6 +39,9 @@ async def receive_job(
     Raises InvalidRequestError, UnsupportedTypeError, TooLargeError, OverCapacityError and JobStorageError;
     then nothing of it is left.
     """
+    if length > settings.job_max_bytes:
+        raise TooLargeError(f"The body is larger than the {settings.job_max_bytes} bytes allowed.")
+    # The body, and its images once unpacked.
     with store.receiving(2 * length) as upload:
         try:
             await _write_body(stream, upload, store)

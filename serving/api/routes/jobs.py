@@ -123,6 +123,7 @@ async def get_results(id: str, request: Request) -> Response:
     try:
         file = job.results.open("rb")
     except FileNotFoundError:
+        store.get(id)  # Raises NotFoundError if it has made room meanwhile.
         return Response(b"", media_type=ROWS)
     except OSError as error:
         raise JobStorageError("The results cannot be read now.") from error

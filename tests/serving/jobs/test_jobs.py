@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,47 @@ def test_jobs_are_bounded_in_number_and_bytes(store: JobStore) -> None:
     assert refused.value.headers["Retry-After"] == "10"
     with store.receiving(1000):
         assert store.size == 0
+
+
+def test_results_make_room_only_as_bytes_come(settings: Settings, pngs: list[bytes]) -> None:
+    limits = {"job_max_bytes": 5_000, "jobs_max_bytes": 10_000}
+    with running(settings.model_copy(update=limits)) as client:
+        first = post(client, **as_zip({"a": pngs[0]}))
+        wait_for(client.get, first, finished)
+        declared = {**ZIP, "Content-Length": "9999"}
+        assert_error(client.post(JOBS, content=b"", headers=declared), 413, "too_large", "5000")
+        declared = {**ZIP, "Content-Length": "5000"}
+        assert_error(client.post(JOBS, content=b"x", headers=declared), 415, "unsupported_type")
+        assert len(rows_of(client.get, first)) == 1
+
+
+async def chunked(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def test_results_make_room_for_a_body_of_unknown_length(
+    settings: Settings, pngs: list[bytes]
+) -> None:
+    files = {str(n): pngs[n] for n in range(4)}
+    with running(settings.model_copy(update={"jobs_max_bytes": 10_000})) as client:
+        for _ in range(8):
+            answer = client.post(JOBS, content=chunked(zipped(files)), headers=ZIP)
+            assert answer.status_code == 202, answer.text
+            wait_for(client.get, answer.json()["id"], finished)
+        assert_error(
+            client.post(JOBS, content=chunked(bytes(10_001)), headers=ZIP), 429, "over_capacity"
+        )
+        assert len(rows_of(client.get, answer.json()["id"])) == 4
+
+
+def test_results_make_room_for_an_archive_that_grows(settings: Settings, pngs: list[bytes]) -> None:
+    files = {"zeros": bytes(6_000)}
+    with running(settings.model_copy(update={"jobs_max_bytes": 10_000})) as client:
+        first = post(client, **as_zip({str(n): pngs[n] for n in range(12)}))
+        wait_for(client.get, first, finished)
+        assert len(zipped(files)) < 200
+        wait_for(client.get, post(client, **as_zip(files)), finished)
+        assert_error(client.get(f"{JOBS}/{first}"), 404, "not_found")
 
 
 def test_the_oldest_results_make_room(settings: Settings, pngs: list[bytes]) -> None:

@@ -19,6 +19,9 @@ MIN_KEY_CHARS = 16
 USABLE = re.compile(r"[\x21-\x7e]*")
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
 BEARER = HTTPBearer(auto_error=False)
+# A proxy adds one of these: the client is then elsewhere. Not all proxies do.
+PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
+PROXY_PREFIX = "x-forwarded-"
 
 
 class AdminKey:
@@ -29,6 +32,7 @@ class AdminKey:
         self._settings = settings
         self._key = _read(settings)
         self._local = is_loopback(settings.host)
+        self._proxied = bool(settings.root_path or settings.forwarded_allow_ips)
 
     def reload(self) -> None:
         """Read the key's file again. Raises SettingsError, and then the old key stays."""
@@ -37,8 +41,9 @@ class AdminKey:
     def check(self, request: Request, key: str | None) -> None:
         """Raise UnauthorizedError unless `key` is the server's.
 
-        Without one, a server that listens on loopback accepts requests whose Host is a loopback address. So
-        must be their Origin, if any: a browser on this machine also sends requests of other sites' pages.
+        Without one, a server that listens on loopback, and by its settings behind no proxy, accepts requests
+        of loopback whose Host is a loopback address and that have no header of a proxy. Their Origin, if any,
+        must be loopback too: a browser on this machine also sends requests of other sites' pages.
         """
         if self._key is not None:
             # compare_digest takes text only if it is ASCII.
@@ -51,10 +56,15 @@ class AdminKey:
                 "This is closed: a server that listens beyond loopback needs a key, in "
                 "OFFRAMP_API_KEY or OFFRAMP_API_KEY_FILE."
             )
+        elif self._proxied:
+            raise UnauthorizedError(
+                "This is closed: a server behind a proxy needs a key, in OFFRAMP_API_KEY or "
+                "OFFRAMP_API_KEY_FILE."
+            )
         elif not _local_request(request):
             raise UnauthorizedError(
                 "Without a key the server takes this from its own machine alone, under an address of "
-                "loopback and from no other site's page."
+                "loopback, through no proxy and from no other site's page."
             )
 
 
@@ -69,8 +79,11 @@ def is_loopback(host: str) -> bool:
 
 
 def _local_request(request: Request) -> bool:
+    if any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIX) for name in request.headers):
+        return False
     try:
-        hosts = [urlsplit(f"//{request.headers.get('host', '')}").hostname]
+        hosts = [request.client and request.client.host]
+        hosts.append(urlsplit(f"//{request.headers.get('host', '')}").hostname)
         if "origin" in request.headers:
             hosts.append(urlsplit(request.headers["origin"]).hostname)
     except ValueError:

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from serving.api.app import create_app
@@ -89,6 +90,31 @@ def test_a_page_of_another_site_cannot_use_the_loopback(
 def test_a_page_of_the_servers_own_can_use_it(client: Client, host: str) -> None:
     headers = {"Host": host, "Origin": f"http://{host}"}
     assert ask(client, "PUT", "/v1/models/tiny/policy", **headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"]
+)
+def test_without_a_key_nothing_can_be_changed_through_a_proxy(client: Client, header: str) -> None:
+    headers = {"Host": "127.0.0.1:8000", header: "203.0.113.5"}
+    refused = ask(client, "PUT", "/v1/models/tiny/policy", **headers)
+    assert_error(refused, 401, "unauthorized", "through no proxy")
+
+
+def test_without_a_key_nothing_can_be_changed_from_another_machine(client: Client) -> None:
+    away = httpx.ASGITransport(app=client.app, client=("203.0.113.5", 1))
+    http = httpx.AsyncClient(transport=away, base_url="http://127.0.0.1:8000")
+    refused = client.runner.run(http.put("/v1/models/tiny/policy", json=POLICY))
+    assert_error(refused, 401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    "behind", [{"root_path": "/offramp"}, {"forwarded_allow_ips": "10.0.0.0/8"}]
+)
+def test_a_server_behind_a_proxy_needs_a_key(bundle_path: Path, behind: dict[str, Any]) -> None:
+    with running(Settings(bundles=(bundle_path,), workers=1, **behind)) as client:
+        refused = ask(client, "PUT", "/v1/models/tiny/policy")
+        assert_error(refused, 401, "unauthorized", "OFFRAMP_API_KEY")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])

@@ -13,6 +13,7 @@ from watchfiles import awatch
 from exports.bundle.manifest import MANIFEST, POLICY
 from exports.bundle.reader import load_bundle, read_manifest
 from offramp.errors import OfframpError
+from serving.models.signature import Signature, signature
 from serving.periodic import in_background
 from serving.service import Service
 
@@ -21,9 +22,6 @@ log = logging.getLogger("offramp.serving")
 SETTLE_S = 0.3
 # The directory is also polled: network file systems report no changes.
 POLL_MS = 5000
-
-# The files of a bundle: name, inode, size, mtime and ctime of each. A copy may keep size and mtime.
-Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Watcher:
@@ -56,15 +54,11 @@ class Watcher:
         if directory is None or not directory.is_dir():
             # A network share may be unavailable for a while; its models stay loaded.
             return
-        for path, signature in now.items():
+        for path, found in now.items():
             # A bundle that still changes is looked at again after its next change.
-            settled = before.get(path) == signature
-            if (
-                settled
-                and self._loaded.get(path) != signature
-                and await self._load(path, signature)
-            ):
-                self._loaded[path] = signature
+            settled = before.get(path) == found
+            if settled and self._loaded.get(path) != found and await self._load(path, found):
+                self._loaded[path] = found
         for path in (self._loaded | self._at_start).keys() - now.keys():
             self._loaded.pop(path, None)
             self._at_start.pop(path, None)
@@ -80,9 +74,9 @@ class Watcher:
             if model.path.parent == directory and not model.path.is_dir():
                 await self._service.manager.unload(model.name, only=model.path)
 
-    async def _load(self, path: Path, signature: Signature) -> bool:
+    async def _load(self, path: Path, found: Signature) -> bool:
         """Load the bundle in `path` if it is not served, else its policy; False if it should be tried again
-        unchanged."""
+        unchanged. A model that was unloaded stays so until its bundle changes."""
         try:
             manifest = await asyncio.to_thread(read_manifest, path)
             models = self._service.models
@@ -92,11 +86,13 @@ class Watcher:
                     path, f"{path}: another bundle is called {manifest.name} already."
                 )
                 return False
+            if served is None and self._repository.is_unloaded(path, found):
+                return True
             if served is None or served.path != path or served.engine.manifest != manifest:
                 await self._service.manager.load_path(path)
             else:
-                known = self._loaded.get(path) or self._at_start.get(path, signature)
-                if _without_policy(known) != _without_policy(signature):
+                known = self._loaded.get(path) or self._at_start.get(path, found)
+                if _without_policy(known) != _without_policy(found):
                     # The model is in memory and goes on; the next start would fail.
                     await asyncio.to_thread(load_bundle, path)
                     self._repository.forget(path)
@@ -111,12 +107,7 @@ class Watcher:
         found = {}
         for path in self._repository.available():
             with contextlib.suppress(OSError):
-                # lstat: a link may have no target.
-                stats = sorted((file.name, file.lstat()) for file in path.iterdir())
-                found[path] = tuple(
-                    (name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-                    for name, stat in stats
-                )
+                found[path] = signature(path)
         return found
 
 

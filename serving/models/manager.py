@@ -112,12 +112,16 @@ class ModelManager:
             return self._replace(model)
 
     async def unload(self, name: str, only: Path | None = None) -> None:
-        """Stop serving `name`; with `only`, if its bundle is in that path. Raises NotFoundError."""
+        """Stop serving `name`; with `only`, if its bundle was in that path, which is gone. Raises
+        NotFoundError."""
         async with self._lock:
             if name not in self._models:
                 raise NotFoundError("There is no model of this name; /v1/models lists them.")
             model = self._models.get(name)
-            if only is not None and model.path != only:
+            if only is None:
+                # Whoever follows the repository must not load it again.
+                self._repository.unloaded(await asyncio.to_thread(self._repository.called, name))
+            elif model.path != only:
                 return
             self._remove(model)
 

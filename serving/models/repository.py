@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exports.bundle.errors import BundleError
@@ -11,6 +12,7 @@ from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import resolve_bundle
 from serving.errors import NotFoundError, SettingsError
+from serving.models.signature import Signature, signature
 
 log = logging.getLogger("offramp.models")
 
@@ -29,6 +31,7 @@ class Repository:
         self.bundles = tuple(resolve_bundle(source).absolute() for source in bundles)
         self.directory = None if directory is None else directory.absolute()
         self._reasons: dict[Path, str] = {}
+        self._unloaded: dict[Path, Signature] = {}
 
     def available(self) -> list[Path]:
         """The bundles in the directory now, sorted by the name of their subdirectory."""
@@ -65,6 +68,24 @@ class Repository:
     def forget(self, path: Path) -> None:
         """The bundle in `path` was loaded or removed: log a later reason even if it is the same."""
         self._reasons.pop(path, None)
+        self._unloaded.pop(path, None)
+
+    def called(self, name: str) -> dict[Path, Signature]:
+        """The bundles called `name` as they are now; there are several if all but one are refused."""
+        found = {}
+        for path, called in self.names().items():
+            if called == name:
+                with contextlib.suppress(OSError):
+                    found[path] = signature(path)
+        return found
+
+    def unloaded(self, bundles: Mapping[Path, Signature]) -> None:
+        """The model of `bundles` was unloaded by request."""
+        self._unloaded.update(bundles)
+
+    def is_unloaded(self, path: Path, found: Signature) -> bool:
+        """Whether the model of the bundle in `path` was unloaded by request, when it was `found` as well."""
+        return self._unloaded.get(path) == found
 
     def _is_bundle(self, path: Path) -> bool:
         if path.name.startswith("."):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from exports.bundle.policy import Policy
+from serving.reload import reload
 from serving.settings import Settings
 from tests.serving.conftest import Client, running
 from tests.serving.models.bundles import damage, names, replace_bundle, version, wait_until
@@ -124,3 +125,27 @@ def test_a_manifest_that_is_deleted_on_disk_is_reported(
     (repository / "ant" / "manifest.json").unlink()
     wait_until(client, lambda: "ant has no manifest.json any more" in caplog.text)
     assert names(client) == ["ant", "bee"]
+
+
+def test_an_unloaded_model_stays_unloaded_until_its_bundle_changes(
+    client: Client, repository: Path
+) -> None:
+    assert client.delete("/v1/models/ant").status_code == 204
+    replace_bundle(repository / "bee", version="2")
+    wait_until(client, lambda: version(client, "bee") == "2")
+    client.runner.run(asyncio.sleep(0.5))
+    assert names(client) == ["bee"]
+    replace_bundle(repository / "ant", version="2")
+    wait_until(client, lambda: "ant" in names(client))
+
+
+def test_sighup_loads_no_unloaded_model_again(client: Client, repository: Path) -> None:
+    service, key = client.app.state.service, client.app.state.admin_key
+    write_tiny_bundle(repository / "other-ant", name="ant")
+    assert client.delete("/v1/models/ant").status_code == 204
+    client.runner.run(reload(service, key))
+    assert names(client) == ["bee"]
+    shutil.rmtree(repository / "other-ant")
+    assert client.put("/v1/models/ant").status_code == 200
+    client.runner.run(reload(service, key))
+    assert sorted(names(client)) == ["ant", "bee"]

@@ -23,6 +23,8 @@ TAR_SIGNATURE_OFFSET = 257
 MAX_ENTRY_BYTES = 512
 # Of a tar member that has a name or other attributes of the next one.
 MAX_ATTRIBUTES_BYTES = 1 << 16
+# Of a size in attributes; 10¹⁹ bytes are more than any file has.
+MAX_SIZE_DIGITS = 20
 PLAIN = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
 ATTRIBUTES = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
 IGNORED = frozenset({tarfile.DIRTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK})
@@ -41,11 +43,13 @@ def read_archive(file: IO[bytes], images: ImageWriter, max_images: int, max_byte
     if head.startswith(ZIP_SIGNATURES):
         _read_zip(file, images, max_images)
         return
-    # Blocks of names, and folders, besides the images.
-    limit = max_bytes + 4 * tarfile.BLOCKSIZE * (max_images + 4)
+    # Blocks of names, folders and the padding at the end, besides the images.
+    limit = max_bytes + tarfile.RECORDSIZE + 4 * tarfile.BLOCKSIZE * (max_images + 4)
     if head.startswith(GZIP_SIGNATURE):
         with gzip.GzipFile(fileobj=file) as unpacked:
-            _read_tar(_Source(unpacked, limit), images)
+            source = _Source(unpacked, limit)
+            _read_tar(source, images)
+            source.read_rest()
     elif head.startswith(TAR_SIGNATURE, TAR_SIGNATURE_OFFSET):
         _read_tar(_Source(file, limit), images)
     else:
@@ -79,17 +83,27 @@ class _Source:
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes; raises InvalidRequestError if the archive ends before."""
-        self._left -= size
-        if self._left < 0:
-            raise TooLargeError(
-                f"The archive unpacks to more than the {self._limit} bytes allowed."
-            )
+        content = self._read(size)
+        if len(content) < size:
+            raise InvalidRequestError("The tar archive ends before its end marker.")
+        return content
+
+    def read_rest(self) -> None:
+        """Read on to the end, where a gzip has its checksum; raises as `read` does."""
+        while self._read(CHUNK_BYTES):
+            pass
+
+    def _read(self, size: int) -> bytes:
+        """At most `size` bytes."""
         try:
             content = self._file.read(size)
         except (OSError, EOFError, zlib.error) as error:
             raise InvalidRequestError("The gzip of the archive is damaged.") from error
-        if len(content) < size:
-            raise InvalidRequestError("The tar archive ends before its end marker.")
+        self._left -= len(content)
+        if self._left < 0:
+            raise TooLargeError(
+                f"The archive unpacks to more than the {self._limit} bytes allowed."
+            )
         return content
 
 
@@ -107,7 +121,7 @@ def _read_tar(source: _Source, images: ImageWriter) -> None:
         if info.type in ATTRIBUTES:
             attributes = _attributes(_content(source, info.size))
             name = attributes.get("path", name)
-            size = int(attributes["size"]) if attributes.get("size", "").isdigit() else size
+            size = _size(attributes["size"]) if attributes.get("size") else size
             continue
         if info.type == tarfile.GNUTYPE_LONGNAME:
             name = _content(source, info.size).rstrip(b"\0").decode("utf-8", "backslashreplace")
@@ -140,6 +154,12 @@ def _content(source: _Source, size: int) -> bytes:
     content = source.read(size)
     source.read(-size % tarfile.BLOCKSIZE)
     return content
+
+
+def _size(digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_SIZE_DIGITS):
+        raise InvalidRequestError("The tar archive is damaged.")
+    return int(digits)
 
 
 def _attributes(content: bytes) -> dict[str, str]:

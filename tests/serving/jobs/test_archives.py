@@ -94,6 +94,22 @@ def endless_attributes() -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + b"0 a=b\n".ljust(512, b"\0") + bytes(1024)
 
 
+def with_size(size: str) -> bytes:
+    """A tar with a file whose attributes say `size`."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"size": size}
+        archive.addfile(info)
+    return content.getvalue()
+
+
+def with_wrong_checksum() -> bytes:
+    """A tar.gz that is not compressed, with one byte of its image changed."""
+    content = gzip.compress(tarred({"a": b"image"}), 0)
+    return content.replace(b"image", b"imagf")
+
+
 @pytest.mark.parametrize(
     ("content", "error", "says"),
     [
@@ -107,6 +123,12 @@ def endless_attributes() -> bytes:
         (zipped({"a": b"x" * 100}).replace(b"a", b"b", 1), InvalidRequestError, "zip archive"),
         (tarred({"a": b"x" * 1000})[:1024], InvalidRequestError, "ends before"),
         (tarred({"a": b"x"}, "gz")[:30], InvalidRequestError, "gzip"),
+        (tarred({"a": b"x"}, "gz")[:-8], InvalidRequestError, "gzip"),
+        (with_wrong_checksum(), InvalidRequestError, "gzip"),
+        (gzip.compress(tarred({"a": b"x"}) + bytes(2 * MAX_BYTES)), TooLargeError, "bytes allowed"),
+        (with_size("²"), InvalidRequestError, "damaged"),
+        (with_size("1" * 5000), InvalidRequestError, "damaged"),
+        (with_size("-1"), InvalidRequestError, "damaged"),
         (with_type(tarfile.SYMTYPE), InvalidRequestError, "neither a plain file"),
         (with_type(tarfile.CHRTYPE), InvalidRequestError, "neither a plain file"),
         (long_attributes(), InvalidRequestError, "too long"),

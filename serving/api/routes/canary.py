@@ -34,7 +34,7 @@ class CanaryRequest(Plan):
 
 
 class CanaryChange(BaseModel):
-    """What to change of a canary; what is not given stays."""
+    """What to change of a canary; what is not given stays, single bounds as well."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -99,6 +99,9 @@ async def change_canary(name: str, change: CanaryChange, service: ServiceOf) -> 
         for key in CanaryChange.model_fields
         if (value := getattr(change, key)) is not None
     }
+    if change.bounds is not None:
+        bounds = change.bounds.model_dump(exclude_unset=True)
+        given["bounds"] = plan.bounds.model_copy(update=bounds)
     service.canaries.change(name, plan.model_copy(update=given))
     return _answer(name, service)
 

@@ -109,6 +109,15 @@ def test_a_header_s_value_stays_with_its_version_when_the_share_is_raised(
     assert all(after == "2" for before, after in zip(first, second, strict=True) if before == "2")
 
 
+def test_bounds_that_are_not_given_stay(client: Client) -> None:
+    bounds = {"max_error_rate": 0.2, "max_latency_ratio": 3.0, "min_agreement": 0.9}
+    start(client, bounds=bounds)
+    for change in ({"max_latency_ratio": 5.0}, {"min_agreement": None}):
+        answer = client.runner.run(client.http.patch(CANARY, json={"bounds": change}))
+        bounds |= change
+        assert answer.json()["running"]["plan"]["bounds"] == bounds
+
+
 def test_every_form_of_request_takes_part(client: Client, pngs: list[bytes]) -> None:
     start(client, share=1.0)
     assert client.post(CLASSIFY, **as_json(pngs[:2])).json()["version"] == "2"

@@ -15,7 +15,7 @@ from serving.api.access_log import note_answer
 from serving.api.asgi.disconnect import CancelOnDisconnect
 from serving.api.asgi.fast_path import CANCELLED
 from serving.api.budgets import BUDGET, LIMITED_HEADERS, limit, settle
-from serving.api.dispatching import dispatch
+from serving.api.dispatching import dispatch, refund
 from serving.api.examples import sample_image
 from serving.api.image_bodies import MAX_INLINE_BYTES
 from serving.api.query import resolve_for
@@ -166,9 +166,13 @@ async def _answer(
     resolved = limit(service, request.scope, resolved, len(wanted.images))
     async with CancelOnDisconnect(request):
         resolved, result = await dispatch(service, resolved, wanted.images)
+    try:
+        predictions = _all_or_error(result.predictions)
+    except ServingError:
+        refund(resolved)
+        raise
     if resolved.reservation is not None:
-        settle(resolved.reservation, resolved.model, result.predictions)
-    predictions = _all_or_error(result.predictions)
+        settle(resolved.reservation, resolved.model, predictions)
     limited_by = BUDGET if resolved.limited else None
     content, headers = write_response(
         wanted, resolved.model.engine.manifest, predictions, limited_by

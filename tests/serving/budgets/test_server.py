@@ -125,6 +125,14 @@ def test_failed_requests_cost_nothing(client: Client) -> None:
     assert available(client, "mobile") == 15_000
 
 
+def test_a_request_of_v2_fails_as_a_whole_and_costs_nothing(
+    client: Client, pngs: list[bytes]
+) -> None:
+    before = available(client, "mobile")
+    assert client.post(INFER, json=request_of([pngs[0], b"text"]), headers=MOBILE).is_error
+    assert available(client, "mobile") == before
+
+
 def test_a_stream_is_limited(client: Client, pngs: list[bytes]) -> None:
     url = f"{STREAM}?threshold=0&run_all_exits=true"
     answers = []

@@ -103,17 +103,18 @@ class _Entry:
 def read(content: bytes) -> Source:
     """Separate the first picture of a TIFF file from its metadata and from other pictures.
 
-    Raises ImageError if the file has too many parts, large tiles or parts that are crafted to be slow, and
-    struct.error if its directory is incomplete.
+    Raises ImageError if the file has too many parts, large tiles, parts that are crafted to be slow or a
+    directory within its header, and struct.error if its directory is incomplete.
     """
     _silence_libtiff()
     form, first = _form(content)
+    order = form.order
+    if first < 2 * struct.calcsize(order + form.offset):
+        raise ImageError("The directory of the TIFF file is within its header.")
     entries = _entries(content, form, first)
-    _check(content, form, entries)
     kept = sorted(
         (entry for entry in entries.values() if entry.tag in _LAYOUT), key=lambda e: e.tag
     )
-    order = form.order
     directory = b"".join(
         [
             struct.pack(order + form.entries, len(kept)),
@@ -121,10 +122,10 @@ def read(content: bytes) -> Source:
             struct.pack(order + form.offset, 0),
         ]
     )
-    size = struct.calcsize(order + form.offset)
-    padding = b"\0" * (len(content) % 2)
-    start = struct.pack(order + form.offset, len(content) + len(padding))
-    whole = b"".join([content[:size], start, content[2 * size :], padding, directory])
+    # In place of the old one, which was no smaller. Behind the end of a file that is cut off it would be read
+    # as pixels.
+    whole = b"".join([content[:first], directory, content[first + len(directory) :]])
+    _check(whole, form, _entries(whole, form, first))
     orientation = _integers(content, form, entries.get(_ORIENTATION)) or [exif.UPRIGHT]
     return Source(
         whole,

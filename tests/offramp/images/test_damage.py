@@ -98,6 +98,9 @@ def missing_parts() -> Iterator[tuple[str, str, bytes]]:
     for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         tiff = encode(image, "TIFF", compression=compression)
         yield "TIFF", f"half, {compression}", tiff[: len(tiff) // 2]
+    tiff = encode(image, "TIFF")
+    for missing in (1, 100):
+        yield "TIFF", f"without {missing} bytes", tiff[:-missing]
 
 
 MISSING = list(missing_parts())

@@ -85,6 +85,9 @@ class JobRunner:
         if self._current is not None and self._current[0] is job:
             self._current[1].cancel()
             await asyncio.wait([self._current[1]])
+        if job.deleted:
+            # Another request was faster.
+            return
         if job.unfinished:
             self._metrics.ended("deleted")
         self._store.remove(job)

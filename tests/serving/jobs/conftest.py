@@ -85,6 +85,12 @@ def rows_of(get: Get, id_: str) -> list[Any]:
     return [orjson.loads(line) for line in answer.text.splitlines()]
 
 
+def left(settings: Settings) -> set[str]:
+    """What is in the directory of jobs besides its lock."""
+    assert settings.jobs is not None
+    return {path.name for path in settings.jobs.iterdir()} - {".lock"}
+
+
 def post(client: Client, query: str = "", **body: Any) -> str:
     """Create a job and return its id."""
     answer = client.post(f"{JOBS}{query}", **body)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from exports.tuning.requests.recorded import key_of, network_hash
 from serving.api.schemas import ErrorAnswer
@@ -26,6 +35,22 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["classify"])
 
 
+def _label(label: Any, check: ValidatorFunctionWrapHandler) -> str | int:
+    """The errors of the union would name its alternatives."""
+    try:
+        found: str | int = check(label)
+    except ValidationError as error:
+        raise ValueError(
+            f"it must be the name of a class, of at most {MAX_LABEL_CHARS} characters, or its index"
+        ) from error
+    return found
+
+
+Label = Annotated[
+    Annotated[StrictStr, Field(max_length=MAX_LABEL_CHARS)] | StrictInt, WrapValidator(_label)
+]
+
+
 class Feedback(BaseModel):
     """The right class of an image that was answered."""
 
@@ -34,9 +59,7 @@ class Feedback(BaseModel):
     id: Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID_CHARS)] = Field(
         description="X-Request-ID of the answer."
     )
-    label: Annotated[StrictStr, Field(max_length=MAX_LABEL_CHARS)] | StrictInt = Field(
-        description="Name or index of the class."
-    )
+    label: Label = Field(description="Name or index of the class.")
     image: Annotated[StrictInt, Field(ge=0, lt=2**31)] = Field(
         0, description="Which image of the request, from 0."
     )

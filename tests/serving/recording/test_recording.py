@@ -183,6 +183,14 @@ def test_feedback_that_cannot_be_stored_is_refused(served: Client, pngs: list[by
         assert_error(served.post(FEEDBACK, json=body), status, code)
 
 
+@pytest.mark.parametrize("label", [None, True, 1.0, ["cat"], "x" * 1025])
+def test_feedback_without_a_name_or_index_says_what_is_allowed(served: Client, label: Any) -> None:
+    refused = served.post(FEEDBACK, json={"id": "a", "label": label})
+    says = "The parameter label is not valid: it must be the name of a class"
+    assert_error(refused, 400, "invalid_request", says)
+    assert "or its index." in refused.json()["error"]
+
+
 def test_a_server_that_does_not_record_says_so(client: Client) -> None:
     assert_error(client.post(FEEDBACK, json={"id": "a", "label": 1}), 409, "not_recording")
 

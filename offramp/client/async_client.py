@@ -22,11 +22,11 @@ from offramp.client.errors import ClientError, ResponseError
 from offramp.client.requests import (
     BATCH_IMAGES,
     CLASSIFY,
+    HALVED_STATUSES,
     IMAGE_CODES,
     MODELS,
     READY,
     STREAM,
-    TOO_LARGE,
     EventReader,
     Image,
     Options,
@@ -97,7 +97,7 @@ class AsyncClient:
         """A prediction or an error for each image, in order; `images` are read batch by batch, and
         `concurrency` batches are on their way at once.
 
-        A batch that is too large for the server is halved.
+        A batch that is too large for the server, or has too many images, is halved.
         """
         running: deque[asyncio.Task[list[Prediction | ImageError]]] = deque()
         waiting = batches(images, batch_images)
@@ -162,7 +162,7 @@ class AsyncClient:
         except ResponseError as error:
             if len(files) == 1 and error.code in IMAGE_CODES:
                 return (ImageError(str(error), error.code),)
-            if len(files) == 1 or error.status != TOO_LARGE:
+            if len(files) == 1 or error.status not in HALVED_STATUSES:
                 raise
         middle = len(files) // 2
         return (

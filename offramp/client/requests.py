@@ -20,7 +20,9 @@ READY = "/readyz"
 # Of a batch. The server's limits are 64 images and 10 MiB by default.
 BATCH_IMAGES = 32
 BATCH_BYTES = 8 << 20
-TOO_LARGE = 413
+# Of a batch with too many images and with too many bytes. Wrong options have 400 as well: then a lone image
+# of the batch has it too.
+HALVED_STATUSES = frozenset({400, 413})
 # Statuses of a lone image that are its own fault; in a batch they would be its entry.
 IMAGE_CODES = frozenset({"invalid_image", "deadline_exceeded", "too_large"})
 
@@ -57,6 +59,9 @@ def content_of(image: Image) -> bytes:
         return Path(image).read_bytes()
     except OSError as error:
         raise ClientError(f"{os.fspath(image)} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        # No file can have this name, such as one with a null character.
+        raise ClientError(f"{os.fspath(image)!r} cannot be read: {error}.") from error
 
 
 def form_of(files: Iterable[bytes]) -> dict[str, Any]:
@@ -66,9 +71,10 @@ def form_of(files: Iterable[bytes]) -> dict[str, Any]:
 
 
 def query_of(options: Options, **more: bool) -> dict[str, Any]:
-    """The query of a request; booleans in the form of JSON."""
+    """The query of a request, without options that are None; booleans in the form of JSON."""
+    given = {name: value for name, value in options.items() if value is not None}
     flags = {name: "true" for name, value in more.items() if value}
-    return {**options, **flags}
+    return {**given, **flags}
 
 
 def batches(images: Iterable[Image], batch_images: int) -> Iterator[list[bytes | ImageError]]:

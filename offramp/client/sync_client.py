@@ -21,11 +21,11 @@ from offramp.client.errors import ClientError, ResponseError
 from offramp.client.requests import (
     BATCH_IMAGES,
     CLASSIFY,
+    HALVED_STATUSES,
     IMAGE_CODES,
     MODELS,
     READY,
     STREAM,
-    TOO_LARGE,
     EventReader,
     Image,
     Options,
@@ -91,7 +91,7 @@ class Client:
     ) -> Iterator[Prediction | ImageError]:
         """A prediction or an error for each image, in order; `images` are read batch by batch.
 
-        A batch that is too large for the server is halved.
+        A batch that is too large for the server, or has too many images, is halved.
         """
         for batch in batches(images, batch_images):
             files = [content for content in batch if isinstance(content, bytes)]
@@ -137,7 +137,7 @@ class Client:
         except ResponseError as error:
             if len(files) == 1 and error.code in IMAGE_CODES:
                 return (ImageError(str(error), error.code),)
-            if len(files) == 1 or error.status != TOO_LARGE:
+            if len(files) == 1 or error.status not in HALVED_STATUSES:
                 raise
         middle = len(files) // 2
         return (

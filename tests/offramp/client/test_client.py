@@ -123,6 +123,29 @@ def test_a_batch_that_is_too_large_is_halved(client: Any, pngs: list[bytes]) -> 
     assert found[12].code == "too_large"
 
 
+def test_a_batch_with_too_many_images_is_halved(
+    bundle_path: Path, kind: Any, pngs: list[bytes]
+) -> None:
+    settings = Settings(bundles=(bundle_path,), workers=1, max_images=8)
+    with live(settings) as (port, _), kind(f"http://127.0.0.1:{port}") as client:
+        found = list(client.classify_many(pngs[:20], batch_images=20))
+        assert all(isinstance(entry, Prediction) for entry in found)
+        assert len(found) == 20
+
+
+def test_a_path_that_no_file_can_have_is_an_error_in_its_place(
+    client: Any, pngs: list[bytes]
+) -> None:
+    refused, answered = client.classify_many(["a\0b", pngs[0]])
+    assert refused == ImageError("'a\\x00b' cannot be read: embedded null byte.", "unreadable")
+    assert isinstance(answered, Prediction)
+
+
+def test_an_option_that_is_none_is_not_given(client: Any, pngs: list[bytes]) -> None:
+    found = client.classify(pngs[0], model=None, top_k=None, threshold=None)
+    assert found == client.classify(pngs[0])
+
+
 def test_a_lone_image_in_a_batch_has_its_error(client: Any) -> None:
     (found,) = client.classify_many([b"text"])
     assert found.code == "invalid_image"

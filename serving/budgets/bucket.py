@@ -1,4 +1,4 @@
-"""A token bucket over multiply-accumulates."""
+"""A token bucket, of multiply-accumulates or of what else is limited over time."""
 
 from __future__ import annotations
 

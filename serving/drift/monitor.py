@@ -14,6 +14,7 @@ from threading import Event, Thread
 
 from exports.bundle.errors import BundleError
 from exports.bundle.reader import load_table
+from serving.budgets.bucket import Bucket
 from serving.drift.metrics import DriftMetrics
 from serving.drift.reference import Answers, Reference
 from serving.drift.state import DriftState, DriftStatus
@@ -30,30 +31,13 @@ ANSWERS_PER_S = 5.0
 MAX_BURST = 10_000.0
 
 
-class Budget:
-    """How many answers may be tested: ANSWERS_PER_S on average, at most MAX_BURST at once."""
-
-    def __init__(self, now: float) -> None:
-        self._available = MAX_BURST
-        self._at = now
-
-    def take(self, wanted: int, now: float) -> int:
-        """How many of `wanted` answers may be tested at `now` seconds."""
-        self._available += (now - self._at) * ANSWERS_PER_S
-        self._available = min(self._available, MAX_BURST)
-        self._at = now
-        taken = min(wanted, int(self._available))
-        self._available -= taken
-        return taken
-
-
 @dataclass
 class _Watched:
     """A model with its tests and what they have found; both are None if its calibration table cannot be
     read."""
 
     model: LoadedModel
-    budget: Budget
+    budget: Bucket
     state: DriftState | None
     status: DriftStatus | None = None
 
@@ -67,6 +51,8 @@ class DriftMonitor:
     def __init__(self, models: ModelRegistry, metrics: DriftMetrics) -> None:
         self._models = models
         self._metrics = metrics
+        # Seconds of the latest update.
+        self._now = 0.0
         self._queue: deque[tuple[LoadedModel, Sequence[Prediction]]] = deque(
             maxlen=MAX_QUEUED_REQUESTS
         )
@@ -96,7 +82,8 @@ class DriftMonitor:
 
     def update(self, now: float) -> None:
         """Test what has come, at `now` of `time.monotonic()`."""
-        self._follow_models(now)
+        self._now = now
+        self._follow_models()
         answered: dict[str, list[Prediction]] = {}
         while self._queue:
             model, predictions = self._queue.popleft()
@@ -105,7 +92,7 @@ class DriftMonitor:
             if watched is not None and watched.model is model:
                 answered.setdefault(model.name, []).extend(predictions)
         for name, predictions in answered.items():
-            self._test(self._watched[name], predictions, now)
+            self._test(self._watched[name], predictions)
 
     def _run(self) -> None:
         while not self._closing.wait(INTERVAL_S):
@@ -114,7 +101,7 @@ class DriftMonitor:
             except Exception:
                 log.exception("a test for drift failed; the tests go on")
 
-    def _follow_models(self, now: float) -> None:
+    def _follow_models(self) -> None:
         """Watch the models that are served now, each under its policy in force."""
         served = {model.name: model for model in self._models}
         for name in self._watched.keys() - served.keys():
@@ -125,13 +112,17 @@ class DriftMonitor:
                 continue
             if watched is not None:
                 self._end(watched)
-            budget = Budget(now) if watched is None else watched.budget
+            budget = self._bucket() if watched is None else watched.budget
             self._watched[name] = _Watched(model, budget, _state(model))
             self._report(self._watched[name], 0)
 
-    def _test(self, watched: _Watched, predictions: list[Prediction], now: float) -> None:
+    def _bucket(self) -> Bucket:
+        """How many answers of a model may be tested: ANSWERS_PER_S on average, at most MAX_BURST at once."""
+        return Bucket(ANSWERS_PER_S, MAX_BURST, lambda: self._now)
+
+    def _test(self, watched: _Watched, predictions: list[Prediction]) -> None:
         # The first ones, so that which are tested does not depend on what they are.
-        count = watched.budget.take(len(predictions), now)
+        count = int(watched.budget.take(min(len(predictions), int(watched.budget.level))))
         if watched.state is None or count == 0:
             return
         began = watched.state.update(Answers.of_predictions(predictions[:count]))

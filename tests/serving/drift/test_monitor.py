@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from exports.bundle.reader import Bundle
 from serving.drift.metrics import DriftMetrics
-from serving.drift.monitor import ANSWERS_PER_S, MAX_BURST, Budget, DriftMonitor
+from serving.drift.monitor import ANSWERS_PER_S, MAX_BURST, DriftMonitor
 from serving.inference.engine import Prediction
 from serving.models.registry import LoadedModel, ModelRegistry, open_engine
 from serving.settings import Settings
@@ -113,12 +113,28 @@ def test_a_model_that_is_gone_has_no_tests_and_no_gauges(
     assert b"offramp_drift{" not in metrics.render()
 
 
-def test_the_number_of_answers_tested_is_bounded_over_time() -> None:
-    budget = Budget(0.0)
-    assert budget.take(int(MAX_BURST) + 5, 0.0) == MAX_BURST
-    assert budget.take(100, 0.0) == 0
-    assert budget.take(100, 2.0) == 2 * ANSWERS_PER_S
-    assert budget.take(10**6, 10.0**6) == MAX_BURST
+def test_the_number_of_answers_tested_is_bounded_over_time(
+    monitor: DriftMonitor, model: LoadedModel, expected: list[Prediction]
+) -> None:
+    tested = 0
+
+    def newly_tested(answers: int, now: float) -> int:
+        nonlocal tested
+        repeats = -(-answers // len(expected))
+        monitor.observe(model, (expected * repeats)[:answers])
+        monitor.update(now)
+        status = monitor.status(model)
+        assert status is not None
+        before, tested = tested, status.answers
+        return tested - before
+
+    assert newly_tested(int(MAX_BURST) + 5, 0.0) == MAX_BURST
+    assert newly_tested(100, 0.0) == 0
+    assert newly_tested(100, 2.0) == 2 * ANSWERS_PER_S
+    # Half an answer waits for its other half.
+    assert newly_tested(100, 2.0 + 0.5 / ANSWERS_PER_S) == 0
+    assert newly_tested(100, 2.0 + 1.0 / ANSWERS_PER_S) == 1
+    assert newly_tested(2 * int(MAX_BURST), 10.0**6) == MAX_BURST
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import httpx
 from offramp import __version__
 from offramp.client.answers import Answer, ExitReached, ImageError, read_answer, read_exit
 from offramp.client.errors import ClientError, ConnectionFailedError, ResponseError
+from offramp.grouping import group
 
 CLASSIFY = "/v1/classify"
 STREAM = "/v1/classify/stream"
@@ -80,22 +81,19 @@ def query_of(options: Options, **more: bool) -> dict[str, Any]:
 def batches(images: Iterable[Image], batch_images: int) -> Iterator[list[bytes | ImageError]]:
     """`images` in batches of at most `batch_images` and BATCH_BYTES, read when they are due. A file that
     cannot be read is an error in its place."""
-    batch: list[bytes | ImageError] = []
-    size = 0
-    for image in images:
-        content: bytes | ImageError
-        try:
-            content = content_of(image)
-            length = len(content)
-        except ClientError as error:
-            content, length = ImageError(str(error), "unreadable"), 0
-        if batch and (len(batch) == batch_images or size + length > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(content)
-        size += length
-    if batch:
-        yield batch
+    contents = (_content_or_error(image) for image in images)
+    return group(contents, _size, batch_images, BATCH_BYTES)
+
+
+def _content_or_error(image: Image) -> bytes | ImageError:
+    try:
+        return content_of(image)
+    except ClientError as error:
+        return ImageError(str(error), "unreadable")
+
+
+def _size(content: bytes | ImageError) -> int:
+    return len(content) if isinstance(content, bytes) else 0
 
 
 def read_response(response: httpx.Response) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from exports.bundle.policy import Policy
+from offramp.grouping import group
 from serving.api.schemas import ErrorAnswer, describe_result
 from serving.bulk.rows import Row
 from serving.bulk.sources import shown_name
@@ -89,10 +89,10 @@ class _Bulk:
         try:
             while True:
                 # Sizes are read from the disk.
-                group = await asyncio.to_thread(next, groups, None)
-                if group is None:
+                members = await asyncio.to_thread(next, groups, None)
+                if members is None:
                     break
-                running.append(asyncio.create_task(self._classify(group)))
+                running.append(asyncio.create_task(self._classify(members)))
                 if len(running) == self._groups:
                     yield await running.popleft()
             while running:
@@ -102,13 +102,13 @@ class _Bulk:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _classify(self, group: list[Path]) -> list[Row]:
-        read = await asyncio.to_thread(self._read, group)
+    async def _classify(self, paths: list[Path]) -> list[Row]:
+        read = await asyncio.to_thread(self._read, paths)
         files = [content for content in read if isinstance(content, bytes)]
         results: Iterator[ImageResult] = iter(await self._predict(files))
         manifest = self._engine.manifest
         rows = []
-        for path, content in zip(group, read, strict=True):
+        for path, content in zip(paths, read, strict=True):
             entry = (
                 describe_result(next(results), manifest, self._top_k)
                 if isinstance(content, bytes)
@@ -127,8 +127,8 @@ class _Bulk:
             return [OutOfMemoryError()] * len(files)
         return result.predictions
 
-    def _read(self, group: list[Path]) -> list[bytes | ErrorAnswer]:
-        return [self._content(path) for path in group]
+    def _read(self, paths: list[Path]) -> list[bytes | ErrorAnswer]:
+        return [self._content(path) for path in paths]
 
     def _content(self, path: Path) -> bytes | ErrorAnswer:
         """The file, or why it cannot be read."""
@@ -145,18 +145,7 @@ class _Bulk:
 
 def _group(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """`paths` in groups of GROUP_FILES, or as many as have GROUP_BYTES; at least one."""
-    remaining = iter(paths)
-    while chunk := list(itertools.islice(remaining, GROUP_FILES)):
-        group: list[Path] = []
-        total = 0
-        for path in chunk:
-            size = _size(path)
-            if group and total + size > GROUP_BYTES:
-                yield group
-                group, total = [], 0
-            group.append(path)
-            total += size
-        yield group
+    return group(paths, _size, GROUP_FILES, GROUP_BYTES)
 
 
 def _size(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO
 
 import orjson
 
+from offramp.grouping import group
 from serving.errors import InvalidRequestError, TooLargeError
 
 CONTENTS = "images"
@@ -111,16 +111,6 @@ def read_images(directory: Path, images: Sequence[StoredImage]) -> list[bytes]:
     return found
 
 
-def group(images: Sequence[StoredImage]) -> Iterator[list[StoredImage]]:
+def group_images(images: Sequence[StoredImage]) -> Iterator[list[StoredImage]]:
     """`images` in groups of GROUP_IMAGES, or as many as have GROUP_BYTES; at least one."""
-    remaining = iter(images)
-    while chunk := list(itertools.islice(remaining, GROUP_IMAGES)):
-        members: list[StoredImage] = []
-        total = 0
-        for image in chunk:
-            if members and total + image.size > GROUP_BYTES:
-                yield members
-                members, total = [], 0
-            members.append(image)
-            total += image.size
-        yield members
+    return group(images, lambda image: image.size, GROUP_IMAGES, GROUP_BYTES)

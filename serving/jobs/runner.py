@@ -12,7 +12,7 @@ from dataclasses import replace
 from offramp.errors import WriteError
 from serving.errors import InternalError, InvalidRequestError, ServingError
 from serving.jobs.callbacks import WAITS_S, check_address, send
-from serving.jobs.images import StoredImage, group, read_images, stored_images
+from serving.jobs.images import StoredImage, group_images, read_images, stored_images
 from serving.jobs.job import Delivery, Job, Results, Row
 from serving.jobs.metrics import JobMetrics
 from serving.jobs.store import JobStore
@@ -138,7 +138,7 @@ class JobRunner:
         running: deque[asyncio.Task[list[Row]]] = deque()
         first = job.done
         try:
-            for members in group(images[first:]):
+            for members in group_images(images[first:]):
                 if self._stopping():
                     # What has no row yet is done after the next start.
                     raise asyncio.CancelledError

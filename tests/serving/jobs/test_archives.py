@@ -13,7 +13,7 @@ import pytest
 
 from serving.errors import InvalidRequestError, ServingError, TooLargeError, UnsupportedTypeError
 from serving.jobs.archives import read_archive
-from serving.jobs.images import ImageWriter, group, read_images, stored_images
+from serving.jobs.images import ImageWriter, group_images, read_images, stored_images
 from serving.jobs.multipart import read_multipart
 from tests.serving.jobs.archives import tarred, zipped
 
@@ -188,7 +188,7 @@ def sizes(directory: Path, contents: Callable[[int], bytes], count: int) -> list
         images.write(contents(number))
         images.end()
     images.close()
-    return [len(members) for members in group(stored_images(directory))]
+    return [len(members) for members in group_images(stored_images(directory))]
 
 
 def test_groups_are_small_in_number_and_bytes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import lru_cache
 
 from python_multipart.multipart import parse_options_header
@@ -25,6 +26,8 @@ FIELD = "files"
 MAX_INLINE_BYTES = 64 * 1024
 # Clients choose the type, so the cache is bounded.
 MAX_CACHED_TYPES = 128
+# Of a multipart body before its first boundary.
+MAX_PREAMBLE_BYTES = 8192
 # RFC 2046, section 5.1.1.
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
@@ -80,7 +83,9 @@ def is_one_image(kind: str) -> bool:
 
 
 async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> list[bytes]:
-    parser = _Form(_form_headers(request), request.stream(), max_files=max_images, max_fields=0)
+    boundary = form_boundary(request)
+    stream = without_preamble(request.stream(), boundary)
+    parser = _Form(_form_headers(boundary), stream, max_files=max_images, max_fields=0)
     # The body's size is limited already; a file on disk would cost more than it saves.
     parser.spool_max_size = max_body_bytes
     try:
@@ -108,13 +113,12 @@ class _Form(MultiPartParser):
         super().on_end()
 
 
-def _form_headers(request: Request) -> Headers:
-    """The form's Content-Type with its boundary alone.
+def _form_headers(boundary: bytes) -> Headers:
+    """A form's Content-Type with its boundary alone.
 
     A client could name a charset, and some of Python's raise errors of their own or take quadratic time.
     """
-    boundary = form_boundary(request).decode()
-    return Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode()}"'})
 
 
 def form_boundary(request: Request) -> bytes:
@@ -124,6 +128,25 @@ def form_boundary(request: Request) -> bytes:
     if not BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError("The multipart body has no valid boundary.")
     return boundary
+
+
+async def without_preamble(
+    stream: AsyncIterator[bytes], boundary: bytes
+) -> AsyncGenerator[bytes, None]:
+    """A multipart body from its first boundary on: other text may be before it (RFC 2046, section 5.1.1).
+
+    A body without one in its first MAX_PREAMBLE_BYTES stays as it is, and its parser refuses it.
+    """
+    head = b"\r\n"
+    async for chunk in stream:
+        head += chunk
+        found = head.find(b"\r\n--" + boundary)
+        if found >= 0 or len(head) > MAX_PREAMBLE_BYTES:
+            head = head[max(found, 0) :]
+            break
+    yield head[2:]
+    async for chunk in stream:
+        yield chunk
 
 
 async def _file(name: str, value: UploadFile | str) -> bytes:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from serving.api.asgi.headers import header
-from serving.api.image_bodies import UNSPECIFIC_TYPES, form_boundary
+from serving.api.image_bodies import UNSPECIFIC_TYPES, form_boundary, without_preamble
 from serving.api.jobs.answers import JobAnswer, JobQuery, describe_job
 from serving.api.jobs.receiving import receive_job
 from serving.api.query import resolve_policy
@@ -84,8 +84,9 @@ async def create_job(
     _check(query, service)
     boundary = _boundary(request)
     length = header(request.scope, b"content-length")
+    stream = request.stream()
     job = await receive_job(
-        request.stream(),
+        stream if boundary is None else without_preamble(stream, boundary),
         boundary,
         query,
         store,

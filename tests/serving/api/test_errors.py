@@ -89,6 +89,24 @@ def test_a_form_that_was_cut_off_is_not_answered_in_part(client: Client, pngs: l
         assert_error(answer, 400, "invalid_request", "before its last boundary")
 
 
+async def bytewise(content: bytes) -> AsyncIterator[bytes]:
+    for byte in content:
+        yield bytes([byte])
+
+
+def test_a_form_may_have_text_before_its_first_boundary(client: Client, pngs: list[bytes]) -> None:
+    disposition = b'Content-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    form = b"--x\r\n" + disposition + pngs[0] + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    whole = b"A form --x\r\nfollows.\r\n" + form
+    for body in (whole, bytewise(whole), b"\r\n" + form):
+        answer = client.post(CLASSIFY, content=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+    for wrong in (b"y" * 9000 + b"\r\n" + form, whole[:40]):
+        answer = client.post(CLASSIFY, content=bytewise(wrong), headers=headers)
+        assert_error(answer, 400, "invalid_request", "multipart")
+
+
 def test_multipart_parts_must_be_called_files(client: Client, pngs: list[bytes]) -> None:
     answer = client.post(CLASSIFY, **as_multipart(pngs[:1], field="photo"))
     assert_error(answer, 400, "invalid_request", "'files'")

@@ -95,6 +95,13 @@ def test_wrong_bodies_are_refused_and_leave_nothing(
     assert "offramp_jobs_bytes 0.0" in metrics(client)
 
 
+def test_a_form_may_have_text_before_its_first_boundary(client: Client, pngs: list[bytes]) -> None:
+    disposition = b'Content-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    body = b"A form follows.\r\n--x\r\n" + disposition + pngs[0] + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post(JOBS, content=body, headers=headers).status_code == 202
+
+
 def test_a_body_and_what_it_unpacks_to_are_bounded(settings: Settings, pngs: list[bytes]) -> None:
     with running(settings.model_copy(update={"job_max_bytes": 30_000})) as client:
         assert_error(client.post(JOBS, content=bytes(30_001), headers=ZIP), 413, "too_large")

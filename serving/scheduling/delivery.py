@@ -16,7 +16,7 @@ from serving.scheduling.options import (
     ImageResult,
     RequestOptions,
 )
-from serving.scheduling.queues import Job, Sample, SampleEvent
+from serving.scheduling.queues import Sample, SampleEvent, ScheduledRequest
 
 # Shadows are started so long after their request was answered.
 SHADOW_DELAY_S = 0.01
@@ -26,8 +26,8 @@ Done = Callable[[BatchResult | Exception], None]
 
 
 @dataclass(eq=False, slots=True)
-class Request(Job):
-    """A job whose caller waits on `loop`. The fields declared here belong to that loop.
+class Request(ScheduledRequest):
+    """A request whose caller waits on `loop`. The fields declared here belong to that loop.
 
     `running` is the number of samples that are not finished. `done` is None once the caller was called, or
     is gone. `add_shadows` starts the shadows of its samples, if it may have some.
@@ -121,6 +121,6 @@ def _record(request: Request, event: SampleEvent, found: ImageResult) -> None:
 
 
 def _request_of(event: SampleEvent) -> Request:
-    job = event.sample.job
-    assert isinstance(job, Request)
-    return job
+    request = event.sample.request
+    assert isinstance(request, Request)
+    return request

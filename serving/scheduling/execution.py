@@ -131,14 +131,14 @@ def _run_stage(batch: Batch, metrics: Metrics) -> Outcome:
     requested_rows = [
         row
         for row, sample in enumerate(samples)
-        if sample.job.report_all_exits or sample.job.deadline is not None
+        if sample.request.report_all_exits or sample.request.deadline is not None
     ]
-    policies = [sample.job.policy for sample in samples]
+    policies = [sample.request.policy for sample in samples]
     leaves, predictions = engine.judge(policies, stage, logits, requested_rows)
     if stage > 1 and engine.last_image_stage > 1:
         for sample, prediction in zip(samples, predictions, strict=True):
             if prediction is not None:
-                prediction.first_stage = sample.job.first_stage
+                prediction.first_stage = sample.request.first_stage
     errors = _invalid(batch, output.logits)
     if errors:
         metrics.invalid_output(engine.manifest.name, stage, len(errors))

@@ -9,7 +9,7 @@ from serving.errors import IMAGE_ERRORS, DeadlineExceededError
 from serving.inference.engine import Prediction, Reason
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.forecast import Forecast
-from serving.scheduling.queues import Block, Job, Sample, SampleEvent
+from serving.scheduling.queues import Block, Sample, SampleEvent, ScheduledRequest
 from serving.scheduling.selection import BatchSelector
 from serving.scheduling.shadows import shadow_of
 from serving.telemetry.metrics import Metrics
@@ -28,26 +28,26 @@ class SampleTracker:
         self._metrics = metrics
         self._events: list[SampleEvent] = []
 
-    def admit(self, job: Job, size: int, now: float) -> None:
-        """Queue the samples of `job`, of `size` bytes in total; its queues and forecast are set."""
+    def admit(self, request: ScheduledRequest, size: int, now: float) -> None:
+        """Queue the samples of `request`, of `size` bytes in total; its queues and forecast are set."""
         self.bytes += size
-        self.in_flight += len(job.samples)
-        job.queues.in_flight += len(job.samples)
-        if not job.low_priority:
-            job.queues.admitted += len(job.samples)
-        for sample in job.samples:
-            sample.expected = job.forecast.remaining(sample.stage or job.first_stage)
+        self.in_flight += len(request.samples)
+        request.queues.in_flight += len(request.samples)
+        if not request.low_priority:
+            request.queues.admitted += len(request.samples)
+        for sample in request.samples:
+            sample.expected = request.forecast.remaining(sample.stage or request.first_stage)
             if sample.file is not None:
                 sample.expected += self._selector.decode_costs.estimate(sample.size)
             sample.held = sample.size
-            job.queues.backlog[job.low_priority] += sample.expected
+            request.queues.backlog[request.low_priority] += sample.expected
             self._enqueue(sample, now)
 
     def complete_batch(self, batch: Batch, outcome: Outcome, now: float) -> None:
         """Answer the samples that leave, and queue the others for the next stage."""
         queues, stage, samples = batch.queues, batch.stage, batch.samples
         # The samples of a batch come from one queue, so they have one priority.
-        queues.busy_s[samples[0].job.low_priority] += now - batch.started_at
+        queues.busy_s[samples[0].request.low_priority] += now - batch.started_at
         for row, error in outcome.errors.items():
             self._fail(samples[row], error)
         if stage == 0:
@@ -80,7 +80,7 @@ class SampleTracker:
             self._notify(sample, last=True)
             self._finish(sample)
             return
-        self._metrics.expired(sample.job.engine.manifest.name)
+        self._metrics.expired(sample.request.engine.manifest.name)
         if sample.best is None:
             self._fail(
                 sample,
@@ -136,8 +136,8 @@ class SampleTracker:
         """Report the answer or, for a request that runs all exits, an exit after it."""
         is_answer = not sample.answered
         sample.answered = True
-        last = not sample.job.run_all_exits or sample.stage == sample.job.engine.exits
-        options = sample.job.shadow
+        last = not sample.request.run_all_exits or sample.stage == sample.request.engine.exits
+        options = sample.request.shadow
         if options is not None and last and block is not None and prediction is not None:
             sample.shadow = shadow_of(sample, options, prediction, block, row)
         self._notify(sample, prediction, answered=is_answer, last=last)
@@ -154,27 +154,27 @@ class SampleTracker:
         row: int,
         now: float,
     ) -> None:
-        job = sample.job
+        request = sample.request
         sample.best = prediction
         if (
-            job.deadline is not None
-            and now + job.queues.seconds(sample.stage + 1, 1) > job.deadline
+            request.deadline is not None
+            and now + request.queues.seconds(sample.stage + 1, 1) > request.deadline
         ):
             self.expire(sample)
             return
-        if job.report_all_exits:
+        if request.report_all_exits:
             self._notify(sample, prediction)
         self._enqueue_next_stage(sample, block, row, now)
 
     def _enqueue_next_stage(
         self, sample: Sample, block: Block | None, row: int, now: float
     ) -> None:
-        sample.stage = sample.stage + 1 if sample.stage else sample.job.first_stage
+        sample.stage = sample.stage + 1 if sample.stage else sample.request.first_stage
         sample.block, sample.row = block, row
-        if sample.image is not None and sample.stage > sample.job.engine.last_image_stage:
+        if sample.image is not None and sample.stage > sample.request.engine.last_image_stage:
             sample.image = None
-        expected = sample.job.forecast.remaining(sample.stage)
-        sample.job.queues.backlog[sample.job.low_priority] += expected - sample.expected
+        expected = sample.request.forecast.remaining(sample.stage)
+        sample.request.queues.backlog[sample.request.low_priority] += expected - sample.expected
         sample.expected = expected
         self._enqueue(sample, now)
 
@@ -182,7 +182,7 @@ class SampleTracker:
         """End `sample` by `error`; one that is not of this image alone ends its whole request."""
         if not sample.finished:
             self._notify(sample, last=True, error=error)
-            self.drop([sample] if isinstance(error, IMAGE_ERRORS) else sample.job.samples)
+            self.drop([sample] if isinstance(error, IMAGE_ERRORS) else sample.request.samples)
 
     def _finish(self, sample: Sample) -> None:
         """Nothing more happens to `sample`. If a worker is running it, the result is ignored."""
@@ -192,10 +192,10 @@ class SampleTracker:
             sample.file = sample.image = sample.block = None
         sample.finished = True
         self.in_flight -= 1
-        queues = sample.job.queues
-        queues.backlog[sample.job.low_priority] -= sample.expected
+        queues = sample.request.queues
+        queues.backlog[sample.request.low_priority] -= sample.expected
         queues.in_flight -= 1
-        if not sample.job.low_priority:
+        if not sample.request.low_priority:
             queues.finished += 1
         if queues.in_flight == 0:
             # Rounding errors must not add up.
@@ -209,7 +209,7 @@ class SampleTracker:
         """Count who left by policy; samples with a deadline count too, since their policy decided."""
         counts: dict[Forecast, list[int]] = {}
         for sample, leaving in zip(batch.samples, leaves, strict=True):
-            count = counts.setdefault(sample.job.forecast, [0, 0])
+            count = counts.setdefault(sample.request.forecast, [0, 0])
             count[0] += 1
             count[1] += leaving
         for forecast, (reached, left) in counts.items():
@@ -217,7 +217,7 @@ class SampleTracker:
 
     def _enqueue(self, sample: Sample, now: float) -> None:
         sample.enqueued_at = now
-        job = sample.job
-        job.queues.queue(sample.stage, job.low_priority).add(sample)
-        if job.deadline is not None and not job.low_priority:
-            self._selector.add_deadline(sample, job.deadline, self.in_flight)
+        request = sample.request
+        request.queues.queue(sample.stage, request.low_priority).add(sample)
+        if request.deadline is not None and not request.low_priority:
+            self._selector.add_deadline(sample, request.deadline, self.in_flight)

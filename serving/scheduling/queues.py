@@ -33,7 +33,7 @@ class Block:
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class ScheduledRequest:
     """One request's images, and how to treat them.
 
     `deadline` is a `time.perf_counter()` value. With `report_all_exits` there is an event at every
@@ -70,7 +70,7 @@ class Sample:
     - `shadow` is its shadow, once it was answered, if it has one.
     """
 
-    job: Job
+    request: ScheduledRequest
     number: int
     size: int
     file: bytes | None = None

@@ -20,7 +20,7 @@ from serving.scheduling.execution import Batch, Outcome, run
 from serving.scheduling.idle_workers import IdleWorkers
 from serving.scheduling.lifecycle import SampleTracker
 from serving.scheduling.options import Load
-from serving.scheduling.queues import Job, ModelQueues, Queue, Sample, SampleEvent
+from serving.scheduling.queues import ModelQueues, Queue, Sample, SampleEvent, ScheduledRequest
 from serving.scheduling.selection import BatchSelector
 from serving.scheduling.shadows import ShadowQueue, separate
 from serving.telemetry.metrics import Metrics
@@ -121,18 +121,18 @@ class Scheduler:
         if waiting and waiting + size > self._max_bytes:
             raise OverCapacityError("The server has as many bytes waiting as it allows.", wait)
 
-    def submit(self, job: Job) -> None:
-        """Queue a job's samples. Raises OverCapacityError if the wait or the bytes would be too many,
+    def submit(self, request: ScheduledRequest) -> None:
+        """Queue a request's samples. Raises OverCapacityError if the wait or the bytes would be too many,
         DrainingError after `close`."""
-        size = sum(sample.size for sample in job.samples)
+        size = sum(sample.size for sample in request.samples)
         now = time.perf_counter()
         with self._lock:
             if self._closing:
                 raise DrainingError("The server is shutting down.")
-            self.check(job.low_priority, size)
-            job.queues = queues = self._queues_of(job.engine)
-            job.forecast = queues.forecasts.of(job.policy, job.run_all_exits)
-            self._tracker.admit(job, size, now)
+            self.check(request.low_priority, size)
+            request.queues = queues = self._queues_of(request.engine)
+            request.forecast = queues.forecasts.of(request.policy, request.run_all_exits)
+            self._tracker.admit(request, size, now)
             self._publish()
             self._idle.wake(1)
 
@@ -144,16 +144,16 @@ class Scheduler:
             self._shadows.add(shadows, time.perf_counter())
             self._idle.wake(1)
 
-    def drop(self, job: Job) -> None:
-        """End what is left of a job whose client has gone."""
+    def drop(self, request: ScheduledRequest) -> None:
+        """End what is left of a request whose client has gone."""
         with self._lock:
-            self._tracker.drop(job.samples)
+            self._tracker.drop(request.samples)
             self._publish()
 
-    def expire(self, job: Job) -> None:
-        """End the samples of a job whose deadline has come, with what they have."""
+    def expire(self, request: ScheduledRequest) -> None:
+        """End the samples of a request whose deadline has come, with what they have."""
         with self._lock:
-            for sample in job.samples:
+            for sample in request.samples:
                 if not sample.finished:
                     self._tracker.expire(sample)
             self._publish()
@@ -263,7 +263,7 @@ class Scheduler:
         earliest = float("inf")
         while queue.waiting and len(samples) < limit:
             sample = urgent if urgent is not None and urgent.queue is queue else queue.head()
-            deadline = sample.job.deadline
+            deadline = sample.request.deadline
             if deadline is not None and self._is_late(sample, deadline, now):
                 self._tracker.expire(sample)
                 continue
@@ -279,7 +279,7 @@ class Scheduler:
         if sample.best is None:
             # Without any prediction yet, the stage is worth trying until the deadline.
             return now >= deadline
-        return now + sample.job.queues.seconds(sample.stage, 1) > deadline
+        return now + sample.request.queues.seconds(sample.stage, 1) > deadline
 
     def _depth(self, name: str, stage: int) -> int:
         with self._lock:

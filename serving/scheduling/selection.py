@@ -52,7 +52,7 @@ class BatchSelector:
             return None
         urgent = self._most_urgent()
         if urgent is not None and urgent.queue is not None:
-            deadline = urgent.job.deadline
+            deadline = urgent.request.deadline
             required = self.seconds(urgent.queue, 1)
             blocked = self.seconds(usual, self.batch_size(usual))
             if deadline is not None and deadline - now < required + blocked:

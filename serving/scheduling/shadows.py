@@ -15,7 +15,7 @@ from exports.tuning.search import full_depth
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.execution import Batch, Outcome
 from serving.scheduling.options import ShadowDrop, ShadowOptions, ShadowResult
-from serving.scheduling.queues import Block, Job, Sample
+from serving.scheduling.queues import Block, Sample, ScheduledRequest
 from serving.scheduling.selection import BatchSelector
 
 # Shadows that wait, and the bytes of what they keep.
@@ -32,8 +32,8 @@ _full_depth = lru_cache(maxsize=64)(full_depth)
 
 
 @dataclass(eq=False, slots=True)
-class ShadowJob(Job):
-    """The job of one shadow, which left at exit `exit_` with `prediction`; what it keeps takes `size` bytes.
+class ShadowRequest(ScheduledRequest):
+    """One shadow, which left at exit `exit_` with `prediction`; what it keeps takes `size` bytes.
 
     It has no `samples`: they would be a reference cycle that keeps the features.
     """
@@ -49,11 +49,11 @@ def shadow_of(
 ) -> Sample | None:
     """A shadow of `sample`, which leaves its stage with `prediction` and is row `row` of `block`. None if it
     is not chosen, which is random, or has no further stage."""
-    engine, stage = sample.job.engine, sample.stage
+    engine, stage = sample.request.engine, sample.stage
     if stage >= engine.exits or random() >= options.share:
         return None
     image = sample.image if stage < engine.last_image_stage else None
-    job = ShadowJob(
+    request = ShadowRequest(
         engine,
         _full_depth(engine.exits),
         low_priority=True,
@@ -62,7 +62,7 @@ def shadow_of(
         options=options,
         size=_feature_bytes(engine, stage) + (0 if image is None else image.nbytes),
     )
-    return Sample(job, 0, 0, image=image, block=block, row=row, stage=stage + 1)
+    return Sample(request, 0, 0, image=image, block=block, row=row, stage=stage + 1)
 
 
 def separate(shadow: Sample) -> None:
@@ -71,7 +71,7 @@ def separate(shadow: Sample) -> None:
     assert block is not None
     if block.rows > 1:
         index = np.array([shadow.row])
-        inputs = None if block.inputs is None else shadow.job.engine.take(block.inputs, index)
+        inputs = None if block.inputs is None else shadow.request.engine.take(block.inputs, index)
         shadow.block = Block(1, inputs, [values[index] for values in block.logits])
         shadow.row = 0
 
@@ -105,7 +105,7 @@ class ShadowQueue:
     def add(self, shadows: Iterable[Sample], now: float) -> None:
         """Let `shadows` wait, as far as their work and their number allow."""
         for shadow in shadows:
-            size = _job(shadow).size
+            size = _request(shadow).size
             if self._closed:
                 _drop(shadow, "ended")
             elif self._saved_s <= 0:
@@ -125,14 +125,14 @@ class ShadowQueue:
         if self._running or not self._waiting:
             return None
         first = self._waiting[0]
-        owner = self._selector.model_queues.get(first.job.engine)
+        owner = self._selector.model_queues.get(first.request.engine)
         if owner is None:
-            self.drop("ended", first.job.engine)
+            self.drop("ended", first.request.engine)
             return self.take(now)
         alike = [
             one
             for one in self._waiting
-            if one.job.engine is first.job.engine and one.stage == first.stage
+            if one.request.engine is first.request.engine and one.stage == first.stage
         ][: owner.costs.best_batch(first.stage)]
         while len(alike) > 1 and owner.seconds(first.stage, len(alike)) > MAX_BATCH_S:
             alike.pop()
@@ -159,16 +159,16 @@ class ShadowQueue:
             else:
                 shadow.stage += 1
                 shadow.block, shadow.row = outcome.block, row
-                if shadow.stage > shadow.job.engine.last_image_stage:
+                if shadow.stage > shadow.request.engine.last_image_stage:
                     shadow.image = None
                 shadow.enqueued_at = now
                 self._waiting.append(shadow)
-                self._bytes += _job(shadow).size
+                self._bytes += _request(shadow).size
 
     def drop(self, reason: ShadowDrop, engine: Engine | None = None) -> None:
         """Drop all shadows, or those of `engine`."""
         for shadow in list(self._waiting):
-            if engine is None or shadow.job.engine is engine:
+            if engine is None or shadow.request.engine is engine:
                 self._remove(shadow)
                 _drop(shadow, reason)
 
@@ -181,24 +181,26 @@ class ShadowQueue:
 
     def _remove(self, shadow: Sample) -> None:
         self._waiting.remove(shadow)
-        self._bytes -= _job(shadow).size
+        self._bytes -= _request(shadow).size
 
 
-def _job(shadow: Sample) -> ShadowJob:
-    job = shadow.job
-    assert isinstance(job, ShadowJob)
-    return job
+def _request(shadow: Sample) -> ShadowRequest:
+    request = shadow.request
+    assert isinstance(request, ShadowRequest)
+    return request
 
 
 def _report(shadow: Sample, deepest: Prediction) -> None:
-    job = _job(shadow)
-    first = job.prediction
-    job.options.report(ShadowResult(job.exit_, first.measured, first.index == deepest.index))
+    request = _request(shadow)
+    first = request.prediction
+    request.options.report(
+        ShadowResult(request.exit_, first.measured, first.index == deepest.index)
+    )
 
 
 def _drop(shadow: Sample, reason: ShadowDrop) -> None:
     shadow.block = shadow.image = None
-    _job(shadow).options.dropped(reason)
+    _request(shadow).options.dropped(reason)
 
 
 def _feature_bytes(engine: Engine, stage: int) -> int:

@@ -16,7 +16,7 @@ from exports.bundle.reader import Bundle, load_bundle
 from serving.inference.engine import Engine
 from serving.inference.runners import DeviceRunner, HostRunner, take_graph
 from serving.scheduling.execution import gather
-from serving.scheduling.queues import Block, Job, Sample
+from serving.scheduling.queues import Block, Sample, ScheduledRequest
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
 
 FULL = Policy(thresholds=(2.0, 2.0), max_exit=EXITS)
@@ -109,8 +109,8 @@ def test_samples_are_gathered_with_their_features_and_logits(
     for start in (0, 3):
         output = any_engine.run_stage(1, images[start : start + 3])
         blocks.append(Block(3, output.features, [output.logits]))
-    job = Job(any_engine, FULL)
-    samples = [Sample(job, 0, 0, block=blocks[b], row=row, stage=2) for b, row in places]
+    request = ScheduledRequest(any_engine, FULL)
+    samples = [Sample(request, 0, 0, block=blocks[b], row=row, stage=2) for b, row in places]
     block = gather(any_engine, samples)
     assert block.rows == len(places)
     for i, (b, row) in enumerate(places):
@@ -120,7 +120,7 @@ def test_samples_are_gathered_with_their_features_and_logits(
 
 def test_a_whole_batch_is_not_copied(engine: Engine, images: Images) -> None:
     block = Block(2, images[:2], [])
-    samples = [Sample(Job(engine, FULL), 0, 0, block=block, row=row) for row in (0, 1)]
+    samples = [Sample(ScheduledRequest(engine, FULL), 0, 0, block=block, row=row) for row in (0, 1)]
     assert gather(engine, samples) is block
 
 

@@ -14,7 +14,7 @@ from exports.bundle.reader import Bundle
 from serving.errors import DeadlineExceededError
 from serving.inference.engine import Engine
 from serving.scheduling.costs import CostTable
-from serving.scheduling.queues import Job, ModelQueues, Sample
+from serving.scheduling.queues import ModelQueues, Sample, ScheduledRequest
 from serving.scheduling.selection import BatchSelector
 from tests.serving.scheduling.harness import (
     EARLY,
@@ -129,13 +129,13 @@ def test_a_tight_deadline_does_not_wait_for_photographs_that_are_decoded_togethe
     selector, now = BatchSelector(workers=1), time.perf_counter()
     queues = ModelQueues(Engine(bundle), even_costs(1e-5, best=8))
     selector.model_queues[queues.engine] = queues
-    job = Job(queues.engine, FULL)
+    request = ScheduledRequest(queues.engine, FULL)
     for number in range(8):
-        queues.queue(0, low_priority=False).add(Sample(job, number, size=130_000))
+        queues.queue(0, low_priority=False).add(Sample(request, number, size=130_000))
     usual, _ = selector.choose(now) or (None, None)
     assert usual is not None
     assert usual.stage == 0
-    urgent = Sample(Job(queues.engine, FULL, deadline=now + 0.015), 0, size=0, stage=0)
+    urgent = Sample(ScheduledRequest(queues.engine, FULL, deadline=now + 0.015), 0, size=0, stage=0)
     queues.queue(0, low_priority=True).add(urgent)
     selector.add_deadline(urgent, now + 0.015, in_flight=9)
     assert selector.choose(now) == (urgent.queue, urgent)

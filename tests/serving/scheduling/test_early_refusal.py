@@ -106,12 +106,12 @@ def test_the_check_accepts_again_after_requests_that_are_not_computed(
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
             else:
-                (job,) = {
-                    sample.job
+                (request,) = {
+                    sample.request
                     for queues in setup.dispatcher._scheduler._selector.model_queues.values()
                     for sample in queues.queue(1, False).waiting
                 }
-                setup.dispatcher._scheduler.expire(job)
+                setup.dispatcher._scheduler.expire(request)
                 await asyncio.gather(waiting, return_exceptions=True)
             setup.dispatcher.check()
             setup.stage.open.set()
@@ -181,8 +181,8 @@ def test_under_overload_a_request_is_refused_before_its_body_is_read(
 
         async def scenario() -> None:
             stage.open.clear()
-            job = service.dispatcher.classify_pixels(engine, numbered(1), RequestOptions(FULL))
-            running = asyncio.create_task(job)
+            waiting = service.dispatcher.classify_pixels(engine, numbered(1), RequestOptions(FULL))
+            running = asyncio.create_task(waiting)
             await stage.wait_held()
             try:
                 assert b" 429 " in await head_only()

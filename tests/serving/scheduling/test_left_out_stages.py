@@ -16,7 +16,7 @@ from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine, Prediction
 from serving.scheduling.execution import Batch, run
 from serving.scheduling.options import ShadowOptions
-from serving.scheduling.queues import Block, Job, ModelQueues, Sample
+from serving.scheduling.queues import Block, ModelQueues, Sample, ScheduledRequest
 from serving.telemetry.metrics import Metrics
 from tests.serving.conftest import encode
 from tests.serving.scheduling.harness import (
@@ -135,7 +135,10 @@ def test_samples_that_begin_at_a_stage_share_its_batch_with_those_that_reach_it(
 ) -> None:
     engine = Engine(bundle_with_image_stages)
     logits = list(StageRunner(bundle_with_image_stages.stages).logits(images[:2]))
-    last, ensemble = Job(engine, LAST, first_stage=3), Job(engine, ENSEMBLE)
+    last, ensemble = (
+        ScheduledRequest(engine, LAST, first_stage=3),
+        ScheduledRequest(engine, ENSEMBLE),
+    )
     begins = Block(3, images[2:5], [])
     reached = Block(2, None, logits[:2])
     samples = [

@@ -14,7 +14,7 @@ from serving.inference.engine import Engine
 from serving.scheduling.costs import MAX_BATCH
 from serving.scheduling.dispatcher import Dispatcher
 from serving.scheduling.options import BatchResult, RequestOptions
-from serving.scheduling.queues import Job
+from serving.scheduling.queues import ScheduledRequest
 from serving.telemetry.metrics import Metrics
 from tests.serving.scheduling.harness import FULL, dispatching, numbered, run_scenario
 from tests.serving.tiny_bundle import EXITS
@@ -45,8 +45,8 @@ def test_cancelled_requests_are_not_computed(bundle: Bundle) -> None:
 def test_failed_requests_are_freed_without_the_garbage_collector(
     bundle: Bundle, error: type[Exception]
 ) -> None:
-    def jobs() -> int:
-        return sum(issubclass(type(candidate), Job) for candidate in gc.get_objects())
+    def requests() -> int:
+        return sum(issubclass(type(candidate), ScheduledRequest) for candidate in gc.get_objects())
 
     late, refused = error is DeadlineExceededError, error is OverCapacityError
     with dispatching(bundle, max_queue_ms=1e-3 if refused else 60_000) as setup:
@@ -64,7 +64,7 @@ def test_failed_requests_are_freed_without_the_garbage_collector(
                 except error:
                     failed += 1
             # Stale deadlines are removed some dozens at a time, and a worker may hold a batch.
-            assert (failed, jobs() < 50) == (100, True)
+            assert (failed, requests() < 50) == (100, True)
             if refused:
                 setup.stage.open.set()
                 await held

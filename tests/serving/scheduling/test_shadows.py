@@ -13,7 +13,7 @@ from exports.bundle.reader import Bundle
 from serving.inference.engine import Engine
 from serving.scheduling import shadows as module
 from serving.scheduling.options import ShadowDrop, ShadowOptions, ShadowResult
-from serving.scheduling.shadows import ShadowJob
+from serving.scheduling.shadows import ShadowRequest
 from tests.serving.scheduling.harness import (
     EARLY,
     ENSEMBLE,
@@ -262,7 +262,7 @@ def test_images_of_the_last_exit_have_no_shadow(setup: Setup, log: Log, policy: 
 
 def test_nothing_of_a_shadow_is_kept(setup: Setup, log: Log, images: Images) -> None:
     def left() -> int:
-        return sum(type(one) is ShadowJob for one in gc.get_objects())
+        return sum(type(one) is ShadowRequest for one in gc.get_objects())
 
     async def scenario() -> None:
         await setup.classify(images, FIRST, shadow=log.options())

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import conv2d, interpolate, pad
+
+# From so many input channels on, a strided 1x1 convolution has a sound gradient on a CPU: the float32 values
+# in a register of AVX-512.
+MIN_STRIDED_CHANNELS = 16
 
 
 class Depthwise(nn.Conv2d):
@@ -26,6 +30,24 @@ class Depthwise(nn.Conv2d):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(x.dtype)
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, no bias: [N, cin, H, W] -> [N, cout, ceil(H/stride), ceil(W/stride)].
+
+    With few input channels, training on a CPU selects the pixels first and then convolves without stride,
+    with the same result: the strided gradient writes past its memory (docs/design/decisions.md).
+    """
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__(cin, cout, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        safe = self.stride == (1, 1) or self.in_channels >= MIN_STRIDED_CHANNELS
+        if safe or not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        vertical, horizontal = self.stride
+        return conv2d(x[:, :, ::vertical, ::horizontal], self.weight)
 
 
 class SamePad(nn.Module):

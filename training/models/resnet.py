@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from training.models.backbone import Backbone
+from training.models.layers import Pointwise
 
 
 class BasicBlock(nn.Module):
@@ -63,7 +64,7 @@ class Bottleneck(nn.Module):
 def _shortcut(cin: int, cout: int, stride: int) -> nn.Module:
     if stride == 1 and cin == cout:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+    return nn.Sequential(Pointwise(cin, cout, stride), nn.BatchNorm2d(cout))
 
 
 @dataclass(frozen=True)

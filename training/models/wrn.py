@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from training.models.backbone import Backbone
+from training.models.layers import Pointwise
 
 # Blocks in each of the three groups.
 DEPTHS = {"wrn-16-2": 2, "wrn-40-2": 6}
@@ -24,7 +25,7 @@ class FirstBlock(nn.Module):
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         self.body = _body(cin, cout, stride)
-        self.shortcut = nn.Conv2d(cin, cout, 1, stride, bias=False)
+        self.shortcut = Pointwise(cin, cout, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) + self.shortcut(x)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from offramp.errors import ImageError
 from offramp.images import exif, gif, heif, jpeg
-from offramp.images.colour import gamma_to_srgb, profile_space, to_srgb
+from offramp.images.colour import gamma_to_srgb
 from offramp.images.formats import HEIC, NAMES, Format, recognise
+from offramp.images.modes import colours, on_white, scale_transparency
+from offramp.images.source import Source
 from offramp.out_of_memory import is_out_of_memory
 
 # JPEG's own limit. Pillow needs memory and time for every row, however short, so an image one pixel
@@ -36,10 +40,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 SWAPPED = frozenset({5, 6, 7, 8})
-# Pillow multiplies grey levels of fewer than eight bits by these factors.
-GREY_SCALE = {2: 85, 4: 17}
-DEEP_GREYS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
-MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
 Pixels = NDArray[np.uint8]
 # (left, top, right, bottom) in pixels.
@@ -78,16 +78,43 @@ def decode_whole(content: bytes, max_pixels: int) -> Pixels:
     return _opaque(image)
 
 
+def picture_size(content: bytes, max_pixels: int) -> tuple[int, int]:
+    """The width and height in pixels that the header of an image file states, before EXIF turns it.
+
+    Nothing is decoded. Raises ImageError as `decode` does, as far as the header shows it.
+    """
+    form = _format(content)
+    with _explained(form, max_pixels):
+        opened, _, _ = _open(content, form)
+        with opened as image:
+            _check_size(image, max_pixels)
+            return image.size
+
+
 def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> tuple[Image.Image, Box]:
     """The upright image as RGB or RGBA, which may be reduced as far as `spec` permits, and the part of it
     that the picture covers."""
+    form = _format(content)
+    with _explained(form, max_pixels):
+        return _read(content, form, spec, max_pixels)
+
+
+def _format(content: bytes) -> Format:
+    """The format of an image file. Raises ImageError if it is not read."""
     if not content:
         raise ImageError("The image is empty.")
     form = recognise(content)
     if isinstance(form, str):
         raise ImageError(_not_read(form))
+    return form
+
+
+@contextmanager
+def _explained(form: Format, max_pixels: int) -> Iterator[None]:
+    """Whatever Pillow raises becomes an ImageError, or a MemoryError."""
+    _permit(max_pixels)
     try:
-        return _read(content, form, spec, max_pixels)
+        yield
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -99,8 +126,18 @@ def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> tuple[I
         raise ImageError(f"The {form.name} file is damaged or incomplete.") from error
 
 
+def _permit(max_pixels: int) -> None:
+    """Raise Pillow's own limit, which holds for the process, where a caller permits more.
+
+    The server's settings permit no more than Pillow, so in a server the limit stays.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and max_pixels > 2 * limit:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
 def _opaque(image: Image.Image) -> Pixels:
-    return np.asarray(_on_white(image) if image.mode == "RGBA" else image)
+    return np.asarray(on_white(image) if image.mode == "RGBA" else image)
 
 
 def _not_read(what: str) -> str:
@@ -115,17 +152,7 @@ def _read(
 ) -> tuple[Image.Image, Box]:
     """The upright image as RGB or RGBA, and the part of it that the picture covers. It may be smaller than
     the file's, but not smaller than needed."""
-    whole = None
-    if form.read is None:
-        whole, source = jpeg.read(content)
-    else:
-        source = form.read(content)
-    if form.name == HEIC:
-        opened = heif.open_heic(source.content)
-    else:
-        opened = Image.open(
-            io.BytesIO(source.content if whole is None else whole.outline), formats=(form.pillow,)
-        )
+    opened, source, whole = _open(content, form)
     with opened as image:
         _check_size(image, max_pixels)
         orientation, profile = source.orientation, source.profile
@@ -145,14 +172,27 @@ def _read(
                     box = drafted[1]
             jpeg.load(whole, image)
         if form.name == "PNG":
-            _scale_transparency(image, depth=source.content[24])
+            scale_transparency(image, depth=source.content[24])
         shown = _inside(image, gif.frame(source.content)) if form.name == "GIF" else image
         transpose = UPRIGHT.get(orientation)
         upright = shown
         if transpose is not None:
             upright, box = shown.transpose(transpose), _transposed(box, shown.size, transpose)
-        coloured = _colours(upright, profile)
+        coloured = colours(upright, profile)
         return coloured if source.gamma is None else gamma_to_srgb(coloured, source.gamma), box
+
+
+def _open(content: bytes, form: Format) -> tuple[ImageFile.ImageFile, Source, jpeg.Jpeg | None]:
+    """The image, of which only the header is read, its metadata, and the parts of a JPEG file."""
+    whole = None
+    if form.read is None:
+        whole, source = jpeg.read(content)
+    else:
+        source = form.read(content)
+    if form.name == HEIC:
+        return heif.open_heic(source.content), source, whole
+    outline = io.BytesIO(source.content if whole is None else whole.outline)
+    return Image.open(outline, formats=(form.pillow,)), source, whole
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -197,16 +237,6 @@ def _transposed(box: Box, size: tuple[int, int], transpose: Image.Transpose) -> 
     return (top, left, bottom, right) if swaps else (left, top, right, bottom)
 
 
-def _scale_transparency(image: Image.Image, depth: int) -> None:
-    """Convert the transparent value of a PNG to eight bits, as Pillow does with the pixels but not with
-    this value; `depth` is the bit depth of the file."""
-    transparent = image.info.get("transparency")
-    if image.mode == "L" and depth in GREY_SCALE and isinstance(transparent, int):
-        image.info["transparency"] = transparent * GREY_SCALE[depth]
-    elif image.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
 def _inside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
     """The image, clear outside its first frame, as in browsers. Pillow fills with the first colour."""
     if frame == (0, 0, *image.size):
@@ -214,37 +244,6 @@ def _inside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image
     clear = Image.new("RGBA", image.size)
     clear.paste(image.convert("RGBA").crop(frame), frame[:2])
     return clear
-
-
-def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The image as RGB or RGBA of sRGB. A profile of other colours than the image's is ignored."""
-    if image.mode in DEEP_GREYS:
-        image = _eight_bits(image)
-    if image.mode not in MODES:
-        raise ImageError(f"The image has colours of a kind that is not supported ({image.mode}).")
-    if image.mode == "La":
-        image = image.convert("LA")
-    profile = profile or b""
-    space, is_ink = profile_space(profile), image.mode == "CMYK"
-    if is_ink and space == "CMYK":
-        image = to_srgb(image, profile)
-    elif image.mode in ("1", "L", "LA") and space == "L":
-        mode = "LA" if image.has_transparency_data else "L"
-        image = to_srgb(image if image.mode == mode else image.convert(mode), profile)
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    image = image if image.mode == mode else image.convert(mode)
-    return to_srgb(image, profile) if space == "RGB" and not is_ink else image
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits as L or LA. Pillow's conversion clips at 255 instead of scaling."""
-    values = np.asarray(image)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if transparent is None:
-        return grey
-    alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
-    return Image.merge("LA", (grey, alpha))
 
 
 def _fit(image: Image.Image, box: Box, spec: ImageSpec) -> Image.Image:
@@ -264,8 +263,3 @@ def _fit(image: Image.Image, box: Box, spec: ImageSpec) -> Image.Image:
         box=(left, top, min(left + width, image.width), min(top + height, image.height)),
         reducing_gap=REDUCING_GAP,
     )
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")

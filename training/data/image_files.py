@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import ImageError
+from offramp.file_names import shown_name
 from offramp.images import ImageSpec, Pixels, decode
+from offramp.images.decoder import picture_size
 from offramp.progress import counting_bar
 from training.errors import DataError
 
@@ -30,12 +33,27 @@ def read_image(path: Path, side: int, rule: ResizeRule = "center_crop") -> Pixel
 
     Raises DataError naming the file if it cannot be read.
     """
-    try:
+    with _naming(path):
         return decode(path.read_bytes(), ImageSpec(side, side, rule), MAX_PIXELS)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """The width and height of an image in pixels; only its header is decoded.
+
+    Raises DataError naming the file if it cannot be read.
+    """
+    with _naming(path):
+        return picture_size(path.read_bytes(), MAX_PIXELS)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{shown_name(path)} cannot be read: {error.strerror}.") from error
     except ImageError as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+        raise DataError(f"{shown_name(path)} cannot be read as an image: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ by any usual method and saved as JPEG.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from statistics import median, median_low
 import numpy as np
 from PIL import Image
 
-from training.data.image_files import read_image
+from offramp.file_names import shown_name
+from training.data.image_files import read_image, read_size
 from training.data.image_folder import list_images
 from training.errors import DataError
 from training.recipes.auto import MAX_SMALL_SIDE
@@ -68,9 +68,15 @@ def survey_files(paths: list[Path], directory: Path) -> tuple[int, int | None]:
 
     Raises DataError if no sampled image can be read.
     """
-    sides = {path: side for path in _sample(paths, MAX_SAMPLES) if (side := _shorter_side(path))}
+    sides: dict[Path, int] = {}
+    failures: list[DataError] = []
+    for path in _sample(paths, MAX_SAMPLES):
+        try:
+            sides[path] = min(read_size(path))
+        except DataError as error:
+            failures.append(error)
     if not sides:
-        raise DataError(f"{directory} has no image that can be read.")
+        raise DataError(f"{shown_name(directory)} has no image that can be read: {failures[0]}")
     side = median_low(sides.values())
     enlarged_from = None
     if side > MAX_SMALL_SIDE:
@@ -81,20 +87,6 @@ def survey_files(paths: list[Path], directory: Path) -> tuple[int, int | None]:
 
 def _sample(paths: list[Path], count: int) -> list[Path]:
     return paths[:: -(-len(paths) // count)]
-
-
-def _shorter_side(path: Path) -> int | None:
-    try:
-        with Image.open(path) as image:
-            return min(image.size)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        struct.error,
-    ):  # of Pillow's, on damaged files
-        return None
 
 
 def _detail_ratios(path: Path, side: int) -> dict[int, float]:

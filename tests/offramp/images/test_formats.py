@@ -12,6 +12,7 @@ from PIL import Image, features
 
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, decode
+from offramp.images.decoder import picture_size
 from offramp.images.heif import _register_opener
 from tests.offramp.images.made import FORMATS, MAX_PIXELS, encode, read, scene
 
@@ -74,6 +75,26 @@ def test_an_avif_file_is_named_where_pillow_cannot_read_it(monkeypatch: pytest.M
     monkeypatch.setattr(features, "check", lambda feature: False)
     with pytest.raises(ImageError, match=r"^This is an AVIF file; "):
         decode(content, ImageSpec(8, 8), MAX_PIXELS)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_size_is_read_without_the_picture_and_limited_as_in_decoding(kind: str) -> None:
+    content = encode(Image.new("L", (300, 200)), kind)
+    assert picture_size(content, 60_000) == (300, 200)
+    with pytest.raises(ImageError, match="300 x 200 pixels; at most 50000"):
+        picture_size(content, 50_000)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_pillows_own_limit_is_raised_only_for_a_caller_that_permits_more(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encode(Image.new("L", (300, 200)), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 29_000)
+    with pytest.raises(ImageError, match="pixels"):
+        decode(content, ImageSpec(8, 8), 58_000)
+    assert Image.MAX_IMAGE_PIXELS == 29_000
+    assert decode(content, ImageSpec(8, 8), 60_000).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

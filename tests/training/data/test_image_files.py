@@ -117,3 +117,13 @@ def test_an_unreadable_image_is_passed_over_and_named_in_one_sentence(
     assert isinstance(read.failures[1], DataError)
     assert str(bad) in str(read.failures[1])
     assert "\n" not in str(read.failures[1])
+
+
+def test_pictures_may_have_more_pixels_than_pillow_permits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    for name in ("large.png", "large.jpg", "large.webp", "large.gif"):
+        noise(40, 40).save(tmp_path / name)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+        assert read_image(tmp_path / name, 32).shape == (32, 32, 3)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from training.data.survey import detail_ratios, effective_side, survey_folder
+from training.errors import DataError
 
 PICTURES = 6
 
@@ -72,3 +78,43 @@ def test_a_survey_names_the_side_before_the_enlargement(tmp_path: Path) -> None:
     survey = survey_folder(tmp_path)
     assert (survey.side, survey.enlarged_from) == (256, 32)
     assert survey.counts == {"a": PICTURES + 1, "b": PICTURES}
+
+
+def test_a_folder_of_heic_pictures_is_surveyed_in_a_new_process(tmp_path: Path) -> None:
+    """Where no other picture was decoded before, Pillow does not know the format yet."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            heic = pillow_heif.from_pillow(scene(64, number))
+            heic.save(tmp_path / name / f"{number}.heic")
+    code = f"""
+from pathlib import Path
+from training.data.survey import survey_folder
+print(survey_folder(Path({str(tmp_path)!r})).side)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("64\n", "")
+
+
+def test_pictures_that_cannot_be_read_are_passed_over_whatever_is_wrong(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            scene(48, number).save(tmp_path / name / f"{number}.png")
+    avif = io.BytesIO()
+    scene(64, 0).save(avif, "AVIF")
+    (tmp_path / "a" / "half.avif").write_bytes(avif.getvalue()[:300])
+    huge = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(huge) - 4) + huge + struct.pack(">I", zlib.crc32(huge))
+    (tmp_path / "a" / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    assert survey_folder(tmp_path).side == 48
+
+
+def test_if_no_picture_can_be_read_the_first_ones_fault_is_told(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            (tmp_path / name / f"{number}.jpg").write_bytes(b"%PDF-1.7")
+    message = r"has no image that can be read: .*0\.jpg cannot be read as an image: This is a PDF"
+    with pytest.raises(DataError, match=message):
+        survey_folder(tmp_path)

@@ -16,6 +16,8 @@ from training.models.build import network_from_recipe
 from training.models.multi_exit import MultiExit, Normalize, Outputs
 from training.objectives.criterion import Criterion, Setting
 from training.objectives.exits import ExitCriterion
+from training.recipes.files import load_recipe, train_command
+from training.recipes.refit import first_fit_name, refit_recipe
 from training.recipes.schema import DistillerObjective, Objective, Recipe
 from training.step import Step
 
@@ -58,7 +60,7 @@ def _check_earlier(recipe: Recipe, name: str, runs: Path, role: str) -> Checkpoi
     """
     if not (runs / name / CONFIG).is_file():
         raise RecipeError(
-            f"the {role} of {recipe.name} is not trained yet: run `offramp train {name}` first."
+            f"the {role} of {recipe.name} is not trained yet: {_how_to_train(name, runs)}."
         )
     config = read_config(runs / name)
     earlier, data = config.recipe.data, recipe.data
@@ -72,6 +74,40 @@ def _check_earlier(recipe: Recipe, name: str, runs: Path, role: str) -> Checkpoi
             f"{role} {name} was trained on another data set or held-out split than {recipe.name} uses."
         )
     return config
+
+
+def check_refit(recipe: Recipe, runs: Path) -> None:
+    """Raise RecipeError unless the refit of `recipe` is finished, or the refits of its teacher and its
+    start are."""
+    refit = refit_recipe(recipe)
+    if (runs / refit.name / CONFIG).is_file():
+        return
+    for role, part in (("teacher", refit.teacher), ("start", refit.start)):
+        if part is not None and part.recipe is not None:
+            _check_earlier(refit, part.recipe, runs, role)
+
+
+def check_batch_size(recipe: Recipe, images: int) -> None:
+    """Raise RecipeError if a batch is larger than a training split of so many images."""
+    if images < recipe.train.batch_size:
+        raise RecipeError(
+            f"train.batch_size {recipe.train.batch_size} is larger than the {images} training images."
+        )
+
+
+def _how_to_train(name: str, runs: Path) -> str:
+    """What the user does to have the run `name`, as a part of a sentence."""
+    first = first_fit_name(name)
+    if first is not None:
+        return f"train {first} with refit = true first"
+    file = runs / f"{name}.toml"
+    if file.is_file():
+        return f"run `{train_command(file, runs)}` first"
+    try:
+        load_recipe(name)
+    except RecipeError:  # the user's own
+        return f"train the recipe called {name} first"
+    return f"run `offramp train {name}` first"
 
 
 def _refuse_other_images(config: CheckpointConfig, dataset: Dataset, role: str) -> None:

@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from training.checkpoint import CheckpointConfig, read_config
+from offramp.file_names import is_utf8, shown_name
+from training.checkpoint import CONFIG, CheckpointConfig, read_config
 from training.data.dataset import DatasetInfo
-from training.data.image_folder import spare_split
+from training.data.image_folder import (
+    refuse_runs_among_pictures,
+    spare_split,
+    unread_folders,
+)
 from training.data.survey import survey_folder
 from training.distributed import DistContext
-from training.errors import RecipeError
+from training.errors import DataError, RecipeError
 from training.planning.forecast import forecast
 from training.recipes.auto import choose_recipes
-from training.recipes.files import load_recipe, write_recipe
+from training.recipes.files import load_recipe, train_command, write_recipe
+from training.recipes.refit import differ_only_in_refit
 from training.recipes.schema import Recipe
 from training.report import without_repeats
-from training.run import check_resumable, is_finished, run_recipe
+from training.run import check_resumable, is_finished, is_first_fit, run_recipe
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,10 @@ def plan_training(
     recipe.
     """
     survey = survey_folder(folder)
+    refuse_runs_among_pictures(folder, runs)
     path = folder.resolve()
+    if not is_utf8(path):
+        raise DataError(f"{shown_name(path)} has a name that is not UTF-8; rename it.")
     choice = choose_recipes(
         run_name(path.name),
         str(path),
@@ -65,8 +74,12 @@ def plan_training(
     )
     *_, last = choice.recipes
     spare = spare_split(folder)
+    unread = [
+        name for name in unread_folders(folder) if (folder / name).resolve() != runs.resolve()
+    ]
     reasons = [
         *choice.reasons,
+        *([] if not unread else [_unread_reason(unread)]),
         *([] if spare is None else [_spare_reason(spare, runs / last.name)]),
     ]
     for reason in reasons:
@@ -133,7 +146,7 @@ def check_runs(recipes: Sequence[Recipe], runs: Path, resume: bool) -> None:
     """Raise CheckpointError or RecipeError if `runs` holds something that `recipes` must not replace."""
     for recipe in recipes:
         check_resumable(runs / recipe.name, recipe, resume)
-        _refuse_to_replace(_recipe_file(runs, recipe), recipe)
+        _refuse_to_replace(runs, recipe)
 
 
 def train_plan(
@@ -154,8 +167,10 @@ def train_plan(
         write_recipe(recipe, file, plan.comments)
         say(f"recipe: {file}")
 
-    configs = [
-        run_recipe(
+    for recipe in plan.to_train:
+        if DistContext.current().is_main and is_first_fit(runs / recipe.name, recipe):
+            write(recipe)
+        config = run_recipe(
             recipe,
             runs=runs,
             data_root=data_root,
@@ -165,9 +180,7 @@ def train_plan(
             say=say,
             on_start=partial(write, recipe),
         )
-        for recipe in plan.to_train
-    ]
-    return configs[-1]
+    return config
 
 
 def run_name(folder: str) -> str:
@@ -181,15 +194,23 @@ def _recipe_file(runs: Path, recipe: Recipe) -> Path:
 
 
 def is_trained(directory: Path, recipe: Recipe) -> bool:
-    """Whether `directory` holds the finished run of this very recipe."""
-    return is_finished(directory, recipe) and read_config(directory).recipe == recipe
+    """Whether `directory` holds the finished run of this very recipe, perhaps with a refit besides."""
+    if not is_finished(directory, recipe):
+        return False
+    trained = read_config(directory).recipe
+    return trained == recipe or (trained.refit and differ_only_in_refit(trained, recipe))
 
 
-def _refuse_to_replace(file: Path, recipe: Recipe) -> None:
-    if file.exists() and load_recipe(str(file)) != recipe:
+def _refuse_to_replace(runs: Path, recipe: Recipe) -> None:
+    file = _recipe_file(runs, recipe)
+    if not file.exists():
+        return
+    before = load_recipe(str(file))
+    trained = (runs / recipe.name / CONFIG).is_file()
+    if before != recipe and not (trained and differ_only_in_refit(before, recipe)):
         raise RecipeError(
             f"{file} holds another recipe than the one chosen now: train that one with "
-            f"`offramp train {file}`, or move it away."
+            f"`{train_command(file, runs)}`, or move it away."
         )
 
 
@@ -203,6 +224,11 @@ def fetch_weights(recipe: Recipe) -> None:
         from training.models.pretrained import read_weights
 
         read_weights(recipe.network.name, recipe.start.weights)
+
+
+def _unread_reason(names: Sequence[str]) -> str:
+    folders = ", ".join(map(shown_name, names))
+    return f"not read, beside train: {folders}; the split to test on is called test or val"
 
 
 def _spare_reason(spare: Path, run: Path) -> str:

@@ -19,7 +19,7 @@ from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset
 from training.errors import RecipeError
 from training.evaluate import measure
-from training.recipes.schema import Recipe
+from training.recipes.schema import DataRecipe, Recipe
 from training.step import Step
 
 # Of the training images, on which a mean is compared with the weights that were trained.
@@ -33,7 +33,8 @@ def load_weights_to_average(
 ) -> dict[str, Tensor] | None:
     """The weights, on the CPU, of the run that `recipe.average_with` names; None if it names none.
 
-    Raises RecipeError if that run is not finished, or its network, classes or pixel statistics are others.
+    Raises RecipeError if that run is not finished, if its network, classes or pixel statistics are others,
+    or if it was trained on other images or on samples that `recipe` holds out.
     """
     name = recipe.average_with
     if name is None:
@@ -47,7 +48,22 @@ def load_weights_to_average(
             f"{recipe.name} cannot be averaged with {name}: the networks, the classes or the pixel "
             "statistics differ."
         )
+    if not dataset.matches(config.fingerprint) or _has_seen_held_out(
+        config.recipe.data, recipe.data
+    ):
+        raise RecipeError(
+            f"{recipe.name} cannot be averaged with {name}, which was trained on another data set or "
+            "held-out split."
+        )
     return load_checkpoint(runs / name)[0].state_dict()
+
+
+def _has_seen_held_out(other: DataRecipe, own: DataRecipe) -> bool:
+    """Whether a run on `other` has learnt from samples that `own` holds out, or from another data set."""
+    if (other.name, other.path) != (own.name, own.path):
+        return True
+    splits = [(data.held_out, data.held_out_seed) for data in (other, own)]
+    return own.held_out > 0 and splits[0] != splits[1]
 
 
 def average_if_useful(step: Step, other: dict[str, Tensor], train: DeviceDataset) -> str:

@@ -84,6 +84,11 @@ class ResumeState(BaseModel):
 def save_checkpoint(run: Path, network: MultiExit, config: CheckpointConfig) -> None:
     """Write the checkpoint into directory `run`; the JSON is written last and completes it."""
     _write_tensors(run / WEIGHTS, _weights(network), {})
+    write_config(run, config)
+
+
+def write_config(run: Path, config: CheckpointConfig) -> None:
+    """Write the JSON of a checkpoint into directory `run` in one step."""
     with replacing(run / CONFIG) as part:
         part.write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
 

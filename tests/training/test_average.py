@@ -19,6 +19,7 @@ from training.recipes.refit import refit_recipe
 from training.recipes.schema import Recipe
 from training.run import run_recipe
 
+DATA = tomllib.loads(RECIPE)["data"]
 RUNS = "first", "alone", "averaged"
 
 
@@ -101,6 +102,8 @@ def test_a_run_killed_after_averaging_is_resumed_to_the_same_weights(
     [
         ({"average_with": "none"}, "none, which other is averaged with, is not trained yet"),
         ({"network": {"name": "resnet10", "width": 4, "exits": [4]}}, "the networks, the classes"),
+        ({"data": {**DATA, "held_out_seed": 1}}, "on another data set or held-out split"),
+        ({"data": {**DATA, "held_out": 1000}}, "on another data set or held-out split"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused_and_nothing_is_written(

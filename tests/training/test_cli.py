@@ -55,6 +55,20 @@ def test_the_message_for_a_missing_teacher_names_its_recipe(tmp_path: Path) -> N
     assert load_recipe(named).name == named == "digits/resnet18/heads/epochs2/seed0"
 
 
+def test_the_message_for_a_missing_teacher_names_its_file_if_that_is_there(tmp_path: Path) -> None:
+    recipe = load_recipe("digits-oto")
+    assert recipe.teacher is not None
+    teacher = recipe.teacher.model_copy(update={"recipe": "mine"})
+    student = recipe.model_copy(update={"teacher": teacher})
+    data = load_dataset(student.data, tmp_path)
+    with pytest.raises(RecipeError, match="train the recipe called mine first"):
+        load_teacher(student, data, tmp_path)
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(RecipeError) as missing:
+        load_teacher(student, data, tmp_path)
+    assert f"`offramp train {tmp_path}/mine.toml --runs {tmp_path}`" in str(missing.value)
+
+
 def test_loading_the_command_line_does_not_load_torch_or_matplotlib() -> None:
     code = "import sys, offramp.cli; print({'torch', 'tomli_w', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,13 +13,13 @@ from exports.bundle.reader import load_bundle
 from exports.pipeline import export_bundle
 from serving.inference.engine import Engine
 from tests.training.runs import Killed
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, read_config
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import DataRecipe, Recipe, StartRecipe, TrainRecipe
-from training.report import Report
+from training.report import METRICS, Report, read_metrics
 from training.run import run_recipe
 
 
@@ -177,6 +177,22 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(runs: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint(runs / "tiny")
+
+
+def test_a_run_stopped_after_its_last_epoch_is_finished_without_its_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.run.save_checkpoint", killed)
+        with pytest.raises(Killed):
+            run(tmp_path, recipe(epochs=1))
+    (metrics,) = read_metrics(tmp_path / "tiny")
+    (tmp_path / "tiny" / METRICS).unlink()
+    run(tmp_path, recipe(epochs=1), resume=True)
+    assert read_config(tmp_path / "tiny").held_out == metrics.held_out
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from offramp.file_names import is_utf8, shown_name
 from offramp.files import write_whole
 from offramp.validation import first_problem
 from training.data.dataset import Dataset, Split, channel_statistics
@@ -52,7 +53,14 @@ class Answers(BaseModel):
 
 
 def write_answers(directory: Path, answers: Answers) -> None:
-    """Write answers.json into `directory` in one step. Raises WriteError."""
+    """Write answers.json into `directory` in one step.
+
+    Raises WriteError, and DataError for a picture whose name cannot be written as text.
+    """
+    for picture in answers.pictures:
+        if not is_utf8(picture):
+            name = shown_name(Path(answers.photos, picture))
+            raise DataError(f"{name} has a name that is not UTF-8; rename it.")
     write_whole(directory / ANSWERS, answers.model_dump_json().encode())
 
 

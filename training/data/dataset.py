@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
+
+MIN_DEVIATION = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def channel_statistics(
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel of images [N, H, W, 3], in units of the full range.
 
-    Exact up to the last rounding, and in little memory: computed from a histogram of the values.
+    Exact up to the last rounding, and in little memory: computed from a histogram of the values. A deviation
+    is at least one level of 255: pixels are divided by it, and a channel may be the same everywhere.
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(images), 1024):
@@ -81,7 +85,7 @@ def channel_statistics(
     levels = np.arange(256) / 255.0
     mean = counts @ levels / counts.sum(1)
     std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1))
-    return _three(mean), _three(std)
+    return _three(mean), _three(np.maximum(std, MIN_DEVIATION))
 
 
 def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -89,22 +93,24 @@ def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def hold_out(
-    labels: NDArray[np.int64], count: int, seed: int
+    labels: NDArray[np.int64], count: int, seed: int, classes: Sequence[str] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose `count` samples to keep out of training, the same number of each class.
 
     If that were more than half of the smallest class, the numbers are proportional to the classes'
     sizes instead. A remainder is taken from the first classes. Returns the indices to train on and
-    those held out, both sorted. Raises DataError if a class would lose all its samples.
+    those held out, both sorted. Raises DataError if a class would lose all its samples; it is called by its
+    name in `classes`.
     """
     rng = np.random.default_rng(seed)
-    classes, sizes = np.unique(labels, return_counts=True)
+    found, sizes = np.unique(labels, return_counts=True)
     chosen = []
-    for label, size, share in zip(classes, sizes, _shares(sizes, count), strict=True):
+    for label, size, share in zip(found, sizes, _shares(sizes, count), strict=True):
         members = np.flatnonzero(labels == label)
         if share >= size:
+            name = classes[label] if classes else label
             raise DataError(
-                f"cannot hold out {count} samples: class {label} has only {size} of them."
+                f"data.held_out = {count} would be {share} of class {name}, which has only {size} samples."
             )
         chosen.append(rng.permutation(members)[:share])
     held_out = np.sort(np.concatenate(chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,16 @@ def load_dataset(recipe: DataRecipe, root: Path, download: bool = False) -> Data
 
 
 def split_held_out(
-    recipe: DataRecipe, labels: NDArray[np.int64]
+    recipe: DataRecipe, labels: NDArray[np.int64], classes: Sequence[str] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the samples to train on and of those held out, as `hold_out` chooses them.
 
-    Of "answers" they are drawn from all pictures alike, so that the held-out ones are a sample of them.
+    `classes` are the classes' names, for errors. Of "answers" the samples are drawn from all pictures alike,
+    so that the held-out ones are a sample of them.
     """
-    groups = np.zeros_like(labels) if recipe.name == "answers" else labels
-    return hold_out(groups, recipe.held_out, recipe.held_out_seed)
+    if recipe.name == "answers":
+        labels, classes = np.zeros_like(labels), ("all pictures",)
+    return hold_out(labels, recipe.held_out, recipe.held_out_seed, classes)
 
 
 def dataset_info(recipe: DataRecipe, root: Path) -> DatasetInfo:

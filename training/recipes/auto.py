@@ -29,6 +29,8 @@ LARGE_SIDES_SEEN, SIDES_SEEN = (128, 224), (96, 160)
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
+# Classes that the reasons name.
+MAX_NAMED = 3
 # A view of the teacher holds the pictures once more in memory.
 MAX_VIEW_BYTES = 1 << 30
 VIEWS = 4
@@ -241,12 +243,19 @@ def _counts_reason(counts: Mapping[str, int], side: int, enlarged_from: int | No
     low, high = min(counts.values()), max(counts.values())
     each = str(low) if low == high else f"{low} to {high}"
     reason = (
-        f"{sum(counts.values())} training pictures in {len(counts)} classes, {each} a class; "
+        f"{sum(counts.values())} training pictures in {len(counts)} classes ({_named(counts)}), {each} a "
+        "class; "
         f"half of them have a shorter side of {side} pixels or more"
     )
     if enlarged_from is not None:
         reason += f", but most were enlarged from about {enlarged_from}"
     return reason
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """The first few classes. They are written into a comment of one line."""
+    names = [name if name.isprintable() else ascii(name) for name in list(counts)[:MAX_NAMED]]
+    return ", ".join(names) + (", …" if len(counts) > MAX_NAMED else "")
 
 
 def _side_reason(content: int, input_side: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,6 +15,8 @@ from training.errors import RecipeError
 from training.recipes.schema import Recipe, validate_recipe
 from training.recipes.table_recipes import find_table_recipe
 
+# Of `offramp train --runs`.
+DEFAULT_RUNS = Path("runs")
 FOLDER = files("training") / "recipes"
 
 
@@ -54,6 +57,12 @@ def recipe_file_names() -> list[str]:
     """The recipes that ship with Offramp as files."""
     names = (entry.name for entry in FOLDER.iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def train_command(file: Path, runs: Path) -> str:
+    """The command that trains the recipe in `file` into the directory `runs`."""
+    default = () if runs == DEFAULT_RUNS else ("--runs", str(runs))
+    return shlex.join(("offramp", "train", str(file), *default))
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -33,3 +33,14 @@ def refit_recipe(recipe: Recipe) -> Recipe:
 def refit_name(name: str) -> str:
     """The name of the refit of the run `name`."""
     return f"{name}/{REFIT}"
+
+
+def first_fit_name(name: str) -> str | None:
+    """The name of the run of which the run `name` is the refit; None if it is none."""
+    first, _, last = name.rpartition("/")
+    return first if last == REFIT and first else None
+
+
+def differ_only_in_refit(recipe: Recipe, other: Recipe) -> bool:
+    """Whether the first fits of both recipes are the same."""
+    return recipe == other.model_copy(update={"refit": recipe.refit})

@@ -204,9 +204,11 @@ class Recipe(RecipePart):
     train: TrainRecipe
 
     @model_validator(mode="after")
-    def _another_run_follows(self) -> Self:
+    def _other_runs_are_named(self) -> Self:
         if self.followed_by == self.name:
             raise ValueError(f"{self.name} cannot be followed by itself")
+        if self.average_with == self.name:
+            raise ValueError(f"{self.name} cannot be averaged with itself")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -176,6 +177,30 @@ def test_pictures_that_no_run_reads_are_named_with_what_they_are_good_for(
         "`offramp export runs/photos --calibrate photos/val -o BUNDLE` chooses thresholds on them"
     )
     assert f"- no run reads the pictures in val: {said}\n" in call(*command).out
+
+
+def test_folders_that_are_not_read_are_named_and_runs_among_the_classes_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "valid"):
+        pictures(tmp_path / "photos" / split, 6, (36, 36))
+    (tmp_path / "photos" / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    options = ("--from-scratch", "--dry-run")
+    found = call("train", "--data", ".", *options)
+    reason = "- not read, beside train: valid; the split to test on is called test or val\n"
+    assert reason in found.out
+    monkeypatch.chdir("train")
+    refused = call("train", "--data", ".", *options)
+    assert refused.code == 2
+    assert "give --runs a directory outside" in refused.err
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / os.fsdecode(b"K\xe4se"), 6, (36, 36))
+    refused = call("train", "--data", folder, "--from-scratch", "--runs", tmp_path / "runs")
+    assert refused.refused_in_one_sentence
+    assert "K\\xe4se has a name that is not UTF-8" in refused.err
 
 
 def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:

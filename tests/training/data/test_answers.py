@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,11 @@ def test_a_file_that_is_not_valid_is_refused(
     write_answers(tmp_path, answered.model_copy(update=change))
     with pytest.raises(DataError, match=f"{ANSWERS} is not valid"):
         read_answers(tmp_path)
+
+
+def test_a_picture_whose_name_is_not_utf8_is_refused_by_name(
+    answered: Answers, tmp_path: Path
+) -> None:
+    odd = answered.model_copy(update={"pictures": (os.fsdecode(b"K\xe4se.png"),) * COUNT})
+    with pytest.raises(DataError, match=r"K\\xe4se\.png has a name that is not UTF-8; rename it"):
+        write_answers(tmp_path, odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from training.data.dataset import Dataset
+from training.data.image_folder import refuse_runs_among_pictures, unread_folders
 from training.data.load import load_dataset
 from training.errors import DataError
 from training.recipes.schema import DataRecipe
@@ -116,6 +118,81 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert found.classes == ("plane", "train")
     assert len(found.train) + len(found.test) == 15
+
+
+def test_an_image_beside_the_classes_of_a_split_makes_train_no_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in "ab":
+            fill(tmp_path / split / name, 5, 1)
+    picture(tmp_path / "train" / "preview.png", (9, 9, 9))
+    found = load(tmp_path)
+    assert found.classes == ("a", "b")
+    assert (len(found.train), len(found.test)) == (10, 10)
+    assert found.passed_over is not None
+    assert "1 in no folder of a class: " in found.passed_over
+    assert "preview.png" in found.passed_over
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training", "validation"), ("test", "val"), ("valid",)]
+)
+def test_splits_under_other_names_are_not_taken_for_classes(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        fill(tmp_path / name / "a", 5, 1)
+        fill(tmp_path / name / "b", 5, 1)
+    with pytest.raises(DataError, match="names of splits, not of classes") as caught:
+        load(tmp_path)
+    assert ", ".join(sorted(names)) in str(caught.value)
+
+
+def test_folders_beside_train_that_no_run_reads_are_known(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / "a", 5, 1)
+    for name in ("valid", "docs", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert unread_folders(tmp_path) == ["docs", "valid"]
+    for name in ("test", "val"):
+        (tmp_path / name).mkdir()
+    assert unread_folders(tmp_path) == ["docs", "valid"]
+    assert unread_folders(tmp_path / "train") == []
+
+
+def test_runs_are_not_written_among_the_classes(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / "plain" / name, 1, 1)
+        fill(tmp_path / "split" / "train" / name, 1, 1)
+    for folder, runs in (
+        ("plain", "plain/runs"),
+        ("plain", "plain"),
+        ("split", "split/train/runs"),
+    ):
+        with pytest.raises(DataError, match="give --runs a directory outside"):
+            refuse_runs_among_pictures(tmp_path / folder, tmp_path / runs)
+    refuse_runs_among_pictures(tmp_path / "split", tmp_path / "split" / "runs")
+    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "plain" / ".runs")
+    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "runs")
+
+
+NOT_UTF8 = os.fsdecode(b"K\xe4se")
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 5, 1)
+    fill(tmp_path / NOT_UTF8, 5, 1)
+    with pytest.raises(DataError, match=r"K\\xe4se has a name that is not UTF-8; rename it"):
+        load(tmp_path)
+
+
+def test_a_file_that_is_passed_over_can_be_named_whatever_its_name(tmp_path: Path) -> None:
+    for name in "ab":
+        fill(tmp_path / name, 5, 1)
+        (tmp_path / name / f"{NOT_UTF8}.txt").write_text("not a picture")
+        (tmp_path / name / f"{NOT_UTF8}.png").write_text("not a picture")
+    passed_over = load(tmp_path).passed_over
+    assert passed_over is not None
+    assert passed_over.count("K\\xe4se") == 4
+    assert passed_over.encode()
 
 
 def test_hidden_files_are_ignored_others_counted_and_all_image_suffixes_are_read(

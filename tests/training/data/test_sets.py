@@ -88,8 +88,10 @@ def test_held_out_is_balanced_disjoint_and_fixed_by_its_seed() -> None:
 
 
 def test_holding_out_a_whole_class_is_refused() -> None:
-    with pytest.raises(DataError, match="class 1"):
+    with pytest.raises(DataError, match="class 1, which has only 1 samples"):
         hold_out(np.repeat([0, 1], [400, 1]), 300, seed=0)
+    with pytest.raises(DataError, match="class plane, which has only 1 samples"):
+        hold_out(np.repeat([0, 1], [400, 1]), 300, seed=0, classes=("ship", "plane"))
 
 
 def test_with_small_classes_the_held_out_numbers_are_proportional_to_the_sizes() -> None:
@@ -105,3 +107,13 @@ def test_channel_statistics_are_mean_and_deviation_of_every_channel() -> None:
     mean, std = channel_statistics(images)
     assert mean == pytest.approx(tuple(pixels.mean(0)), rel=1e-12)
     assert std == pytest.approx(tuple(pixels.std(0)), rel=1e-12)
+
+
+def test_a_channel_that_is_the_same_everywhere_can_be_divided_by_its_deviation() -> None:
+    images = np.zeros((4, 3, 3, 3), np.uint8)
+    images[:, :, 0] = 200
+    images[..., 2] = 7
+    mean, std = channel_statistics(images)
+    assert mean[2] == pytest.approx(7 / 255)
+    assert std[2] == 1 / 255
+    assert std[0] > 0.3

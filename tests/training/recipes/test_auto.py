@@ -157,12 +157,18 @@ def test_from_scratch_each_exit_of_the_teacher_teaches_one(side: int, larger: st
     assert first.data == second.data
 
 
+def test_the_first_classes_are_named_in_one_line() -> None:
+    counts = dict.fromkeys(("a\nb", "c", "d", "e"), 50)
+    first, *_ = choose_recipes("mine", "/photos", counts, 100).reasons
+    assert first.startswith("200 training pictures in 4 classes ('a\\nb', c, d, …), 50 a class")
+
+
 def test_every_choice_has_a_reason_of_one_line() -> None:
     reasons = choose_recipes("mine", "/photos", {"a": 50, "b": 60}, 100, enlarged_from=48).reasons
     text = "\n".join(reasons)
     assert text.count("\n") == len(reasons) - 1
     for part in (
-        "110 training pictures in 2 classes, 50 to 60",
+        "110 training pictures in 2 classes (a, b), 50 to 60",
         "were enlarged from about 48",
         "side 64",
         "efficientnet-lite0 from ImageNet weights, twice",

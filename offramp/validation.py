@@ -33,4 +33,7 @@ def first_problem(error: HasErrors, skip: int = 0) -> Problem:
     """The first problem in `error`; the first `skip` parts of its path are left out."""
     detail: Mapping[str, Any] = error.errors()[0]
     place = tuple(str(part)[:MAX_PART_CHARS] for part in detail["loc"][skip:])
+    if detail["type"] == "union_tag_not_found":  # pydantic's sentence is about its own tags
+        place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
+        return Problem("missing", place, "Field required")
     return Problem(str(detail["type"]), place, str(detail["msg"]).removeprefix("Value error, "))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, read_config
 from training.data.dataset import Dataset
@@ -209,11 +209,33 @@ def _build_criterion(
 ) -> Criterion:
     """The criterion, sized by both networks' outputs for one image."""
     image = normalize(torch.from_numpy(dataset.train.images[:1]))
+    if recipe.train.batch_size == 1:
+        _refuse_single_values(recipe, setting.student, image)
     student = setting.student.eval().observe(image, preactivations=True)
     teacher = None
     if setting.teacher is not None:
         teacher = setting.teacher.observe(image, preactivations=True)
     return build_criterion(recipe.objective, student, teacher, setting)
+
+
+def _refuse_single_values(recipe: Recipe, student: MultiExit, image: Tensor) -> None:
+    """Raise RecipeError if batch norm sees one value a channel in `image`: it cannot be trained on that."""
+    single = False
+
+    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal single
+        single = single or inputs[0].shape[2:].numel() == 1
+
+    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    student.eval().observe(image)
+    for hook in hooks:
+        hook.remove()
+    if single:
+        raise RecipeError(
+            f"train.batch_size must be at least 2: in {recipe.network.name} batch norm sees a single pixel "
+            f"of an image of {image.shape[-1]} pixels."
+        )
 
 
 def build_criterion(

@@ -75,6 +75,12 @@ def test_loading_the_command_line_does_not_load_torch_or_matplotlib() -> None:
     assert done.stdout == "set()\n"
 
 
+def test_a_width_that_no_recipe_has_is_refused() -> None:
+    refused = CliRunner().invoke(app, ["table", "digits", "--width", "0"])
+    assert refused.exit_code == 2
+    assert "greater than or equal to 4" in refused.output
+
+
 def test_a_printed_recipe_can_be_loaded(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, ["recipe", "cifar100/vgg13-vgg8/sskd/epochs24"])
     path = tmp_path / "mine.toml"

@@ -17,6 +17,7 @@ from training.checkpoint import load_checkpoint, read_config
 from training.data.load import load_dataset
 from training.errors import CheckpointError, DivergedError, RecipeError
 from training.loop import learning_rate
+from training.planning.dry_run import dry_run
 from training.recipes.network import NetworkRecipe
 from training.recipes.schema import DataRecipe, Recipe, StartRecipe, TrainRecipe
 from training.report import METRICS, Report, read_metrics
@@ -198,6 +199,16 @@ def test_a_run_stopped_after_its_last_epoch_is_finished_without_its_metrics(
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="batch_size 4096"):
         run(tmp_path, recipe(batch_size=4096))
+
+
+def test_a_batch_of_one_is_refused_where_batch_norm_would_see_one_value(tmp_path: Path) -> None:
+    single = recipe(batch_size=1).model_copy(
+        update={"network": NetworkRecipe(name="torchvision-resnet18")}
+    )
+    with pytest.raises(RecipeError, match=r"train\.batch_size must be at least 2: in torchvision"):
+        run(tmp_path, single)
+    assert list(tmp_path.iterdir()) == []
+    dry_run(recipe(batch_size=1), device="cpu")
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:

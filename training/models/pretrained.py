@@ -67,17 +67,23 @@ def read_weights(network: str, source: str) -> dict[str, Tensor]:
             'found; use "imagenet" or a state dict that torch.save wrote.'
         )
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except (OSError, EOFError, ValueError, RuntimeError, SafetensorError) as error:
         raise RecipeError(f"start.weights: {source} cannot be read: {_first(error)}.") from error
-    except pickle.UnpicklingError as error:
-        raise RecipeError(
-            f"start.weights: {source} holds more than tensors, or is damaged; it was not read."
-        ) from error
     return _checked(state, source)
+
+
+def _unpickle(path: Path) -> object:
+    """What torch.save wrote, if that is nothing but tensors. Raises RecipeError if it is not, and OSError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    # On a file that torch.save did not write torch raises KeyError, struct.error and others.
+    except Exception as error:
+        raise RecipeError(
+            f"start.weights: {path} holds more than tensors, or is damaged; it was not read."
+        ) from error
 
 
 def _load_state(stages: nn.Module, network: str, state: Mapping[str, Tensor]) -> None:
@@ -93,7 +99,7 @@ def _from_torchvision(network: str) -> dict[str, Tensor]:
         state = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise RecipeError(
             f"torchvision's weights for {network} are unavailable ({_first(error)}): put the file "

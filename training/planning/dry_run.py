@@ -6,35 +6,35 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from training.assemble import build_step
+from training.assemble import check_batch_size
 from training.checkpoint import CONFIG, read_config
-from training.data.batches import DeviceDataset, View
-from training.data.dataset import DATASET_INFO, Dataset, DatasetInfo, Split
+from training.data.batches import DeviceDataset
+from training.data.dataset import DATASET_INFO, DatasetInfo
 from training.distributed import choose_device
 from training.errors import DivergedError, RecipeError
 from training.evaluate import predict
 from training.loop import Run, new_optimizer, train_epoch
-from training.models.build import network_from_recipe
 from training.models.cost import count_parameters, network_cost
-from training.models.multi_exit import MultiExit, Normalize
-from training.recipes.files import load_recipe
-from training.recipes.network import NetworkRecipe
-from training.recipes.schema import Recipe, StartRecipe
-from training.step import Step
-from training.teachers.cached_views import describe, taught_on
+from training.planning.stand_ins import (
+    NOWHERE,
+    assemble,
+    find_recipe,
+    noise,
+    noise_view,
+    shrunk,
+)
+from training.recipes.schema import Recipe
+from training.teachers.cached_views import describe, size_text, taught_on, views_of_run
 from training.teachers.key import TrainingImages
 from training.teachers.onnx_classifier import OnnxClassifier
 from training.teachers.open_views import view_cache
 
-STEPS = 2
 TEACHER_IMAGES = 4
-NOWHERE = Path("/nonexistent")
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,21 @@ def dry_run(
     ONNX classifiers are run, on a few images. `runs` is where its views would be. To check many recipes
     quickly, `shrink` divides every network's width (down to 4) and `batch_size` replaces the recipe's.
     `info` is needed where the size of the data set is not published. Runs that `recipe` needs are looked
-    up in `earlier` before the recipes by name.
-    Raises RecipeError if the recipe cannot be assembled, DivergedError if a loss is not finite.
+    up in `earlier`, in `runs`, and among the recipes that ship with Offramp.
+    Raises RecipeError if the recipe cannot be run, DivergedError if a loss is not finite.
     """
     info = info or _dataset_info(recipe)
     earlier = earlier or {}
+    kept = info.train_images - recipe.data.held_out
+    if kept < 1:
+        raise RecipeError(
+            f"data.held_out {recipe.data.held_out} leaves none of the {info.train_images} training images."
+        )
+    check_batch_size(recipe, kept)
     views = _describe_views(recipe, info, runs, choose_device(device))
     recipe = recipe.model_copy(
         update={
-            "network": _shrunk(recipe.network, shrink),
+            "network": shrunk(recipe.network, shrink),
             "train": recipe.train.model_copy(
                 update={"batch_size": batch_size or recipe.train.batch_size}
             ),
@@ -135,8 +141,9 @@ def dry_run(
     torch.manual_seed(recipe.seed)
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
-    step = _assemble(recipe, info, shrink, earlier).to(target).to(memory_format=torch.channels_last)
-    data = DeviceDataset.of(_noise(recipe, info).train, target)
+    find = partial(find_recipe, runs=runs, earlier=earlier)
+    step = assemble(recipe, info, shrink, find).to(target).to(memory_format=torch.channels_last)
+    data = DeviceDataset.of(noise(recipe, info).train, target)
     run = Run(NOWHERE, recipe, step, data, data, target)
     preparation_step_s = _step_seconds(run, 0, info) if run.preparation else 0.0
     step_s = _step_seconds(run, run.preparation, info)
@@ -151,7 +158,7 @@ def dry_run(
         peak_memory_bytes=(
             torch.cuda.max_memory_allocated(target) if target.type == "cuda" else None
         ),
-        steps_per_epoch=(info.train_images - recipe.data.held_out) // recipe.train.batch_size,
+        steps_per_epoch=kept // recipe.train.batch_size,
         preparation_epochs=run.preparation,
         preparation_step_s=preparation_step_s,
         step_s=step_s,
@@ -178,7 +185,16 @@ def _describe_views(
                 f"{recipe.teacher.recipe} is not trained yet"
             )
         config = read_config(directory)
-    return describe(recipe, view_cache(recipe, images, info.classes, config, runs, device))
+    cache = view_cache(recipe, images, info.classes, config, runs, device)
+    if recipe.data.name in DATASET_INFO:
+        return describe(recipe, cache)
+    # The key depends on the pictures, which are not read here.
+    views = len(views_of_run(recipe))
+    return (
+        f"teacher's views: {views} of {size_text(cache.view_bytes)} each, "
+        f"{size_text(views * cache.view_bytes)}; how many of them are filled already is known when the "
+        "pictures are read"
+    )
 
 
 def _dataset_info(recipe: Recipe) -> DatasetInfo:
@@ -189,78 +205,6 @@ def _dataset_info(recipe: Recipe) -> DatasetInfo:
             "before it is read."
         )
     return info
-
-
-def _shrunk(network: NetworkRecipe, shrink: int) -> NetworkRecipe:
-    if network.width is None:  # only the named CIFAR networks have a width
-        return network
-    return network.model_copy(update={"width": max(4, network.width // shrink)})
-
-
-def _assemble(
-    recipe: Recipe, info: DatasetInfo, shrink: int, earlier: Mapping[str, Recipe]
-) -> Step:
-    """The step, with new networks where a run would load earlier ones."""
-    noise = _noise(recipe, info)
-    images = Normalize(noise.mean, noise.std)(torch.from_numpy(noise.train.images[:8]))
-    teacher = None
-    if recipe.teacher is not None and recipe.teacher.views is None:
-        assert recipe.teacher.recipe is not None
-        network = _shrunk(_find(recipe.teacher.recipe, earlier).network, shrink)
-        teacher = network_from_recipe(network, info.classes)
-        _give_statistics(teacher, images)
-    without_start = recipe.model_copy(update={"start": None})
-    labels = torch.arange(info.train_images - recipe.data.held_out) % info.classes
-    step = build_step(without_start, noise, teacher, NOWHERE, labels)
-    if recipe.start is not None and recipe.start.frozen:
-        _give_statistics(step.student, images)
-        _freeze(step.student, recipe.start, earlier)
-    return step
-
-
-def _find(name: str, earlier: Mapping[str, Recipe]) -> Recipe:
-    return earlier[name] if name in earlier else load_recipe(name)
-
-
-@torch.no_grad()
-def _give_statistics(network: MultiExit, images: Tensor) -> None:
-    """Set the batch norm statistics to those of `images`.
-
-    Without them a deep new network overflows in eval mode.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the mean over all batches, here one
-    network.train()(images)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _freeze(student: MultiExit, start: StartRecipe, earlier: Mapping[str, Recipe]) -> None:
-    exits = () if start.recipe is None else _find(start.recipe, earlier).network.exits
-    shared = [k for k, stage in enumerate(student.exit_stages) if stage in exits]
-    student.freeze([student.stages, *(student.heads[k] for k in shared)])
-
-
-def _noise(recipe: Recipe, info: DatasetInfo) -> Dataset:
-    """Enough images for the steps, with labels that cycle through the classes."""
-    generator = np.random.default_rng(recipe.seed)
-    count = STEPS * recipe.train.batch_size
-    size = (count, info.side, info.side, 3)
-    images = generator.integers(0, 256, size, dtype=np.uint8)
-    split = Split(images, np.arange(count, dtype=np.int64) % info.classes)
-    classes = tuple(str(label) for label in range(info.classes))
-    half = (0.5, 0.5, 0.5)
-    return Dataset(recipe.data.name, split, split, classes, half, half)
-
-
-def _noise_view(run: Run, classes: int) -> View:
-    """The images with random logits of a teacher that has the student's exits."""
-    images, labels = run.train.images, run.train.labels
-    shape = (len(run.recipe.network.exits), len(labels), classes)
-    return View(images, labels, torch.randn(shape).half().to(images.device))
 
 
 def _evaluation_seconds(run: Run) -> float:
@@ -293,7 +237,7 @@ def _step_seconds(run: Run, epoch: int, info: DatasetInfo) -> float:
         ends.append(time.perf_counter())
 
     teacher = run.recipe.teacher
-    view = _noise_view(run, info.classes) if teacher and teacher.views else None
+    view = noise_view(run, info.classes) if teacher and teacher.views else None
     loss = train_epoch(run, new_optimizer(run, epoch), epoch, record_time, view)
     if not math.isfinite(loss):
         raise DivergedError(f"{run.recipe.name}: the loss of a dry run is {loss}.")

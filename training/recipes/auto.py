@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from training.recipes.network import LiteNetwork, NetworkRecipe
+from training.recipes.reasons import counts_reason, flip_reason
 from training.recipes.schema import (
     DataRecipe,
     ExitObjective,
@@ -29,8 +30,6 @@ LARGE_SIDES_SEEN, SIDES_SEEN = (128, 224), (96, 160)
 CROP_SHARE = 0.75
 # Up to this many pictures a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
-# Classes that the reasons name.
-MAX_NAMED = 3
 # A view of the teacher holds the pictures once more in memory.
 MAX_VIEW_BYTES = 1 << 30
 VIEWS = 4
@@ -95,13 +94,13 @@ def choose_recipes(
     return Choice(
         recipes,
         (
-            _counts_reason(counts, side, enlarged_from),
+            counts_reason(counts, side, enlarged_from),
             _side_reason(content, input_side),
             *network_reasons,
             f"{held_out} pictures are held out to set temperatures and thresholds",
             schedule_reason,
             *([_refit_reason(averaged=not from_scratch)] if repeated else []),
-            "pictures are mirrored at random: where left and right matter, set data.flip = false",
+            flip_reason([recipe.name for recipe in recipes]),
             f"{DEGRADE:.0%} of the pictures are compressed, blurred, rescaled or given other colours",
         ),
     )
@@ -237,25 +236,6 @@ def _refit_reason(*, averaged: bool) -> str:
         "afterwards every network is trained once more on all pictures, the held-out ones included"
         f"{mean}; temperatures and thresholds stay those of the first time"
     )
-
-
-def _counts_reason(counts: Mapping[str, int], side: int, enlarged_from: int | None) -> str:
-    low, high = min(counts.values()), max(counts.values())
-    each = str(low) if low == high else f"{low} to {high}"
-    reason = (
-        f"{sum(counts.values())} training pictures in {len(counts)} classes ({_named(counts)}), {each} a "
-        "class; "
-        f"half of them have a shorter side of {side} pixels or more"
-    )
-    if enlarged_from is not None:
-        reason += f", but most were enlarged from about {enlarged_from}"
-    return reason
-
-
-def _named(counts: Mapping[str, int]) -> str:
-    """The first few classes. They are written into a comment of one line."""
-    names = [name if name.isprintable() else ascii(name) for name in list(counts)[:MAX_NAMED]]
-    return ", ".join(names) + (", …" if len(counts) > MAX_NAMED else "")
 
 
 def _side_reason(content: int, input_side: int) -> str:

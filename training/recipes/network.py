@@ -30,6 +30,8 @@ TorchvisionNetwork = Literal[
     "torchvision-efficientnet-b0",
 ]
 LiteNetwork = Literal["efficientnet-lite0", "efficientnet-lite2"]
+# One list, so that a mistake is answered with all names.
+NetworkName = Literal["resnet", CifarNetwork, LiteNetwork, TorchvisionNetwork]
 HeadDesign = Literal["sepconv", "sepconv-plain", "bottleneck", "conv", "copy"]
 TORCHVISION = "torchvision-"
 LITE = "efficientnet-lite"
@@ -78,7 +80,7 @@ class NetworkRecipe(RecipePart):
     each pixel comes from the four nearest ones alone.
     """
 
-    name: Literal["resnet"] | CifarNetwork | LiteNetwork | TorchvisionNetwork
+    name: NetworkName
     width: Annotated[int, Field(ge=4, le=256)] | None = Field(
         default_factory=lambda values: _published_width(values.get("name", ""))
     )

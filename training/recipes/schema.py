@@ -16,6 +16,8 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 # A folder's pictures are held in memory at this side, in pixels.
 MAX_FOLDER_SIDE = 320
+# torch's generators take 64 bits; that of an epoch has (seed << 20) + epoch (training/data/batches.py).
+MAX_SEED = 2**43 - 1
 RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$")]
 
 DataName = Literal["cifar100", "tiny-imagenet", "folder", "answers", "digits"]
@@ -55,14 +57,14 @@ class DataRecipe(RecipePart):
     path: Annotated[str, Field(min_length=1)] | None = None
     side: Annotated[int, Field(ge=16, le=1024)] | None = None
     held_out: Annotated[int, Field(ge=0)]
-    held_out_seed: int = 0
+    held_out_seed: Annotated[int, Field(ge=0)] = 0
     scale: tuple[Share, Share] | None = None
     padding: Annotated[int, Field(ge=0, le=64)] = Field(
         default_factory=lambda values: 0 if values.get("scale") else 4
     )
     flip: bool = True
     autoaugment: Literal["cifar10", "imagenet"] | None = None
-    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     degrade: Annotated[float, Field(ge=0, le=1)] = 0.0
     jpeg: Share | None = None
@@ -103,6 +105,12 @@ class ExitObjective(RecipePart):
     exit_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_equilibrium: bool = False
+
+    @model_validator(mode="after")
+    def _an_exit_learns(self) -> Self:
+        if self.exit_weights is not None and not sum(self.exit_weights) > 0:
+            raise ValueError("one of the exit_weights must be above 0, or nothing is learnt")
+        return self
 
 
 class DistillerObjective(RecipePart):
@@ -174,7 +182,9 @@ class TrainRecipe(RecipePart):
         return progressive.side if progressive is not None and progressive.fraction == 1 else None
 
     @model_validator(mode="after")
-    def _milestones_lie_within(self) -> Self:
+    def _schedule_fits_the_epochs(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("warmup_epochs must be at most epochs")
         if list(self.milestones) != sorted(set(self.milestones)) or any(
             m >= self.epochs for m in self.milestones
         ):
@@ -193,7 +203,7 @@ class Recipe(RecipePart):
 
     name: RecipeName
     followed_by: RecipeName | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     refit: bool = False
     average_with: RecipeName | None = None
     data: DataRecipe

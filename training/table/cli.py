@@ -30,7 +30,11 @@ def table(
     ] = None,
     width: Annotated[
         int | None,
-        typer.Option(help="Width of all networks' first stages; results are kept apart."),
+        typer.Option(
+            min=4,  # as in a recipe
+            max=256,
+            help="Width of all networks' first stages; results are kept apart.",
+        ),
     ] = None,
     teacher_epochs: Annotated[
         int | None,

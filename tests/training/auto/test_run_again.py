@@ -115,6 +115,6 @@ def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
     file = runs / "photos.toml"
     file.write_text(file.read_text().replace("flip = true", "flip = false"))
     edited = contents(runs)
-    with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml`, or move it away"):
+    with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml --runs .*`, or move"):
         auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     assert contents(runs) == edited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def test_weights_of_the_other_size_and_files_without_an_order_are_refused(tmp_pa
         with pytest.raises(RecipeError, match=says) as caught:
             load_pretrained(stages_of(LITE0), LITE0, str(tmp_path / name))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"\x80\x02}q\x00.", pickle.dumps({"a": 1}, 2), b"h\x0a."]
+)
+def test_a_file_that_torch_did_not_write_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"start\.weights: .*weights\.pth") as caught:
+        load_pretrained(stages_of(LITE0), LITE0, str(tmp_path / "weights.pth"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

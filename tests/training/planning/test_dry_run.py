@@ -16,9 +16,10 @@ from tests.training.teachers.recipes import run, student, teacher, view_files
 from training.data.dataset import DatasetInfo
 from training.errors import DivergedError, RecipeError
 from training.planning.dry_run import dry_run
-from training.recipes.files import load_recipe, recipe_file_names
+from training.recipes.files import load_recipe, recipe_file_names, write_recipe
 from training.recipes.schema import DataRecipe
 from training.recipes.table_recipes import table_recipe_names
+from training.recipes.teacher import TeacherRecipe
 
 # The size of the folder of the recipes whose data set is one.
 GROCERY = DatasetInfo(224, 81, 2640)
@@ -137,3 +138,51 @@ def test_an_image_folder_has_no_dry_run() -> None:
     folder = recipe.model_copy(update={"data": pictures})
     with pytest.raises(RecipeError, match="is unknown before"):
         dry_run(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "batch_size", "message"),
+    [
+        (1397, 8, "data.held_out 1397 leaves none of the 1397 training images"),
+        (0, 2000, "train.batch_size 2000 is larger than the 1397 training images"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_has_no_dry_run(
+    held_out: int, batch_size: int, message: str
+) -> None:
+    recipe = teacher()
+    changes = {
+        "data": recipe.data.model_copy(update={"held_out": held_out}),
+        "train": recipe.train.model_copy(update={"batch_size": batch_size}),
+    }
+    with pytest.raises(RecipeError, match=message):
+        dry_run(recipe.model_copy(update=changes), device="cpu")
+
+
+def test_earlier_runs_are_found_among_the_finished_ones_and_the_recipe_files(
+    tmp_path: Path,
+) -> None:
+    own = teacher().model_copy(update={"name": "own"})
+    online = TeacherRecipe(recipe="own")
+    recipe = student(epochs=1).model_copy(update={"teacher": online})
+    with pytest.raises(RecipeError, match="there is no recipe 'own'"):
+        dry_run(recipe, runs=tmp_path, device="cpu")
+    write_recipe(own, tmp_path / "own.toml")
+    from_file = dry_run(recipe, runs=tmp_path, device="cpu").teacher_parameters
+    run(tmp_path, own)
+    (tmp_path / "own.toml").unlink()
+    assert dry_run(recipe, runs=tmp_path, device="cpu").teacher_parameters == from_file > 0
+
+
+def test_of_pictures_it_is_not_said_how_many_views_are_filled(tmp_path: Path) -> None:
+    recipe = student(epochs=4)
+    run(tmp_path, teacher())
+    pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
+    seen = dry_run(
+        recipe.model_copy(update={"data": pictures}),
+        runs=tmp_path,
+        device="cpu",
+        info=DatasetInfo(32, 10, 1397),
+    )
+    assert seen.views is not None
+    assert seen.views.endswith("filled already is known when the pictures are read")

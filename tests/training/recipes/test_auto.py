@@ -175,7 +175,7 @@ def test_every_choice_has_a_reason_of_one_line() -> None:
         "mine costs 36% of mine-deep",
         "22 pictures are held out",
         "epochs",
-        "data.flip = false",
+        "data.flip = false in mine-deep.toml and mine.toml",
         "compressed, blurred",
     ):
         assert part in text

@@ -104,6 +104,14 @@ def test_a_network_is_by_default_the_published_one_with_all_exits(
         (("width = 8", "width = 8\nchannels = [8]"), "resnet10 takes no channels"),
         (("width = 8", 'width = 8\nstem = "cifar"'), "resnet10 takes no stem"),
         (("width = 8", "width = 8\nexits_after = [4]"), "resnet10 takes no exits_after"),
+        (("resnet10", "alexnet"), "network.name: .*'resnet'.*'resnet10'.*'torchvision-resnet18'"),
+        (('method = "cross_entropy"', ""), "objective.method: Field required"),
+        (("held_out = 100", "held_out = 100\nheld_out_seed = -1"), "data.held_out_seed"),
+        (("held_out = 100", f"held_out = 100\ncutout = {10**30}"), "data.cutout"),
+        (('"mine"', f'"mine"\nseed = {2**44}'), "seed"),
+        (("epochs = 1", "epochs = 1\nwarmup_epochs = 1e308"), "warmup_epochs must be at most"),
+        (('"cross_entropy"', '"cross_entropy"\nexit_weights = [0, 0, 0, 0]'), "must be above 0"),
+        (('"mine"', '"mine"\naverage_with = "mine"'), "mine cannot be averaged with itself"),
     ],
 )
 def test_a_mistake_is_named_in_one_sentence(
@@ -194,6 +202,11 @@ def test_weights_of_another_source_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=says):
         load_recipe(written(tmp_path, start_from(network, weights)))
+
+
+def test_a_seed_that_no_generator_takes_is_refused_in_a_name_too() -> None:
+    with pytest.raises(RecipeError, match="seed"):
+        load_recipe("digits/resnet18-resnet10/oto/seed99999999999999999")
 
 
 def test_the_message_for_an_unknown_name_lists_the_recipes() -> None:

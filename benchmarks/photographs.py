@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness.docs import DOCS, fill_in, table
+from benchmarks.harness.graphs import run_on_one_thread
 from benchmarks.harness.server import machine
 from benchmarks.short_script import fine_tune, pictures_to_test
 from exports.bundle.manifest import MANIFEST, Manifest
@@ -173,7 +174,7 @@ def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
     pictures = np.random.default_rng(0)
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     floats = pictures.standard_normal((1, 3, side, side)).astype(np.float32)
-    calls["script", 0] = _call(script.read_bytes(), floats)
+    calls["script", 0] = run_on_one_thread(script.read_bytes(), floats)
     for name, path in bundles.items():
         bundle = load_bundle(path)
         size = bundle.manifest.input
@@ -181,7 +182,7 @@ def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
         if any(entry.input != "image" for entry in bundle.manifest.exits):
             raise ValueError(f"{path} has stages that take features")
         for k, stage in enumerate(bundle.stages):
-            calls[name, k] = _call(stage, image)
+            calls[name, k] = run_on_one_thread(stage, image)
     times: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for _ in range(ROUNDS):
         for key, call in calls.items():
@@ -191,16 +192,6 @@ def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
     found = {key: round(statistics.median(values), 3) for key, values in times.items()}
     stages = {name: [ms for (of, _), ms in found.items() if of == name] for name in bundles}
     return {"script": found["script", 0], **stages}
-
-
-def _call(onnx: bytes, inputs: np.ndarray) -> Callable[[], object]:
-    """A run of the graph on `inputs`, on one thread."""
-    options = session_options()
-    options.intra_op_num_threads = 1
-    session = load_onnxruntime().InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    (name,) = (entry.name for entry in session.get_inputs())
-    session.run(None, {name: inputs})
-    return lambda: session.run(None, {name: inputs})
 
 
 def _script(folder: Path, work: Path, side: int, epochs: int, seed: int) -> float:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.generator import load
+from benchmarks.harness.graphs import run_on_one_thread
 from benchmarks.harness.server import halves, serving
 from benchmarks.serving import closed
 from exports.bundle.reader import Bundle
 from exports.stage_runner import StageRunner
-from offramp.onnx_runtime import load_onnxruntime, session_options
 
 RUNS = 60
 WARM_UP_S = 1.0
@@ -29,7 +29,7 @@ def stage_milliseconds(bundles: Mapping[str, Bundle], image: np.ndarray) -> dict
     calls: dict[str, list[Callable[[], object]]] = {}
     for name, bundle in bundles.items():
         inputs = StageRunner(bundle.stages, threads=1).inputs(image)
-        calls[name] = [_call(*pair) for pair in zip(bundle.stages, inputs, strict=True)]
+        calls[name] = [run_on_one_thread(*pair) for pair in zip(bundle.stages, inputs, strict=True)]
     times: dict[str, list[list[float]]] = {
         name: [[] for _ in stages] for name, stages in calls.items()
     }
@@ -43,18 +43,6 @@ def stage_milliseconds(bundles: Mapping[str, Bundle], image: np.ndarray) -> dict
         name: [round(statistics.median(seen), 3) for seen in columns]
         for name, columns in times.items()
     }
-
-
-def _call(stage: bytes, inputs: np.ndarray) -> Callable[[], object]:
-    """A run of `stage` on `inputs`, in the thread that calls it."""
-    options = session_options()
-    options.intra_op_num_threads = 1
-    session = load_onnxruntime().InferenceSession(
-        stage, options, providers=["CPUExecutionProvider"]
-    )
-    (name,) = (entry.name for entry in session.get_inputs())
-    session.run(None, {name: inputs})
-    return lambda: session.run(None, {name: inputs})
 
 
 def mean_milliseconds(stages: Sequence[float], shares: Sequence[float]) -> float:

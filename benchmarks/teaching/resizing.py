@@ -17,9 +17,9 @@ import torch
 
 from offramp.images import ImageSpec, decode
 from training.checkpoint import load_checkpoint
+from training.data.image_files import MAX_PIXELS
 from training.models.multi_exit import Normalize
 
-MAX_PIXELS = 500_000_000
 BATCH = 32
 
 

@@ -3,8 +3,9 @@
     DIR/<class>/*.jpg …                         all are trained on; there is no test split
     DIR/train/<class>/…  DIR/test/<class>/…     the splits as they are; without `test`, `val` is used
 
-Subfolders of a class are searched too. Hidden files are ignored. Files without an image suffix and files
-that cannot be read are passed over, counted and named. So are images beside the classes in `train`.
+Subfolders of a class are searched too, and links to folders followed. Hidden files are ignored. Files without
+an image suffix and files that cannot be read are passed over, counted and named. So are images beside the
+classes in `train`.
 """
 
 from __future__ import annotations
@@ -230,13 +231,18 @@ def class_folders(directory: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in `folder` and its subfolders, except hidden ones, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """The files in `folder` and its subfolders, except hidden ones, sorted. Links to folders are followed;
+    a folder that is reached twice counts once."""
+    files: list[Path] = []
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += (Path(place, name) for name in names if not name.startswith("."))
+    return sorted(file for file in files if file.is_file())
 
 
 def has_image_suffix(path: Path) -> bool:

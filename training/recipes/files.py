@@ -13,6 +13,7 @@ import tomli_w
 from offramp.files import replacing
 from training.errors import RecipeError
 from training.recipes.schema import Recipe, validate_recipe
+from training.recipes.shipped import toml_names
 from training.recipes.table_recipes import find_table_recipe
 
 # Of `offramp train --runs`.
@@ -55,8 +56,7 @@ def _parse(source: str, text: str) -> Recipe:
 
 def recipe_file_names() -> list[str]:
     """The recipes that ship with Offramp as files."""
-    names = (entry.name for entry in FOLDER.iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    return toml_names(FOLDER)
 
 
 def train_command(file: Path, runs: Path) -> str:

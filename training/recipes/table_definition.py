@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from training.errors import RecipeError
 from training.recipes.network import CifarNetwork, stages_of
 from training.recipes.schema import DataRecipe, Objective, TrainRecipe
+from training.recipes.shipped import toml_names
 
 FOLDER = files("training") / "recipes" / "tables"
 
@@ -132,8 +133,7 @@ class Table(_Part):
 
 def table_names() -> list[str]:
     """The tables that ship with Offramp."""
-    names = (entry.name for entry in FOLDER.iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    return toml_names(FOLDER)
 
 
 @cache

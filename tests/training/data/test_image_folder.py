@@ -7,27 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from training.data.dataset import Dataset
-from training.data.image_folder import refuse_runs_among_pictures, unread_folders
-from training.data.load import load_dataset
+from tests.training.data.picture_folders import fill, load, picture
 from training.errors import DataError
-from training.recipes.schema import DataRecipe
-
-
-def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-
-
-def fill(folder: Path, count: int, red: int, suffix: str = "png") -> None:
-    for number in range(count):
-        picture(folder / f"{number:03}.{suffix}", (red, number, 0))
-
-
-def load(directory: Path, root: Path = Path("elsewhere")) -> Dataset:
-    return load_dataset(DataRecipe(name="folder", path=str(directory), side=32, held_out=1), root)
 
 
 def numbers(images: np.ndarray) -> list[int]:
@@ -118,60 +100,6 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert found.classes == ("plane", "train")
     assert len(found.train) + len(found.test) == 15
-
-
-def test_an_image_beside_the_classes_of_a_split_makes_train_no_class(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for name in "ab":
-            fill(tmp_path / split / name, 5, 1)
-    picture(tmp_path / "train" / "preview.png", (9, 9, 9))
-    found = load(tmp_path)
-    assert found.classes == ("a", "b")
-    assert (len(found.train), len(found.test)) == (10, 10)
-    assert found.passed_over is not None
-    assert "1 in no folder of a class: " in found.passed_over
-    assert "preview.png" in found.passed_over
-
-
-@pytest.mark.parametrize(
-    "names", [("Train", "Test"), ("training", "validation"), ("test", "val"), ("valid",)]
-)
-def test_splits_under_other_names_are_not_taken_for_classes(
-    tmp_path: Path, names: tuple[str, ...]
-) -> None:
-    for name in names:
-        fill(tmp_path / name / "a", 5, 1)
-        fill(tmp_path / name / "b", 5, 1)
-    with pytest.raises(DataError, match="names of splits, not of classes") as caught:
-        load(tmp_path)
-    assert ", ".join(sorted(names)) in str(caught.value)
-
-
-def test_folders_beside_train_that_no_run_reads_are_known(tmp_path: Path) -> None:
-    fill(tmp_path / "train" / "a", 5, 1)
-    for name in ("valid", "docs", ".hidden"):
-        (tmp_path / name).mkdir()
-    assert unread_folders(tmp_path) == ["docs", "valid"]
-    for name in ("test", "val"):
-        (tmp_path / name).mkdir()
-    assert unread_folders(tmp_path) == ["docs", "valid"]
-    assert unread_folders(tmp_path / "train") == []
-
-
-def test_runs_are_not_written_among_the_classes(tmp_path: Path) -> None:
-    for name in "ab":
-        fill(tmp_path / "plain" / name, 1, 1)
-        fill(tmp_path / "split" / "train" / name, 1, 1)
-    for folder, runs in (
-        ("plain", "plain/runs"),
-        ("plain", "plain"),
-        ("split", "split/train/runs"),
-    ):
-        with pytest.raises(DataError, match="give --runs a directory outside"):
-            refuse_runs_among_pictures(tmp_path / folder, tmp_path / runs)
-    refuse_runs_among_pictures(tmp_path / "split", tmp_path / "split" / "runs")
-    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "plain" / ".runs")
-    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "runs")
 
 
 NOT_UTF8 = os.fsdecode(b"K\xe4se")

@@ -13,6 +13,7 @@ from tests.training.runs import Killed, contents
 from training.auto_train import auto_train
 from training.checkpoint import CheckpointConfig
 from training.errors import CheckpointError, RecipeError
+from training.recipes.files import load_recipe
 
 
 @pytest.mark.usefixtures("_brief")
@@ -118,3 +119,21 @@ def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"`offramp train .*photos\.toml --runs .*`, or move"):
         auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     assert contents(runs) == edited
+
+
+@pytest.mark.usefixtures("_brief")
+def test_a_run_without_a_refit_gets_one_by_resume(tmp_path: Path) -> None:
+    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+
+    def train(**options: bool) -> CheckpointConfig:
+        return auto_train(
+            folder, runs=runs, device="cpu", from_scratch=True, say=lambda _: None, **options
+        )
+
+    train(refit=False)
+    with pytest.raises(CheckpointError, match="whose refit is not finished: add --resume"):
+        train(refit=True)
+    assert train(refit=True, resume=True).recipe.refit
+    assert (runs / "photos" / "refit" / "checkpoint.json").is_file()
+    assert load_recipe(str(runs / "photos.toml")).refit
+    assert train(refit=False, resume=True).recipe.refit

@@ -174,9 +174,13 @@ def serve(
     if on_ray:
         _serve_on_ray(settings, form)
         return
-    from serving.run import run_server
+    from serving.loading_signals import loading_signals
 
-    run_server(settings)
+    with loading_signals():
+        # This import takes a second.
+        from serving.run import run_server
+
+        run_server(settings)
 
 
 def _serve_on_ray(settings: Settings, form: FormName) -> None:

@@ -10,7 +10,7 @@ import sys
 from serving.api.app import create_app
 from serving.api.examples import sample_image
 from serving.http.banner import banner, empty_banner
-from serving.http.listener import listen
+from serving.http.listener import bind, listen
 from serving.http.server import Server, server_config
 from serving.inference.providers import CPU, gpu_present
 from serving.memory import fix_mmap_threshold, freeze_gc
@@ -29,12 +29,13 @@ log = logging.getLogger("offramp.serving")
 
 
 def run_server(settings: Settings) -> None:
-    """Load, listen and serve until a signal to stop.
+    """Load, listen and serve until a signal to stop. While models load, connections are refused.
 
     Raises SettingsError if the address is unavailable, and what loading raises, each in one sentence.
     """
     fix_mmap_threshold()
-    listener = listen(settings.host, settings.port)
+    # An address that is in use is reported before models are loaded.
+    listener = bind(settings.host, settings.port)
     with listener:
         app = create_app(settings)
         service: Service = app.state.service
@@ -49,6 +50,7 @@ def run_server(settings: Settings) -> None:
             drain=service.drain,
             reload=lambda: reload(service, app.state.admin_key),
         )
+        listen(listener)
         server.run(sockets=[listener])
 
 

@@ -1,4 +1,4 @@
-"""The listening socket: opening it, and closing it without resetting clients."""
+"""The listening socket: binding it, listening, and closing it without resetting clients."""
 
 from __future__ import annotations
 
@@ -22,15 +22,38 @@ DROP_SYN = (
 )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; raises SettingsError if the address is unavailable."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def bind(host: str, port: int) -> socket.socket:
+    """A socket with this address, which does not listen yet: clients are refused, and need not wait.
+
+    Raises SettingsError if the address is unavailable.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # As in socket.create_server, which listens at once.
+    if sys.platform != "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener.bind((host, port))
     except OSError as error:
-        # Python appends the address, which is in the sentence already.
-        reason = (error.strerror or str(error)).split(" (")[0].lower()
-        raise SettingsError(f"Cannot listen on {host}:{port}: {reason}.") from error
+        listener.close()
+        raise _unavailable(host, port, error) from error
+    return listener
+
+
+def listen(listener: socket.socket) -> None:
+    """Listen on a socket of `bind`; raises SettingsError if another one of its address listens by now."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _unavailable(host, port, error) from error
+
+
+def _unavailable(host: str, port: int, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"Cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}."
+    )
 
 
 def stop_accepting(listener: socket.socket) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, Self
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.errors import OverCapacityError, ServingError
 from serving.settings import Settings
 
 # Where the server puts a request's `DisconnectSignal`: scope["extensions"][EXTENSION][DISCONNECT].
@@ -50,8 +51,32 @@ class DirectRequest(Protocol):
     def start(self, body: bytes, answer: Callable[[Answer], None]) -> None:
         """The body has arrived. `answer` is called once, now or later, unless `cancel` is."""
 
+    def refuse(self, error: ServingError) -> Answer:
+        """The answer to the request, which ends by `error` before its body has arrived."""
+
     def cancel(self) -> None:
         """The client has disconnected, before its answer."""
+
+
+@dataclass(slots=True)
+class Uploads:
+    """The bytes of bodies that are in memory and have not arrived whole, of all requests together."""
+
+    max_bytes: int
+    held_bytes: int = 0
+
+    def hold(self, size: int) -> None:
+        """`size` more bytes have arrived, to be released in any case; raises OverCapacityError if they are
+        too many."""
+        self.held_bytes += size
+        if self.held_bytes > self.max_bytes:
+            raise OverCapacityError(
+                "The server is receiving as many bytes as it allows; try again.", retry_after=1
+            )
+
+    def release(self, size: int) -> None:
+        """`size` bytes of those belong to a whole body now, or were dropped."""
+        self.held_bytes -= size
 
 
 @dataclass
@@ -67,25 +92,36 @@ class ServerHooks:
     settings: Settings
     rejected: Callable[[str], None]
     draining: Callable[[], bool]
+    uploads: Uploads
     shed: Callable[[Scope], Response | None] | None = None
     direct: Callable[[Scope], DirectRequest | None] | None = None
     in_use: bool = field(default=False, init=False)
 
 
 class DisconnectSignal:
-    """Reports to one listener that the client of a request has disconnected."""
+    """Reports to one listener that the client of a request has disconnected.
+
+    `refusal` is what the application must answer instead of reading the rest of the body, if anything.
+    """
 
     def __init__(self, resume_reading: Callable[[], None]) -> None:
         """A connection that has paused reading notices no disconnect until `resume_reading` is called."""
         self._resume_reading = resume_reading
         self._listener: Callable[[], None] | None = None
         self.disconnected = False
+        self.refusal: ServingError | None = None
 
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Call `listener` if the client disconnects from now on; None removes it."""
         self._listener = listener
         if listener is not None:
             self._resume_reading()
+
+    def take_refusal(self) -> ServingError:
+        """The refusal, to be raised; it is not kept, or with its traceback it would keep itself."""
+        found, self.refusal = self.refusal, None
+        assert found is not None
+        return found
 
     def notify(self) -> None:
         """The client has disconnected."""

@@ -16,6 +16,7 @@ from serving.budgets.budgets import Budgets
 from serving.budgets.metrics import BudgetMetrics
 from serving.canary.canaries import Canaries
 from serving.canary.canary import Plan, Trial
+from serving.connection import Uploads
 from serving.drift.metrics import DriftMetrics
 from serving.drift.monitor import DriftMonitor
 from serving.errors import DrainingError, NotReadyError
@@ -56,6 +57,7 @@ class Service:
         self.metrics = Metrics()
         self.models = ModelRegistry()
         self.phase: Phase = "starting"
+        self.uploads = Uploads(settings.max_queue_bytes)
         self.dispatcher = dispatcher(
             workers=settings.workers,
             max_queue_ms=settings.max_queue_ms,

@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     )
     max_queue_bytes: Annotated[int, Field(ge=1)] = Field(
         256 * MIB,
-        description="Most bytes of images waiting; fits the smallest containers.",
+        description="Most bytes of images waiting, and as many of bodies that are arriving; beyond it the "
+        "answer is 429. Fits the smallest containers.",
     )
     target_p99_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,

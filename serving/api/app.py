@@ -158,7 +158,9 @@ def create_app(
             error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
-    server_hooks = ServerHooks(settings, rejected=service.metrics.rejected, draining=draining)
+    server_hooks = ServerHooks(
+        settings, rejected=service.metrics.rejected, draining=draining, uploads=service.uploads
+    )
     # With tracing a request has a span, and with CORS headers for browsers, so it goes through the app.
     if not (settings.otel or settings.cors_origins):
         server_hooks.shed = LoadShedder(service, HOT, refuse_scope, hooks).refusal
@@ -170,7 +172,12 @@ def create_app(
     app.add_middleware(HeadAsGet)
     app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
     own_limits = {jobs.PATH: settings.job_max_bytes} if settings.jobs is not None else {}
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, own_limits=own_limits)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        own_limits=own_limits,
+        uploads=service.uploads,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

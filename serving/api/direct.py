@@ -108,10 +108,18 @@ class DirectImage:
                 resolved.model.engine, self._files, resolved.options, self._done
             )
         except ServingError as error:
-            self._refuse(error)
+            self._send(self.refuse(error))
         except Exception as error:
             log.exception("request %s failed", self._completion.request_id)
-            self._refuse(fault(error))
+            self._send(self.refuse(fault(error)))
+
+    def refuse(self, error: ServingError) -> Answer:
+        """The answer to the request, which ends by `error`."""
+        refund(self._resolved)
+        response = self._of.refuse(self._scope, error)
+        response.raw_headers.append(self._completion.id_header)
+        self._completion.notify(response.status_code)
+        return Answer.of(response)
 
     def cancel(self) -> None:
         """Drop the request, whose client has disconnected."""
@@ -132,11 +140,11 @@ class DirectImage:
                 self._submit()
                 return
         if isinstance(found, ServingError):
-            self._refuse(found)
+            self._send(self.refuse(found))
             return
         if isinstance(found, Exception):
             log.error("request %s failed", self._completion.request_id, exc_info=found)
-            self._refuse(fault(found))
+            self._send(self.refuse(fault(found)))
             return
         try:
             content, spent = classify.answer(
@@ -146,7 +154,7 @@ class DirectImage:
                 note_answer(self._scope, found.predictions, spent)
         except Exception as error:
             log.exception("request %s failed", self._completion.request_id)
-            self._refuse(fault(error))
+            self._send(self.refuse(fault(error)))
             return
         head = (
             f"server-timing: {classify.server_timing(spent)}\r\ncontent-length: {len(content)}\r\n"
@@ -156,12 +164,6 @@ class DirectImage:
         if self._resolved.limited:
             head += LIMITED_LINE
         self._send(Answer(200, head.encode("ascii"), content))
-
-    def _refuse(self, error: ServingError) -> None:
-        refund(self._resolved)
-        response = self._of.refuse(self._scope, error)
-        response.raw_headers.append(self._completion.id_header)
-        self._send(Answer.of(response))
 
     def _send(self, answer: Answer) -> None:
         send, self._answer = self._answer, None

@@ -56,6 +56,12 @@ class CoalescingTransport:
         self._flush()
         self._transport.close()
 
+    def write_last(self, data: bytes) -> None:
+        """Send `data` after what is held, and then the end of this side of the connection."""
+        self.write_now(data)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
     def get_write_buffer_size(self) -> int:
         """Bytes that are not sent yet."""
         return len(self._held) + self._transport.get_write_buffer_size()

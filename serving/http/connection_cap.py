@@ -8,6 +8,12 @@ from typing import Protocol
 
 from serving.errors import TooManyConnectionsError
 
+# Refused connections that stay open until their clients have read why, of a process: each is an open file.
+# Those beyond are closed at once, which may reset them.
+MAX_REFUSED = 128
+# A connection that has sent nothing for so long is idle.
+SILENT_S = 1.0
+
 
 class Connection(Protocol):
     """What this module needs to know of a connection. `idle_since` is monotonic, None while it is busy."""

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
 from serving.api.asgi.unpacking import Unpacker, unpacker
+from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, Uploads
 from serving.errors import InternalError, OutOfMemoryError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
@@ -85,13 +86,18 @@ class BodyLimit:
     that byte of the packed or the unpacked body.
 
     For routes without images the limit is MAX_SMALL_BODY_BYTES, for paths in `own_limits` what that says.
-    Reading a body of an unknown encoding raises UnsupportedEncodingError.
+    Reading a body of an unknown encoding raises UnsupportedEncodingError, and one that the server below
+    refuses, what it was refused for. Bodies are counted in `uploads` until they have arrived, except those of
+    `own_limits`, which are not kept in memory.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, own_limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: int, own_limits: Mapping[str, int], uploads: Uploads
+    ) -> None:
         self._app = app
         self._limit = limit
         self._own_limits = own_limits
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,30 +107,45 @@ class BodyLimit:
         declared = int(length) if length.isdigit() else 0
         encoding = header(scope, b"content-encoding")
         unpacking: Unpacker | None = None
-        received = 0
+        signal: DisconnectSignal | None = (
+            scope.get("extensions", {}).get(EXTENSION, {}).get(DISCONNECT)
+        )
+        received = held = 0
         limit = self._limit
-        if scope["path"] in self._own_limits:
+        in_memory = scope["path"] not in self._own_limits
+        if not in_memory:
             limit = self._own_limits[scope["path"]]
         elif not WITH_IMAGES.fullmatch(scope["path"]):
             limit = min(limit, MAX_SMALL_BODY_BYTES)
 
         async def counted() -> Message:
-            nonlocal received, unpacking
+            nonlocal received, held, unpacking
             if declared > limit:
                 raise _too_large(limit)
             if encoding and unpacking is None:
                 unpacking = unpacker(encoding, limit)
             message = await receive()
+            if signal is not None and signal.refusal is not None:
+                raise signal.take_refusal()
             body = message.get("body", b"")
             received += len(body)
             if received > limit:
                 raise _too_large(limit)
+            if in_memory:
+                held += len(body)
+                self._uploads.hold(len(body))
+                if not message.get("more_body", False):
+                    self._uploads.release(held)
+                    held = 0
             if unpacking is not None and message["type"] == "http.request":
                 last = not message.get("more_body", False)
                 message = {**message, "body": unpacking.feed(body, last=last)}
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._uploads.release(held)
 
 
 def fault(error: Exception) -> ServingError:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from serving.http.connection_cap import SILENT_S
 from tests.servers import SERVE, started
 from tests.serving.http.raw import (
     GET,
@@ -57,6 +58,48 @@ def test_past_the_cap_a_connection_is_refused_until_one_is_free(
             one_more.sendall(GET)
             assert whole_answer(one_more).status == 200
             assert busy[0].recv(1) == b""
+
+
+def test_a_refused_connection_is_not_reset_by_what_its_client_sends(
+    tmp_path: Path, bundle_path: Path
+) -> None:
+    settings = {"max_connections": 1, "header_timeout_seconds": 30}
+    with (
+        started([*SERVE, str(bundle_path)], tmp_path, settings) as server,
+        connected(server) as busy,
+    ):
+        busy.sendall(GET[:-4])
+        time.sleep(0.3)
+        for _ in range(10):
+            with connected(server) as refused:
+                # As clients do that read an answer only once their request is sent.
+                refused.sendall(post(bytes(1 << 20)))
+                refused.sendall(bytes(100))
+                assert_refused(read_all(refused), 503, "too_many_connections")
+
+
+def test_connections_that_send_nothing_make_room_the_longest_silent_first(
+    tmp_path: Path, bundle_path: Path
+) -> None:
+    settings = {"max_connections": 4, "header_timeout_seconds": 30}
+    with (
+        started([*SERVE, str(bundle_path)], tmp_path, settings) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        silent = []
+        for _ in range(4):
+            silent.append(stack.enter_context(connected(server)))
+            time.sleep(0.1)
+        with connected(server) as too_soon:
+            assert_refused(read_all(too_soon), 503, "too_many_connections")
+        time.sleep(SILENT_S)
+        with connected(server) as one_more:
+            one_more.sendall(GET)
+            assert whole_answer(one_more).status == 200
+            assert silent[0].recv(1) == b""
+            # The others are served.
+            silent[1].sendall(GET)
+            assert whole_answer(silent[1]).status == 200
 
 
 def test_an_idle_connection_with_unread_answers_is_closed_for_one_new_connection_only(

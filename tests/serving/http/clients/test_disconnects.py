@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from benchmarks.harness.wire import Connection, request
 from serving.api.app import create_app
@@ -17,6 +18,7 @@ from serving.http.protocol import Protocol
 from serving.service import Service
 from serving.settings import Settings
 from tests.serving.http.events import STREAM, Events
+from tests.serving.http.raw import GET, post
 from tests.serving.stages import hold, stage_of, until
 
 
@@ -154,6 +156,35 @@ def test_a_connection_that_was_reset_is_freed(server: tuple[int, Service]) -> No
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     # Sooner than an idle connection would be closed.
     asyncio.run(until(lambda: kept() <= before + 2, seconds=3))
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+def test_an_unfinished_body_goes_with_its_client(
+    server: tuple[int, Service], before: bytes
+) -> None:
+    """Without garbage collection, which the server seldom runs: until then the bytes would be kept."""
+    port, service = server
+    stage = stage_of(service)
+    stage.open.clear()
+
+    def kept() -> int:
+        found = gc.get_objects()
+        return sum(len(cycle.body) for cycle in found if type(cycle) is RequestResponseCycle)
+
+    async def scenario() -> None:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(before + post(bytes(10_000), 20_000))
+                await until(lambda: kept() >= 10_000)
+        await until(lambda: kept() == 0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
+        stage.open.set()
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", STREAM, "/v2/models/tiny/infer"])

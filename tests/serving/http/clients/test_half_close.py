@@ -7,6 +7,8 @@ import http.client
 import socket
 import time
 
+import pytest
+
 from serving.http.half_close import CONTINUE, PROBE_S
 from serving.service import Service
 from tests.serving.http.raw import GET, post, read_all
@@ -33,6 +35,15 @@ def test_it_gets_every_pipelined_answer(server: tuple[int, Service], pngs: list[
     with half_closed(server[0], GET + post(pngs[0]) + GET) as connection:
         answer = read_all(connection)
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", GET[:9], post(b"half", 8), 99 * GET])
+def test_it_gets_the_answers_to_whole_requests_before_something_else(
+    server: tuple[int, Service], pngs: list[bytes], rest: bytes
+) -> None:
+    with half_closed(server[0], post(pngs[0]) + post(pngs[1]) + rest) as connection:
+        answer = read_all(connection)
+    assert answer.count(b'"predictions":') == 2
 
 
 def test_it_gets_every_event_of_a_stream(server: tuple[int, Service], pngs: list[bytes]) -> None:

@@ -186,14 +186,14 @@ def create_app(
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_RESPONSE_HEADERS,
         )
+    if settings.root_path:
+        app.add_middleware(StripRootPath, root_path=settings.root_path)
     app.add_middleware(
         RequestContext,
         refuse=refuse_scope,
         closing=draining,
         hooks=hooks,
     )
-    if settings.root_path:
-        app.add_middleware(StripRootPath, root_path=settings.root_path)
     if settings.otel and tracer is not None:
         instrument(app, tracer)
     return app
@@ -250,6 +250,9 @@ def _handle_errors(app: FastAPI) -> None:
             )
         elif error.status_code == NotFoundError.status:
             answer = NotFoundError("There is nothing at this address.")
+        # Besides what it reports as invalid: wrong UTF-8, integers that are too long, and too deep nesting.
+        elif isinstance(error.__cause__, (ValueError, RecursionError)):
+            answer = InvalidRequestError("The body is not valid JSON.")
         else:
             answer = InvalidRequestError("The request is malformed.")
         return refuse(service, request.scope, answer, headers)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class StripRootPath:
-    """Removes the prefix `root_path` from paths, for proxies that pass it on."""
+    """Removes the prefix `root_path` from paths, for proxies that pass it on. The prefix alone is redirected
+    to the page, whose links are relative to it."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
-        self._prefix = root_path + "/"
+        self._page = root_path + "/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(self._prefix):
-            scope["path"] = scope["path"][len(self._prefix) - 1 :]
-        await self._app(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http" and scope["path"] + "/" == self._page:
+            app = RedirectResponse(self._page)
+        elif scope["type"] == "http" and scope["path"].startswith(self._page):
+            scope["path"] = scope["path"][len(self._page) - 1 :]
+        await app(scope, receive, send)
 
 
 class HeadAsGet:

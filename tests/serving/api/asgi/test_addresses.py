@@ -54,5 +54,13 @@ def test_addresses_work_with_and_without_the_prefix(
     assert prefixed.get(f"{path}{PREFIX}/livez").status_code == (404 if path else 200)
 
 
+def test_the_prefix_alone_leads_to_the_page(prefixed: Client) -> None:
+    """With the slash, on which the page's links depend."""
+    answer = prefixed.get(PREFIX)
+    assert (answer.status_code, answer.headers["Location"]) == (307, f"{PREFIX}/")
+    assert answer.headers["X-Request-ID"]
+    assert prefixed.get(f"{PREFIX}page").status_code == 404
+
+
 def test_openapi_names_the_prefix(prefixed: Client) -> None:
     assert prefixed.get("/openapi.json").json()["servers"] == [{"url": PREFIX}]

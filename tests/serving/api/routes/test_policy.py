@@ -72,6 +72,9 @@ def test_a_change_of_another_revision_is_refused(served: Client, if_match: str) 
     ("body", "says"),
     [
         ("{", "not valid JSON"),
+        (b'{"mode": "\xff"}', "not valid JSON"),
+        ("[" * 60_000, "not valid JSON"),
+        ('{"max_exit": %s}' % ("9" * 5000), "not valid JSON"),
         ("[]", "body is not valid"),
         ("{}", "thresholds"),
         ('{"thresholds": [0.1], "max_exit": 1}', "needs 2 thresholds"),
@@ -84,7 +87,7 @@ def test_a_change_of_another_revision_is_refused(served: Client, if_match: str) 
 )
 @pytest.mark.parametrize("method", ["put", "post"])
 def test_an_invalid_policy_is_refused_in_a_sentence(
-    served: Client, body: str, says: str, method: str
+    served: Client, body: str | bytes, says: str, method: str
 ) -> None:
     url = POLICY if method == "put" else PREVIEW
     send = served.put if method == "put" else served.post

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import lru_cache
 
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -90,7 +91,8 @@ async def _multipart(request: Request, max_images: int, max_body_bytes: int) -> 
     parser.spool_max_size = max_body_bytes
     try:
         form = await parser.parse()
-    except MultiPartException as error:
+    # Older versions of Starlette pass the parser's own errors on.
+    except (MultiPartException, FormParserError) as error:
         raise InvalidRequestError(
             "The multipart body is malformed, has parts that are not files, or has more than "
             f"{max_images} of them."

@@ -73,6 +73,7 @@ def test_a_refused_connection_is_not_reset_by_what_its_client_sends(
         for _ in range(10):
             with connected(server) as refused:
                 # As clients do that read an answer only once their request is sent.
+                time.sleep(0.1)
                 refused.sendall(post(bytes(1 << 20)))
                 refused.sendall(bytes(100))
                 assert_refused(read_all(refused), 503, "too_many_connections")

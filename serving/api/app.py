@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,6 +26,7 @@ from serving.api.asgi.completion import CompletionHook
 from serving.api.asgi.fast_path import Endpoint, FastPathMiddleware, check_fast_routes
 from serving.api.asgi.load_shedding import LoadShedder
 from serving.api.asgi.middleware import BodyLimit, RequestContext
+from serving.api.asgi.refusals import Refuse
 from serving.api.auth import AdminKey
 from serving.api.direct import DirectClassifier
 from serving.api.jobs.running import running_jobs
@@ -150,33 +151,46 @@ def create_app(
     check_fast_routes(app, HOT)
     _handle_errors(app)
 
-    def draining() -> bool:
-        return service.phase == "draining"
-
     def refuse_scope(scope: Scope, error: ServingError | RequestValidationError) -> Response:
         if isinstance(error, RequestValidationError):
             error = InvalidRequestError(sentence(error, skip=1))
         return refuse(service, scope, error)
 
+    app.state.server_hooks = _server_hooks(service, refuse_scope, hooks)
+    _add_middleware(app, refuse_scope, hooks)
+    if settings.otel and tracer is not None:
+        instrument(app, tracer)
+    return app
+
+
+def _server_hooks(service: Service, refuse: Refuse, hooks: Sequence[CompletionHook]) -> ServerHooks:
+    settings = service.settings
     server_hooks = ServerHooks(
-        settings, rejected=service.metrics.rejected, draining=draining, uploads=service.uploads
+        settings,
+        rejected=service.metrics.rejected,
+        draining=lambda: service.phase == "draining",
+        uploads=service.uploads,
     )
     # With tracing a request has a span, and with CORS headers for browsers, so it goes through the app.
     if not (settings.otel or settings.cors_origins):
-        server_hooks.shed = LoadShedder(service, HOT, refuse_scope, hooks).refusal
+        server_hooks.shed = LoadShedder(service, HOT, refuse, hooks).refusal
         # uvicorn's layer replaces the client's address, which only logs need.
         if not (settings.forwarded_allow_ips and hooks):
-            server_hooks.direct = DirectClassifier(service, refuse_scope, hooks).begin
-    app.state.server_hooks = server_hooks
+            server_hooks.direct = DirectClassifier(service, refuse, hooks).begin
+    return server_hooks
+
+
+def _add_middleware(app: FastAPI, refuse: Refuse, hooks: Sequence[CompletionHook]) -> None:
+    server_hooks: ServerHooks = app.state.server_hooks
+    settings = server_hooks.settings
     # The first one is the innermost.
     app.add_middleware(HeadAsGet)
-    app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse_scope)
-    own_limits = {jobs.PATH: settings.job_max_bytes} if settings.jobs is not None else {}
+    app.add_middleware(FastPathMiddleware, routes=HOT, refuse=refuse)
     app.add_middleware(
         BodyLimit,
         limit=settings.max_body_bytes,
-        own_limits=own_limits,
-        uploads=service.uploads,
+        own_limits={jobs.PATH: settings.job_max_bytes} if settings.jobs is not None else {},
+        uploads=server_hooks.uploads,
     )
     if settings.cors_origins:
         app.add_middleware(
@@ -188,15 +202,7 @@ def create_app(
         )
     if settings.root_path:
         app.add_middleware(StripRootPath, root_path=settings.root_path)
-    app.add_middleware(
-        RequestContext,
-        refuse=refuse_scope,
-        closing=draining,
-        hooks=hooks,
-    )
-    if settings.otel and tracer is not None:
-        instrument(app, tracer)
-    return app
+    app.add_middleware(RequestContext, refuse=refuse, closing=server_hooks.draining, hooks=hooks)
 
 
 def refuse(

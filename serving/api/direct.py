@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from fastapi.exceptions import RequestValidationError
-from starlette.responses import Response
 from starlette.types import Scope
 
 from serving.api.access_log import note_answer
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.fast_path import CANCELLED, read_query
 from serving.api.asgi.middleware import CLIENT_DISCONNECTED, fault
+from serving.api.asgi.refusals import Refuse
 from serving.api.budgets import BUDGET, HEADER, limit
 from serving.api.dispatching import refund, resolve_again
 from serving.api.image_bodies import is_one_image, media_type
@@ -30,7 +30,6 @@ from serving.service import Service
 
 log = logging.getLogger("offramp.serving")
 
-Refuse = Callable[[Scope, ServingError], Response]
 LIMITED_LINE = f"{HEADER.lower()}: {BUDGET}\r\n"
 # Headers of what only the application does.
 INDIRECT = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from offramp.errors import OfframpError
+from serving.api.asgi.refusals import Refuse
 from serving.errors import InvalidRequestError, ServingError
 from serving.service import of_request
 
@@ -31,7 +32,6 @@ CANCELLED = "cancelled"
 
 # An endpoint as FastAPI takes it, whose parameter `query` is a frozen pydantic model.
 Endpoint = Callable[[Request, Any], Coroutine[Any, Any, Response]]
-Refuse = Callable[[Scope, ServingError | RequestValidationError], Response]
 
 
 class FastPathError(OfframpError):

@@ -7,7 +7,7 @@ take the time that answers need.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
@@ -15,11 +15,10 @@ from starlette.types import Scope
 
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.fast_path import Endpoint, query_model, read_query
+from serving.api.asgi.refusals import Refuse
 from serving.api.query import ClassifyQuery, admit
 from serving.errors import OverCapacityError, ServingError
 from serving.service import Service
-
-Refuse = Callable[[Scope, ServingError], Response]
 
 
 class LoadShedder:

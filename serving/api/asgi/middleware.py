@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
+from serving.api.asgi.refusals import Refuse
 from serving.api.asgi.unpacking import Unpacker, unpacker
 from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, Uploads
 from serving.errors import InternalError, OutOfMemoryError, ServingError, TooLargeError
@@ -23,8 +23,6 @@ CLIENT_DISCONNECTED = 499
 # The limit of bodies without images, such as policies. Their parsers need not be safe for larger ones.
 MAX_SMALL_BODY_BYTES = 64 * 1024
 WITH_IMAGES = re.compile(r"/v1/(classify(/.*)?|preprocess)|/v2/models/.*/infer")
-
-Refuse = Callable[[Scope, ServingError], Response]
 
 
 class RequestContext:

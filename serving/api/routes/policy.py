@@ -33,7 +33,7 @@ CHANGED: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/v1/models/{name}", tags=["policy"])
 
 
-class PolicyQuery(BaseModel):
+class ChangePolicyQuery(BaseModel):
     """How to change a policy."""
 
     model_config = ConfigDict(extra="forbid")
@@ -69,7 +69,7 @@ async def get_policy(name: str, service: ServiceOf, response: Response) -> Polic
 async def put_policy(
     name: str,
     policy: Policy,
-    query: Annotated[PolicyQuery, Query()],
+    query: Annotated[ChangePolicyQuery, Query()],
     service: ServiceOf,
     response: Response,
     if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None,

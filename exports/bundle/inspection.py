@@ -8,6 +8,7 @@ from typing import Any
 
 from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, read_graph
+from exports.bundle.routed_rule import routed_remark
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Inspection:
         certificate = self.bundle.policy.precision_certificate
         return None if certificate is None else certificate.sentence
 
+    @property
+    def routed_remarks(self) -> tuple[str, ...]:
+        """A sentence for each routed graph that may not be run with the policy's thresholds."""
+        entries = self.bundle.manifest.graphs
+        remarks = (
+            routed_remark(entry.file, graph, self.bundle.policy)
+            for entry, graph in zip(entries, self.graphs, strict=True)
+            if entry.kind == "routed"
+        )
+        return tuple(remark for remark in remarks if remark is not None)
+
     def to_json(
         self, source: str, opened: bool, verified: bool | None, gears_verified: bool | None
     ) -> dict[str, Any]:
@@ -50,6 +62,7 @@ class Inspection:
             "precision_certificate": self.precision_promise,
             "gears": None if gears is None else gears.model_dump(mode="json"),
             "gears_verified": gears_verified,
+            "routed": list(self.routed_remarks),
             "sizes": self.sizes,
             "unknown": list(self.unknown),
         }

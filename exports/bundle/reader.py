@@ -25,7 +25,8 @@ from exports.bundle.manifest import (
     StageInput,
 )
 from exports.bundle.policy import Floats, Policy
-from exports.bundle.untrusted.external_data import MalformedGraphError, has_external_data
+from exports.bundle.untrusted.external_data import has_external_data
+from exports.bundle.untrusted.protobuf import MalformedGraphError
 from exports.bundle.untrusted.safe_files import (
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,

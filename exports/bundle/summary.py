@@ -41,6 +41,7 @@ def _overview(
         ("weights", "ensemble " + _numbers(manifest.ensemble_weights)),
         ("features", ", ".join(_features(inspection)) or "none: there is one stage"),
         ("graphs", ", ".join(_graphs(inspection)) or "stages only"),
+        *(("routed", remark) for remark in inspection.routed_remarks),
         (
             "calibration",
             f"{manifest.calibration.file}, {_size(inspection, manifest.calibration.file)}: "

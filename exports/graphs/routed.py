@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Policy, Scaling, combination
 from exports.bundle.reader import IMAGE, features_of
+from exports.bundle.routed_rule import METADATA_KEY, rule_json
 from exports.graphs.onnx_tools import (
     assemble,
     connection,
@@ -40,8 +41,8 @@ def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> b
     unsure bool [N]: the confidence is lower.
 
     Measure, combination, temperatures, weights, the deepest exit and `reject_below` are those of `policy`
-    and are fixed in the graph; the thresholds are an input. A threshold above 1 is never reached. Raises
-    ExportError if the stages cannot be one graph.
+    and are fixed in the graph, whose metadata name them; the thresholds are an input. A threshold above 1
+    is never reached. Raises ExportError if the stages cannot be one graph.
 
     This repeats the rule of `exports.bundle.policy.Decision` as ONNX nodes.
     `test_every_kind_of_policy_answers_as_the_engine` and
@@ -81,6 +82,7 @@ def routed_graph(stages: Sequence[bytes], policy: Policy, scaling: Scaling) -> b
         outputs,
         router.constants,
     )
+    routed.metadata_props.add(key=METADATA_KEY, value=rule_json(policy))
     return serialised(routed)
 
 

@@ -18,7 +18,8 @@ from onnx.shape_inference import infer_shapes
 from exports.bundle.errors import ExportError
 from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.reader import sha256
-from exports.bundle.untrusted.external_data import MalformedGraphError, has_external_data
+from exports.bundle.untrusted.external_data import has_external_data
+from exports.bundle.untrusted.protobuf import MalformedGraphError
 from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.onnx_tools import opset
 

@@ -104,6 +104,7 @@ def tune(
     from exports.bundle.gears.plan import write_gears
     from exports.bundle.reader import read_manifest
     from exports.bundle.resolve import resolve_bundle
+    from exports.bundle.routed_rule import routed_remarks
     from exports.bundle.writing import write_policy
     from exports.tuning.gears.choose import plan_gears
     from exports.tuning.gears.report import print_gears
@@ -162,6 +163,8 @@ def tune(
     if writes and refusal is None:
         write_policy(bundle, tuning.chosen.policy)
         typer.echo(f"Written to {bundle / 'policy.json'}.")
+        for remark in routed_remarks(bundle, tuning.manifest, tuning.chosen.policy):
+            typer.echo(remark)
     if requests is not None and not writes and apply is None:
         typer.echo("Nothing is changed: --write writes the policy, --apply URL puts it in force.")
     if gears:

@@ -10,6 +10,8 @@ Field numbers: onnx.proto of ONNX 1.23.
 
 from __future__ import annotations
 
+from exports.bundle.untrusted.protobuf import BYTES, VARINT, MalformedGraphError, read_fields
+
 # For each message type the fields that may contain tensors: field number -> message type.
 TENSOR_FIELDS: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
@@ -29,15 +31,10 @@ TENSOR_FIELDS: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # A hundred times the fields of a deep network; bounds the time of the search.
 MAX_FIELDS = 2_000_000
 # The signature of onnxruntime's own format, which is not supported here.
 ORT_FORMAT = b"ORTM"
-
-
-class MalformedGraphError(ValueError):
-    """The bytes are not a protobuf message with ONNX's field types, or have too many fields."""
 
 
 def has_external_data(content: bytes) -> bool:
@@ -52,44 +49,16 @@ def has_external_data(content: bytes) -> bool:
     fields = 0
     while pending:
         message, at, end = pending.pop()
-        while at < end:
+        for field in read_fields(content, at, end):
             fields += 1
             if fields > MAX_FIELDS:
                 raise MalformedGraphError(f"it has more than {MAX_FIELDS} fields")
-            tag, at = _varint(content, at, end)
-            # A parser that keeps only 32 bits would read another field.
-            if tag >= 1 << 32:
-                raise MalformedGraphError("it has a field number that is out of range")
-            number, kind = tag >> 3, tag & 7
-            if kind == VARINT:
-                value, at = _varint(content, at, end)
-                if message == "TensorProto" and number == DATA_LOCATION and value != 0:
+            if message == "TensorProto":
+                located = field.kind == VARINT and field.number == DATA_LOCATION
+                if located and field.value != 0:
                     return True
-                continue
-            if kind == BYTES:
-                size, start = _varint(content, at, end)
-                at = start + size
-            elif kind in (FIXED32, FIXED64):
-                start, at = at, at + (4 if kind == FIXED32 else 8)
-            else:
-                raise MalformedGraphError("it has a field of a kind that ONNX does not use")
-            if at > end:
-                raise MalformedGraphError("it ends within a field")
-            if kind == BYTES and message == "TensorProto" and number == EXTERNAL_DATA:
-                return True
-            if kind == BYTES and number in TENSOR_FIELDS[message]:
-                pending.append((TENSOR_FIELDS[message][number], start, at))
+                if field.kind == BYTES and field.number == EXTERNAL_DATA:
+                    return True
+            if field.kind == BYTES and field.number in TENSOR_FIELDS[message]:
+                pending.append((TENSOR_FIELDS[message][field.number], field.start, field.end))
     return False
-
-
-def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
-    """The base-128 number at `at`, and the position after it."""
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise MalformedGraphError("it ends within a number, or has one that is too long")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Combine, Measure, Mode, Policy
 from exports.bundle.reader import Bundle, load_bundle
+from exports.bundle.writing import policy_json
 from exports.graphs.onnx_tools import exit_graph
 from exports.graphs.routed import routed_graph
 from exports.stage_runner import StageRunner
@@ -208,6 +208,28 @@ def test_stages_of_an_opset_that_others_cannot_have_are_refused(tiny: Bundle) ->
         routed_graph(of_another_opset(tiny, 99), tiny.policy, tiny.manifest.scaling)
 
 
+def run_example(
+    tiny: Bundle, policy: Policy, images: NDArray[np.uint8], place: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run the example on `images` in the directory `place`, with `policy` as the bundle's policy.json and the
+    graph of the tiny bundle's own."""
+    bundle = place / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_bytes((tiny.path / "manifest.json").read_bytes())
+    (bundle / "policy.json").write_bytes(policy_json(policy))
+    graph = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
+    (bundle / "routed.onnx").write_bytes(graph)
+    np.save(place / "images.npy", images)
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), "bundle", "images.npy"],
+        cwd=place,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_the_example_needs_only_onnxruntime(
     tiny: Bundle, engine: Engine, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -218,28 +240,24 @@ def test_the_example_needs_only_onnxruntime(
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert imports == {"__future__", "json", "sys", "pathlib", "numpy", "onnxruntime"}
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    for name in ("manifest.json", "policy.json"):
-        (bundle / name).write_bytes((tiny.path / name).read_bytes())
-    graph = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
-    (bundle / "routed.onnx").write_bytes(graph)
-    np.save(tmp_path / "images.npy", images)
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLE), "bundle", "images.npy"],
-        cwd=tmp_path,
-        env={},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = run_example(tiny, tiny.policy, images, tmp_path)
+    assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     expected = engine.classify(images, tiny.policy)
-    labels = json.loads((bundle / "manifest.json").read_text())["labels"]
+    labels = tiny.manifest.labels
     assert [(r[0], int(r[2])) for r in rows] == [(labels[e.index], e.exit) for e in expected]
     assert [float(r[1]) for r in rows] == pytest.approx(
         [e.confidence for e in expected], abs=TOLERANCE
     )
+
+
+def test_the_example_refuses_a_policy_of_another_rule(
+    tiny: Bundle, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    policy = tiny.policy.model_copy(update={"measure": "margin"})
+    result = run_example(tiny, policy, images, tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.endswith("measure of routed.onnx is max_prob, of policy.json margin\n")
 
 
 @pytest.mark.parametrize("batch", [1, 64])

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from exports.bundle.errors import ExportError
+from exports.bundle.untrusted.safe_files import one_line
 from exports.options import ExportOptions, GraphKind, Int8Target, Precision, PrecisionChoice
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")]
@@ -61,8 +62,17 @@ def export_options(
 ) -> ExportOptions:
     """The options as the command line has them; `graphs` are kinds separated by commas.
 
-    Raises ExportError for another kind, and for a target without int8.
+    Raises ExportError for another kind, for a target without int8, and for a name or a version that a bundle
+    cannot have.
     """
+    from exports.bundle.schema_types import MAX_NAME, is_file_name
+
+    for option, value in (("--name", name), ("--version", version)):
+        if value is not None and not is_file_name(value):
+            raise ExportError(
+                f"{option} takes at most {MAX_NAME} letters, digits, dots, hyphens and underscores, a letter "
+                f"or digit first, not {one_line(value)!r}."
+            )
     if target != "auto" and precision != "int8":
         raise ExportError(f"--target {target} is an int8 type; add --precision int8.")
     kinds: list[GraphKind] = []

@@ -7,6 +7,7 @@ needs torch.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MANIFEST, InputSpec
 from exports.bundle.reader import Bundle, load_bundle, load_table
+from exports.bundle.schema_types import MAX_NAME
 from exports.evaluation_data import (
     EvaluationData,
     EvaluationFolders,
@@ -192,7 +194,7 @@ def _from_checkpoint(
     if served is not runs and folders is None:
         calibrated = trained_stages(runs, images, say)
     return Source(
-        name=recipe.name.replace("/", "-"),
+        name=bundle_name(recipe.name),
         version="1",
         labels=config.classes,
         input=image,
@@ -248,6 +250,12 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     if (content["teacher"] or {}).get("onnx"):
         content["teacher"]["onnx"] = [Path(file).name for file in content["teacher"]["onnx"]]
     return content
+
+
+def bundle_name(text: str) -> str:
+    """`text`, such as the name of a recipe or of files, as the name of a bundle."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:MAX_NAME]
+    return name or "cascade"
 
 
 def tool_versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,11 @@ FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_NAME)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def is_file_name(text: str) -> bool:
+    """Whether `text` can be a FileName, as a bundle's name and version are."""
+    return len(text) <= MAX_NAME and re.fullmatch(FILE_NAME, text) is not None
 
 
 class Part(BaseModel):

@@ -14,8 +14,8 @@ from exports.cascade import TrainedRun
 from exports.front.calibration import CalibrationPictures
 from exports.front.large import Large
 from exports.imported.calibration import calibration_data
-from exports.imported.cascade import bundle_name, recipe_of
-from exports.source import Source, portable, tool_versions, trained_stages
+from exports.imported.cascade import recipe_of
+from exports.source import Source, bundle_name, portable, tool_versions, trained_stages
 from exports.stage_runner import StageRunner
 from training.checkpoint import load_checkpoint
 from training.data.answers import Answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ from exports.options import ExportOptions
 from exports.photos import Photos, list_photos, read_photos
 from exports.pipeline import write_bundle
 from exports.seen import warn_if_seen
-from exports.source import Source, tool_versions
+from exports.source import Source, bundle_name, tool_versions
 from exports.stage_runner import StageRunner
 from offramp.files import new_directory
 
@@ -245,9 +244,3 @@ def recipe_of(one: Imported) -> dict[str, Any]:
         },
         "input": one.preprocessing.model_dump(mode="json"),
     }
-
-
-def bundle_name(text: str) -> str:
-    """`text` as the name of a bundle."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100]
-    return name or "cascade"

@@ -29,7 +29,7 @@ from exports.front.plan import (
 )
 from exports.front.report import accuracy_by_folders, promise
 from exports.front.source import trained_source
-from exports.imported.config import ResizeRule
+from exports.imported.described import ResizeRule
 from exports.imported.options import NetworkOptions
 from exports.imported.saving import check_saving
 from exports.options import ExportOptions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exports.bundle.errors import ExportError
 from exports.imported.cascade import Described, import_network
-from exports.imported.config import ResizeRule
+from exports.imported.described import ResizeRule
 from exports.imported.labels import Labels, without_background
 from exports.imported.network import read_network
 from exports.imported.options import NetworkOptions, common_rule, find_preprocessing

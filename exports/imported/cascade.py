@@ -15,7 +15,7 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
 from exports.bundle.preprocessing.spec import Preprocessing
 from exports.imported.calibration import calibration_data
-from exports.imported.config import PreprocessingConfig, ResizeRule
+from exports.imported.described import PreprocessingConfig, ResizeRule
 from exports.imported.labels import Labels, mapping, output_labels, without_background
 from exports.imported.multi_exit.fitting import fit_stages
 from exports.imported.multi_exit.source import MultiExitNetwork, read_multi_exit, split_paths

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from exports.bundle.errors import ExportError
 from exports.bundle.preprocessing.spec import MAX_SIDE, Channels, Layout, Preprocessing
-from exports.imported.config import PreprocessingConfig, ResizeRule, find_config
+from exports.imported.config import find_config
+from exports.imported.described import PreprocessingConfig, ResizeRule
 from exports.imported.labels import Labels, read_labels
 from exports.imported.network import Network
 from exports.imported.normalisation import Normalisation

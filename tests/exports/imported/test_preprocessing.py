@@ -129,7 +129,11 @@ def test_a_mean_and_a_deviation_replace_those_of_a_file_or_are_enough(tmp_path: 
     assert alone.origin == "--mean and --std"
     assert (alone.mean, alone.std) == ((127.5, 63.75, 0), (255, 127.5, 25.5))
     assert (alone.side, alone.crop, alone.channels) == (None, 1, "rgb")
-    content = {"do_rescale": True, "size": 224, "do_flip_channel_order": True}
+    content = {
+        "do_rescale": True,
+        "size": {"shortest_edge": 224},
+        "do_flip_channel_order": True,
+    }
     network = written(tmp_path, "preprocessor_config.json", content)
     beside = find_config(network, None, own)
     assert beside.origin == "preprocessor_config.json, --mean and --std"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
+from exports.bundle.untrusted.safe_files import one_line
 from training.data.image_files import ResizeRule, read_images
 from training.data.image_folder import class_folders, files_below, has_image_suffix
 
@@ -129,6 +130,6 @@ def label_positions(folder: PhotoFolder, labels: Sequence[str]) -> NDArray[np.in
     if unknown:
         raise ExportError(
             f"the folder {folder.directory / unknown[0]} has the name of no class; the labels are "
-            f"{', '.join(labels[:5])} …"
+            f"{one_line(', '.join(labels[:5]))} …"
         )
     return np.array([index[name] for name in folder.classes], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -102,11 +103,12 @@ def _read(file: Path, *, normalised: bool) -> PreprocessingConfig | None:
 
 
 def read_json(file: Path) -> object:
-    """The content of a JSON file; raises ExportError or BundleError, which name it."""
+    """The content of a JSON file, which may have a byte-order mark; raises ExportError or BundleError, which
+    name it."""
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ExportError(f"{file} has more than {MAX_MANIFEST_BYTES} bytes.")
-        return parse_json(file.read_bytes(), file)
+        return parse_json(file.read_bytes().removeprefix(codecs.BOM_UTF8), file)
     except OSError as error:
         raise ExportError(f"{file} cannot be read: {error.strerror}.") from error
 

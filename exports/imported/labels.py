@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
+from exports.bundle.untrusted.safe_files import one_line
 from exports.imported.config import read_json
 
 # The names that a class for "none of these" has; it is left out.
@@ -28,7 +29,7 @@ def read_labels(file: Path) -> Labels:
         names = _from_json(read_json(file), file)
     else:
         try:
-            lines = file.read_text("utf-8").splitlines()
+            lines = file.read_text("utf-8-sig").splitlines()
         except OSError as error:
             raise ExportError(f"{file} cannot be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
@@ -36,7 +37,9 @@ def read_labels(file: Path) -> Labels:
         names = [line.strip() for line in lines if line.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ExportError(f"{file} has the label {twice[0]} twice; labels must be different.")
+        raise ExportError(
+            f"{file} has the label {one_line(twice[0])} twice; labels must be different."
+        )
     if len(without_background(names)) < 2:
         raise ExportError(f"{file} has fewer than two labels.")
     return tuple(names)
@@ -82,7 +85,11 @@ def mapping(own: Labels, classes: Labels, network: Path) -> NDArray[np.int64] | 
     missing = [name for name in classes if name not in index]
     extra = sorted(set(without_background(own)) - set(classes))
     if missing:
-        raise ExportError(f"{network} has no class {missing[0]}, which another network has.")
+        raise ExportError(
+            f"{network} has no class {one_line(missing[0])}, which another network has."
+        )
     if extra:
-        raise ExportError(f"{network} has the class {extra[0]}, which the last network has not.")
+        raise ExportError(
+            f"{network} has the class {one_line(extra[0])}, which the last network has not."
+        )
     return np.array([index[name] for name in classes], np.int64)

@@ -51,20 +51,20 @@ class Network:
 
     def layout(self, given: Layout | None) -> Layout:
         """`given`, or the position of the three colours in the input's shape."""
-        possible: list[Layout] = []
-        if self.shape[1] in (COLOURS, None):
-            possible.append("nchw")
-        if self.shape[3] in (COLOURS, None):
-            possible.append("nhwc")
+        axes: dict[Layout, int | None] = {"nchw": self.shape[1], "nhwc": self.shape[3]}
+        possible = [layout for layout, size in axes.items() if size in (COLOURS, None)]
+        certain = [layout for layout, size in axes.items() if size == COLOURS]
         if given is not None and given not in possible:
             raise ExportError(f"{self.path} takes {self._form}, which is not {given.upper()}.")
         if not possible:
             raise ExportError(
                 f"{self.path} takes {self._form}, which is no image of three colours."
             )
-        if given is None and len(possible) > 1:
+        if given is not None:
+            return given
+        if len(certain) != 1 and len(possible) > 1:
             raise ExportError(f"{self.path} takes {self._form}: give --layout nchw or nhwc.")
-        return given or possible[0]
+        return (certain or possible)[0]
 
     def side(self, layout: Layout, given: int | None) -> int:
         """The side of the input: that of the graph, else `given`."""
@@ -106,12 +106,14 @@ def read_network(path: Path) -> Network:
         )
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type not in FLOATS or len(tensor.shape.dim) != 4:
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        known = {number: name.lower() for name, number in TensorProto.DataType.items()}
+        kind = known.get(tensor.elem_type, f"the unknown type {tensor.elem_type}")
         raise ExportError(
             f"{path} takes {kind} of {len(tensor.shape.dim)} axes; only float and float16 of four axes are "
             "supported."
         )
-    shape = tuple(dim.dim_value or None for dim in tensor.shape.dim)
+    # Some exporters write -1 for an axis that is free.
+    shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     if shape[0] is not None:
         _free_reshapes(model, shape[0])
     del graph.input[:]
@@ -141,8 +143,7 @@ def _parse(path: Path, content: bytes) -> ModelProto:
     except (MalformedGraphError, DecodeError) as error:
         raise ExportError(f"{path} is not an ONNX file: {one_line(str(error))}.") from error
     except (onnx.checker.ValidationError, OSError, EncodeError, ValueError) as error:
-        reason = one_line(str(error).splitlines()[0]).rstrip(".")
-        raise ExportError(f"the weights of {path} cannot be read: {reason}.") from error
+        raise ExportError(f"the weights of {path} cannot be read: {_reason(error)}.") from error
     if size > MAX_FILE_BYTES:
         raise ExportError(
             f"{path} with its weights has {size} bytes; at most {MAX_FILE_BYTES} are allowed."
@@ -189,7 +190,12 @@ def _modern(model: ModelProto, path: Path) -> ModelProto:
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         raise ExportError(f"{path} is not an ONNX file: it names no opset.")
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except onnx.checker.ValidationError as error:
+            raise ExportError(
+                f"{path} has functions of its own that cannot be inlined: {_reason(error)}."
+            ) from error
     if opset(model) >= MIN_OPSET:
         return model
     try:
@@ -200,3 +206,8 @@ def _modern(model: ModelProto, path: Path) -> ModelProto:
             f"{path} has opset {opset(model)} and cannot be converted to {MIN_OPSET}: export it again with "
             f"opset {MIN_OPSET} or later."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's error, without its full stop."""
+    return one_line(str(error).splitlines()[0]).rstrip(".")

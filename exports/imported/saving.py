@@ -45,13 +45,12 @@ def check_saving(
     saving = 1 - mean / whole
     accuracy = written.manifest.provenance.test_default.accuracy
     measured = "accuracy" if source.data.target == "labels" else "agreement with it"
-    saved = f"which saves {saving:.0%}" if saving >= 0 else f"which is {-saving:.0%} less"
     *before, own = (len(stage.onnx) / 1e6 for stage in source.stages)
     sentence = (
         f"the default policy takes {mean / 1e6:.4g} M MACs an image (about {mean_ms:.3g} ms here), and "
-        f"{beside} {whole / 1e6:.4g} M ({whole_ms:.3g} ms), {saved}; {measured} {accuracy:.2f} % and "
-        f"{alone:.2f} %; what runs before {last.name} takes {sum(before):.3g} MB of memory beside its "
-        f"{own:.3g} MB"
+        f"{beside} {whole / 1e6:.4g} M ({whole_ms:.3g} ms), {saved_share(mean, whole)}; "
+        f"{measured} {accuracy:.2f} % and {alone:.2f} %; what runs before {last.name} takes "
+        f"{sum(before):.3g} MB of memory beside its {own:.3g} MB"
     )
     if mean_ms >= whole_ms:
         sentence += "; it is not faster here"
@@ -62,3 +61,10 @@ def check_saving(
             f"(--allow-no-saving writes it anyway).{' ' + notes if notes else ''}"
         )
     return sentence
+
+
+def saved_share(mean: float, whole: float) -> str:
+    """What `mean` MACs an image save beside `whole`, or how much less `whole` takes, in words."""
+    if mean <= whole:
+        return f"which saves {1 - mean / whole:.0%}"
+    return f"which is {1 - whole / mean:.0%} less"

@@ -30,6 +30,8 @@ MIN_PROBABILITY = 1e-7
 MAX_SUM_ERROR = 5e-3
 # Of logits, relative to the largest; graph optimisations differ by rounding.
 TOLERANCE = 1e-3
+# Of the inputs of a file with a fixed batch.
+MAX_BATCH_BYTES = 1 << 30
 OWN = "network/"
 BATCH_SIZES = (1, 4)
 FATAL_ONLY = 4
@@ -51,13 +53,18 @@ def run_original(
     """What the classifier returns for images uint8 [N, S, S, 3], preprocessed with numpy: float32 [N, C].
 
     Images are run one by one; a fixed batch is filled with copies. Raises ExportError if onnxruntime cannot
-    run it, or if the outputs are not finite or not one value for each class.
+    run it, if a fixed batch is too large, or if the outputs are not finite or not one value for each class.
     """
     model = ModelProto()
     model.CopyFrom(network.model)
     if network.batch is not None:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = network.batch
     rows = []
+    one = preprocessing.apply(images[:1])
+    if one.nbytes * (network.batch or 1) > MAX_BATCH_BYTES:
+        raise ExportError(
+            f"{network.path} is made for batches of {network.batch}; export it with a dynamic batch."
+        )
     try:
         session = _session(model.SerializeToString())
         for image in images:

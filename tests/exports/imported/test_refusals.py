@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import pytest
 
 from exports.bundle.reader import load_bundle
 from tests.commands import CommandResult, call
-from tests.exports.imported.classifiers import CLASSES, ZERO_ONE, write_classifier
+from tests.exports.imported.classifiers import CLASSES, SIDE, ZERO_ONE, write_classifier
 from tests.exports.imported.conftest import Given
 
 GOOD = ("0.485,0.456,0.406", "0.229,0.224,0.225")
@@ -92,6 +93,16 @@ def test_one_network_is_a_bundle_that_saves_nothing(
     assert "target" not in (tmp_path / "one" / "manifest.json").read_text()
 
 
+def calls_itself(model: onnx.ModelProto) -> None:
+    """Let the output of `model` come from a function that calls itself."""
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    again = onnx.helper.make_node("F", ["x"], ["y"], domain="own")
+    model.functions.append(onnx.helper.make_function("own", "F", ["x"], ["y"], [again], opsets))
+    model.opset_import.append(opsets[1])
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(onnx.helper.make_node("F", ["scores"], ["out"], domain="own"))
+
+
 def odd(place: Path, kind: str) -> Path:
     """A file that is no classifier of CLASSES as Offramp needs one."""
     path = place / f"{kind}.onnx"
@@ -109,6 +120,12 @@ def odd(place: Path, kind: str) -> Path:
     elif kind == "sigmoids":
         model.graph.node[-1].output[0] = "scores"
         model.graph.node.append(onnx.helper.make_node("Sigmoid", ["scores"], ["out"]))
+    elif kind == "unknown type":
+        model.graph.input[0].type.tensor_type.elem_type = 77
+    elif kind == "huge batch":
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1_000_000
+    elif kind == "recursive":
+        calls_itself(model)
     elif kind == "two outputs":
         model.graph.output.append(onnx.ValueInfoProto(name="flat"))
     elif kind == "map":
@@ -127,6 +144,9 @@ def odd(place: Path, kind: str) -> Path:
         ("too many outputs", "name it `background` in a labels file of its own"),
         ("NaN", "returns NaN or infinite values"),
         ("sigmoids", "do not sum to 1"),
+        ("unknown type", "takes the unknown type 77 of 4 axes"),
+        ("huge batch", "is made for batches of 1000000"),
+        ("recursive", "has functions of its own that cannot be inlined"),
         ("two outputs", "has 2 outputs (out, flat)"),
         ("map", "not one value for each class"),
     ],
@@ -149,6 +169,49 @@ def test_a_fixed_batch_is_freed_where_the_graph_permits(
         *("--preprocess", "zero-one", "--allow-no-saving"),
     )
     assert done.code == 0, done.err
+
+
+def test_axes_that_an_exporter_leaves_free_are_free(few: Path, tmp_path: Path) -> None:
+    """The batch is -1, height and width have names: the axis of size 3 has the colours."""
+    path = write_classifier(tmp_path / "free.onnx", side="side", normal=ZERO_ONE)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, path)
+    done = call(
+        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out"),
+        *("--preprocess", "zero-one", "--size", 32, "--allow-no-saving"),
+    )
+    assert done.code == 0, done.err
+    assert load_bundle(tmp_path / "out").manifest.exits[0].test.single == 100
+
+
+def test_a_byte_order_mark_is_no_part_of_a_label_or_a_configuration(
+    few: Path, tmp_path: Path
+) -> None:
+    path = write_classifier(tmp_path / "network.onnx", normal=ZERO_ONE)
+    config = {"input_size": [3, SIDE, SIDE], "mean": [0, 0, 0], "std": [1, 1, 1]}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8-sig")
+    (tmp_path / "labels.txt").write_text("\n".join(CLASSES), "utf-8-sig")
+    done = call(
+        *("cascade", path, "--calibrate", few, "-o", tmp_path / "out", "--allow-no-saving"),
+        *("--labels", tmp_path / "labels.txt"),
+    )
+    assert done.code == 0, done.err
+    assert load_bundle(tmp_path / "out").manifest.labels == CLASSES
+
+
+def test_a_label_with_a_line_end_is_refused_in_one_line(
+    given: Given, few: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(["a\nb", *CLASSES[1:]]))
+    for photos in (few, given.unlabelled):
+        done = refused(
+            tmp_path / "out",
+            *(given.small, given.large, "--calibrate", photos, "--preprocess", "zero-one"),
+            *("--labels", given.labels, "--labels", tmp_path / "labels.json"),
+        )
+        assert "a b" in done.err
 
 
 def test_an_older_opset_and_weights_beside_the_file_are_taken_in(few: Path, tmp_path: Path) -> None:

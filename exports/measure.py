@@ -55,7 +55,8 @@ def measure(
 ) -> Measurement:
     """Run `stages` on both splits; if others are `served`, these on the test split.
 
-    `served` may have been trained on the held-out split, so they are never run on a part of it.
+    `served` may have been trained on the held-out split, so they are never run on a part of it. Raises
+    ExportError if logits lie too far apart for a calibration table.
     """
     runner = StageRunner(stages)
     held_out = as_stored(Table(runner.logits(data.held_out.images), data.held_out.labels))

@@ -16,6 +16,7 @@ from exports.bundle.manifest import (
     CALIBRATION,
     CARD,
     MANIFEST,
+    MAX_TABLE_LOGITS,
     POLICY,
     CalibrationEntry,
     ExitEntry,
@@ -123,6 +124,7 @@ def write_bundle(
     possible. Errors are those of `export_bundle`.
     """
     data = network.data
+    _check_table(network)
     calibrated = tuple(stage.onnx for stage in network.calibrated)
     refit = network.calibrated != network.stages
     stages = tuple(stage.onnx for stage in network.stages)
@@ -144,11 +146,11 @@ def write_bundle(
         scaling,
         costs,
         table_sha256,
-        command,
-        data.target,
-        drop,
-        confidence,
-        [entry.input for entry in entries],
+        command=command,
+        target=data.target,
+        drop=drop,
+        confidence=confidence,
+        inputs=[entry.input for entry in entries],
     )
     policy = choice.policy.model_copy(update={"reject_below": network.reject_below})
     files = {entry.file: stage for entry, stage in zip(entries, stages, strict=True)}
@@ -184,6 +186,16 @@ def write_bundle(
     )
     load_bundle(folder)
     return Written(manifest, choice)
+
+
+def _check_table(network: Source) -> None:
+    """Raise ExportError if the calibration table would have more logits than a bundle may have."""
+    exits, images, classes = len(network.stages), len(network.data.held_out), len(network.labels)
+    if exits * images * classes > MAX_TABLE_LOGITS:
+        raise ExportError(
+            f"{images:,} images are too many for a calibration table of {exits} exits and {classes} classes: "
+            f"at most {MAX_TABLE_LOGITS // (exits * classes):,}."
+        )
 
 
 def _converted(

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from exports.bundle.errors import ExportError
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing.spec import Preprocessing
-from exports.bundle.reader import IMAGE
+from exports.bundle.reader import IMAGE, MAX_SPREAD
 from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.cost import count_graph_macs, count_graph_parameters
 from exports.graphs.onnx_tools import serialised
@@ -53,7 +53,8 @@ def run_original(
     """What the classifier returns for images uint8 [N, S, S, 3], preprocessed with numpy: float32 [N, C].
 
     Images are run one by one; a fixed batch is filled with copies. Raises ExportError if onnxruntime cannot
-    run it, if a fixed batch is too large, or if the outputs are not finite or not one value for each class.
+    run it, if a fixed batch is too large, or if the outputs are not finite, too far apart, or not one value
+    for each class.
     """
     model = ModelProto()
     model.CopyFrom(network.model)
@@ -86,6 +87,12 @@ def run_original(
     values: Floats = np.stack([row[0].reshape(-1) for row in rows]).astype(np.float32)
     if not np.isfinite(values).all():
         raise ExportError(f"{network.path} returns NaN or infinite values for images.")
+    spread = float(np.ptp(values, axis=1).max())
+    if spread > MAX_SPREAD:
+        raise ExportError(
+            f"{network.path} returns values up to {spread:.4g} apart for one image; at most {MAX_SPREAD:g} "
+            "can be calibrated: divide them by a constant in the graph."
+        )
     return values
 
 

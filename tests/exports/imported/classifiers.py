@@ -105,6 +105,15 @@ def write_classifier(
     return path
 
 
+def scaled(model: onnx.ModelProto, factor: float, offset: float) -> None:
+    """Multiply the outputs of `model` by `factor` and add `offset`."""
+    for name, value in (("factor", factor), ("offset", offset)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(helper.make_node("Mul", ["scores", "factor"], ["larger"]))
+    model.graph.node.append(helper.make_node("Add", ["larger", "offset"], ["out"]))
+
+
 def pictures(count: int, jitter: float = 0.05, seed: int = 0) -> NDArray[np.uint8]:
     """`count` pictures of each colour, uint8 [4 x count, SIDE, SIDE, 3], sorted by class."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from pydantic import (
 from exports.bundle.certificate import Reference, Target
 from exports.bundle.policy import Scaling
 from exports.bundle.provenance import Provenance
-from exports.bundle.schema_types import FileName, Part, Percent, Sha256
+from exports.bundle.schema_types import Count, Factor, FileName, Part, Percent, Sha256
 
 # Format 2 has stages that take the image; see `format_of`.
 FORMATS = (1, 2)
@@ -66,10 +66,10 @@ class ExitEntry(Part):
     input: StageInput = "features"
     feature_shape: tuple[int, int, int] | None
     feature_type: FeatureType = "float32"
-    macs: Annotated[int, Field(gt=0)]
-    params: Annotated[int, Field(gt=0)]
-    temperature: Annotated[float, Field(gt=0)]
-    running_temperature: Annotated[float, Field(gt=0)]
+    macs: Count
+    params: Count
+    temperature: Factor
+    running_temperature: Factor
     held_out: Accuracy
     test: Accuracy
 
@@ -133,7 +133,7 @@ class Manifest(Part):
     conversion: Conversion | None = None
     exits: Annotated[tuple[ExitEntry, ...], Field(min_length=1)]
     graphs: tuple[GraphEntry, ...] = ()
-    ensemble_weights: tuple[Annotated[float, Field(gt=0)], ...]
+    ensemble_weights: tuple[Factor, ...]
     calibration: CalibrationEntry
     provenance: Provenance
 

@@ -14,6 +14,10 @@ FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_NAME)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Of multiply-accumulates or weights; a float knows all integers up to here.
+Count = Annotated[int, Field(gt=0, le=1 << 53)]
+# What logits are divided or multiplied by, far from where float32 overflows.
+Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 def is_file_name(text: str) -> bool:

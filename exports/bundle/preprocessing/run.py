@@ -17,6 +17,7 @@ from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.preprocessing.variants import variants
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import GROCERIES, resolve_bundle
+from exports.bundle.untrusted.safe_zip import ARRAY_DAMAGE
 from offramp.errors import ImageError
 from offramp.files import write_whole
 from offramp.images import ImageSpec, Pixels, decode, decode_whole
@@ -106,8 +107,8 @@ def read_array(file: Path) -> NDArray[Any]:
         raise PreprocessingError(
             f"{file} cannot be read: {error.strerror or 'it ends early'}."
         ) from error
-    # What numpy raises for other files, those that are cut off, and arrays of objects.
-    except (ValueError, EOFError) as error:
+    # Other files, those that are cut off, and arrays of objects.
+    except ARRAY_DAMAGE as error:
         raise PreprocessingError(f"{file} is no .npy file with an array of numbers.") from error
     if not isinstance(array, np.ndarray):
         raise PreprocessingError(f"{file} holds several arrays; save one with numpy.save.")

@@ -59,8 +59,8 @@ def read_plain(path: Path, name: str, limit: int) -> bytes:
 def parse_json(content: bytes, file: Path) -> object:
     """Parse UTF-8 JSON; raises BundleError, which names `file`, if it is malformed.
 
-    A duplicate key in an object is an error, since parsers resolve it differently. So are NaN and
-    infinities, spelled out or as numbers too large for a float.
+    A duplicate key in an object is an error, since parsers resolve it differently. So are NaN, infinities,
+    spelled out or as numbers too large for a float, and integers of more than 64 bits.
     """
     try:
         value = json.loads(
@@ -68,6 +68,7 @@ def parse_json(content: bytes, file: Path) -> object:
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
+            parse_int=_bounded_int,
         )
         # A lone surrogate can be escaped in JSON, but not encoded in UTF-8.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -101,5 +102,12 @@ def _refuse_constant(name: str) -> float:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
+        raise ValueError(f"{text[:100]} is too large a number")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    value = int(text)
+    if not -(1 << 63) <= value < 1 << 64:
         raise ValueError(f"{text[:100]} is too large a number")
     return value

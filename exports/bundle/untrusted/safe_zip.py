@@ -6,6 +6,7 @@ import io
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -35,6 +36,17 @@ DAMAGE = (
     ValueError,
     KeyError,
     struct.error,
+)
+# What numpy raises on damaged .npy files: it evaluates their headers as Python literals.
+ARRAY_DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
 )
 
 
@@ -90,13 +102,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, spec: ArraySpec) -> NDArray
     if f"{name}.npy" not in archive.namelist():
         raise ValueError(f"it has no array {name}")
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"{name} is in version {version} of the format")
+        shape, by_column, dtype = _read_header(file, name)
         if dtype.kind not in spec.kinds:
             raise ValueError(f"{name} is of the type {dtype}")
         if shape != spec.shape:
@@ -106,3 +112,16 @@ def _read_array(archive: zipfile.ZipFile, name: str, spec: ArraySpec) -> NDArray
     if len(values) != size:
         raise ValueError(f"{name} does not have as many values as its header says")
     return np.frombuffer(values, dtype).reshape(shape, order="F" if by_column else "C")
+
+
+def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and dtype of the .npy `file`; raises ValueError if it is damaged."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is in version {version} of the format")
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_2_0(file)
+    except ARRAY_DAMAGE as error:
+        raise ValueError(f"{name} has a header that cannot be read") from error

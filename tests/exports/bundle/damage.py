@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,35 @@ def table(**arrays: Any) -> Damage:
         logits = np.zeros((EXITS, 20, len(LABELS)), np.float16)
         content = {"logits": logits, "labels": np.zeros(20, np.int64)} | arrays
         np.savez(bundle / "calibration.npz", **content)
+        digest = sha256((bundle / "calibration.npz").read_bytes())
+        in_manifest(lambda m: m["calibration"].update(sha256=digest))(bundle)
+
+    return damage
+
+
+def npy(header: str) -> bytes:
+    """A .npy file with this text for its header, and without values."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+# Headers on which numpy raises other errors than for damaged files.
+HOSTILE_HEADERS = {
+    "open brackets": "(((",
+    "empty type": "{'descr': (), 'fortran_order': False, 'shape': (3, 20, 7)}",
+    "deep": "-" * 9000,
+    "keys of two types": "{1: 2, 'descr': 3}",
+    "list as key": "{[]: 1}",
+    "huge shape": "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}",
+}
+
+
+def table_header(header: str) -> Damage:
+    """Replace the header of the table's logits, and the table's hash."""
+
+    def damage(bundle: Path) -> None:
+        with zipfile.ZipFile(bundle / "calibration.npz", "w") as archive:
+            archive.writestr("logits.npy", npy(header))
+            archive.writestr("labels.npy", npy(header))
         digest = sha256((bundle / "calibration.npz").read_bytes())
         in_manifest(lambda m: m["calibration"].update(sha256=digest))(bundle)
 

@@ -18,6 +18,7 @@ from exports.bundle.reader import load_bundle, sha256
 from exports.bundle.untrusted import safe_files
 from tests.commands import call
 from tests.exports.bundle.damage import (
+    HOSTILE_HEADERS,
     Damage,
     first_exit,
     graph,
@@ -27,6 +28,7 @@ from tests.exports.bundle.damage import (
     in_text,
     stage,
     table,
+    table_header,
     unix_socket,
     with_external_data,
 )
@@ -105,6 +107,15 @@ FAULTS: dict[str, tuple[Damage, str]] = {
         "Infinity is not a number",
     ),
     "overflow": (in_text("policy.json", "0.6", "1e999"), "1e999 is too large a number"),
+    "integer beyond 64 bits": (first_exit(macs=1 << 64), "18446744073709551616 is too large a num"),
+    "integer beyond a float": (first_exit(macs=10**400), "is too large a number"),
+    "costs beyond any network": (first_exit(macs=(1 << 53) + 1), "exits.0.macs"),
+    "tiny weight": (
+        in_manifest(lambda m: m.update(ensemble_weights=[1e-300] * 3)),
+        "ensemble_weights.0",
+    ),
+    "huge weight": (in_manifest(lambda m: m.update(ensemble_weights=[1e300] * 3)), "weights.0"),
+    "tiny temperature": (first_exit(temperature=1e-300), "exits.0.temperature"),
     "NaN threshold": (in_text("policy.json", "0.6", "NaN"), "policy.json is not valid JSON: NaN"),
     "negative threshold": (in_text("policy.json", "0.6", "-1"), "thresholds.0"),
     "deep nesting": (
@@ -180,6 +191,10 @@ FAULTS: dict[str, tuple[Damage, str]] = {
         table(logits=np.zeros((EXITS, 20, 9), np.float16)),
         r"logits has the shape \(3, 20, 9\), not \(3, 20, 7\)",
     ),
+    **{
+        f"header of {name}": (table_header(header), r"logits has (a header that cannot|the shape)")
+        for name, header in HOSTILE_HEADERS.items()
+    },
     "logits as objects": (
         table(logits=np.full((EXITS, 20, len(LABELS)), None)),
         "logits is of the type object",

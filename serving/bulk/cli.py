@@ -71,6 +71,7 @@ def classify(
 
     An image that cannot be classified does not stop the others. Exit code 1: some could not be; 2: none.
     """
+    from exports.bundle.untrusted.safe_files import one_line
     from serving.api.schemas import ErrorAnswer, resolve_top_k
     from serving.bulk.errors import BulkError
     from serving.bulk.run import classify_files
@@ -102,7 +103,7 @@ def classify(
     def write(rows: list[Row]) -> None:
         for row in rows:
             if isinstance(row.entry, ErrorAnswer) and len(paths) == 1:
-                raise BulkError(f"{row.file}: {row.entry.error}")
+                raise BulkError(one_line(f"{row.file}: {row.entry.error}"))
             show(row)
         failures.extend(row for row in rows if row.failed)
 
@@ -190,18 +191,19 @@ def _printer(manifest: Manifest, as_json: bool) -> Callable[[Row], None]:
 
 
 def _print_text(row: Row) -> None:
+    """Print a row. File names and labels may hold what a terminal would obey."""
+    from exports.bundle.untrusted.safe_files import one_line
     from serving.api.schemas import ErrorAnswer
 
     entry = row.entry
     if isinstance(entry, ErrorAnswer):
-        print(f"{row.file}: {entry.error}", file=sys.stderr)
+        print(one_line(f"{row.file}: {entry.error}"), file=sys.stderr)
         return
     label = "unsure" if entry.label is None else entry.label
-    typer.echo(
-        f"{row.file}: {label} (confidence {entry.confidence:.2f}, exit {entry.exit} of {entry.exits})"
-    )
+    exits = f"exit {entry.exit} of {entry.exits}"
+    typer.echo(one_line(f"{row.file}: {label} (confidence {entry.confidence:.2f}, {exits})"))
     for candidate in entry.top_k:
-        typer.echo(f"  {candidate.probability:7.2%}  {candidate.label}")
+        typer.echo(one_line(f"  {candidate.probability:7.2%}  {candidate.label}"))
 
 
 def _check_failures(failed: int, total: int) -> None:

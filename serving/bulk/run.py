@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import stat
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -133,7 +134,9 @@ class _Bulk:
     def _content(self, path: Path) -> bytes | ErrorAnswer:
         """The file, or why it cannot be read."""
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return ErrorAnswer("It is a pipe or a device, not a file.", "unreadable")
                 content = file.read(self._max_file_bytes + 1)
         except OSError as error:
             return ErrorAnswer(f"The file cannot be read: {error.strerror}.", "unreadable")
@@ -141,6 +144,11 @@ class _Bulk:
             limit = self._max_file_bytes
             return ErrorAnswer(f"The file is larger than {limit} bytes.", TooLargeError.code)
         return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open `path` without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _group(paths: Sequence[Path]) -> Iterator[list[Path]]:

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,12 +123,30 @@ def test_the_exit_code_says_whether_any_image_was_classified(
 
 
 def test_a_file_that_cannot_be_read_has_an_error(bundle_path: Path, folder: Path) -> None:
-    (folder / "gone.png").symlink_to(folder / "nowhere")
+    (folder / "y.png").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "z.png")
     done = run(bundle_path, folder, "--json")
-    (row,) = [row for row in map(json.loads, done.out.splitlines()) if "gone" in row["file"]]
-    assert row["predictions"] == [
-        {"error": "The file cannot be read: No such file or directory.", "code": "unreadable"}
+    *_, gone, pipe, _, _ = map(json.loads, done.out.splitlines())
+    assert [one["predictions"][0]["error"] for one in (gone, pipe)] == [
+        "The file cannot be read: No such file or directory.",
+        "It is a pipe or a device, not a file.",
     ]
+    assert gone["predictions"][0]["code"] == pipe["predictions"][0]["code"] == "unreadable"
+
+
+def test_names_and_labels_cannot_command_the_terminal(
+    tmp_path: Path, bundle_path: Path, pngs: list[bytes]
+) -> None:
+    bundle = Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["labels"] = [f"\x1b[2J{label}" for label in manifest["labels"]]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    for name, content in (("\x1b[2Ja.png", pngs[0]), ("\x1b[2Jb.png", BAD), ("c.png", BAD)):
+        (tmp_path / name).write_bytes(content)
+    for images in (tmp_path.glob("*.png"), tmp_path.glob("*b.png")):
+        done = run(bundle, *images)
+        assert "[2J" in done.out + done.err
+        assert "\x1b" not in done.out + done.err
 
 
 def test_without_a_terminal_progress_is_printed_with_the_time_left(

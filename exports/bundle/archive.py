@@ -26,6 +26,7 @@ from exports.bundle.untrusted.safe_files import (
     read_plain,
 )
 from exports.bundle.untrusted.safe_zip import DAMAGE, open_zip
+from offramp.errors import WriteError
 from offramp.files import new_file
 
 # Enough for sixty stages with a graph each.
@@ -49,8 +50,11 @@ def pack_bundle(path: Path, target: Path) -> str:
 
     The bundle is verified first, including its whole-network graphs. Of the files that the manifest
     does not list only the gears and the model card are packed. The file is written completely or not at
-    all. Raises BundleError if the bundle is damaged or too large, WriteError if `target` exists.
+    all. Raises BundleError if the bundle is damaged or too large, WriteError if `target` exists or its
+    directory does not.
     """
+    if not target.parent.is_dir():
+        raise WriteError(f"{target} cannot be written: there is no directory {target.parent}.")
     bundle = load_bundle(path)
     manifest = bundle.manifest
     for entry in manifest.graphs:

@@ -9,6 +9,7 @@ from typing import Any
 from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 from exports.bundle.routed_rule import routed_remark
+from exports.bundle.untrusted.safe_files import shown_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Inspection:
         whether the gears are."""
         gears = self.bundle.gears
         return {
-            "source": source,
+            "source": shown_name(source),
             "verified": True,
             "opened": opened,
             "manifest": self.bundle.manifest.model_dump(mode="json"),
@@ -76,7 +77,7 @@ def inspect_bundle(path: Path) -> Inspection:
     bundle = load_bundle(path)
     graphs = tuple(read_graph(path, entry) for entry in bundle.manifest.graphs)
     known = {MANIFEST, POLICY, GEARS, CARD, *bundle.manifest.files}
-    sizes = {file.name: file.lstat().st_size for file in sorted(path.iterdir())}
+    sizes = {shown_name(file.name): file.lstat().st_size for file in sorted(path.iterdir())}
     return Inspection(
         bundle=bundle,
         graphs=graphs,

@@ -226,9 +226,15 @@ def _imported(recipe: dict[str, Any]) -> str:
 
 
 def _recipe(recipe: dict[str, Any], seed: int) -> str:
-    network = recipe["network"]
-    backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
-    taught_by = recipe.get("teacher") or {}
-    teacher = ", ".join(taught_by.get("onnx") or ()) or taught_by.get("recipe", "none")
-    objective = recipe["objective"]["method"]
-    return f"- Recipe: {markdown_text(recipe['name'])} ({markdown_text(f'{backbone}, objective {objective}')}, {recipe['train']['epochs']} epochs, seed {seed}); teacher: {markdown_text(str(teacher))}"
+    """A network that Offramp trained."""
+    name = markdown_text(str(recipe.get("name", "unnamed")))
+    try:
+        network, epochs = recipe["network"], recipe["train"]["epochs"]
+        backbone = network["name"] + (f" of width {network['width']}" if network["width"] else "")
+        what = markdown_text(f"{backbone}, objective {recipe['objective']['method']}")
+        taught_by = recipe.get("teacher") or {}
+        teacher = ", ".join(taught_by.get("onnx") or ()) or taught_by.get("recipe", "none")
+    # A bundle's recipe is not checked when it is read.
+    except (KeyError, TypeError, AttributeError):
+        return f"- Recipe: {name}, of which the bundle does not say more"
+    return f"- Recipe: {name} ({what}, {epochs} epochs, seed {seed}); teacher: {markdown_text(str(teacher))}"

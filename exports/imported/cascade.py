@@ -14,6 +14,8 @@ from exports.bundle.certificate import Reference
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
 from exports.bundle.preprocessing.spec import Preprocessing
+from exports.bundle.untrusted.safe_files import one_line
+from exports.graphs.cost import uncounted_operators
 from exports.imported.calibration import calibration_data
 from exports.imported.described import PreprocessingConfig, ResizeRule
 from exports.imported.labels import Labels, mapping, output_labels, without_background
@@ -219,6 +221,9 @@ def import_network(
     side = photos.images.shape[1]
     content = build_stage(network, preprocessing, side, outputs, positions, len(classes))
     difference = verify_stage(network, content, images, expected)
+    if uncounted := uncounted_operators(network.model):
+        names = one_line(", ".join(uncounted))
+        say(f"{network.path}: {names} are not counted, so that it costs more than is said here")
     say(
         f"{network.path}: {outputs} of {values.shape[1]} classes; the stage agrees with the file on "
         f"{len(images)} images: logits at most {difference:.1e} apart"

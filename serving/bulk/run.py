@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from exports.bundle.policy import Policy
+from offramp.file_names import shown_name
 from offramp.grouping import group
 from serving.api.schemas import ErrorAnswer, describe_result
 from serving.bulk.rows import Row
-from serving.bulk.sources import shown_name
 from serving.errors import InvalidImageError, OutOfMemoryError, TooLargeError
 from serving.models.registry import LoadedModel
 from serving.scheduling.dispatcher import Dispatcher

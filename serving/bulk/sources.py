@@ -25,11 +25,6 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def shown_name(path: Path) -> str:
-    """The path as text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _files_of(argument: str) -> Iterator[Path]:
     if os.path.lexists(argument):
         yield from _below(Path(argument))

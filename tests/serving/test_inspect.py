@@ -205,3 +205,16 @@ def test_the_environment_can_hold_addresses(monkeypatch: pytest.MonkeyPatch) -> 
     assert read_settings().bundles == (address, "local.zip")
     monkeypatch.setenv("OFFRAMP_BUNDLES", os.pathsep.join(["a", "b c"]))
     assert read_settings().bundles == ("a", "b c")
+
+
+def test_pack_into_a_directory_that_is_not_there_names_the_file(
+    certified: Path, tmp_path: Path
+) -> None:
+    done = call("pack", certified, "-o", tmp_path / "no" / "x.zip")
+    assert done.refused_in_one_sentence
+    assert f"{tmp_path / 'no' / 'x.zip'} cannot be written: there is no directory" in done.err
+
+
+def test_inspect_lists_files_whose_names_are_no_text(certified: Path) -> None:
+    (certified / os.fsdecode(b"\xff.txt")).touch()
+    assert json.loads(call("inspect", certified, "--json").out)["unknown"] == ["\\xff.txt"]

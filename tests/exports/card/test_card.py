@@ -172,3 +172,12 @@ def test_of_many_labels_only_some_are_listed(manifest: Manifest, policy: Policy)
     card = model_card(manifest.model_copy(update={"labels": labels}), policy)
     assert f"and {1000 - MAX_LABELS} more." in card
     assert len(card) < 10_000
+
+
+@pytest.mark.parametrize("recipe", [{}, RECIPE | {"network": "resnet18"}, {"name": "a|b"}])
+def test_a_recipe_that_says_less_is_named(
+    manifest: Manifest, policy: Policy, recipe: dict[str, object]
+) -> None:
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    card = model_card(manifest.model_copy(update={"provenance": provenance}), policy)
+    assert "of which the bundle does not say more" in card

@@ -18,9 +18,10 @@ import orjson
 import pytest
 from pyarrow import parquet
 
+from exports.bundle.untrusted.safe_files import shown_name
 from serving.bulk.errors import BulkError
 from serving.bulk.run import _group
-from serving.bulk.sources import find_images, shown_name
+from serving.bulk.sources import find_images
 from tests.commands import CommandResult, call
 from tests.serving.conftest import Client
 from tests.serving.requests import CLASSIFY, as_raw

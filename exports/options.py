@@ -1,4 +1,4 @@
-"""What every command that writes a bundle can be asked for."""
+"""What commands that write a bundle can be asked for. Nothing here is slow to import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ Precision = Literal["fp32", "fp16", "int8"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 Int8Target = Literal["auto", "u8s8", "s8s8"]
 GraphKind = Literal["exits", "routed", "maps"]
+# The order of axes and of colours of a network's input, what it returns, and how images of another shape are
+# fitted.
+Layout = Literal["nchw", "nhwc"]
+Channels = Literal["rgb", "bgr"]
+Outputs = Literal["logits", "probabilities"]
+ResizeRule = Literal["center_crop", "stretch"]
 
 
 @dataclass(frozen=True)

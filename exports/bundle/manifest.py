@@ -17,6 +17,7 @@ from exports.bundle.certificate import Reference, Target
 from exports.bundle.policy import Scaling
 from exports.bundle.provenance import Provenance
 from exports.bundle.schema_types import Count, Factor, FileName, Part, Percent, Sha256
+from exports.options import Precision, ResizeRule
 
 # Format 2 has stages that take the image; see `format_of`.
 FORMATS = (1, 2)
@@ -29,7 +30,6 @@ CARD = "README.md"
 # images.
 MAX_TABLE_LOGITS = 1 << 28
 
-Precision = Literal["fp32", "fp16", "int8"]
 FeatureType = Literal["float32", "uint8", "int8"]
 StageInput = Literal["features", "image"]
 
@@ -43,7 +43,7 @@ class InputSpec(Part):
 
     height: Annotated[int, Field(ge=1, le=4096)]
     width: Annotated[int, Field(ge=1, le=4096)]
-    resize: Literal["center_crop", "stretch"] = "center_crop"
+    resize: ResizeRule = "center_crop"
 
 
 class Accuracy(Part):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
-from exports.imported.described import ResizeRule
+from exports.options import ResizeRule
 from exports.stage_runner import StageRunner
 from offramp.files import write_whole
 from offramp.progress import counting_bar

@@ -29,10 +29,9 @@ from exports.front.plan import (
 )
 from exports.front.report import accuracy_by_folders, promise
 from exports.front.source import trained_source
-from exports.imported.described import ResizeRule
 from exports.imported.options import NetworkOptions
 from exports.imported.saving import check_saving
-from exports.options import ExportOptions
+from exports.options import ExportOptions, ResizeRule
 from exports.photos import PhotoFolder, label_positions, list_photos, list_tree
 from exports.pipeline import write_bundle
 from offramp.files import new_directory, write_whole

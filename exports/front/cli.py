@@ -26,7 +26,7 @@ from exports.cli_options import (
     Version,
     export_options,
 )
-from exports.imported.cli import Channels, Layout, Outputs, ResizeRule
+from exports.options import Channels, Layout, Outputs, ResizeRule
 from offramp.extras import needs_extra
 
 
@@ -145,9 +145,9 @@ def front(
         preprocess=preprocess,
         side=size,
         crop=crop,
-        layout=None if layout is None else layout.value,
-        channels=None if channels is None else channels.value,
-        outputs=None if outputs is None else outputs.value,
+        layout=layout,
+        channels=channels,
+        outputs=outputs,
         normalisation=next(iter(normalisations), None),
         labels=None if labels is None else read_labels(labels),
     )

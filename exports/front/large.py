@@ -8,11 +8,11 @@ from pathlib import Path
 
 from exports.bundle.errors import ExportError
 from exports.imported.cascade import Described, import_network
-from exports.imported.described import ResizeRule
 from exports.imported.labels import Labels, without_background
 from exports.imported.network import read_network
 from exports.imported.options import NetworkOptions, common_rule, find_preprocessing
 from exports.imported.stage import Imported
+from exports.options import ResizeRule
 from exports.photos import PhotoFolder, read_photos
 from exports.stage_runner import StageRunner
 

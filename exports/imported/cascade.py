@@ -17,7 +17,7 @@ from exports.bundle.preprocessing.spec import Preprocessing
 from exports.bundle.untrusted.safe_files import one_line
 from exports.graphs.cost import uncounted_operators
 from exports.imported.calibration import calibration_data
-from exports.imported.described import PreprocessingConfig, ResizeRule
+from exports.imported.described import PreprocessingConfig
 from exports.imported.labels import Labels, mapping, output_labels, without_background
 from exports.imported.multi_exit.fitting import fit_stages
 from exports.imported.multi_exit.source import MultiExitNetwork, read_multi_exit, split_paths
@@ -38,7 +38,7 @@ from exports.imported.stage import (
     stage_graph,
     verify_stage,
 )
-from exports.options import ExportOptions
+from exports.options import ExportOptions, ResizeRule
 from exports.photos import Photos, list_photos, read_photos
 from exports.pipeline import write_bundle
 from exports.seen import warn_if_seen

@@ -28,27 +28,28 @@ from exports.cli_options import (
     Version,
     export_options,
 )
+from exports.options import ResizeRule
 from offramp.extras import needs_extra
 
-ResizeRule = Literal["center_crop", "stretch"]
 Reference = Literal["last", "ensemble"]
 
 
-class Layout(enum.StrEnum):
+# The names of exports.options once more: typer takes no lists of Literals.
+class LayoutName(enum.StrEnum):
     """The order of the axes of a network's input."""
 
     NCHW = "nchw"
     NHWC = "nhwc"
 
 
-class Channels(enum.StrEnum):
+class ChannelsName(enum.StrEnum):
     """The order of the colours of a network's input."""
 
     RGB = "rgb"
     BGR = "bgr"
 
 
-class Outputs(enum.StrEnum):
+class OutputsName(enum.StrEnum):
     """What a network returns."""
 
     LOGITS = "logits"
@@ -88,9 +89,9 @@ def cascade(
         list[float] | None,
         CROP,
     ] = None,
-    layout: Annotated[list[Layout] | None, LAYOUT] = None,
-    channels: Annotated[list[Channels] | None, CHANNELS] = None,
-    outputs: Annotated[list[Outputs] | None, OUTPUTS] = None,
+    layout: Annotated[list[LayoutName] | None, LAYOUT] = None,
+    channels: Annotated[list[ChannelsName] | None, CHANNELS] = None,
+    outputs: Annotated[list[OutputsName] | None, OUTPUTS] = None,
     exits: Annotated[
         int | None,
         typer.Option(min=1, help="How many exits of a bundle or run to keep; default: all."),

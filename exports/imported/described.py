@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from exports.bundle.preprocessing.resampling import Interpolation
-from exports.bundle.preprocessing.spec import Channels, Triple
+from exports.bundle.preprocessing.spec import Triple
+from exports.options import Channels, ResizeRule
 
-ResizeRule = Literal["center_crop", "stretch"]
 # The bounds of what a file can mean, far from where float32 would overflow.
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]

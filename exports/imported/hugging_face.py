@@ -20,9 +20,9 @@ from exports.imported.described import (
     Deviations,
     Means,
     PreprocessingConfig,
-    ResizeRule,
     in_pixels,
 )
+from exports.options import ResizeRule
 
 # Processors by their names without `ImageProcessor` or `FeatureExtractor`. An integer as size is both sides
 # of the result for the first, and the shorter side for the others.

@@ -16,12 +16,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.shape_inference import infer_shapes
 
 from exports.bundle.errors import ExportError
-from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.reader import sha256
 from exports.bundle.untrusted.external_data import has_external_data
 from exports.bundle.untrusted.protobuf import MalformedGraphError
 from exports.bundle.untrusted.safe_files import MAX_FILE_BYTES, one_line
 from exports.graphs.onnx_tools import opset
+from exports.options import Layout
 
 # Of the nodes that preprocessing adds, in the form that they have here.
 MIN_OPSET = 13

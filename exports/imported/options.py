@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from exports.bundle.errors import ExportError
-from exports.bundle.preprocessing.spec import MAX_SIDE, Channels, Layout, Preprocessing
+from exports.bundle.preprocessing.spec import MAX_SIDE, Preprocessing
 from exports.imported.config import find_config
-from exports.imported.described import PreprocessingConfig, ResizeRule
+from exports.imported.described import PreprocessingConfig
 from exports.imported.labels import Labels, read_labels
 from exports.imported.network import Network
 from exports.imported.normalisation import Normalisation
-from exports.imported.stage import Outputs
+from exports.options import Channels, Layout, Outputs, ResizeRule
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,9 +21,9 @@ from exports.graphs.onnx_tools import serialised
 from exports.graphs.stage_graph import StageGraph
 from exports.imported.network import Network
 from exports.imported.preprocessing import PREFIX, preprocessing_nodes
+from exports.options import Outputs
 from offramp.onnx_runtime import load_onnxruntime, session_errors, session_options
 
-Outputs = Literal["logits", "probabilities"]
 # Below it the logarithm of a probability is cut off.
 MIN_PROBABILITY = 1e-7
 # Sums of probabilities in float16 are about this far from 1.

@@ -11,10 +11,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.bundle.manifest import Conversion, Precision
+from exports.bundle.manifest import Conversion
 from exports.evaluation_data import EvaluationData
 from exports.measure import Measurement, measure
-from exports.options import Int8Target
+from exports.options import Int8Target, Precision
 from exports.precision.boundaries import connect_stages
 from exports.precision.quantize import (
     Prepared,

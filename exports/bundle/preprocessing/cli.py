@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exports.options import Layout
+
 if TYPE_CHECKING:
     from exports.bundle.preprocessing.inputs import StageInput
-
-Layout = Literal["nchw", "nhwc"]
 
 
 def preprocess(

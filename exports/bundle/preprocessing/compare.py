@@ -14,8 +14,8 @@ from exports.bundle.errors import PreprocessingError
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing import normal
 from exports.bundle.preprocessing.inputs import StageInput
-from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.preprocessing.variants import OTHER_STEPS, Variant
+from exports.options import Layout
 
 COLOURS = 3
 # In levels of 255. Rounded pixels differ by half a level, filters of another library by a few in places.

@@ -16,7 +16,8 @@ from exports.bundle.errors import PreprocessingError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing.resampling import linear, resampling_matrix
-from exports.bundle.preprocessing.spec import MAX_SIDE, Channels, Layout, Preprocessing, Triple
+from exports.bundle.preprocessing.spec import MAX_SIDE, Preprocessing, Triple
+from exports.options import Channels, Layout
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from exports.bundle.errors import PreprocessingError
 from exports.bundle.manifest import Manifest
 from exports.bundle.preprocessing.compare import Comparison, compare
 from exports.bundle.preprocessing.inputs import StageInput, stage_input, stage_inputs
-from exports.bundle.preprocessing.spec import Layout
 from exports.bundle.preprocessing.variants import variants
 from exports.bundle.reader import read_manifest
 from exports.bundle.resolve import GROCERIES, resolve_bundle
 from exports.bundle.untrusted.safe_zip import ARRAY_DAMAGE
+from exports.options import Layout
 from offramp.errors import ImageError
 from offramp.files import write_whole
 from offramp.images import ImageSpec, Pixels, decode, decode_whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing.resampling import Interpolation, crop_start, resampling_matrix
+from exports.options import Channels, Layout
 
-Layout = Literal["nchw", "nhwc"]
-Channels = Literal["rgb", "bgr"]
 Triple = tuple[float, float, float]
 
 MAX_SIDE = 4096

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from exports.bundle.policy import Floats
 from exports.bundle.preprocessing.inputs import StageInput
 from exports.bundle.preprocessing.resampling import crop_start, linear
+from exports.options import ResizeRule
 from offramp.images import Pixels
 
-Rule = Literal["center_crop", "stretch"]
 Sides = tuple[int, int]  # height, width
 Resizer = Callable[[Pixels, int, int], NDArray[Any]]
 # Levels of 255, on average. Decoders of JPEG differ by less.
@@ -46,7 +46,7 @@ class Variant:
 
 
 def variants(
-    content: bytes, whole: Pixels, image: Pixels, rule: Rule, stage: StageInput
+    content: bytes, whole: Pixels, image: Pixels, rule: ResizeRule, stage: StageInput
 ) -> Iterator[Variant]:
     """The expected picture first, then others.
 
@@ -64,7 +64,7 @@ def variants(
     expected = own.interpolation if own is not None and own.resized != len(image) else "bilinear"
     resizes = whole.shape != image.shape or (own is not None and own.resized != len(image))
     sources: list[tuple[str | None, Pixels]] = [(None, whole), *_as_stored(content, whole)]
-    rules: list[tuple[str | None, Rule]] = [(None, rule), _OTHER_RULE[rule]]
+    rules: list[tuple[str | None, ResizeRule]] = [(None, rule), _OTHER_RULE[rule]]
     for (metadata, picture), (fitting, by), (crop, resized) in product(sources, rules, crops):
         causes = tuple(cause for cause in (metadata, fitting, crop) if cause is not None)
         target = _target(picture, resized, by)
@@ -76,7 +76,7 @@ def variants(
                 yield Variant(causes, _centre(resizer(picture, *target), kept), how)
 
 
-_OTHER_RULE: dict[Rule, tuple[str, Rule]] = {
+_OTHER_RULE: dict[ResizeRule, tuple[str, ResizeRule]] = {
     "center_crop": ("the picture is stretched where it is cropped to its centre", "stretch"),
     "stretch": ("the picture is cropped to its centre where it is stretched", "center_crop"),
 }
@@ -107,7 +107,7 @@ def _same(one: Pixels, other: Pixels) -> bool:
     )
 
 
-def _target(picture: Pixels, resized: Sides, rule: Rule) -> Sides:
+def _target(picture: Pixels, resized: Sides, rule: ResizeRule) -> Sides:
     """The size to which `picture` is resized, so that it is or covers `resized`."""
     height, width = resized
     if rule == "stretch":

@@ -10,8 +10,9 @@ import pytest
 
 from exports.bundle.errors import ExportError
 from exports.imported.config import find_config
-from exports.imported.described import PreprocessingConfig, ResizeRule
+from exports.imported.described import PreprocessingConfig
 from exports.imported.normalisation import read_normalisations
+from exports.options import ResizeRule
 
 MEAN, STD = [0.5, 0.25, 0.0], [0.5, 0.25, 1.0]
 NORMAL = {"image_mean": MEAN, "image_std": STD}

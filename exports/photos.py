@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
 from exports.bundle.untrusted.safe_files import one_line
+from offramp.spread import evenly_spread
 from training.data.image_files import ResizeRule, read_images
 from training.data.image_folder import class_folders, files_below, has_image_suffix
 
@@ -36,7 +37,7 @@ class PhotoFolder:
         count = len(self.files)
         if count <= most:
             return self
-        kept = np.unique(np.linspace(0, count - 1, most).astype(np.int64)).tolist()
+        kept = evenly_spread(count, most).tolist()
         classes = None if self.classes is None else tuple(self.classes[n] for n in kept)
         return PhotoFolder(self.directory, tuple(self.files[n] for n in kept), classes)
 

@@ -45,6 +45,7 @@ from exports.seen import warn_if_seen
 from exports.source import Source, bundle_name, tool_versions
 from exports.stage_runner import StageRunner
 from offramp.files import new_directory
+from offramp.spread import evenly_spread
 
 # Images on which a stage is compared with its file.
 VERIFIED_IMAGES = 16
@@ -233,8 +234,7 @@ def import_network(
 
 def _spread(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """VERIFIED_IMAGES of `images`, as far apart as possible."""
-    spread = np.linspace(0, len(images) - 1, VERIFIED_IMAGES).astype(np.int64)
-    return images[np.unique(spread)]
+    return images[evenly_spread(len(images), VERIFIED_IMAGES)]
 
 
 def recipe_of(one: Imported) -> dict[str, Any]:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from exports.bundle.policy import softmax
-from exports.pictures.table import BundleTable, open_table
+from exports.pictures.table import BundleTable
 from exports.tuning.reliability import BINS, Reliability, reliability
-from offramp.figures import BLUE, GREY, INK, RED, check_target, save_png
+from offramp.figures import BLUE, GREY, INK, RED
 
 MAX_DOT_AREA = 140  # points squared
-
-
-def picture_calibration(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
-    """Draw reliability diagrams of `bundle`'s exits and ensemble, before and after temperature scaling.
-
-    Raises PictureError or BundleError before anything is written.
-    """
-    check_target(output)
-    data = open_table(bundle)
-    figure = draw_calibration(data)
-    save_png(figure, output, "Reliability before and after temperature", data.source)
-    say(str(output))
 
 
 def draw_calibration(data: BundleTable) -> Figure:

@@ -18,8 +18,9 @@ def exits(bundle: Bundle, output: Output) -> None:
     from exports.bundle.resolve import resolve_bundle
 
     with needs_extra("train"):
-        from exports.pictures.exits import picture_exits
-    picture_exits(resolve_bundle(bundle), output, say=typer.echo)
+        from exports.pictures.exits import draw_exits
+        from exports.pictures.write import write_picture
+    write_picture(resolve_bundle(bundle), output, draw_exits, "The exits compared", say=typer.echo)
 
 
 def calibration(bundle: Bundle, output: Output) -> None:
@@ -27,5 +28,7 @@ def calibration(bundle: Bundle, output: Output) -> None:
     from exports.bundle.resolve import resolve_bundle
 
     with needs_extra("train"):
-        from exports.pictures.calibration import picture_calibration
-    picture_calibration(resolve_bundle(bundle), output, say=typer.echo)
+        from exports.pictures.calibration import draw_calibration
+        from exports.pictures.write import write_picture
+    title = "Reliability before and after temperature"
+    write_picture(resolve_bundle(bundle), output, draw_calibration, title, say=typer.echo)

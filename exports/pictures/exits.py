@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from exports.pictures.table import BundleTable, open_table
-from offramp.figures import BLUE, GREY, INK, ORANGE, PALE, check_target, save_png
+from exports.pictures.table import BundleTable
+from offramp.figures import BLUE, GREY, INK, ORANGE, PALE
 
 Classes = NDArray[np.int64]
 Shares = NDArray[np.float64]
@@ -51,18 +49,6 @@ def gain(ensemble: NDArray[np.bool_], single: NDArray[np.bool_]) -> Gain:
 def first_correct_exit(correct: NDArray[np.bool_]) -> Classes:
     """The first exit (1-based) with the correct answer, 0 if there is none: bool [K, N] -> [N]."""
     return np.where(correct.any(axis=0), correct.argmax(axis=0) + 1, 0)
-
-
-def picture_exits(bundle: Path, output: Path, say: Callable[[str], None] = print) -> None:
-    """Draw the agreement, accuracies, gains and first correct exits of `bundle`.
-
-    Raises PictureError or BundleError before anything is written.
-    """
-    check_target(output)
-    data = open_table(bundle)
-    figure = draw_exits(data)
-    save_png(figure, output, "The exits compared", data.source)
-    say(str(output))
 
 
 def draw_exits(data: BundleTable) -> Figure:

@@ -33,6 +33,7 @@ from exports.precision.sensitivity import (
 )
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
+from offramp.spread import evenly_spread
 
 CALIBRATION_IMAGES = 256
 # onnxruntime's kernels are fastest with u8s8 on nearly every machine. The other scheme must win by more
@@ -77,7 +78,7 @@ def convert(
         # Only the first half: a policy will be certified on the other.
         first, _ = halves(len(data.held_out))
         held_out, float_logits = data.held_out.take(first), before.held_out.take(first).logits
-        calibration = held_out.images[_evenly(len(held_out), CALIBRATION_IMAGES)]
+        calibration = held_out.images[evenly_spread(len(held_out), CALIBRATION_IMAGES)]
         images = len(calibration)
         say(f"calibrating {len(stages)} stages on {images} held-out images")
         prepared = prepare_all(stages, calibration)
@@ -127,11 +128,6 @@ def comparison(precision: Precision, converted: Converted) -> str:
         )
     rows.append(f"{'ensemble':18}{before[-1].running:8.2f}{after[-1].running:8.2f}")
     return "\n".join(rows)
-
-
-def _evenly(samples: int, count: int) -> NDArray[np.int64]:
-    """At most `count` of the indices 0..samples-1, evenly spread."""
-    return np.unique(np.linspace(0, samples - 1, min(samples, count)).astype(np.int64))
 
 
 def _faster(

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exports.bundle.errors import ExportError
-from exports.imported.cascade import Described, import_network
+from exports.imported.cascade import import_network
 from exports.imported.labels import Labels, without_background
-from exports.imported.network import read_network
-from exports.imported.options import NetworkOptions, common_rule, find_preprocessing
+from exports.imported.options import NetworkOptions, common_rule, describe
+from exports.imported.parts import stage_milliseconds
 from exports.imported.stage import Imported
 from exports.options import ResizeRule
 from exports.photos import PhotoFolder, read_photos
-from exports.stage_runner import StageRunner
 
 # Pictures of the folder that are decoded to compare the stage with its file.
 SAMPLE_IMAGES = 64
-TIMED_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,15 @@ def open_large(
 
     Raises ExportError as that does.
     """
-    network = read_network(path)
-    preprocessing, config = find_preprocessing(network, options)
-    say(f"{path}: {preprocessing} ({config.origin})")
+    described = describe(path, options, say)
     own = options.labels or folder.names
     if not own:
         raise ExportError("the names of the classes are not known: give --labels FILE.")
-    side, rule = preprocessing.resized, common_rule([config], rule, [network])
+    side, rule = described.preprocessing.resized, common_rule([described], rule)
     labels = without_background(own)
     photos = read_photos(folder.sample(SAMPLE_IMAGES), side, rule, labels, say)
-    described = Described(network, preprocessing, options)
     imported = import_network(described, photos, own, labels, say)
-    runner = StageRunner([imported.graph.onnx], threads=1)
-    (milliseconds,) = runner.stage_milliseconds(photos.images[:1], rounds=TIMED_ROUNDS)
+    (milliseconds,) = stage_milliseconds([imported.graph], photos.images[:1])
     say(
         f"{path}: {imported.graph.macs / 1e6:.4g} M MACs, {imported.graph.params / 1e6:.3g} M parameters, "
         f"{milliseconds:.3g} ms for one image on one thread here"

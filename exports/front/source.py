@@ -15,14 +15,12 @@ from exports.front.calibration import CalibrationPictures
 from exports.front.large import Large
 from exports.imported.calibration import calibration_data
 from exports.imported.cascade import recipe_of
-from exports.source import Source, bundle_name, portable, tool_versions, trained_stages
-from exports.stage_runner import StageRunner
+from exports.imported.parts import imported_source, stage_milliseconds
+from exports.source import Source, bundle_name, portable, trained_stages
 from training.checkpoint import load_checkpoint
 from training.data.answers import Answers
 from training.data.load import split_held_out
 from training.planning.student import StudentChoice
-
-TIMED_ROUNDS = 20
 
 
 def trained_source(
@@ -46,23 +44,17 @@ def trained_source(
     images = calibration.photos.images
     stages = trained_stages([TrainedRun(network, config)], images, say)
     stages = (*stages, large.imported.graph)
-    graphs = [stage.onnx for stage in stages]
-    milliseconds = StageRunner(graphs, threads=1).stage_milliseconds(
-        images[:1], rounds=TIMED_ROUNDS
-    )
     unlabelled = replace(calibration.photos, labels=None)
+    graphs = [stage.onnx for stage in stages]
     data = calibration_data(calibration.name, unlabelled, graphs, "last")
-    source = Source(
-        name=bundle_name(f"{large.path.stem}-front"),
-        version="1",
-        labels=large.labels,
-        input=InputSpec(height=large.side, width=large.side, resize=large.rule),
-        stages=stages,
-        calibrated=stages,
-        data=replace(data, counts=data.counts | {"train": len(trained_on)}),
-        recipe=portable(recipe),
-        followers=(recipe_of(large.imported),),
-        seed=recipe.seed,
-        tools=tool_versions() | {"torch": config.tools["torch"]},
+    source = imported_source(
+        bundle_name(f"{large.path.stem}-front"),
+        large.labels,
+        InputSpec(height=large.side, width=large.side, resize=large.rule),
+        stages,
+        replace(data, counts=data.counts | {"train": len(trained_on)}),
+        [portable(recipe), recipe_of(large.imported)],
+        recipe.seed,
     )
-    return source, milliseconds
+    source = replace(source, tools=source.tools | {"torch": config.tools["torch"]})
+    return source, stage_milliseconds(stages, images[:1])

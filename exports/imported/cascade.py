@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 from exports.bundle.certificate import Reference
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS, InputSpec, Manifest
-from exports.bundle.preprocessing.spec import Preprocessing
 from exports.bundle.untrusted.safe_files import one_line
 from exports.graphs.cost import uncounted_operators
 from exports.imported.calibration import calibration_data
-from exports.imported.described import PreprocessingConfig
 from exports.imported.labels import Labels, mapping, output_labels, without_background
 from exports.imported.multi_exit.fitting import fit_stages
 from exports.imported.multi_exit.source import MultiExitNetwork, read_multi_exit, split_paths
-from exports.imported.network import Network, read_network
-from exports.imported.options import (
-    NetworkOptions,
-    common_rule,
-    find_preprocessing,
+from exports.imported.options import Described, NetworkOptions, common_rule, describe
+from exports.imported.parts import (
+    Part,
+    check_order,
+    imported_source,
+    say_what_is_near_chance,
+    stage_milliseconds,
 )
-from exports.imported.parts import Part, check_order, say_what_is_near_chance
 from exports.imported.saving import check_saving
 from exports.imported.stage import (
     Imported,
@@ -42,22 +41,12 @@ from exports.options import ExportOptions, ResizeRule
 from exports.photos import Photos, list_photos, read_photos
 from exports.pipeline import write_bundle
 from exports.seen import warn_if_seen
-from exports.source import Source, bundle_name, tool_versions
-from exports.stage_runner import StageRunner
+from exports.source import Source, bundle_name
 from offramp.files import new_directory
 from offramp.spread import evenly_spread
 
 # Images on which a stage is compared with its file.
 VERIFIED_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class Described:
-    """A network with its preprocessing, and a line for people."""
-
-    network: Network
-    preprocessing: Preprocessing
-    options: NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -137,14 +126,10 @@ def _open_networks(
         )
     first, files = split_paths(paths, options.exits)
     begins = None if first is None else read_multi_exit(first, options.exits, folder, say)
-    described, configs = [], []
-    for path, given in zip(files, network_options, strict=True):
-        network = read_network(path)
-        preprocessing, config = find_preprocessing(network, given)
-        configs.append(config)
-        described.append(Described(network, preprocessing, given))
-        say(f"{path}: {preprocessing} ({config.origin})")
-    rule = options.rule or _common_rule(begins, configs, described)
+    described = [
+        describe(path, given, say) for path, given in zip(files, network_options, strict=True)
+    ]
+    rule = options.rule or _common_rule(begins, described)
     side = max([d.preprocessing.resized for d in described] + ([begins.side] if begins else []))
     known = folder.names or (begins.labels if begins else ())
     named = tuple(d.options.labels or known for d in described)
@@ -165,48 +150,40 @@ def _open_networks(
         imported = import_network(one, photos, own, classes, say)
         parts.append(Part(one.network.path, (imported.graph,), (recipe_of(imported),)))
     stages = tuple(stage for part in parts for stage in part.stages)
-    milliseconds = StageRunner([s.onnx for s in stages], threads=1).stage_milliseconds(
-        photos.images[:1], rounds=20
-    )
+    milliseconds = stage_milliseconds(stages, photos.images[:1])
     check_order(parts, milliseconds, say)
-    recipes = [recipe for part in parts for recipe in part.recipes]
-    source = Source(
-        name=bundle_name("-".join(path.stem for path in paths)),
-        version="1",
-        labels=classes,
-        input=InputSpec(height=side, width=side, resize=rule),
-        stages=stages,
-        calibrated=stages,
-        data=calibration_data(
+    source = imported_source(
+        bundle_name("-".join(path.stem for path in paths)),
+        classes,
+        InputSpec(height=side, width=side, resize=rule),
+        stages,
+        calibration_data(
             directory.resolve().name,
             photos,
             [stage.onnx for stage in stages],
             options.reference or "last",
         ),
-        recipe=recipes[0],
-        followers=tuple(recipes[1:]),
+        [recipe for part in parts for recipe in part.recipes],
         seed=0 if begins is None else begins.seed,
-        tools=tool_versions(),
     )
     return parts, source, milliseconds
 
 
 def _common_rule(
     begins: MultiExitNetwork | None,
-    configs: Sequence[PreprocessingConfig],
     described: Sequence[Described],
 ) -> ResizeRule:
     """The rule of the networks, which is that of the first one where the others have none."""
     if begins is not None:
         own = begins.input.resize
-        others = {config.rule for config in configs} - {None, own}
+        others = {one.config.rule for one in described} - {None, own}
         if others:
             raise ExportError(
                 f"{begins.path} has the rule {own} for images of another shape, and another network has "
                 f"{others.pop()}: give --resize."
             )
         return own
-    return common_rule(configs, None, [d.network for d in described])
+    return common_rule(described, None)
 
 
 def import_network(

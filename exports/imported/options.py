@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,7 @@ from exports.bundle.preprocessing.spec import MAX_SIDE, Preprocessing
 from exports.imported.config import find_config
 from exports.imported.described import PreprocessingConfig
 from exports.imported.labels import Labels, read_labels
-from exports.imported.network import Network
+from exports.imported.network import Network, read_network
 from exports.imported.normalisation import Normalisation
 from exports.options import Channels, Layout, Outputs, ResizeRule
 
@@ -32,6 +32,24 @@ class NetworkOptions:
     outputs: Outputs | None = None
     normalisation: Normalisation | None = None
     labels: Labels | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """A network with its preprocessing, and what said so."""
+
+    network: Network
+    preprocessing: Preprocessing
+    config: PreprocessingConfig
+    options: NetworkOptions
+
+
+def describe(path: Path, options: NetworkOptions, say: Callable[[str], None]) -> Described:
+    """Read the ONNX file `path`, and find and say its preprocessing. Raises ExportError."""
+    network = read_network(path)
+    preprocessing, config = find_preprocessing(network, options)
+    say(f"{path}: {preprocessing} ({config.origin})")
+    return Described(network, preprocessing, config, options)
 
 
 def per_network(option: str, values: Sequence[T], count: int) -> tuple[T | None, ...]:
@@ -83,18 +101,14 @@ def find_preprocessing(
     )
 
 
-def common_rule(
-    configs: Sequence[PreprocessingConfig], given: ResizeRule | None, networks: Sequence[Network]
-) -> ResizeRule:
+def common_rule(described: Sequence[Described], given: ResizeRule | None) -> ResizeRule:
     """How images of another shape are fitted, which is the same for all networks of a bundle.
 
     Raises ExportError if they differ and none is `given`.
     """
     if given is not None:
         return given
-    rules = {
-        config.rule: n.path for config, n in zip(configs, networks, strict=True) if config.rule
-    }
+    rules = {one.config.rule: one.network.path for one in described if one.config.rule}
     if len(rules) > 1:
         raise ExportError(
             f"{rules['center_crop']} crops images to a square and {rules['stretch']} stretches them, but a "

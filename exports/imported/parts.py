@@ -8,13 +8,22 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exports.bundle.certificate import REFERENCE_NAMES
 from exports.bundle.errors import ExportError
-from exports.bundle.manifest import Manifest
+from exports.bundle.manifest import InputSpec, Manifest
+from exports.evaluation_data import EvaluationData
 from exports.graphs.stage_graph import StageGraph
+from exports.imported.labels import Labels
+from exports.source import Source, tool_versions
+from exports.stage_runner import StageRunner
 
 # An accuracy below this multiple of a guess's is reported.
 NEAR_CHANCE = 1.5
+# Fewer than `offramp tune --cost ms` takes: these times are reported, and nothing is chosen by them.
+TIMED_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,38 @@ class Part:
     path: Path
     stages: tuple[StageGraph, ...]
     recipes: tuple[dict[str, Any], ...]
+
+
+def stage_milliseconds(stages: Sequence[StageGraph], image: NDArray[np.uint8]) -> tuple[float, ...]:
+    """The time of each of `stages` for one image uint8 [1, S, S, 3] on one thread of this machine."""
+    runner = StageRunner([stage.onnx for stage in stages], threads=1)
+    return runner.stage_milliseconds(image, rounds=TIMED_ROUNDS)
+
+
+def imported_source(
+    name: str,
+    labels: Labels,
+    image: InputSpec,
+    stages: tuple[StageGraph, ...],
+    data: EvaluationData,
+    recipes: Sequence[dict[str, Any]],
+    seed: int,
+) -> Source:
+    """`stages`, of which some are of ONNX files, as the source of an export that is calibrated on `data`;
+    `recipes` are of their networks in order."""
+    return Source(
+        name=name,
+        version="1",
+        labels=labels,
+        input=image,
+        stages=stages,
+        calibrated=stages,
+        data=data,
+        recipe=recipes[0],
+        followers=tuple(recipes[1:]),
+        seed=seed,
+        tools=tool_versions(),
+    )
 
 
 def check_order(

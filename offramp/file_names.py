@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
-def shown_name(path: Path | str) -> str:
+def shown_name(path: str | os.PathLike[str]) -> str:
     """The path as text that can be printed; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def is_utf8(path: Path | str) -> bool:
+def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Whether the path is UTF-8, so that it can be written to TOML and JSON."""
     try:
         os.fsencode(path).decode("utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from exports.bundle.manifest import CARD, GEARS, MANIFEST, POLICY
 from exports.bundle.reader import Bundle, load_bundle, read_graph
 from exports.bundle.routed_rule import routed_remark
-from exports.bundle.untrusted.safe_files import shown_name
+from offramp.file_names import shown_name
 
 
 @dataclass(frozen=True)

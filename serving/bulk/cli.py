@@ -122,7 +122,7 @@ def _write_table(
     """Classify into the journal of `output` what it does not have, then write `output` from it."""
     from exports.bundle.manifest import MANIFEST
     from exports.bundle.reader import sha256
-    from exports.bundle.untrusted.safe_files import shown_name
+    from offramp.file_names import shown_name
     from offramp.files import replacing
     from offramp.progress import counting_bar
     from serving.bulk.journal import Journal

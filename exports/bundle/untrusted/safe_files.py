@@ -86,11 +86,6 @@ def one_line(text: str) -> str:
     )
 
 
-def shown_name(path: str | os.PathLike[str]) -> str:
-    """The path as text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content: dict[str, object] = {}
     for key, value in pairs:

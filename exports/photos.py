@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exports.bundle.errors import ExportError
 from exports.bundle.untrusted.safe_files import one_line
-from offramp.spread import evenly_spread
+from exports.spread import evenly_spread
 from training.data.image_files import ResizeRule, read_images
 from training.data.image_folder import class_folders, files_below, has_image_suffix
 

@@ -42,8 +42,8 @@ from exports.photos import Photos, list_photos, read_photos
 from exports.pipeline import write_bundle
 from exports.seen import warn_if_seen
 from exports.source import Source, bundle_name
+from exports.spread import evenly_spread
 from offramp.files import new_directory
-from offramp.spread import evenly_spread
 
 # Images on which a stage is compared with its file.
 VERIFIED_IMAGES = 16

@@ -31,9 +31,9 @@ from exports.precision.sensitivity import (
     keep_sensitive,
     none_kept,
 )
+from exports.spread import evenly_spread
 from exports.stage_runner import StageRunner
 from exports.tuning.certificate import halves
-from offramp.spread import evenly_spread
 
 CALIBRATION_IMAGES = 256
 # onnxruntime's kernels are fastest with u8s8 on nearly every machine. The other scheme must win by more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offramp.spread import evenly_spread
+from exports.spread import evenly_spread
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ CARD = "README.md"
 # Number of logits in a calibration table: 1 GiB as float32, five exits on ImageNet's 50,000 validation
 # images.
 MAX_TABLE_LOGITS = 1 << 28
+# The search sets thresholds at eight exits at most, however many there are; but each exit is a session and a
+# queue of the server, and running ensembles of K exits take K^2 sums. Recipes have the same limit.
+MAX_EXITS = 32
 
 FeatureType = Literal["float32", "uint8", "int8"]
 StageInput = Literal["features", "image"]
@@ -131,7 +134,7 @@ class Manifest(Part):
     input: InputSpec
     precision: Precision
     conversion: Conversion | None = None
-    exits: Annotated[tuple[ExitEntry, ...], Field(min_length=1)]
+    exits: Annotated[tuple[ExitEntry, ...], Field(min_length=1, max_length=MAX_EXITS)]
     graphs: tuple[GraphEntry, ...] = ()
     ensemble_weights: tuple[Factor, ...]
     calibration: CalibrationEntry

@@ -35,6 +35,8 @@ NEVER = 2.0  # a threshold above every confidence
 # With four exits 20 thresholds each. A finer grid finds no better policies, only luckier ones.
 MAX_GRID_POLICIES = 2**13
 MAX_THRESHOLDS_PER_EXIT = 128
+# One between 0 and NEVER.
+MIN_THRESHOLDS_PER_EXIT = 3
 # Standard errors added to a drop: 1.6 for a limit of it, as many for luck in the search.
 CAUTION = 3.0
 
@@ -155,7 +157,8 @@ def frontier(
 
     `costs` [K] is the cost of leaving at each exit. The grid has the same number of thresholds at
     each exit, at even quantiles of its confidences, with 0 and NEVER, and at most `max_policies`
-    combinations for one measure and combination of logits. Every combination is counted exactly.
+    combinations for one measure and combination of logits. Every combination is counted exactly. If
+    there are too many exits for MIN_THRESHOLDS_PER_EXIT each, no sample leaves at some of them.
 
     The score is the drop plus `caution` standard errors of it. A policy that seldom disagrees with the
     ensemble then wins over one that does equally well by luck.
@@ -178,10 +181,13 @@ def frontier(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Every combination of G1 x ... thresholds: mean cost, losses and gains, flat [G1 * ...]."""
+    """Every combination of G1 x ... thresholds, those of the exits `places`, from 0, of K: mean cost, losses
+    and gains, flat [G1 * ...]."""
 
     measure: Measure
     combine: Combine
+    exits: int
+    places: tuple[int, ...]
     thresholds: tuple[Floats, ...]
     cost: Counts
     losses: Counts
@@ -196,15 +202,15 @@ class _Grid:
         """The policy at `index` of the flat arrays."""
         shape = [len(values) for values in self.thresholds] or [1]
         per_exit = np.unravel_index(index, shape)
+        thresholds = [NEVER] * (self.exits - 1)
+        for place, values, i in zip(self.places, self.thresholds, per_exit, strict=False):
+            # Thresholds have six decimals, which survive float32.
+            thresholds[place] = round(float(values[i]), 6)
         return Policy(
             measure=self.measure,
             combine=self.combine,
-            # Thresholds have six decimals, which survive float32.
-            thresholds=tuple(
-                round(float(values[i]), 6)
-                for values, i in zip(self.thresholds, per_exit, strict=False)
-            ),
-            max_exit=len(self.thresholds) + 1,
+            thresholds=tuple(thresholds),
+            max_exit=self.exits,
         )
 
 
@@ -221,32 +227,35 @@ def _count_grid(
     under those above. Cumulative sums from above and from below along each axis therefore count every
     combination.
     """
-    exits, samples = evaluator.exits, evaluator.samples
-    confidence, correct = evaluator.confidence[measure, combine], evaluator.correct[combine]
-    per_exit = _thresholds_per_exit(exits, max_policies)
-    thresholds = tuple(_thresholds(values, per_exit) for values in confidence[:-1])
+    samples = evaluator.samples
+    places = _searched_exits(evaluator.exits, max_policies)
+    confidence = [evaluator.confidence[measure, combine][place] for place in places]
+    per_exit = _thresholds_per_exit(len(places), max_policies)
+    thresholds = tuple(_thresholds(values, per_exit) for values in confidence)
     bins = [
         np.searchsorted(t, values, side="right") - 1
-        for t, values in zip(thresholds, confidence[:-1], strict=True)
+        for t, values in zip(thresholds, confidence, strict=True)
     ]
     shape = [len(t) for t in thresholds]
     cost, losses, gains = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for k in range(exits):
-        axes = min(k + 1, exits - 1)
+    for k, place in enumerate([*places, evaluator.exits - 1]):
+        axes = min(k + 1, len(places))
+        correct = evaluator.correct[combine][place]
         cell = (
             np.ravel_multi_index(bins[:axes], shape[:axes]) if axes else np.zeros(samples, np.intp)
         )
         for total, factor, weight in (
-            (cost, costs[k] / samples, None),
-            (losses, 1.0, evaluator.ensemble_correct & ~correct[k]),
-            (gains, 1.0, correct[k] & ~evaluator.ensemble_correct),
+            (cost, costs[place] / samples, None),
+            (losses, 1.0, evaluator.ensemble_correct & ~correct),
+            (gains, 1.0, correct & ~evaluator.ensemble_correct),
         ):
             size = int(np.prod(shape[:axes]))
             counts = np.bincount(cell, weight, size).astype(np.float64).reshape(shape[:axes])
             for axis in range(axes):
                 counts = _below(counts, axis) if axis < k else _at_or_above(counts, axis)
-            total += factor * counts.reshape(shape[:axes] + [1] * (exits - 1 - axes))
-    return _Grid(measure, combine, thresholds, cost.ravel(), losses.ravel(), gains.ravel())
+            total += factor * counts.reshape(shape[:axes] + [1] * (len(places) - axes))
+    counted = (values.ravel() for values in (cost, losses, gains))
+    return _Grid(measure, combine, evaluator.exits, places, thresholds, *counted)
 
 
 def _at_or_above(counts: Counts, axis: int) -> Counts:
@@ -260,10 +269,20 @@ def _below(counts: Counts, axis: int) -> Counts:
     return below
 
 
-def _thresholds_per_exit(exits: int, max_policies: int) -> int:
-    if exits < 2:
+def _searched_exits(exits: int, max_policies: int) -> tuple[int, ...]:
+    """The exits before the last, from 0, that have thresholds on the grid: all, or as many as can have
+    MIN_THRESHOLDS_PER_EXIT, the first among them, evenly spread."""
+    before_last, most = exits - 1, 0
+    while most < before_last and MIN_THRESHOLDS_PER_EXIT ** (most + 1) <= max_policies:
+        most += 1
+    return tuple(i * (before_last - 1) // max(most - 1, 1) for i in range(most))
+
+
+def _thresholds_per_exit(searched: int, max_policies: int) -> int:
+    """How many thresholds each of the `searched` exits has, so that there are at most `max_policies`."""
+    if not searched:
         return 0
-    return min(max(int(max_policies ** (1 / (exits - 1)) + 1e-9), 3), MAX_THRESHOLDS_PER_EXIT)
+    return min(int(max_policies ** (1 / searched) + 1e-9), MAX_THRESHOLDS_PER_EXIT)
 
 
 def _thresholds(confidence: Floats, count: int) -> Floats:

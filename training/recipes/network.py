@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from training.recipes.part import RecipePart
 
+# Of a bundle, too: see MAX_EXITS of exports/bundle/manifest.py.
+MAX_EXITS = 32
+
 Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=1, le=64)]
 
@@ -126,6 +129,10 @@ class NetworkRecipe(RecipePart):
             raise ValueError(f"exits must increase and end with {self.stages}, the last stage")
         if self.exits[0] < 1:
             raise ValueError("exits count from 1")
+        if len(self.exits) > MAX_EXITS:
+            raise ValueError(
+                f"there are {len(self.exits)} exits, and at most {MAX_EXITS} can be served"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.bundle.errors import BundleError
-from exports.bundle.manifest import Manifest, format_of
+from exports.bundle.manifest import MAX_EXITS, Manifest, format_of
 from exports.bundle.reader import load_bundle, read_manifest
 from tests.exports.bundles import FP32, INT8
 from tests.serving.tiny_bundle import EXITS, write_tiny_bundle
+from training.recipes import network
 
 Content = dict[str, Any]
 
@@ -84,6 +85,7 @@ def exit_(number: int, **values: object) -> Callable[[Content], None]:
         (exit_(2, feature_shape=[6, 2, 2]), "exit 2 has a feature_shape, but no stage takes its"),
         (exit_(3, feature_shape=[8, 1, 1]), "exit 3 has a feature_shape, but no stage takes its"),
         (lambda manifest: manifest.update(format=1), "only stage 1 takes the image in format 1"),
+        (lambda manifest: manifest.update(exits=manifest["exits"] * 11), "at most 32 items"),
         (lambda manifest: manifest.update(format=3), "format 3 is not one this version reads"),
         (
             lambda manifest: manifest["provenance"].update(followers=["name"]),
@@ -103,6 +105,10 @@ def test_an_inconsistent_manifest_is_refused_in_one_sentence(
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_a_recipe_has_at_most_as_many_exits_as_a_bundle() -> None:
+    assert network.MAX_EXITS == MAX_EXITS
 
 
 def test_format_1_has_no_followers(content: Content) -> None:

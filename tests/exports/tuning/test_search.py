@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exports.bundle.manifest import MAX_EXITS
 from exports.bundle.policy import Combine, Floats, Measure, Policy, Scaling
 from exports.bundle.reader import Table, load_table, read_manifest
-from exports.tuning.search import NEVER, PolicyEvaluator, frontier, full_depth
+from exports.tuning.search import (
+    MAX_GRID_POLICIES,
+    NEVER,
+    PolicyEvaluator,
+    frontier,
+    full_depth,
+)
 from exports.tuning.simulation import simulate
 from tests.exports.bundles import INT8
 from tests.exports.policies import CLASSES, EXITS, policies, scalings, tables
@@ -113,6 +120,27 @@ def test_a_network_of_one_exit_has_one_policy() -> None:
     )
     (point,) = frontier(evaluator, [3.0])
     assert (point.cost, point.drop, point.policy.thresholds) == (3.0, 0.0, ())
+
+
+@pytest.mark.parametrize("exits", [9, 10, 14, MAX_EXITS])
+def test_the_search_counts_no_more_policies_than_it_may_however_many_exits(exits: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(exits, 30, CLASSES)).astype(np.float32)
+    one = (1.0,) * exits
+    evaluator = PolicyEvaluator.from_table(table_with_labels(logits, 0), Scaling(one, one, one))
+    costs = np.arange(1.0, exits + 1)
+    sizes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        zeros = np.zeros
+        patch.setattr(np, "zeros", lambda shape: sizes.append(int(np.prod(shape))) or zeros(shape))
+        points = frontier(evaluator, costs)
+    assert max(sizes) <= MAX_GRID_POLICIES
+    for point in points:
+        stats = evaluator.evaluate(point.policy)
+        assert stats.mean_cost(costs) == pytest.approx(point.cost)
+        assert stats.drop == pytest.approx(point.drop)
+    assert points[0].cost == costs[0]
+    used = {k for point in points for k, t in enumerate(point.policy.thresholds) if t < NEVER}
+    assert max(used) > exits // 2
 
 
 @pytest.mark.serial

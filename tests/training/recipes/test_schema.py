@@ -165,6 +165,10 @@ def test_a_general_resnet_has_an_exit_after_each_group_or_wherever_it_is_asked_f
         (("channels = [8]", "blocks = [3]", "exits_after = []"), "end with 3, the last block"),
         (("channels = [8]", "blocks = [3]", "exits = [2]"), "end with 1, the last stage"),
         (("channels = [8]", "blocks = [3]", 'stem = "none"'), "network.stem"),
+        (
+            ("channels = [8]", "blocks = [33]", f"exits_after = {list(range(1, 34))}"),
+            "33 exits, and at most 32 can be served",
+        ),
     ],
 )
 def test_a_general_resnet_that_makes_no_sense_is_refused_in_one_sentence(

@@ -61,6 +61,25 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Default:
+    """What is chosen without a goal: at most the share `drop` below the ensemble, certified with `confidence`
+    if the samples support that.
+
+    If they support no early exit, the ensemble answers. With `last_alone` (see
+    `exports.tuning.select.may_answer_alone`) it must then be measurably better than the last network, which
+    otherwise answers alone.
+    """
+
+    drop: float = DEFAULT_DROP
+    confidence: float = DEFAULT_CONFIDENCE
+    last_alone: bool = False
+
+    def goal(self, unit: Unit) -> Goal:
+        """The goal that is certified, for costs in `unit`."""
+        return Goal(value=self.drop, confidence=self.confidence, unit=unit)
+
+
+@dataclass(frozen=True)
 class PrecisionGoal:
     """A goal for `reject_below`: at least the share `min_precision` of the answers that are given is right,
     certified with `confidence` if that is given."""

@@ -13,10 +13,9 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
 from exports.tuning.certificate import halves
 from exports.tuning.goal import (
-    DEFAULT_CONFIDENCE,
-    DEFAULT_DROP,
     INTERVAL_CONFIDENCE,
     Choice,
+    Default,
     Goal,
     PrecisionGoal,
     TuningData,
@@ -139,7 +138,7 @@ def run_tuning(
     """
     manifest = read_manifest(bundle)
     current = read_policy(bundle, manifest) if in_force is None else in_force
-    drop, confidence = DEFAULT_DROP, DEFAULT_CONFIDENCE
+    default = Default()
     log: RequestLog | None = None
     if requests is None:
         table = load_table(bundle, manifest)
@@ -148,12 +147,13 @@ def run_tuning(
         target = manifest.calibration.target
     else:
         if current.certificate is not None:
-            drop = current.certificate.permitted_drop / 100
-            confidence = current.certificate.confidence
-        needed = _labels_needed(goal, precision, drop)
+            permitted = current.certificate.permitted_drop / 100
+            default = Default(permitted, current.certificate.confidence)
+        needed = _labels_needed(goal, precision, default.drop)
         log = _read_requests(bundle, manifest, requests, needed)
         table, source, sha256, target = log.table, log.source, log.sha256, log.target
     data = TuningData.from_table(table, manifest.scaling, sha256, target)
+    default = replace(default, last_alone=may_answer_alone(manifest.inputs, target))
     costs: dict[Unit, tuple[float, ...]] = {
         "macs": tuple(float(entry.macs) for entry in manifest.exits)
     }
@@ -162,12 +162,9 @@ def run_tuning(
     unit = unit if goal is None else goal.unit
     command = _command(bundle, requests, unit == "ms")
     if precision is not None:
-        choice = choose_precise(data, costs[unit], goal, precision, unit, command)
+        choice = choose_precise(data, costs[unit], goal, precision, unit, command, default)
     elif goal is None:
-        last_alone = may_answer_alone(manifest.inputs, target)
-        choice = choose_default(
-            data, costs[unit], unit, command, confidence, drop=drop, last_alone=last_alone
-        )
+        choice = choose_default(data, costs[unit], default, unit, command)
         choice = _keep_rejection(choice, current, command)
     else:
         choice = choose(data, costs[unit], goal, command)

@@ -10,17 +10,19 @@ from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
-from exports.tuning.certificate import holds, make_certificate, method_of, samples_needed
+from exports.tuning.certificate import holds, make_certificate
+from exports.tuning.certified.choose import choose_certified, path_of_first_half, round_up
 from exports.tuning.goal import (
     DEFAULT_CONFIDENCE,
     DEFAULT_DROP,
     INTERVAL_CONFIDENCE,
     Choice,
+    Default,
     Goal,
     TuningData,
     Unit,
 )
-from exports.tuning.path import CHEAPER_THAN_FULL_DEPTH, Candidate, cautious_path
+from exports.tuning.path import CHEAPER_THAN_FULL_DEPTH, Candidate
 from exports.tuning.search import never_early
 from exports.tuning.statistics.policy_stats import PolicyStats
 
@@ -30,17 +32,20 @@ MIN_PERMITTED_ERRORS = 3
 
 
 def choose(
-    data: TuningData, costs: Sequence[float], goal: Goal, command: str = "offramp tune BUNDLE"
+    data: TuningData,
+    costs: Sequence[float],
+    goal: Goal,
+    command: str | None = "offramp tune BUNDLE",
 ) -> Choice:
     """The policy that reaches `goal` on samples that it was not chosen on.
 
-    `costs` [K] is the cost of leaving at each exit; sentences suggest options of `command`. With a
-    confidence the policy carries a certificate. If the samples do not support the goal, the policy never
-    leaves early. Raises TuningError, which says what is possible, if no policy reaches the goal.
+    `costs` [K] is the cost of leaving at each exit; sentences suggest options of `command`, if there is one.
+    With a confidence the policy carries a certificate. If the samples do not support the goal, the policy
+    never leaves early. Raises TuningError, which says what is possible, if no policy reaches the goal.
     """
     if goal.confidence is not None:
         try:
-            return _choose_certified(data, costs, goal, goal.confidence)
+            return choose_certified(data, path_of_first_half(data, costs), goal, goal.confidence)
         except TuningError as error:
             option = f"--max-accuracy-drop {100 * goal.value:g}"
             raise TuningError(
@@ -55,28 +60,27 @@ def choose(
 def choose_default(
     data: TuningData,
     costs: Sequence[float],
+    default: Default,
     unit: Unit = "macs",
     command: str = "offramp tune BUNDLE",
-    confidence: float = DEFAULT_CONFIDENCE,
-    otherwise: TuningData | None = None,
-    drop: float = DEFAULT_DROP,
-    last_alone: bool = False,
 ) -> Choice:
-    """At most `drop` below the ensemble: certified if the samples support that, else by cross-validation,
-    of the samples `otherwise` if they are given.
-
-    If they support no early exit, the ensemble answers. With `last_alone` (see `may_answer_alone`) it must
-    then be measurably better than the last network, which otherwise answers alone.
-    """
+    """The policy of `default`: certified if the samples support that, else by cross-validation."""
+    path = path_of_first_half(data, costs)
     try:
-        certified = Goal(value=drop, confidence=confidence, unit=unit)
-        return _choose_certified(data, costs, certified, confidence)
+        return choose_certified(data, path, default.goal(unit), default.confidence)
     except TuningError as error:
-        choice = choose(otherwise or data, costs, Goal(value=drop, unit=unit), command)
-        choice = replace(choice, notes=(f"It is not certified: {error}", *choice.notes))
-        if last_alone and choice.policy == never_early(data.whole.exits):
-            return _last_unless_worse(choice, data)
-        return choice
+        choice = uncertified_default(data, costs, default, unit, command)
+        return replace(choice, notes=(f"It is not certified: {error}", *choice.notes))
+
+
+def uncertified_default(
+    data: TuningData, costs: Sequence[float], default: Default, unit: Unit, command: str | None
+) -> Choice:
+    """The policy of `default` by cross-validation."""
+    choice = choose(data, costs, Goal(value=default.drop, unit=unit), command)
+    if default.last_alone and choice.policy == never_early(data.whole.exits):
+        return _last_unless_worse(choice, data)
+    return choice
 
 
 def default_policy(
@@ -93,10 +97,8 @@ def default_policy(
     """The policy a bundle is exported with, whose stages take `inputs`. `scaling` must not have been fitted
     on the samples of the second of `halves`."""
     data = TuningData.from_table(table, scaling, source_sha256, target)
-    last_alone = may_answer_alone(inputs, target)
-    return choose_default(
-        data, costs, command=command, drop=drop, confidence=confidence, last_alone=last_alone
-    )
+    default = Default(drop, confidence, may_answer_alone(inputs, target))
+    return choose_default(data, costs, default, command=command)
 
 
 def may_answer_alone(inputs: Sequence[str], target: Target) -> bool:
@@ -160,7 +162,7 @@ def _choose_supported(
     candidates: tuple[Candidate, ...],
     costs: Sequence[float],
     goal: Goal,
-    command: str,
+    command: str | None,
 ) -> Choice:
     ensemble = float(data.whole.ensemble_correct.mean())
     permitted = goal.value if goal.kind == "max_drop" else ensemble - goal.value
@@ -202,7 +204,11 @@ def _needed_drop(stats: PolicyStats) -> float:
 
 
 def _why_not_supported(
-    data: TuningData, cheaper: Sequence[Candidate], permitted: float, goal: Goal, command: str
+    data: TuningData,
+    cheaper: Sequence[Candidate],
+    permitted: float,
+    goal: Goal,
+    command: str | None,
 ) -> str:
     if not cheaper:
         return "The network has no exit before the last, so every policy is the ensemble."
@@ -213,67 +219,11 @@ def _why_not_supported(
     if 0 < samples * permitted < MIN_PERMITTED_ERRORS:
         needed = math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9)
         reason += f"; {what} takes at least {round_up(needed):,} samples"
+    if command is None:
+        return f"{reason}."
     if goal.kind == "max_drop":
         option = f"--max-accuracy-drop {math.ceil(1e3 * least + 1e-9) / 10:g}"
     else:
         ensemble = float(data.whole.ensemble_correct.mean())
         option = f"--min-accuracy {math.floor(1e3 * (ensemble - least)) / 10:g}"
     return f"{reason}; these support `{command} {option}`."
-
-
-def _choose_certified(
-    data: TuningData, costs: Sequence[float], goal: Goal, confidence: float
-) -> Choice:
-    """Fixed-sequence testing: from the safest policy to the cheapest, until one fails.
-
-    Learn then Test (Angelopoulos et al. 2021): since the order is fixed without the certification
-    half, the probability that any accepted policy is worse than permitted is at most 1 - confidence,
-    with no correction for the number of tests.
-    """
-    path = tuple(
-        Candidate(point.policy, data.certification.evaluate(point.policy))
-        for point in cautious_path(data.selection, costs)
-        if point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]
-    )
-    method = method_of(data.target)
-    accepted: Candidate | None = None
-    for candidate in reversed(path):
-        if not holds(candidate.stats, goal.value, confidence, method):
-            break
-        accepted = candidate
-    if accepted is None:
-        raise TuningError(_why_not_certified(path, data, goal.value, confidence))
-    certificate = make_certificate(
-        accepted.stats, goal.value, confidence, method, data.selection.samples, data.split_sha256
-    )
-    policy = accepted.policy.model_copy(update={"certificate": certificate})
-    return Choice(goal, policy, accepted.stats, path)
-
-
-def _why_not_certified(
-    path: Sequence[Candidate], data: TuningData, permitted: float, confidence: float
-) -> str:
-    """Why no policy was certified, and how many samples would be enough."""
-    if not path:
-        return "The network has no exit before the last, so every policy is the ensemble."
-    reason = (
-        f"No policy cheaper than the ensemble can be promised to lose at most {100 * permitted:g} "
-        f"points with {100 * confidence:g} % confidence from {data.whole.samples:,} samples"
-    )
-    # The safest policy, judged by the half that refused it, else by all samples.
-    for stats in (path[-1].stats, data.whole.evaluate(path[-1].policy)):
-        # More gains than losses are luck, on which no forecast should rest.
-        lost, gained = stats.losses / stats.samples, min(stats.gains, stats.losses) / stats.samples
-        needed = samples_needed(lost, gained, permitted, confidence)
-        if needed is not None:
-            return f"{reason}; about {round_up(2 * needed):,} would do."
-    least = samples_needed(0, 0, permitted, confidence)
-    if least is not None and least > data.certification.samples:
-        return f"{reason}; it takes at least about {round_up(2 * least):,}."
-    return f"{reason}: the safest one loses {100 * stats.drop:.2f} points on them."
-
-
-def round_up(count: int) -> int:
-    """`count` rounded up to two significant digits."""
-    unit: int = 10 ** max(len(str(count)) - 2, 0)
-    return math.ceil(count / unit) * unit

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from exports.bundle.errors import BundleError, TuningError
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
-from exports.tuning.goal import Goal, TuningData
+from exports.tuning.goal import Default, Goal, TuningData
 from exports.tuning.preview import PolicyPreview
-from exports.tuning.select import choose, verify_certificate
-from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
+from exports.tuning.select import choose, may_answer_alone, verify_certificate
+from exports.tuning.selective.certificate import verify_precision
+from exports.tuning.selective.choose import reproduces_precision
 from offramp.lru import LruDict
 
 MAX_KNOWN = 1024
@@ -45,15 +46,18 @@ class CertificateVerifier:
         with self._lock:
             known = self._known.get(key)
         if known is None:
-            known = _redo(rule, table, costs)
+            default = Default(
+                last_alone=may_answer_alone(manifest.inputs, manifest.calibration.target)
+            )
+            known = _redo(rule, table, costs, default)
             with self._lock:
                 self._known.put(key, known)
         return known
 
 
-def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float]) -> bool:
+def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float], default: Default) -> bool:
     """Whether the certificates of `policy` follow from the half of `table` that certifies, and `policy` is
-    what the other half chooses at these `costs`.
+    what the other half chooses at these `costs`, by its goals or by `default`.
 
     False if that cannot be checked here: a certificate is of other samples, or another choice was made,
     for example by milliseconds, by an earlier version or by hand.
@@ -68,11 +72,11 @@ def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float]) -> bool:
             "A certificate does not follow from the bundle's calibration table; "
             "use the policy without it, or run `offramp tune` again."
         )
-    if policy.certificate is not None and not (drop and reproduces_thresholds(policy, data, costs)):
+    if policy.precision_certificate is None:
+        return bool(drop) and reproduces_thresholds(policy, data, costs)
+    if policy.certificate is not None and not drop:
         return False
-    return policy.precision_certificate is None or bool(
-        precision and reproduces_reject_below(policy, data)
-    )
+    return bool(precision) and reproduces_precision(policy, data, costs, default)
 
 
 def reproduces_thresholds(policy: Policy, data: TuningData, costs: Sequence[float]) -> bool:

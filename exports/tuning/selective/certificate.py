@@ -7,13 +7,15 @@ samples gives the limits and their order, the other tests them. docs/guide/tunin
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exports.bundle.certificate import PrecisionCertificate
 from exports.bundle.policy import Policy
 from exports.tuning.goal import TuningData
-from exports.tuning.selective.rejection import limits, strongest
+from exports.tuning.selective.rejection import steps_of_coverage, strongest
 from exports.tuning.statistics.answers import AnsweredStats, Answers
 from exports.tuning.statistics.binomial import probability_of_at_most, proportion_bound
 
@@ -21,24 +23,51 @@ from exports.tuning.statistics.binomial import probability_of_at_most, proportio
 def find_certified(
     selection: Answers, certification: Answers, min_precision: float, confidence: float
 ) -> tuple[float, AnsweredStats] | None:
-    """The limit of largest coverage that is certified, and what is answered there; None if none is.
+    """The limit of largest coverage that is certified, and what is answered there; None if none is."""
+    found = find_certified_for_all([selection], [certification], min_precision, confidence)
+    return None if found is None else found[0]
 
-    The first limit tested is the one for which `selection` has the strongest evidence; lower ones follow,
-    until one fails. Each is tested at the whole level 1 - `confidence`: the order is fixed without
-    `certification`, so no correction for the number of limits is due (Learn then Test, Angelopoulos et
-    al. 2021). Geifman and El-Yaniv divide the level by the number of steps of a binary search.
+
+def find_certified_for_all(
+    selection: Sequence[Answers],
+    certification: Sequence[Answers],
+    min_precision: float,
+    confidence: float,
+) -> list[tuple[float, AnsweredStats]] | None:
+    """For each of several policies the limit of the largest coverage at which the precision of all of them is
+    certified, and what is answered there; None if there is none.
+
+    The first coverage tested is the one for which `selection` has the strongest evidence; larger ones follow,
+    until the test of one policy fails. Each is tested at the whole level 1 - `confidence`: the order is fixed
+    without `certification`, so no correction for the number of tests is due (Learn then Test, Angelopoulos
+    et al. 2021). The probability that any limit before the end is worse than stated is at most 1 -
+    `confidence`, so that `certification` may also decide which of the policies is used. Geifman and El-Yaniv
+    divide the level by the number of steps of a binary search.
     """
-    tried = limits(selection)
-    start = strongest(selection.above(tried), min_precision)
+    tried = [steps_of_coverage(answers) for answers in selection]
+    weakest = [min(stats, key=_precision) for stats in _at(selection, tried)]
+    start = strongest(weakest, min_precision)
     if start is None:
         return None
     found = None
-    remaining = tried[start:]
-    for limit, stats in zip(remaining, certification.above(remaining), strict=True):
-        if not precision_holds(stats, min_precision, confidence):
+    remaining = [steps[start:] for steps in tried]
+    for limits, stats in zip(np.transpose(remaining), _at(certification, remaining), strict=True):
+        if not all(precision_holds(each, min_precision, confidence) for each in stats):
             break
-        found = float(limit), stats
+        found = list(zip(limits.tolist(), stats, strict=True))
     return found
+
+
+def _at(
+    answers: Sequence[Answers], limits: Sequence[NDArray[np.float64]]
+) -> Iterator[tuple[AnsweredStats, ...]]:
+    """What each policy answers at its first limit, then at its second, and so on."""
+    policies = [each.above(steps) for each, steps in zip(answers, limits, strict=True)]
+    return zip(*policies, strict=True)
+
+
+def _precision(stats: AnsweredStats) -> float:
+    return stats.precision or 0.0
 
 
 def precision_holds(stats: AnsweredStats, min_precision: float, confidence: float) -> bool:
@@ -88,18 +117,3 @@ def verify_precision(policy: Policy, data: TuningData) -> bool | None:
     return precision_holds(stats, *promise) and certificate == make_precision_certificate(
         stats, certificate.reject_below, *promise, data.selection.samples, data.split_sha256
     )
-
-
-def reproduces_reject_below(policy: Policy, data: TuningData) -> bool:
-    """Whether the goal in the precision certificate of `policy` leads to its `reject_below` on `data`, given
-    the thresholds. False if there is no such certificate."""
-    certificate = policy.precision_certificate
-    if certificate is None:
-        return False
-    found = find_certified(
-        data.selection.answers(policy),
-        data.certification.answers(policy),
-        certificate.min_precision,
-        certificate.confidence,
-    )
-    return found is not None and found[0] == certificate.reject_below

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from exports.bundle.errors import TuningError
-from exports.tuning.goal import Choice, Goal, PrecisionGoal, TuningData, Unit
+from exports.bundle.policy import Policy
+from exports.tuning.certified.choose import choose_certified, path_of_first_half, round_up
+from exports.tuning.goal import Choice, Default, Goal, PrecisionGoal, TuningData, Unit
 from exports.tuning.path import Candidate, left_out_answers
-from exports.tuning.select import choose, choose_default, round_up
+from exports.tuning.search import FrontierPoint, PolicyEvaluator
+from exports.tuning.select import choose, choose_default, uncertified_default
 from exports.tuning.selective.certificate import (
     find_certified,
+    find_certified_for_all,
     make_precision_certificate,
     precision_holds,
 )
@@ -25,6 +29,9 @@ from exports.tuning.selective.rejection import (
 from exports.tuning.statistics.answers import AnsweredStats, Answers
 
 MAX_SAMPLES = 10**6
+# Standard errors added to a drop on the half that is chosen on. With fewer, more policies need a precision,
+# and less is answered; with more, some are left out whose drop the other half would certify.
+PERMITTED_CAUTION = 1.0
 
 
 def choose_precise(
@@ -34,21 +41,25 @@ def choose_precise(
     precision: PrecisionGoal,
     unit: Unit = "macs",
     command: str = "offramp tune BUNDLE",
+    default: Default | None = None,
 ) -> Choice:
-    """The policy for `goal`, or the default, with the `reject_below` of largest coverage for `precision`.
+    """The policy for `goal`, or the `default`, with the `reject_below` of largest coverage for `precision`.
 
     Thresholds are chosen first, as if every answer had a label: `goal` is about the likeliest class of every
     sample. With a confidence thresholds and `reject_below` are chosen on the selection half, and the
-    precision is certified on the other. Raises TuningError, which says what is possible, if the samples
-    do not support one of the goals.
+    precision is certified on the other; the confidence of `default` is then that of `precision`. Raises
+    TuningError, which says what is possible, if the samples do not support one of the goals.
     """
     if data.target == "agreement":
         raise TuningError("--min-precision needs labels: which answers are right is not known.")
+    default = default or Default()
     if precision.confidence is not None:
-        return _choose_certified(data, costs, goal, precision, precision.confidence, unit, command)
+        return _choose_certified(
+            data, costs, goal, precision, precision.confidence, unit, command, default
+        )
     precise = f"{command} --min-precision {precision.min_precision:g}"
     if goal is None:
-        choice = choose_default(data, costs, unit, precise)
+        choice = choose_default(data, costs, default, unit, precise)
     else:
         choice = choose(data, costs, goal, precise)
     answers = _out_of_sample(data, choice)
@@ -58,6 +69,36 @@ def choose_precise(
         raise TuningError(_why_not_supported(answers, precision.min_precision, again))
     policy = choice.policy.model_copy(update={"reject_below": found[0]})
     return replace(choice, policy=policy, answered=found[1])
+
+
+def reproduces_precision(
+    policy: Policy, data: TuningData, costs: Sequence[float], default: Default
+) -> bool:
+    """Whether the goals in the certificates of `policy` lead to it on `data` at these `costs`. Without a
+    certificate of the drop the thresholds are taken as they are. False if there is none of the precision.
+    """
+    promise = policy.precision_certificate
+    if promise is None:
+        return False
+    if policy.certificate is None:
+        answers = data.selection.answers(policy), data.certification.answers(policy)
+        found = find_certified(*answers, promise.min_precision, promise.confidence)
+        if found is not None and found[0] == promise.reject_below:
+            return True
+        goals: list[Goal | None] = [None]
+    else:
+        drop, confidence = policy.certificate.permitted_drop / 100, policy.certificate.confidence
+        goals = [Goal(value=drop, confidence=confidence), None]
+    default = replace(default, confidence=promise.confidence)
+    for goal in goals:
+        try:
+            choice, policies = _choose_thresholds(data, costs, goal, "macs", None, default)
+        except TuningError:
+            continue
+        chosen = _with_precision(data, choice, policies, promise.min_precision, promise.confidence)
+        if chosen is not None and chosen.policy == policy:
+            return True
+    return False
 
 
 def _out_of_sample(data: TuningData, choice: Choice) -> Answers:
@@ -79,32 +120,105 @@ def _choose_certified(
     confidence: float,
     unit: Unit,
     command: str,
+    default: Default,
 ) -> Choice:
     precise = f"{command} --min-precision {precision.min_precision:g} --confidence {confidence:g}"
-    if goal is None:
-        choice = choose_default(data, costs, unit, precise, confidence, data.first_half)
-    elif goal.confidence is not None:
-        choice = choose(data, costs, goal, precise)
-    else:
-        choice = choose(data.first_half, costs, goal, precise)
-    selection = data.selection.answers(choice.policy)
-    certification = data.certification.answers(choice.policy)
-    found = find_certified(selection, certification, precision.min_precision, confidence)
-    if found is None:
+    certified = replace(default, confidence=confidence)
+    try:
+        choice, policies = _choose_thresholds(data, costs, goal, unit, precise, certified)
+    except TuningError as error:
+        if goal is None or goal.confidence is None:
+            raise
+        supported = _without_promise(data, costs, goal, precision, unit, command, default)
+        raise TuningError(f"{str(error).removesuffix('.')}; {supported}") from error
+    chosen = _with_precision(data, choice, policies, precision.min_precision, confidence)
+    if chosen is None:
+        selection = data.selection.answers(choice.policy)
         reason = _why_not_certified(selection, data.whole.samples, precision, confidence)
-        supported = _without_promise(data, costs, goal, precision, unit, command)
+        supported = _without_promise(data, costs, goal, precision, unit, command, default)
         raise TuningError(f"{reason}; {supported}")
-    reject_below, answered = found
+    return chosen
+
+
+def _choose_thresholds(
+    data: TuningData,
+    costs: Sequence[float],
+    goal: Goal | None,
+    unit: Unit,
+    command: str | None,
+    default: Default,
+) -> tuple[Choice, list[Policy]]:
+    """The choice for `goal` or `default`, and the policies that could have been chosen: the first half has
+    fixed these, but if a drop is certified, the half that certifies decides among them."""
+    first = data.first_half
+    if goal is None:
+        promised, confidence = default.goal(unit), default.confidence
+    elif goal.confidence is None:
+        choice = choose(first, costs, goal, command)
+        return choice, [choice.policy]
+    else:
+        promised, confidence = goal, goal.confidence
+    path = path_of_first_half(data, costs)
+    permitted = _permitted(path, data.selection, promised.value)
+    policies = [point.policy for point in permitted]
+    # No command certifies the precision, but not this drop.
+    otherwise = None if goal is not None else uncertified_default(first, costs, default, unit, None)
+    if otherwise is not None:
+        policies.append(otherwise.policy)
+    try:
+        choice = choose_certified(data, permitted, promised, confidence)
+    except TuningError as error:
+        if otherwise is None:
+            raise
+        notes = (f"It is not certified: {error}", *otherwise.notes)
+        return replace(otherwise, notes=notes), policies
+    alternatives = tuple(Candidate(p.policy, data.certification.evaluate(p.policy)) for p in path)
+    return replace(choice, alternatives=alternatives), policies
+
+
+def _permitted(
+    path: Sequence[FrontierPoint], evaluator: PolicyEvaluator, drop: float
+) -> Sequence[FrontierPoint]:
+    """The policies of `path`, cheapest first, from the safest on that probably lose at most `drop`, as far as
+    the samples of `evaluator` tell, on which they were chosen; at least the safest."""
+    first = len(path) - 1
+    while first > 0:
+        stats = evaluator.evaluate(path[first - 1].policy)
+        error = math.sqrt(stats.losses + stats.gains + 1) / stats.samples
+        if stats.drop + PERMITTED_CAUTION * error > drop:
+            break
+        first -= 1
+    return path[max(first, 0) :]
+
+
+def _with_precision(
+    data: TuningData,
+    choice: Choice,
+    policies: Sequence[Policy],
+    min_precision: float,
+    confidence: float,
+) -> Choice | None:
+    """`choice`, which is one of `policies`, with the limit and the certificate of its precision; None if none
+    is certified. All results are of the certification half, as where the drop is certified."""
+    found = find_certified_for_all(
+        [data.selection.answers(policy) for policy in policies],
+        [data.certification.answers(policy) for policy in policies],
+        min_precision,
+        confidence,
+    )
+    if found is None:
+        return None
+    place = policies.index(choice.policy.model_copy(update={"certificate": None}))
+    reject_below, answered = found[place]
     certificate = make_precision_certificate(
         answered,
         reject_below,
-        precision.min_precision,
+        min_precision,
         confidence,
         data.selection.samples,
         data.split_sha256,
     )
     kept = {"reject_below": reject_below, "precision_certificate": certificate}
-    # All results are of the certification half, as where the drop is certified.
     return replace(
         choice,
         policy=choice.policy.model_copy(update=kept),
@@ -169,12 +283,13 @@ def _without_promise(
     precision: PrecisionGoal,
     unit: Unit,
     command: str,
+    default: Default,
 ) -> str:
     """What to type for the same precision, or the nearest that is supported, without a promise."""
     plain = None if goal is None else replace(goal, confidence=None)
     bare = replace(precision, confidence=None)
     try:
-        choose_precise(data, costs, plain, bare, unit, command)
+        choose_precise(data, costs, plain, bare, unit, command, default)
     except TuningError as error:
         return f"without a promise {error}"
     option = f"--min-precision {precision.min_precision:g}"

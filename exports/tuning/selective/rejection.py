@@ -26,9 +26,14 @@ PRECISION_STEP = 0.005  # of the precisions that are suggested
 def limits(answers: Answers, most: int = MAX_LIMITS) -> NDArray[np.float64]:
     """Limits of confidence for at most `most` even steps of coverage on `answers`, descending, with six
     decimals, which survive float32; the last is 0, at which everything is answered."""
+    return np.unique(steps_of_coverage(answers, most))[::-1]
+
+
+def steps_of_coverage(answers: Answers, most: int = MAX_LIMITS) -> NDArray[np.float64]:
+    """The same with repetitions: as many, at the same coverages, for all answers to as many samples."""
     steps = min(most, answers.samples)
     quantiles = np.quantile(answers.confidence, np.linspace(1, 0, steps + 1)[1:]).round(6)
-    return np.unique(np.concatenate([[0.0], np.clip(quantiles, 0, 1)]))[::-1]
+    return np.append(np.clip(quantiles, 0, 1), 0.0)
 
 
 def find_reject_below(answers: Answers, min_precision: float) -> tuple[float, AnsweredStats] | None:

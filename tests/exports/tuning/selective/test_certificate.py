@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from exports.tuning.selective.certificate import find_certified, precision_holds
+from exports.tuning.selective.certificate import (
+    find_certified,
+    find_certified_for_all,
+    precision_holds,
+)
 from exports.tuning.selective.rejection import find_reject_below
 from exports.tuning.statistics.answers import AnsweredStats, Answers
+from exports.tuning.statistics.score_test import drop_holds
 from tests.exports.tuning.selective.test_rejection import drawn
 
 CONFIDENCE = 0.9
@@ -46,10 +51,7 @@ def test_certified_precisions_fail_no_more_often_than_stated(samples: int, goal:
     trials, certified, failures, naive = 500, 0, 0, 0
     for seed in range(trials):
         answers = drawn(samples, seed)
-        half = samples // 2
-        first = Answers(answers.confidence[:half], answers.correct[:half])
-        second = Answers(answers.confidence[half:], answers.correct[half:])
-        found = find_certified(first, second, goal, CONFIDENCE)
+        found = find_certified(*split(answers), goal, CONFIDENCE)
         if found is not None:
             certified += 1
             failures += true_precision(found[0]) < goal
@@ -60,3 +62,43 @@ def test_certified_precisions_fail_no_more_often_than_stated(samples: int, goal:
     assert certified > 0.3 * trials
     # Without a confidence the goal is met on average, and missed in many draws.
     assert naive > most
+
+
+@pytest.mark.parametrize(("goal", "drop"), [(0.9, 0.01), (0.8, 0.01)])
+def test_a_precision_holds_for_the_policy_that_the_same_half_picks_by_its_drop(
+    goal: float, drop: float
+) -> None:
+    """Exit 1 and full depth are right equally often, as often as the goal asks, and independently of each
+    other. More and more samples leave at exit 1 while the drop seems permitted: a policy that is picked in
+    this way looks better than it is."""
+    trials, samples, confidence = 300, 1500, 0.95
+    shares = (0.02, 0.1, 0.3, 0.6, 1.0)
+    random = np.random.default_rng(0)
+    certified = naive = 0
+    for _ in range(trials):
+        early, full, place = random.random((3, 2 * samples))
+        correct = np.where([place < share for share in shares], early < goal, full < goal)
+        losses = ((full < goal) & ~correct)[:, samples:].sum(axis=1).tolist()
+        gains = (correct & (full >= goal))[:, samples:].sum(axis=1).tolist()
+        picked = -1
+        for lost, gained in zip(losses, gains, strict=True):
+            if not drop_holds(lost, gained, samples, drop, confidence):
+                break
+            picked += 1
+        answers = [Answers(np.ones(2 * samples, np.float32), row) for row in correct]
+        first, second = zip(*(split(each) for each in answers), strict=True)
+        certified += find_certified_for_all(first, second, goal, confidence) is not None
+        alone = first[picked], second[picked]
+        naive += find_certified(*alone, goal, confidence) is not None
+    most = binom.ppf(0.999, trials, 1 - confidence)
+    assert certified <= most
+    assert naive > most
+
+
+def split(answers: Answers) -> tuple[Answers, Answers]:
+    """The first and the second half of the samples."""
+    half = answers.samples // 2
+    return (
+        Answers(answers.confidence[:half], answers.correct[:half]),
+        Answers(answers.confidence[half:], answers.correct[half:]),
+    )

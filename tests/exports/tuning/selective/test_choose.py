@@ -14,13 +14,13 @@ from scipy.stats import binom
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Table
-from exports.tuning.goal import Goal, PrecisionGoal, TuningData
+from exports.tuning.goal import Default, Goal, PrecisionGoal, TuningData
 from exports.tuning.path import left_out_answers
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier
 from exports.tuning.select import choose, verify_certificate
-from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
-from exports.tuning.selective.choose import choose_precise
+from exports.tuning.selective.certificate import find_certified, verify_precision
+from exports.tuning.selective.choose import choose_precise, reproduces_precision
 from exports.tuning.simulation import simulate
 from tests.exports.tuning.exits import COSTS, SOURCE, halved, table
 
@@ -105,7 +105,7 @@ def test_a_certified_precision_is_of_the_half_that_nothing_was_chosen_on(
         assert choice.stats == data.certification.evaluate(choice.policy)
         assert choice.certified
         assert verify_precision(choice.policy, data) is True
-        assert reproduces_reject_below(choice.policy, data)
+        assert reproduces_precision(choice.policy, data, COSTS, Default())
         promised = choice.policy.certificate is not None
         assert promised == (goal is None or goal.confidence is not None)
         if not promised:
@@ -138,8 +138,8 @@ def test_a_precision_certificate_is_verified_with_the_table(data: TuningData) ->
     higher = certificate.reject_below + 0.01
     (stats,) = data.certification.answers(policy).above(np.array([higher]))
     moved = with_certificate(reject_below=higher, answered=int(stats.answered))
-    assert not reproduces_reject_below(moved, data)
-    assert not reproduces_reject_below(policy.without_rejection, data)
+    assert not reproduces_precision(moved, data, COSTS, Default())
+    assert not reproduces_precision(policy.without_rejection, data, COSTS, Default())
 
 
 def test_another_reject_below_loses_the_precision_but_not_the_drop(data: TuningData) -> None:
@@ -224,6 +224,21 @@ def test_the_mean_precision_of_whole_choices_is_at_least_the_goal(
         found.append(truth.precision)
     assert len(found) > 0.8 * draws
     assert np.mean(found) >= precision - 2 * np.std(found) / np.sqrt(len(found))
+
+
+def test_where_the_same_half_picks_the_policy_all_that_it_could_pick_are_precise(
+    data: TuningData,
+) -> None:
+    for goal in (None, Goal("max_drop", 0.02, 0.9)):
+        choice = choose_precise(data, COSTS, goal, PrecisionGoal(0.8, 0.9))
+        policy = choice.policy
+        alone = data.selection.answers(policy), data.certification.answers(policy)
+        limit, stats = find_certified(*alone, 0.8, 0.9)  # type: ignore[misc]
+        assert policy.reject_below > limit  # type: ignore[operator]
+        assert choice.answered is not None
+        assert 0.8 * stats.coverage < choice.answered.coverage < stats.coverage
+        # Policies that the first half finds too far below the ensemble are not among them.
+        assert any(data.selection.evaluate(c.policy).drop > 0.02 for c in choice.alternatives)
 
 
 def test_certified_choices_fail_no_more_often_than_stated(

@@ -12,8 +12,9 @@ import pytest
 
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.tuning.goal import TuningData
-from exports.tuning.selective.certificate import reproduces_reject_below, verify_precision
+from exports.tuning.goal import Default, TuningData
+from exports.tuning.selective.certificate import verify_precision
+from exports.tuning.selective.choose import reproduces_precision
 from tests.commands import CommandResult, call
 from tests.exports.bundles import INT8
 
@@ -63,7 +64,7 @@ def test_a_certified_precision_is_kept_until_the_thresholds_change(bundle: Path)
         load_table(bundle, manifest), manifest.scaling, manifest.calibration.sha256
     )
     assert verify_precision(policy, data) is True
-    assert reproduces_reject_below(policy, data)
+    assert reproduces_precision(policy, data, [entry.macs for entry in manifest.exits], Default())
     # The same thresholds again.
     _, found, kept = tuned(bundle, "--max-accuracy-drop", "0.5", "--confidence", "0.95")
     assert kept == policy

@@ -170,8 +170,7 @@ class Choice:
         if self.policy.certificate:
             return self.policy.certificate.sentence
         alone = self.policy.mode == "exit"
-        interval = self.stats.sampled_drop_interval if alone else self.stats.drop_interval
-        low, high = interval(INTERVAL_CONFIDENCE)
+        low, high = self.stats.drop_interval(INTERVAL_CONFIDENCE)
         if low == high:
             return "The policy runs every image to full depth."
         side = "below" if self.stats.drop >= 0 else "above"

@@ -26,7 +26,7 @@ from exports.bundle.policy import (
 )
 from exports.bundle.reader import Table
 from exports.tuning.statistics.answers import Answers
-from exports.tuning.statistics.policy_stats import PolicyStats
+from exports.tuning.statistics.policy_stats import PolicyStats, is_full_depth
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.float64]
@@ -106,6 +106,7 @@ class PolicyEvaluator:
             correct=int(np.count_nonzero(correct)),
             losses=int(np.count_nonzero(self.ensemble_correct & ~correct)),
             gains=int(np.count_nonzero(correct & ~self.ensemble_correct)),
+            full_depth=is_full_depth(policy),
         )
 
     def answers(self, policy: Policy) -> Answers:

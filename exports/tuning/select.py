@@ -130,7 +130,7 @@ def _last_unless_worse(choice: Choice, data: TuningData) -> Choice:
         update={"mode": "exit", "combine": "single", "max_exit": data.whole.exits}
     )
     stats = data.whole.evaluate(policy)
-    low, _ = stats.sampled_drop_interval(INTERVAL_CONFIDENCE)
+    low, _ = stats.drop_interval(INTERVAL_CONFIDENCE)
     if low > 0:
         return choice
     note = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exports.bundle.policy import Policy, combination
 from exports.tuning.statistics.score_test import drop_interval
 
 
@@ -16,7 +17,8 @@ class PolicyStats:
 
     `exit_counts` [K] counts the samples that leave at each exit, `correct` the correct answers,
     `losses` the wrong answers where the ensemble of all exits is correct, `gains` the reverse. Counts are
-    whole, or means over the repetitions of a cross-validation.
+    whole, or means over the repetitions of a cross-validation. `full_depth` says whether it answers as the
+    ensemble on any sample, not only on these.
     """
 
     samples: int
@@ -24,6 +26,7 @@ class PolicyStats:
     correct: float
     losses: float
     gains: float
+    full_depth: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -41,15 +44,9 @@ class PolicyStats:
         return (self.losses - self.gains) / self.samples
 
     def drop_interval(self, confidence: float) -> tuple[float, float]:
-        """An approximate confidence interval of the drop (Tango 1998); 0 if every sample goes to full
-        depth and is answered as the ensemble does."""
-        if self.exit_counts[-1] == self.samples and self.losses == self.gains == 0:
+        """An approximate confidence interval of the drop (Tango 1998); 0 at full depth."""
+        if self.full_depth and self.losses == self.gains == 0:
             return 0.0, 0.0
-        return self.sampled_drop_interval(confidence)
-
-    def sampled_drop_interval(self, confidence: float) -> tuple[float, float]:
-        """The same of a policy that may answer otherwise than the ensemble on other samples, such as the last
-        exit alone."""
         return drop_interval(self.losses, self.gains, self.samples, confidence)
 
     @property
@@ -60,3 +57,9 @@ class PolicyStats:
     def mean_cost(self, costs: Sequence[float]) -> float:
         """Mean of `costs`, the cost of leaving at each exit."""
         return float(np.dot(self.exit_counts, costs)) / self.samples
+
+
+def is_full_depth(policy: Policy) -> bool:
+    """Whether every sample goes through all exits and their ensemble answers, whatever its logits."""
+    early = any(policy.may_leave(exit_) for exit_ in range(1, policy.exits))
+    return not early and (policy.exits == 1 or combination(policy) == "running")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from exports.bundle.errors import TuningError
@@ -62,6 +64,18 @@ def test_the_further_end_of_the_cost_counts_in_both_directions(
     bounds = Bounds(None, 0.2)
     found = out_of_bounds(bounds, effect(change, half), "macs", representative=True)
     assert (found is None) is applied
+
+
+@pytest.mark.parametrize(("full_depth", "applied"), [(False, False), (True, True)])
+def test_no_difference_on_few_samples_is_within_a_bound_at_full_depth_alone(
+    full_depth: bool, applied: bool
+) -> None:
+    same = PolicyStats(30, (0, 30), 20, 0, 0, full_depth=full_depth)
+    proposed = replace(effect(0.1, 0.01), proposed=same)
+    found = out_of_bounds(Bounds(0.005), proposed, "macs", representative=True)
+    assert (found is None) is applied
+    if found is not None:
+        assert "it may be 11.35 points below the ensemble, and accuracy-drop is 0.5" in found
 
 
 def test_labels_that_are_no_random_selection_are_out_of_every_bound() -> None:

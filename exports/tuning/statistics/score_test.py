@@ -41,6 +41,9 @@ def drop_holds(losses: int, gains: int, samples: int, permitted: float, confiden
     the observed one is maximised over a confidence interval of the disagreement rate p + q, whose
     error probability is taken off the level.
     """
+    # A policy that never differs from the ensemble has a drop of 0, and always looks like this.
+    if permitted <= 0 and losses == gains == 0:
+        return False
     error = 1 - confidence
     nuisance = NUISANCE_SHARE * error / 2
     low = 1 - proportion_bound(samples - losses - gains, samples, 1 - nuisance)

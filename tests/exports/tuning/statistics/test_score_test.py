@@ -52,6 +52,12 @@ def test_a_drop_that_is_too_large_is_accepted_no_more_often_than_stated(
     assert max(sizes) > 0.9 * error
 
 
+@pytest.mark.parametrize("confidence", [0.51, 0.7, 0.95])
+@pytest.mark.parametrize("samples", [1, 100])
+def test_no_difference_proves_no_drop_below_0(samples: int, confidence: float) -> None:
+    assert not drop_holds(0, 0, samples, 0.0, confidence)
+
+
 @pytest.mark.parametrize(("samples", "permitted", "confidence"), [(40, 0.05, 0.9)])
 def test_fewer_losses_and_more_gains_never_lose_a_proof(
     samples: int, permitted: float, confidence: float

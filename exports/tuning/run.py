@@ -153,7 +153,8 @@ def run_tuning(
         log = _read_requests(bundle, manifest, requests, needed)
         table, source, sha256, target = log.table, log.source, log.sha256, log.target
     data = TuningData.from_table(table, manifest.scaling, sha256, target)
-    default = replace(default, last_alone=may_answer_alone(manifest.inputs, target))
+    last_alone = may_answer_alone(manifest.inputs, target, manifest.scaling)
+    default = replace(default, last_alone=last_alone)
     costs: dict[Unit, tuple[float, ...]] = {
         "macs": tuple(float(entry.macs) for entry in manifest.exits)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,6 +171,12 @@ def agreement_weights(logits: Floats, reference: Reference) -> tuple[float, ...]
     spreads = np.sqrt(np.square(centred).mean(axis=(1, 2)))
     inverse = 1 / np.maximum(spreads, max(MIN_SPREAD * float(spreads.max()), 1e-12))
     return tuple(max(round(float(w), 4), NEGLIGIBLE_WEIGHT) for w in inverse / inverse.sum())
+
+
+def answers_as_last(weights: Sequence[float]) -> bool:
+    """Whether the ensemble with these `weights` answers as the last of several exits, as with
+    `agreement_weights` of the reference "last"."""
+    return len(weights) > 1 and max(weights[:-1]) <= NEGLIGIBLE_WEIGHT
 
 
 def fit_agreement(table: Table, reference: Reference = "last") -> Scaling:

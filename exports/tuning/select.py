@@ -23,6 +23,7 @@ from exports.tuning.goal import (
     Unit,
 )
 from exports.tuning.path import CHEAPER_THAN_FULL_DEPTH, Candidate
+from exports.tuning.scaling import answers_as_last
 from exports.tuning.search import never_early
 from exports.tuning.statistics.policy_stats import PolicyStats
 
@@ -97,14 +98,16 @@ def default_policy(
     """The policy a bundle is exported with, whose stages take `inputs`. `scaling` must not have been fitted
     on the samples of the second of `halves`."""
     data = TuningData.from_table(table, scaling, source_sha256, target)
-    default = Default(drop, confidence, may_answer_alone(inputs, target))
+    default = Default(drop, confidence, may_answer_alone(inputs, target, scaling))
     return choose_default(data, costs, default, command=command)
 
 
-def may_answer_alone(inputs: Sequence[str], target: Target) -> bool:
-    """Whether the last stage of several is a network of its own, which costs less alone, and there are
-    labels to compare it with the ensemble."""
-    return len(inputs) > 1 and inputs[-1] == "image" and target == "labels"
+def may_answer_alone(inputs: Sequence[str], target: Target, scaling: Scaling) -> bool:
+    """Whether the last stage of several is a network of its own, which costs less alone, and can be compared
+    with the ensemble: there are labels, or the ensemble answers as the last network."""
+    if len(inputs) < 2 or inputs[-1] != "image":
+        return False
+    return target == "labels" or answers_as_last(scaling.weights)
 
 
 def verify_certificate(policy: Policy, data: TuningData) -> bool | None:
@@ -219,11 +222,11 @@ def _why_not_supported(
     if 0 < samples * permitted < MIN_PERMITTED_ERRORS:
         needed = math.ceil(MIN_PERMITTED_ERRORS / permitted - 1e-9)
         reason += f"; {what} takes at least {round_up(needed):,} samples"
-    if command is None:
+    if command is None or least > 1:
         return f"{reason}."
     if goal.kind == "max_drop":
-        option = f"--max-accuracy-drop {math.ceil(1e3 * least + 1e-9) / 10:g}"
+        option = f"--max-accuracy-drop {min(math.ceil(1e3 * least + 1e-9) / 10, 100):g}"
     else:
         ensemble = float(data.whole.ensemble_correct.mean())
-        option = f"--min-accuracy {math.floor(1e3 * (ensemble - least)) / 10:g}"
+        option = f"--min-accuracy {max(math.floor(1e3 * (ensemble - least)) / 10, 0):g}"
     return f"{reason}; these support `{command} {option}`."

@@ -46,10 +46,9 @@ class CertificateVerifier:
         with self._lock:
             known = self._known.get(key)
         if known is None:
-            default = Default(
-                last_alone=may_answer_alone(manifest.inputs, manifest.calibration.target)
-            )
-            known = _redo(rule, table, costs, default)
+            target = manifest.calibration.target
+            last_alone = may_answer_alone(manifest.inputs, target, manifest.scaling)
+            known = _redo(rule, table, costs, Default(last_alone=last_alone))
             with self._lock:
                 self._known.put(key, known)
         return known

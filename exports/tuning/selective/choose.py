@@ -29,6 +29,7 @@ from exports.tuning.selective.rejection import (
 from exports.tuning.statistics.answers import AnsweredStats, Answers
 
 MAX_SAMPLES = 10**6
+MIN_CERTIFIED_SAMPLES = 4
 # Standard errors added to a drop on the half that is chosen on. With fewer, more policies need a precision,
 # and less is answered; with more, some are left out whose drop the other half would certify.
 PERMITTED_CAUTION = 1.0
@@ -54,6 +55,11 @@ def choose_precise(
         raise TuningError("--min-precision needs labels: which answers are right is not known.")
     default = default or Default()
     if precision.confidence is not None:
+        if data.whole.samples < MIN_CERTIFIED_SAMPLES:
+            raise TuningError(
+                f"A certified precision takes at least {MIN_CERTIFIED_SAMPLES} samples: "
+                "two to choose on, and two to check on."
+            )
         return _choose_certified(
             data, costs, goal, precision, precision.confidence, unit, command, default
         )

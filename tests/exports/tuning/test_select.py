@@ -12,7 +12,7 @@ from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_table, read_manifest
 from exports.tuning.certificate import make_certificate
 from exports.tuning.goal import DEFAULT_DROP, Choice, Goal, TuningData
-from exports.tuning.scaling import fit_scaling
+from exports.tuning.scaling import fit_agreement, fit_scaling
 from exports.tuning.search import NEVER, full_depth
 from exports.tuning.select import choose, default_policy, verify_certificate
 from tests.exports.bundles import INT8
@@ -242,6 +242,21 @@ def test_a_last_stage_that_saves_nothing_alone_or_has_no_labels_stays_in_the_ens
     assert (policy.mode, policy.thresholds) == ("early_exit", (NEVER, NEVER))
 
 
+def test_without_labels_the_last_network_whose_answers_count_answers_alone() -> None:
+    logits = table(120).logits
+    answers = Table(logits, logits[2].argmax(axis=-1))
+    choice = default_policy(
+        answers, fit_agreement(answers, "last"), COSTS, SOURCE, target="agreement", inputs=NETWORKS
+    )
+    assert (choice.policy.mode, choice.policy.max_exit, choice.stats.accuracy) == ("exit", 3, 1)
+    assert choice.notes[-1].startswith("The last network answers alone")
+    scaling = fit_agreement(answers, "ensemble")
+    kept = default_policy(
+        answers, scaling, COSTS, SOURCE, target="agreement", inputs=NETWORKS
+    ).policy
+    assert kept.mode == "early_exit"
+
+
 def test_an_ensemble_that_is_measurably_better_than_the_last_network_answers() -> None:
     samples = table(120)
     noise = np.random.default_rng(1).normal(scale=4, size=samples.logits[2].shape)
@@ -265,6 +280,18 @@ def test_the_interval_of_the_last_network_is_wide_on_few_samples_even_without_a_
     assert choice.policy.mode == "exit"
     assert "0.00 points below" in choice.promise
     assert "0.00 to 0.00" not in choice.promise
+
+
+@pytest.mark.parametrize(("count", "suggested"), [(2, None), (3, "100"), (4, "75.1")])
+def test_a_drop_of_more_than_everything_is_not_suggested(count: int, suggested: str | None) -> None:
+    certain = np.eye(10, dtype=np.float32)[np.arange(count)] * 9
+    samples = Table(np.stack([certain] * 3), np.arange(count))
+    few = TuningData.from_table(samples, fit_scaling(samples), SOURCE)
+    (note,) = choose(few, COSTS, Goal("max_drop", 0.005)).notes
+    says = re.search(r"--max-accuracy-drop ([0-9.]+)`", note)
+    assert (says[1] if says else None) == suggested
+    if suggested is not None:
+        assert choose(few, COSTS, Goal("max_drop", float(suggested) / 100)).notes == ()
 
 
 def test_a_single_sample_is_refused() -> None:

@@ -18,7 +18,7 @@ from exports.tuning.goal import Default, Goal, PrecisionGoal, TuningData
 from exports.tuning.path import left_out_answers
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator, frontier
-from exports.tuning.select import choose, verify_certificate
+from exports.tuning.select import choose, choose_default, verify_certificate
 from exports.tuning.selective.certificate import find_certified, verify_precision
 from exports.tuning.selective.choose import choose_precise, reproduces_precision
 from exports.tuning.simulation import simulate
@@ -191,6 +191,54 @@ def test_a_drop_that_is_not_supported_is_answered_with_the_precision_in_the_comm
     choice = choose_precise(data, COSTS, Goal("max_drop", 0.001), PrecisionGoal(0.8))
     assert choice.stats.mean_cost(COSTS) == COSTS[-1]
     assert "`offramp tune BUNDLE --min-precision 0.8 --max-accuracy-drop" in choice.notes[0]
+
+
+@pytest.mark.parametrize("drop", [0.0005, 0.02])
+def test_a_drop_that_cannot_be_certified_ends_with_a_command_that_works(drop: float) -> None:
+    few = table(200)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    with pytest.raises(TuningError) as caught:
+        choose_precise(data, COSTS, Goal("max_drop", drop, 0.9), PrecisionGoal(0.7, 0.9))
+    option = f"--max-accuracy-drop {100 * drop:g} --min-precision 0.7"
+    assert str(caught.value).endswith(f"without a promise: `offramp tune BUNDLE {option}`.")
+    assert choose_precise(data, COSTS, Goal("max_drop", drop), PrecisionGoal(0.7)).answered
+
+
+def test_no_command_is_offered_that_would_certify_a_drop_as_well() -> None:
+    few = table(200)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    choice = choose_precise(data, COSTS, None, PrecisionGoal(0.6, 0.9))
+    assert choice.policy.precision_certificate is not None
+    assert choice.notes[-1] == (
+        "100 samples do not support a drop of 0.5 points, so no image leaves early; "
+        "a drop of 0.5 points takes at least 600 samples."
+    )
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_without_another_goal_the_documented_default_is_chosen(confidence: float | None) -> None:
+    few = table(200)
+    data = TuningData.from_table(few, fit_scaling(few), SOURCE)
+    for default in (Default(last_alone=True), Default(0.05), Default(0.3, 0.9)):
+        expected = choose_default(data, COSTS, default).policy
+        found = choose_precise(
+            data, COSTS, None, PrecisionGoal(0.5, confidence), default=default
+        ).policy
+        if confidence is None:
+            assert found.without_rejection == expected
+        else:
+            assert (found.mode, found.certificate is None) == (
+                expected.mode,
+                expected.certificate is None,
+            )
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_certified_precision_takes_four_samples(count: int) -> None:
+    samples = table(count)
+    data = TuningData.from_table(samples, fit_scaling(table(50)), SOURCE)
+    with pytest.raises(TuningError, match="takes at least 4 samples"):
+        choose_precise(data, COSTS, None, PrecisionGoal(0.5, 0.9))
 
 
 def test_without_labels_no_precision_is_known(samples: Table) -> None:

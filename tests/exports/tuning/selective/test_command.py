@@ -91,6 +91,21 @@ def test_a_drop_and_a_precision_are_certified_together(bundle: Path) -> None:
     assert policy.certificate.split_sha256 == policy.precision_certificate.split_sha256
 
 
+def test_requests_keep_the_goal_of_the_certificate_in_force(bundle: Path) -> None:
+    tuned(bundle, "--max-accuracy-drop", "5", "--confidence", "0.9")
+    manifest = read_manifest(bundle)
+    table = load_table(bundle, manifest)
+    log = bundle.parent / "requests.jsonl"
+    with log.open("w") as file:
+        for i in range(600):
+            line = {"logits": table.logits[:, i].round(4).tolist(), "label": int(table.labels[i])}
+            file.write(json.dumps(line) + "\n")
+    for confidence in ([], ["--confidence", "0.95"]):
+        _, found, _ = tuned(bundle, "--from", log, "--min-precision", "0.7", *confidence)
+        expected = 0.95 if confidence else 0.9
+        assert (found["goal"]["value"], found["goal"]["confidence"]) == (0.05, expected)
+
+
 def test_a_precision_out_of_reach_is_answered_with_a_command_that_works(bundle: Path) -> None:
     before = (bundle / "policy.json").read_bytes()
     result = call("tune", bundle, "--min-precision", "0.999")

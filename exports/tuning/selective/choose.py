@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy
-from exports.tuning.certified.choose import choose_certified, path_of_first_half, round_up
+from exports.tuning.certified.choose import choose_certified, path_of_first_half
 from exports.tuning.goal import Choice, Default, Goal, PrecisionGoal, TuningData, Unit
 from exports.tuning.path import Candidate, left_out_answers
 from exports.tuning.search import FrontierPoint, PolicyEvaluator
@@ -17,18 +17,11 @@ from exports.tuning.selective.certificate import (
     find_certified,
     find_certified_for_all,
     make_precision_certificate,
-    precision_holds,
 )
-from exports.tuning.selective.rejection import (
-    MIN_PERMITTED_ERRORS,
-    find_reject_below,
-    largest_supported,
-    limits,
-    strongest,
-)
-from exports.tuning.statistics.answers import AnsweredStats, Answers
+from exports.tuning.selective.reasons import why_not_certified, why_not_supported
+from exports.tuning.selective.rejection import find_reject_below
+from exports.tuning.statistics.answers import Answers
 
-MAX_SAMPLES = 10**6
 MIN_CERTIFIED_SAMPLES = 4
 # Standard errors added to a drop on the half that is chosen on. With fewer, more policies need a precision,
 # and less is answered; with more, some are left out whose drop the other half would certify.
@@ -72,7 +65,7 @@ def choose_precise(
     found = find_reject_below(answers, precision.min_precision)
     if found is None:
         again = command if goal is None else f"{command}{goal.options}"
-        raise TuningError(_why_not_supported(answers, precision.min_precision, again))
+        raise TuningError(why_not_supported(answers, precision.min_precision, again))
     policy = choice.policy.model_copy(update={"reject_below": found[0]})
     return replace(choice, policy=policy, answered=found[1])
 
@@ -140,7 +133,7 @@ def _choose_certified(
     chosen = _with_precision(data, choice, policies, precision.min_precision, confidence)
     if chosen is None:
         selection = data.selection.answers(choice.policy)
-        reason = _why_not_certified(selection, data.whole.samples, precision, confidence)
+        reason = why_not_certified(selection, data.whole.samples, precision, confidence)
         supported = _without_promise(data, costs, goal, precision, unit, command, default)
         raise TuningError(f"{reason}; {supported}")
     return chosen
@@ -235,51 +228,6 @@ def _with_precision(
         ),
         answered=answered,
     )
-
-
-def _why_not_supported(answers: Answers, min_precision: float, command: str) -> str:
-    reason = (
-        f"{answers.samples:,} samples support no reject_below with which {100 * min_precision:g} % of the "
-        "answers are right"
-    )
-    needed = math.ceil(MIN_PERMITTED_ERRORS / (1 - min_precision) - 1e-9)
-    if needed > answers.samples:
-        reason += f", which takes at least {round_up(needed):,}"
-    best = largest_supported(answers, min_precision)
-    if best is None:
-        return f"{reason}, nor any lower precision."
-    return f"{reason}; these support `{command} --min-precision {best:g}`."
-
-
-def _why_not_certified(
-    selection: Answers, samples: int, precision: PrecisionGoal, confidence: float
-) -> str:
-    """Why no limit was certified, and how many samples would be enough. The half that certifies is not looked
-    at: a goal that was set after that would be certified more often than stated."""
-    goal = precision.min_precision
-    reason = (
-        f"No reject_below can be promised with {100 * confidence:g} % confidence to make {100 * goal:g} % of "
-        f"the answers right from {samples:,} samples"
-    )
-    found = selection.above(limits(selection))
-    start = strongest(found, goal)
-    surest = found[0 if start is None else start]
-    needed = _answers_needed(surest, goal, confidence)
-    if needed is None:
-        return f"{reason}: of the surest answers {100 * (surest.precision or 0):.1f} % are right"
-    return f"{reason}; about {round_up(math.ceil(2 * needed / surest.coverage)):,} would do"
-
-
-def _answers_needed(stats: AnsweredStats, min_precision: float, confidence: float) -> int | None:
-    """About how many answers would certify this precision; None if it is not above the goal."""
-    wrong = 1 - (stats.precision or 0)
-    answered = 1
-    while answered <= MAX_SAMPLES:
-        right = answered - math.ceil(wrong * answered - 1e-9)
-        if precision_holds(AnsweredStats(answered, answered, right), min_precision, confidence):
-            return answered
-        answered = math.ceil(1.05 * answered)
-    return None
 
 
 def _without_promise(

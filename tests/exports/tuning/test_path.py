@@ -121,7 +121,7 @@ def test_certificates_fail_no_more_often_than_stated_and_uncertified_thresholds_
             last_search[:] = [(evaluator, cautious_path(evaluator, costs))]
         return last_search[0][1]
 
-    monkeypatch.setattr("exports.tuning.select.cautious_path", searched)
+    monkeypatch.setattr("exports.tuning.certified.choose.cautious_path", searched)
     size, permitted, confidence = 600, 0.02, 0.9
     samples = table(5000)
     scaling = fit_scaling(samples)

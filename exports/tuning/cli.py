@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from offramp.errors import MissingExtraError
 from offramp.extras import needs_extra
-from offramp.files import write_whole
+from offramp.files import replacing
 
 if TYPE_CHECKING:
     from exports.tuning.goal import Goal, PrecisionGoal, Unit
@@ -103,7 +104,7 @@ def tune(
     from exports.bundle.errors import TuningError
     from exports.bundle.gears.plan import write_gears
     from exports.bundle.reader import read_manifest
-    from exports.bundle.resolve import resolve_bundle
+    from exports.bundle.resolve import EMBEDDED, resolve_bundle
     from exports.bundle.routed_rule import routed_remarks
     from exports.bundle.writing import write_policy
     from exports.tuning.gears.choose import plan_gears
@@ -120,8 +121,12 @@ def tune(
     writes = write if requests is not None else not dry_run
     bounds = _bounds(requests, write, apply, within, dry_run)
     bundle = resolve_bundle(source)
-    if writes:
+    if writes or (gears and not dry_run):
         refuse_cached(bundle)
+        if bundle == EMBEDDED.get(source):
+            raise TuningError(
+                f"{source} is part of Offramp and stays as it is; copy {bundle} to change its policy."
+            )
     precision = None if min_precision is None else _precision_goal(min_precision, confidence)
     if precision is not None and max_accuracy_drop is None:
         confidence = None  # the promise is about the precision
@@ -157,25 +162,27 @@ def tune(
     if bounds is not None and tuning.proposal is not None:
         effect, representative = tuning.proposal.effect, tuning.proposal.representative
         refusal = out_of_bounds(bounds, effect, tuning.goal.unit, representative=representative)
-    if in_force is not None and refusal is None:
-        replace_in_force(in_force, tuning.manifest, tuning.chosen.policy)
-        typer.echo(f"In force on {apply}.")
-    if writes and refusal is None:
-        write_policy(bundle, tuning.chosen.policy)
-        typer.echo(f"Written to {bundle / 'policy.json'}.")
-        for remark in routed_remarks(bundle, tuning.manifest, tuning.chosen.policy):
-            typer.echo(remark)
     if requests is not None and not writes and apply is None:
         typer.echo("Nothing is changed: --write writes the policy, --apply URL puts it in force.")
-    if gears:
-        plan = plan_gears(tuning.data, tuning.manifest)
+    plan = plan_gears(tuning.data, tuning.manifest) if gears else None
+    if plan is not None:
         print_gears(plan)
-        if not dry_run:
+    # If the JSON file cannot be written, nothing else is changed.
+    with nullcontext() if json_file is None else replacing(json_file) as part:
+        if part is not None:
+            applied = apply if refusal is None else None
+            part.write_bytes(as_json(tuning, writes and refusal is None, applied))
+        if in_force is not None and refusal is None:
+            replace_in_force(in_force, tuning.manifest, tuning.chosen.policy)
+            typer.echo(f"In force on {apply}.")
+        if writes and refusal is None:
+            write_policy(bundle, tuning.chosen.policy)
+            typer.echo(f"Written to {bundle / 'policy.json'}.")
+            for remark in routed_remarks(bundle, tuning.manifest, tuning.chosen.policy):
+                typer.echo(remark)
+        if plan is not None and not dry_run:
             write_gears(bundle, plan)
             typer.echo(f"Written to {bundle / 'gears.json'}.")
-    if json_file is not None:
-        applied = apply if refusal is None else None
-        write_whole(json_file, as_json(tuning, writes and refusal is None, applied))
     if refusal is not None:
         raise OutOfBoundsError(refusal)
 

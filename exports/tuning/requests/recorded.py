@@ -124,14 +124,14 @@ def read_records(directory: Path, manifest: Manifest) -> dict[Key, RecordedImage
 
 
 def read_image(place: Place) -> bytes | None:
-    """The image file of a record; None if the server has removed it since."""
+    """The image file of a record; None if the server has removed it since, or if it is no base64."""
     try:
         with place.records.open("rb") as lines:
             lines.seek(place.offset)
-            content: str = orjson.loads(lines.readline())["file"]
-    except FileNotFoundError:
+            return base64.b64decode(orjson.loads(lines.readline())["file"])
+    # A TypeError if `file` is no text, a ValueError if it is no base64.
+    except (FileNotFoundError, TypeError, ValueError):
         return None
-    return base64.b64decode(content)
 
 
 def _read_labels(file: Path, classes: int) -> dict[Key, int]:
@@ -148,6 +148,9 @@ def _read_labels(file: Path, classes: int) -> dict[Key, int]:
 
 def _key(content: dict[str, Any], where: str) -> Key:
     try:
-        return key_of(content)
+        key = key_of(content)
     except KeyError as error:
         raise TuningError(f"{where} has no {error.args[0]}.") from error
+    if [type(part) for part in key] != [str, int, str]:
+        raise TuningError(f"{where}: id and time must be texts, and image a whole number.")
+    return key

@@ -33,6 +33,9 @@ def test_every_image_that_can_be_decoded_is_run(tmp_path: Path) -> None:
         for n, file in enumerate(files):
             places[str(n), 0, "t"] = Place(records, out.tell())
             out.write(orjson.dumps({"file": base64.b64encode(file).decode()}) + b"\n")
+        for file in (None, "x", 7):
+            places[f"bad {file}", 0, "t"] = Place(records, out.tell())
+            out.write(orjson.dumps({"file": file}) + b"\n")
     places["gone", 0, "t"] = Place(tmp_path / "requests-0.jsonl", 0)
     found = run_recorded(bundle, places)
     assert set(found) == {(str(n), 0, "t") for n in range(40) if n != 3}

@@ -200,3 +200,16 @@ def test_a_malformed_line_is_named(
     (tmp_path / "requests-1.jsonl").write_bytes(content)
     with pytest.raises(TuningError, match=says):
         read_recorded(tmp_path, manifest)
+
+
+@pytest.mark.parametrize("field", [{"id": [1]}, {"id": None}, {"image": "0"}, {"time": 1.5}])
+@pytest.mark.parametrize("suffix", [".jsonl", ".labels.jsonl"])
+def test_a_line_that_names_no_image_is_refused(
+    field: dict[str, Any], suffix: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    lines = {".jsonl": [record(manifest, "a")], ".labels.jsonl": [label("a", 0)]}
+    lines[suffix][0] |= field
+    for name, content in lines.items():
+        write(tmp_path / f"requests-1{name}", content)
+    with pytest.raises(TuningError, match="line 1: id and time must be texts, and image a whole"):
+        read_recorded(tmp_path, manifest)

@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exports.bundle.schema_types import Percent, Sha256, Share
+
 Target = Literal["labels", "agreement"]
 # Whose answers stand for labels under the target `agreement`, with the words for them.
 Reference = Literal["last", "ensemble"]
 REFERENCE_NAMES: dict[Reference, str] = {"last": "last network", "ensemble": "ensemble"}
 CertificateMethod = Literal["exact-score", "exact-trinomial", "clopper-pearson"]
-Points = Annotated[float, Field(ge=0, le=100)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Certificate(BaseModel):
@@ -33,9 +32,9 @@ class Certificate(BaseModel):
 
     method: CertificateMethod
     against: Literal["ensemble"] = "ensemble"
-    permitted_drop: Points
+    permitted_drop: Percent
     confidence: Confidence
-    bound: Points
+    bound: Percent
     chosen_on: Count
     samples: Count
     split_sha256: Sha256

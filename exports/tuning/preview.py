@@ -19,15 +19,18 @@ from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
 from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
-from exports.tuning.selective.curve import Coverage, draw_coverage
+from exports.tuning.selective.curve import (
+    CURVE_POINTS,
+    DECIMALS,
+    Coverage,
+    draw_coverage,
+    percent,
+)
 from exports.tuning.statistics.policy_stats import PolicyStats
 
 # The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
 # cross-validation of the search that finds the policy.
 Estimate = Literal["table", "certification_half", "cross_validated"]
-
-CURVE_POINTS = 100
-DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class PolicyPreview:
             macs=self._macs,
             ms=self._exit_ms,
             exit_accuracy=[
-                _percent(correct.mean()) for correct in self._evaluator.correct["single"]
+                percent(correct.mean()) for correct in self._evaluator.correct["single"]
             ],
             full_depth_accuracy=self._full_depth,
             measure=measure,
@@ -162,7 +165,7 @@ class PolicyPreview:
 
     @property
     def _full_depth(self) -> float:
-        return _percent(self._evaluator.ensemble_correct.mean())
+        return percent(self._evaluator.ensemble_correct.mean())
 
     def _out_of_sample(self, policy: Policy) -> tuple[PolicyStats, Estimate]:
         """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
@@ -185,8 +188,8 @@ class PolicyPreview:
         inputs = self._manifest.inputs
         return Point(
             threshold,
-            _percent(ensemble - estimate.drop),
-            (_percent(low), _percent(high)),
+            percent(ensemble - estimate.drop),
+            (percent(low), percent(high)),
             round(stats.mean_cost(policy.costs(inputs, self._macs)), 1),
             None if ms is None else round(stats.mean_cost(policy.costs(inputs, ms)), DECIMALS),
             [round(share, 6) for share in stats.exit_shares],
@@ -215,7 +218,3 @@ class PolicyPreview:
             return [NEVER]
         quantiles = np.quantile(confidence, np.linspace(0, 1, CURVE_POINTS - 2))
         return [0.0, *sorted({round(float(value), 4) for value in quantiles} - {0.0}), NEVER]
-
-
-def _percent(share: float) -> float:
-    return round(100 * float(share), DECIMALS)

@@ -1,4 +1,4 @@
-"""The gears of a bundle: policies along the tuned front, each judged on samples that it was not chosen on.
+"""The gears of a bundle: policies along the tuned frontier, each judged on samples that it was not chosen on.
 
 A plan is verified by choosing it again.
 """

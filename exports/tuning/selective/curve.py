@@ -59,11 +59,12 @@ def _point(reject_below: float, stats: AnsweredStats) -> CoveragePoint:
     low, high = stats.precision_interval(INTERVAL_CONFIDENCE)
     return CoveragePoint(
         reject_below,
-        _percent(stats.coverage),
-        None if stats.precision is None else _percent(stats.precision),
-        (_percent(low), _percent(high)),
+        percent(stats.coverage),
+        None if stats.precision is None else percent(stats.precision),
+        (percent(low), percent(high)),
     )
 
 
-def _percent(share: float) -> float:
-    return round(100 * share, DECIMALS)
+def percent(share: float) -> float:
+    """A share as it is written: in percent, with DECIMALS."""
+    return round(100 * float(share), DECIMALS)

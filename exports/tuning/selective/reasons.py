@@ -6,13 +6,9 @@ import math
 
 from exports.tuning.certified.choose import round_up
 from exports.tuning.goal import PrecisionGoal
+from exports.tuning.select import MIN_PERMITTED_ERRORS
 from exports.tuning.selective.certificate import precision_holds
-from exports.tuning.selective.rejection import (
-    MIN_PERMITTED_ERRORS,
-    largest_supported,
-    limits,
-    strongest,
-)
+from exports.tuning.selective.rejection import largest_supported, limits, strongest
 from exports.tuning.statistics.answers import AnsweredStats, Answers
 
 MAX_SAMPLES = 10**6

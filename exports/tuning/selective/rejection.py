@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.tuning.select import MIN_PERMITTED_ERRORS
 from exports.tuning.statistics.answers import AnsweredStats, Answers
 from exports.tuning.statistics.binomial import probability_of_at_most
 
 MAX_LIMITS = 200
-# Three wrong answers must be permitted before their absence is evidence, as for a drop.
-MIN_PERMITTED_ERRORS = 3
 # The chance of as few errors, if exactly as many were made as are permitted, at which a search begins.
 MAX_CHANCE = 0.2
 PRECISION_STEP = 0.005  # of the precisions that are suggested

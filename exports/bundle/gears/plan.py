@@ -1,4 +1,4 @@
-"""gears.json: policies along the tuned front, from full depth to the first exit, with what each is worth.
+"""gears.json: policies along the tuned frontier, from full depth to the first exit, with what each is worth.
 
 The file is optional. A server with a latency target shifts between these policies.
 """

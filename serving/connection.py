@@ -101,7 +101,8 @@ class ServerHooks:
 class DisconnectSignal:
     """Reports to one listener that the client of a request has disconnected.
 
-    `refusal` is what the application must answer instead of reading the rest of the body, if anything.
+    `refusal` is what the application must answer instead of reading the rest of the body, if anything;
+    `refused` says whether there was one. The connection closes after that answer.
     """
 
     def __init__(self, resume_reading: Callable[[], None]) -> None:
@@ -110,12 +111,17 @@ class DisconnectSignal:
         self._listener: Callable[[], None] | None = None
         self.disconnected = False
         self.refusal: ServingError | None = None
+        self.refused = False
 
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Call `listener` if the client disconnects from now on; None removes it."""
         self._listener = listener
         if listener is not None:
             self._resume_reading()
+
+    def refuse(self, error: ServingError) -> None:
+        """Have the application answer `error`."""
+        self.refusal, self.refused = error, True
 
     def take_refusal(self) -> ServingError:
         """The refusal, to be raised; it is not kept, or with its traceback it would keep itself."""
@@ -128,6 +134,12 @@ class DisconnectSignal:
         self.disconnected = True
         if self._listener is not None:
             self._listener()
+
+
+def disconnect_signal(scope: Scope) -> DisconnectSignal | None:
+    """The signal of a request; None below another server."""
+    found: DisconnectSignal | None = scope.get("extensions", {}).get(EXTENSION, {}).get(DISCONNECT)
+    return found
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -56,7 +56,7 @@ class Running:
             direct, self.direct = self.direct, None
             return direct.refuse(error)
         if self.signal is not None:
-            self.signal.refusal = error
+            self.signal.refuse(error)
         self.cycle.message_event.set()
         return None
 

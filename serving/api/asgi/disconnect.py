@@ -12,7 +12,7 @@ from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
 
-from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal
+from serving.connection import disconnect_signal
 
 # With another server, how long to wait before a task polls `receive`: most requests are answered sooner.
 POLL_DELAY_S = 0.01
@@ -26,8 +26,7 @@ class CancelOnDisconnect:
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
-        extension = request.scope.get("extensions", {}).get(EXTENSION, {})
-        self._signal: DisconnectSignal | None = extension.get(DISCONNECT)
+        self._signal = disconnect_signal(request.scope)
         self._timer: asyncio.TimerHandle | None = None
         self._poll_task: asyncio.Task[None] | None = None
         self._disconnected = False

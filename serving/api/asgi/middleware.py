@@ -14,7 +14,7 @@ from serving.api.asgi.completion import Completion, CompletionHook
 from serving.api.asgi.headers import header
 from serving.api.asgi.refusals import Refuse
 from serving.api.asgi.unpacking import Unpacker, unpacker
-from serving.connection import DISCONNECT, EXTENSION, DisconnectSignal, Uploads
+from serving.connection import Uploads, disconnect_signal
 from serving.errors import InternalError, OutOfMemoryError, ServingError, TooLargeError
 
 log = logging.getLogger("offramp.serving")
@@ -29,7 +29,7 @@ class RequestContext:
     """Adds `X-Request-ID` to every response, answers unexpected faults, and calls the completion hooks.
 
     The client's own id is used if it is printable ASCII of at most 128 characters. While `closing` returns
-    True, every answer closes its connection.
+    True, every answer closes its connection. So does the answer to a request that the server below refuses.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class RequestContext:
             return
         completion = Completion(self._hooks, scope, time.perf_counter())
         scope.setdefault("state", {})["request_id"] = completion.request_id
+        signal = disconnect_signal(scope)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -57,7 +58,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message["headers"], completion.id_header]
-                if self._closing():
+                if self._closing() or (signal is not None and signal.refused):
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             elif not message.get("more_body"):
@@ -105,9 +106,7 @@ class BodyLimit:
         declared = int(length) if length.isdigit() else 0
         encoding = header(scope, b"content-encoding")
         unpacking: Unpacker | None = None
-        signal: DisconnectSignal | None = (
-            scope.get("extensions", {}).get(EXTENSION, {}).get(DISCONNECT)
-        )
+        signal = disconnect_signal(scope)
         received = held = 0
         limit = self._limit
         in_memory = scope["path"] not in self._own_limits

@@ -21,11 +21,20 @@ ROOT_PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 PILLOW_LIMIT = 178_956_970
 
 
+# A container's limit of CPU time, in cgroup v2: microseconds, or "max", of every period of so many.
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
 def available_cores() -> int:
-    """The CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores this process may run on, or those that its container's CPU time fills, if they are fewer;
+    at least one."""
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    cores = len(affinity) or os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+    except (OSError, ValueError):  # there is none
+        return cores
+    return min(cores, max(1, quota // period))
 
 
 class Settings(BaseSettings):
@@ -56,7 +65,8 @@ class Settings(BaseSettings):
     )
     workers: Annotated[int, Field(ge=1)] = Field(
         default_factory=available_cores,
-        description="Threads that decode and compute; each keeps a core busy.",
+        description="Threads that decode and compute; each keeps a core busy. A container's limit of CPU "
+        "time counts.",
     )
     provider: Provider = Field(
         "cpu", description="Where stages run: `cpu`, `cuda` or `auto`; every machine has a CPU."

@@ -20,8 +20,8 @@ from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine
 from serving.service import Service
 from tests.serving.canary.conftest import CANARY, settings_of
+from tests.serving.http.load import Load, load
 from tests.serving.live import live
-from tests.serving.load import Load, load
 from tests.serving.scheduling.harness import Stage
 
 CONNECTIONS = 6

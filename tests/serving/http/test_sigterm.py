@@ -11,11 +11,11 @@ from PIL import Image
 
 from tests.servers import SERVE, started
 from tests.serving.conftest import encode
+from tests.serving.http.load import load
 from tests.serving.http.raw import (
     post,
     read_all,
 )
-from tests.serving.load import load
 
 
 def connects(address: tuple[str, int]) -> bool:

@@ -15,7 +15,7 @@ from exports.bundle.policy import Policy
 from exports.bundle.reader import load_bundle
 from serving.inference.engine import Engine
 from tests.servers import SERVE, started
-from tests.serving.load import load
+from tests.serving.http.load import load
 from tests.serving.tiny_bundle import write_tiny_bundle
 
 SWAPS = 20

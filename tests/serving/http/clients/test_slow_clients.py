@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.servers import SERVE, Server, started
+from tests.serving.http.load import load
 from tests.serving.http.raw import (
     GET,
     assert_refused,
@@ -22,7 +23,6 @@ from tests.serving.http.raw import (
     slow_reader,
     whole_answer,
 )
-from tests.serving.load import load
 
 # Other tests may run at the same time: a delay of a second changes no result.
 TIMEOUT = 1.5

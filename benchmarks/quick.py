@@ -3,9 +3,10 @@
     make bench-quick
 
 Chained stages against one session; early exit against full depth in process; and the server's CPU time of a
-request against that of the same answer in process, server and load on a core each. CPU time hardly depends on
-what else the machine does; the medians of interleaved turns are taken. Images are those of the bundle's test
-split below OFFRAMP_DATA, else generated ones, of which few leave early.
+request against that of the same answer in process, server and load on a core each. What is compared takes
+short turns, one right after the other, for a core's speed changes within seconds; a ratio is the median of
+its turns' ratios. Images are those of the bundle's test split below OFFRAMP_DATA, else generated ones, of
+which few leave early.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
 from serving.inference.sessions import session_options
 
-# Calls in a row of each way; the first of them refills the caches and is not counted.
-BLOCK = 9
+# Calls in a turn; the first of them refills the caches and is not counted.
+CALLS = 3
 CONNECTIONS = 32
 
 
@@ -68,7 +69,7 @@ def measure(bundle: Bundle, images: Images, early: Policy, *, turns: int, second
     image = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3))
     image = image.astype(np.uint8)
     feed = {session.get_inputs()[0].name: image}
-    found = _milliseconds(
+    taken = _milliseconds(
         {
             "one": lambda: session.run(None, feed),
             "chained": lambda: engine.classify(image, full),
@@ -87,25 +88,29 @@ def measure(bundle: Bundle, images: Images, early: Policy, *, turns: int, second
         spent = cpu(process) - before
     answered = len(report["answers"])
     return Ratios(
-        chained=found["chained"] / found["one"],
-        decided=found["decided"] / found["one"],
-        early=found["early"] / found["full"],
-        http=found["full"] / (1000 * spent / answered),
+        chained=_ratio(taken["chained"], taken["one"]),
+        decided=_ratio(taken["decided"], taken["one"]),
+        early=_ratio(taken["early"], taken["full"]),
+        http=statistics.median(taken["full"]) / (1000 * spent / answered),
         generator=report["cpu_s"] / spent,
     )
 
 
-def _milliseconds(works: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Median CPU time of a call of each of `works`, which take turns in blocks of BLOCK calls."""
-    seen: dict[str, list[float]] = {name: [] for name in works}
+def _milliseconds(works: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """CPU time of a call of each of `works` in each of its turns."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
             work()
             began = time.thread_time()
-            for _ in range(BLOCK - 1):
+            for _ in range(CALLS - 1):
                 work()
-            seen[name].append(1000 * (time.thread_time() - began) / (BLOCK - 1))
-    return {name: statistics.median(values) for name, values in seen.items()}
+            taken[name].append(1000 * (time.thread_time() - began) / (CALLS - 1))
+    return taken
+
+
+def _ratio(of: list[float], to: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(of, to, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -113,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, action="append", help="once per bundle")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("OFFRAMP_DATA", "data")))
-    parser.add_argument("--turns", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args(argv)
     rows: list[list[str]] = []

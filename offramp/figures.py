@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offramp import __version__
 from offramp.errors import PictureError
-from offramp.files import replacing
+from offramp.files import check_target, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,14 +18,12 @@ INK, GREY, PALE = "#333333", "#8C8C8C", "#D9D9D9"
 DPI = 120
 
 
-def check_target(path: Path) -> None:
-    """Raise PictureError unless `path` can be the file of a PNG. Call it before any other work."""
+def check_picture(path: Path) -> None:
+    """Raise PictureError or WriteError unless `path` can be the file of a PNG. Call it before any other
+    work."""
     if path.suffix.lower() != ".png":
         raise PictureError(f"pictures are PNG files: {path} must end in .png.")
-    if not path.parent.is_dir():
-        raise PictureError(f"{path} cannot be written: there is no directory {path.parent}.")
-    if path.is_dir():
-        raise PictureError(f"{path} cannot be written: it is a directory.")
+    check_target(path)
 
 
 def save_png(figure: Figure, path: Path, title: str, source: str) -> None:

@@ -38,6 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_target(path: Path) -> None:
+    """Raise WriteError if a file cannot stand at `path`. Call it before work whose result goes there."""
+    if not path.parent.is_dir():
+        raise WriteError(f"{path} cannot be written: there is no directory {path.parent}.")
+    if path.is_dir():
+        raise WriteError(f"{path} cannot be written: it is a directory.")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically. Raises WriteError, and then leaves `path` unchanged."""
     with replacing(path) as part:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,19 +13,9 @@ if TYPE_CHECKING:
     from serving.settings import Settings
 
 
-class ProviderName(enum.StrEnum):
-    """Where stages can run."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    AUTO = "auto"
-
-
-class FormName(enum.StrEnum):
-    """How the work is distributed on Ray."""
-
-    REPLICAS = "replicas"
-    STAGES = "stages"
+# Those of serving.settings and serving.ray, which import what `offramp --help` need not wait for.
+Provider = Literal["cpu", "cuda", "auto"]
+RayForm = Literal["replicas", "stages"]
 
 
 def serve(
@@ -56,9 +45,7 @@ def serve(
     accuracy_floor: Annotated[
         float | None, typer.Option(help="Least accuracy of a gear, percent.")
     ] = None,
-    provider: Annotated[
-        ProviderName | None, typer.Option(help="Where to run (default: cpu).")
-    ] = None,
+    provider: Annotated[Provider | None, typer.Option(help="Where to run (default: cpu).")] = None,
     repository: Annotated[
         Path | None, typer.Option(help="A directory of bundles to serve and to load from.")
     ] = None,
@@ -122,8 +109,8 @@ def serve(
     ] = None,
     on_ray: Annotated[bool, typer.Option("--ray", help="Serve on a Ray cluster.")] = False,
     form: Annotated[
-        FormName, typer.Option(help="With --ray: whole replicas, or a deployment per stage.")
-    ] = FormName.REPLICAS,
+        RayForm, typer.Option(help="With --ray: whole replicas, or a deployment per stage.")
+    ] = "replicas",
 ) -> None:
     """Serve bundles over HTTP. Every flag, and more, can be set as OFFRAMP_… in the environment."""
     import logging
@@ -151,7 +138,7 @@ def serve(
         workers=workers,
         target_p99_ms=target_p99_ms,
         accuracy_floor=accuracy_floor,
-        provider=None if provider is None else provider.value,
+        provider=provider,
         repository=repository,
         watch=watch,
         canary=canary,
@@ -183,7 +170,7 @@ def serve(
         run_server(settings)
 
 
-def _serve_on_ray(settings: Settings, form: FormName) -> None:
+def _serve_on_ray(settings: Settings, form: RayForm) -> None:
     with needs_extra("ray"):
         from serving.ray.launch import run
-    run(settings, form.value)
+    run(settings, form)

@@ -26,8 +26,7 @@ from exports.bundle.untrusted.safe_files import (
     read_plain,
 )
 from exports.bundle.untrusted.safe_zip import DAMAGE, open_zip
-from offramp.errors import WriteError
-from offramp.files import new_file
+from offramp.files import check_target, new_file
 
 # Enough for sixty stages with a graph each.
 MAX_FILES = 128
@@ -53,8 +52,7 @@ def pack_bundle(path: Path, target: Path) -> str:
     all. Raises BundleError if the bundle is damaged or too large, WriteError if `target` exists or its
     directory does not.
     """
-    if not target.parent.is_dir():
-        raise WriteError(f"{target} cannot be written: there is no directory {target.parent}.")
+    check_target(target)
     bundle = load_bundle(path)
     manifest = bundle.manifest
     for entry in manifest.graphs:

@@ -34,7 +34,7 @@ from offramp.extras import needs_extra
 Reference = Literal["last", "ensemble"]
 
 
-# The names of exports.options once more: typer takes no lists of Literals.
+# The names of exports.options once more: typer takes single Literals, not lists of them.
 class LayoutName(enum.StrEnum):
     """The order of the axes of a network's input."""
 

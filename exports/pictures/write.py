@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from exports.pictures.table import BundleTable, open_table
-from offramp.figures import check_target, save_png
+from offramp.figures import check_picture, save_png
 
 
 def write_picture(
@@ -20,9 +20,9 @@ def write_picture(
 ) -> None:
     """Write what `draw` makes of the calibration table of `bundle`; `title` is in the file's metadata.
 
-    Raises PictureError or BundleError before anything is written.
+    Raises PictureError, WriteError or BundleError before anything is written.
     """
-    check_target(output)
+    check_picture(output)
     data = open_table(bundle)
     save_png(draw(data), output, title, data.source)
     say(str(output))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,12 +21,8 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_S = 10.0
 
 
-class ModeName(enum.StrEnum):
-    """The policy's modes."""
-
-    EARLY_EXIT = "early_exit"
-    ENSEMBLE = "ensemble"
-    EXIT = "exit"
+# That of exports.bundle.policy, which imports what `offramp --help` need not wait for.
+Mode = Literal["early_exit", "ensemble", "exit"]
 
 
 def classify(
@@ -50,7 +45,7 @@ def classify(
         ),
     ] = None,
     mode: Annotated[
-        ModeName | None, typer.Option(help="How to answer (default: the policy's).")
+        Mode | None, typer.Option(help="How to answer (default: the policy's).")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Measure to leave at (default: the policy's).")
@@ -90,9 +85,7 @@ def classify(
         bundle or default_bundles()[0], threads=settings.threads, provider=settings.provider
     )
     manifest = model.engine.manifest
-    policy = model.policy.override(
-        None if mode is None else mode.value, threshold, max_exit, reject_below
-    )
+    policy = model.policy.override(mode, threshold, max_exit, reject_below)
     count = resolve_top_k(top_k, len(manifest.labels))
     if output is not None:
         _write_table(output, model, policy, count, paths, settings)

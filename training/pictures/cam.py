@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.errors import ImageError, PictureError
-from offramp.figures import INK, check_target, save_png
+from offramp.figures import INK, check_picture, save_png
 from offramp.images import ImageSpec, Pixels, decode
 from training.checkpoint import load_checkpoint
 from training.models.multi_exit import MultiExit, Normalize
@@ -60,9 +60,9 @@ def picture_cam(
     """Draw the class-activation maps of every exit of the finished `run` for image `files`.
 
     The maps are of the class each exit predicts, or of `class_name`. Raises PictureError,
-    CheckpointError or ImageError before anything is written.
+    WriteError, CheckpointError or ImageError before anything is written.
     """
-    check_target(output)
+    check_picture(output)
     if len(files) > MAX_IMAGES:
         raise PictureError(
             f"{len(files)} images are too many for one picture: at most {MAX_IMAGES}."

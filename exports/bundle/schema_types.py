@@ -1,11 +1,11 @@
-"""Types that the parts of manifest.json share."""
+"""Types that the parts of manifest.json share, and other files and answers with them."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MAX_NAME = 100
@@ -18,6 +18,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=1 << 53)]
 # What logits are divided or multiplied by, far from where float32 overflows.
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
+# In OpenAPI a pair is an array of two numbers: not every generator of clients knows `prefixItems`.
+PAIR = WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
+Interval = Annotated[tuple[float, float], PAIR]
 
 
 def is_file_name(text: str) -> bool:

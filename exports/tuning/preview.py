@@ -17,6 +17,7 @@ import numpy as np
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Combine, Measure, Policy
 from exports.bundle.reader import Table, load_table
+from exports.bundle.schema_types import Interval
 from exports.tuning.goal import INTERVAL_CONFIDENCE, TuningData
 from exports.tuning.search import NEVER, PolicyEvaluator
 from exports.tuning.selective.curve import (
@@ -48,7 +49,7 @@ class Preview:
     estimate: Estimate
     accuracy: float
     drop: float
-    drop_interval: tuple[float, float]
+    drop_interval: Interval
     mean_macs: float
     mean_ms: float | None
     exit_shares: list[float]
@@ -60,7 +61,7 @@ class Point:
 
     threshold: float
     accuracy: float
-    drop_interval: tuple[float, float]
+    drop_interval: Interval
     mean_macs: float
     mean_ms: float | None
     exit_shares: list[float]

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic.dataclasses import dataclass
 
+from exports.bundle.schema_types import Interval
 from serving.canary.bounds import FALSE_ROLLBACKS
 from serving.canary.canary import Canary, Plan
 from serving.canary.metrics import Outcome, Role
@@ -46,7 +47,7 @@ class RateReport:
 
     count: int
     events: int
-    interval: tuple[float, float]
+    interval: Interval
 
 
 @dataclass(frozen=True)

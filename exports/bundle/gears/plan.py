@@ -16,6 +16,7 @@ from exports.bundle.certificate import Target
 from exports.bundle.errors import BundleError
 from exports.bundle.manifest import GEARS, Manifest
 from exports.bundle.policy import Policy
+from exports.bundle.schema_types import PAIR
 from exports.bundle.untrusted.safe_files import MAX_POLICY_BYTES, one_line, parse_json, read_plain
 from offramp.files import write_whole
 from offramp.validation import first_problem
@@ -42,7 +43,7 @@ class Gear(_Model):
 
     policy: Policy
     accuracy: Percent
-    accuracy_interval: tuple[Percent, Percent]
+    accuracy_interval: Annotated[tuple[Percent, Percent], PAIR]
     mean_macs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     exit_shares: tuple[Share, ...]
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from exports.bundle.policy import Policy
+from exports.bundle.schema_types import Interval
 from exports.tuning.goal import INTERVAL_CONFIDENCE
 from exports.tuning.search import PolicyEvaluator
 from exports.tuning.selective.rejection import limits
@@ -25,7 +26,7 @@ class CoveragePoint:
     reject_below: float
     coverage: float
     precision: float | None
-    precision_interval: tuple[float, float]
+    precision_interval: Interval
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def decode_whole(content: bytes, max_pixels: int) -> Pixels:
     return _opaque(image)
 
 
-def picture_size(content: bytes, max_pixels: int) -> tuple[int, int]:
+def image_size(content: bytes, max_pixels: int) -> tuple[int, int]:
     """The width and height in pixels that the header of an image file states, before EXIF turns it.
 
     Nothing is decoded. Raises ImageError as `decode` does, as far as the header shows it.
@@ -93,7 +93,7 @@ def picture_size(content: bytes, max_pixels: int) -> tuple[int, int]:
 
 def _decoded(content: bytes, spec: ImageSpec | None, max_pixels: int) -> tuple[Image.Image, Box]:
     """The upright image as RGB or RGBA, which may be reduced as far as `spec` permits, and the part of it
-    that the picture covers."""
+    that the file's image covers."""
     form = _format(content)
     with _explained(form, max_pixels):
         return _read(content, form, spec, max_pixels)
@@ -150,14 +150,14 @@ def _not_read(what: str) -> str:
 def _read(
     content: bytes, form: Format, spec: ImageSpec | None, max_pixels: int
 ) -> tuple[Image.Image, Box]:
-    """The upright image as RGB or RGBA, and the part of it that the picture covers. It may be smaller than
-    the file's, but not smaller than needed."""
+    """The upright image as RGB or RGBA, and the part of it that the file's image covers. It may be
+    smaller than that, but not smaller than needed."""
     opened, source, whole = _open(content, form)
     with opened as image:
         _check_size(image, max_pixels)
         orientation, profile = source.orientation, source.profile
         if form.read is heif.read:
-            # Pillow reports the properties that turn the picture as EXIF.
+            # Pillow reports the properties that turn the image as EXIF.
             orientation = exif.orientation(image.info.get("exif") or b"")
             profile = image.info.get("icc_profile")
         box: Box = (0.0, 0.0, *image.size)

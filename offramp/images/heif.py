@@ -19,9 +19,9 @@ _EXIF_ITEM = re.compile(rb"(infe(?:\x02.{5}|\x03.{7})..)Exif", re.DOTALL)
 
 
 def read(content: bytes) -> Source:
-    """The file with its EXIF items renamed: they do not turn the picture, and broken ones would refuse it.
+    """The file with its EXIF items renamed: they do not turn the image, and broken ones would refuse it.
 
-    The picture is turned by the properties `irot` and `imir`, as in browsers. Raises DamagedError if the file
+    The image is turned by the properties `irot` and `imir`, as in browsers. Raises DamagedError if the file
     is filled up with zeros.
     """
     if ends_in_zeros(content):

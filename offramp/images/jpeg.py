@@ -1,11 +1,11 @@
-"""JPEG files: their segments, their metadata, and whether all of the picture is there (ITU-T T.81).
+"""JPEG files: their segments, their metadata, and whether all of the image is there (ITU-T T.81).
 
 A decoder does a fixed amount of work for every marker or scan, however short. A progressive JPEG of a few
 megabytes can contain so many scans that decoding takes hours, within any limit of pixels.
 
-libjpeg fills the missing part of a picture with grey, and only warns of it, which Pillow does not pass on.
-So the decoder is fed here: first the file without its end marker, then a few bits that mean nothing. A
-picture that is whole needs none of them, or at most those that it lacks in its last block.
+libjpeg fills the missing part of an image with grey, and only warns of it, which Pillow does not pass on.
+So the decoder is fed here: first the file without its end marker, then a few bits that mean nothing. An
+image that is whole needs none of them, or at most those that it lacks in its last block.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Jpeg:
-    """The picture of a JPEG file, without metadata.
+    """The image of a JPEG file, without metadata.
 
     `outline` is enough for Pillow to tell its size and colours. `head` is what libjpeg needs before the data
     of the first scan, which begin at `scans`; the data of each scan end at one of `ends`. `multiple` says
@@ -109,7 +109,7 @@ def segments(content: bytes) -> tuple[list[Segment], int]:
 
 
 def read(content: bytes) -> tuple[Jpeg, Source]:
-    """Separate the picture of a JPEG file from its metadata.
+    """Separate the image of a JPEG file from its metadata.
 
     Raises ImageError if the file is crafted to be slow or has other than eight bits a channel, DamagedError
     if its head is not whole.
@@ -168,7 +168,7 @@ def read(content: bytes) -> tuple[Jpeg, Source]:
 
 
 def _scan_ends(parts: Sequence[Segment], end: int) -> tuple[int, ...]:
-    """Where the data of each scan end: at the next segment, or at the `end` of the picture."""
+    """Where the data of each scan end: at the next segment, or at the `end` of the image."""
     following = [*(part.start for part in parts[1:]), end]
     return tuple(stop for part, stop in zip(parts, following, strict=True) if part.marker == _SOS)
 
@@ -237,9 +237,9 @@ def _restarts_are_whole(content: bytes, parts: Sequence[Segment], frame: Segment
 
 
 def load(jpeg: Jpeg, image: ImageFile.ImageFile) -> None:
-    """Decode the picture into `image`, which was opened from `jpeg.outline`.
+    """Decode the image data into `image`, which was opened from `jpeg.outline`.
 
-    Raises DamagedError if a part of the picture is missing. The verdict is the same at every reduced size.
+    Raises DamagedError if a part of the image is missing. The verdict is the same at every reduced size.
     """
     image.load_prepare()
     codec, extents, _, options = image.tile[0]
@@ -265,7 +265,7 @@ def _take(decode: Decode, data: bytes | memoryview) -> int:
 
 
 def _feed(decode: Decode, jpeg: Jpeg) -> bool:
-    """Feed the file to the decoder; whether the picture is whole."""
+    """Feed the file to the decoder; whether the image is whole."""
     if not jpeg.suspendable:
         return _take(decode, jpeg.head + jpeg.content[jpeg.scans : jpeg.ends[-1]] + _END) == _DONE
     taken = _take(decode, jpeg.head)

@@ -18,7 +18,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # A file of 160 MB with data chunks of the usual 8 kB. Other chunks are few.
 MAX_DATA_CHUNKS = 20_000
 MAX_OTHER_CHUNKS = 200
-_PICTURE_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
+_IMAGE_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _DATA_CHUNKS = frozenset({b"IDAT", b"fcTL", b"fdAT"})
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 # Bytes of a transparent colour, by colour type.
@@ -61,7 +61,7 @@ def chunks(content: bytes) -> list[Chunk]:
 
 
 def read(content: bytes) -> Source:
-    """Separate the picture of a PNG file from its metadata. Of an animation, it is the default image.
+    """Separate the image of a PNG file from its metadata. Of an animation, it is the default image.
 
     Raises ImageError if the file is crafted to be slow.
     """
@@ -71,7 +71,7 @@ def read(content: bytes) -> Source:
     colour_type = content[25:26]
     for chunk in found:
         is_clear = chunk.kind == b"tRNS" and _is_transparency(_data(content, chunk), colour_type)
-        if is_clear or chunk.kind in _PICTURE_CHUNKS:
+        if is_clear or chunk.kind in _IMAGE_CHUNKS:
             kept.append(content[chunk.start : chunk.end])
         elif chunk.kind == b"eXIf" and orientation == exif.UPRIGHT:
             orientation = exif.orientation(_data(content, chunk))

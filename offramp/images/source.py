@@ -1,6 +1,6 @@
 """What a decoder needs of an image file.
 
-Each format has a reader that separates the picture from its metadata. The decoder gets the picture alone, so
+Each format has a reader that separates the image from its metadata. The decoder gets the image alone, so
 that broken metadata cannot make it fail.
 """
 
@@ -13,7 +13,7 @@ MAX_PROFILE_BYTES = 4 * 1024 * 1024
 
 
 class DamagedError(Exception):
-    """A part of the picture is missing or wrong. `decode` names the format to the user."""
+    """A part of the image is missing or wrong. `decode` names the format to the user."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Source:
     gamma: float | None = None
 
 
-# Compressed pictures end in more than noise only if they are cut off and filled up.
+# Compressed images end in more than noise only if they are cut off and filled up.
 _MAX_ZEROS = 64
 
 

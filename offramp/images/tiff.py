@@ -1,4 +1,4 @@
-"""TIFF files: the first picture's directory, without metadata (TIFF 6.0; BigTIFF)."""
+"""TIFF files: the first image's directory, without metadata (TIFF 6.0; BigTIFF)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from offramp.errors import ImageError
 from offramp.images import exif, jpeg
 from offramp.images.source import MAX_PROFILE_BYTES, Source
 
-# Decoders read the parts of a picture one by one.
+# Decoders read the parts of an image one by one.
 MAX_PARTS = 100_000
-# What a decoder needs to know of a picture.
+# What a decoder needs to know of an image.
 _WIDTH, _LENGTH, _COMPRESSION = 256, 257, 259
 _STRIP_OFFSETS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH = 273, 279, 322, 323
 _TILE_OFFSETS, _TILE_BYTES = 324, 325
@@ -101,7 +101,7 @@ class _Entry:
 
 
 def read(content: bytes) -> Source:
-    """Separate the first picture of a TIFF file from its metadata and from other pictures.
+    """Separate the first image of a TIFF file from its metadata and from other images.
 
     Raises ImageError if the file has too many parts, large tiles, parts that are crafted to be slow or a
     directory within its header, and struct.error if its directory is incomplete.
@@ -195,7 +195,7 @@ def _bytes(content: bytes, entry: _Entry | None) -> bytes | None:
 
 
 def _check(content: bytes, form: _Form, entries: dict[int, _Entry]) -> None:
-    """Raise ImageError if a decoder would need too much memory or time for the picture's parts."""
+    """Raise ImageError if a decoder would need too much memory or time for the image's parts."""
 
     def values(tag: int) -> list[int]:
         return _integers(content, form, entries.get(tag))
@@ -206,9 +206,9 @@ def _check(content: bytes, form: _Form, entries: dict[int, _Entry]) -> None:
     sides = [values(tag) for tag in (_WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH)]
     if all(sides):
         width, height, tile_width, tile_length = (side[0] for side in sides)
-        # Tiles are multiples of 16; a small picture may be one large tile of the usual 512.
+        # Tiles are multiples of 16; a small image may be one large tile of the usual 512.
         if tile_width > max(2 * width, 1024) or tile_length > max(2 * height, 1024):
-            raise ImageError("The TIFF file has tiles that are much larger than the picture.")
+            raise ImageError("The TIFF file has tiles that are much larger than the image.")
     compression = values(_COMPRESSION) or [1]
     if compression[0] == _OLD_JPEG:
         raise ImageError(

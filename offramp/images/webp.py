@@ -18,9 +18,9 @@ _METADATA_FLAGS = 0x20 | 0x08 | 0x04
 
 
 def read(content: bytes) -> Source:
-    """Separate the picture of a WebP file from its metadata. Of an animation, it is the first frame.
+    """Separate the image of a WebP file from its metadata. Of an animation, it is the first frame.
 
-    Raises ImageError if the file has too many chunks, DamagedError if it has no picture or is filled up with
+    Raises ImageError if the file has too many chunks, DamagedError if it has no image or is filled up with
     zeros.
     """
     kept: list[bytes] = []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from offramp.errors import ImageError
 from offramp.file_names import shown_name
 from offramp.images import ImageSpec, Pixels, decode
-from offramp.images.decoder import picture_size
+from offramp.images.decoder import image_size
 from offramp.progress import counting_bar
 from training.errors import DataError
 
@@ -43,7 +43,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises DataError naming the file if it cannot be read.
     """
     with _naming(path):
-        return picture_size(path.read_bytes(), MAX_PIXELS)
+        return image_size(path.read_bytes(), MAX_PIXELS)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Image files for the tests of reading: a picture, and what can be put around it."""
+"""Image files for the tests of reading: an image, and what can be put around it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from offramp.images.colour import to_srgb
 from tests import profiles
 from tests.offramp.images.made import encode, in_png, png_chunk, read, scene
 
-LEVELS = 4  # of 255, on average: a picture is stored in eight bits twice
+LEVELS = 4  # of 255, on average: an image is stored in eight bits twice
 RGB_PROFILES = {
     "Display P3": profiles.display_p3(),
     "Adobe RGB": profiles.adobe_rgb(),
@@ -26,7 +26,7 @@ def muted() -> Image.Image:
 
 
 def in_space(image: Image.Image, profile: bytes, mode: str = "RGB") -> Image.Image:
-    """The picture with its sRGB colours written as `profile` has them."""
+    """The image with its sRGB colours written as `profile` has them."""
     target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     converted = ImageCms.profileToProfile(
         image, ImageCms.createProfile("sRGB"), target, outputMode=mode
@@ -37,7 +37,7 @@ def in_space(image: Image.Image, profile: bytes, mode: str = "RGB") -> Image.Ima
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("space", RGB_PROFILES)
-def test_a_picture_in_another_space_has_the_pixels_that_it_has_in_srgb(
+def test_an_image_in_another_space_has_the_pixels_that_it_has_in_srgb(
     kind: str, space: str
 ) -> None:
     profile = RGB_PROFILES[space]
@@ -48,7 +48,7 @@ def test_a_picture_in_another_space_has_the_pixels_that_it_has_in_srgb(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_a_grey_picture_is_converted_by_its_grey_profile(kind: str) -> None:
+def test_a_grey_image_is_converted_by_its_grey_profile(kind: str) -> None:
     linear = Image.linear_gradient("L").resize((48, 32))
     found = read(encode(linear, kind, icc_profile=profiles.grey(1.0)))
     share = np.asarray(linear) / 255
@@ -56,7 +56,7 @@ def test_a_grey_picture_is_converted_by_its_grey_profile(kind: str) -> None:
     assert np.abs(found - expected[..., None]).mean() < LEVELS
 
 
-def test_a_grey_picture_is_converted_by_a_profile_of_colours() -> None:
+def test_a_grey_image_is_converted_by_a_profile_of_colours() -> None:
     grey = scene().convert("L")
     profile = profiles.prophoto()
     found = read(encode(grey, "JPEG", icc_profile=profile))
@@ -96,7 +96,7 @@ def test_a_profile_of_other_colours_is_ignored(mode: str, profile: bytes) -> Non
     )
 
 
-def test_a_picture_in_srgb_is_not_converted() -> None:
+def test_an_image_in_srgb_is_not_converted() -> None:
     image = scene()
     assert to_srgb(image, profiles.srgb()) is image
 

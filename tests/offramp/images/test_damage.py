@@ -1,4 +1,4 @@
-"""A picture of which a part is missing is damaged, however the file ends and at every input size."""
+"""An image of which a part is missing is damaged, however the file ends and at every input size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_plain_jpeg_is_whole(name: str, colour: tuple[int, int, int]) -> None:
 
 
 def missing_parts() -> Iterator[tuple[str, str, bytes]]:
-    """Files of other formats whose picture ends early, though the file ends well."""
+    """Files of other formats whose image ends early, though the file ends well."""
     image = scene(*LARGE)
     png = encode(image, "PNG")
     start = png.index(b"IDAT") + 4

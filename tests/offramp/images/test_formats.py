@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from offramp.errors import ImageError
 from offramp.images import ImageSpec, decode
-from offramp.images.decoder import picture_size
+from offramp.images.decoder import image_size
 from offramp.images.heif import _register_opener
 from tests.offramp.images.made import FORMATS, MAX_PIXELS, encode, read, scene
 
@@ -36,7 +36,7 @@ def test_every_format_is_read(kind: str) -> None:
         (b"\0\0\0\x0cJXL \r\n\x87\n", "This is a JPEG XL file; "),
         (b"PK\x03\x04\x14\0", "This is a ZIP archive; "),
         (b"8BPS\0\1", "This is a Photoshop file; "),
-        (b"no picture at all", "The image is in an unknown format; "),
+        (b"no image at all", "The image is in an unknown format; "),
         (b"", "The image is empty."),
         (b"\xff\xd8\xff\xe0", "The JPEG file is damaged or incomplete."),
         (b"\x89PNG\r\n\x1a\n", "The PNG file is damaged or incomplete."),
@@ -78,11 +78,11 @@ def test_an_avif_file_is_named_where_pillow_cannot_read_it(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_size_is_read_without_the_picture_and_limited_as_in_decoding(kind: str) -> None:
+def test_the_size_is_read_without_the_image_and_limited_as_in_decoding(kind: str) -> None:
     content = encode(Image.new("L", (300, 200)), kind)
-    assert picture_size(content, 60_000) == (300, 200)
+    assert image_size(content, 60_000) == (300, 200)
     with pytest.raises(ImageError, match="300 x 200 pixels; at most 50000"):
-        picture_size(content, 50_000)
+        image_size(content, 50_000)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

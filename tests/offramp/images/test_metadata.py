@@ -1,4 +1,4 @@
-"""Broken metadata never refuse a picture that is whole, and only EXIF turns it."""
+"""Broken metadata never refuse an image that is whole, and only EXIF turns it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ADOBE_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def broken() -> dict[str, tuple[bytes, bytes]]:
-    """Files with metadata that are broken or must be ignored, and the same pictures without."""
-    picture = scene()
-    jpeg, png, webp = (encode(picture, kind) for kind in ("JPEG", "PNG", "WEBP"))
-    gif = encode(picture.quantize(64), "GIF")
-    tiff, avif = encode(picture, "TIFF"), encode(picture, "AVIF")
+    """Files with metadata that are broken or must be ignored, and the same images without."""
+    image = scene()
+    jpeg, png, webp = (encode(image, kind) for kind in ("JPEG", "PNG", "WEBP"))
+    gif = encode(image.quantize(64), "GIF")
+    tiff, avif = encode(image, "TIFF"), encode(image, "AVIF")
     cases = {
         "png, eXIf of junk": (in_png(png, png_chunk(b"eXIf", JUNK)), png),
         "png, half an eXIf": (in_png(png, png_chunk(b"eXIf", exif_block(6)[:15])), png),
@@ -67,13 +67,13 @@ def broken() -> dict[str, tuple[bytes, bytes]]:
         "gif, odd control block": (in_gif(gif, b"!\xf9\x01\x01\0"), gif),
         "gif, xmp": (in_gif(gif, b"!\xff\x0bXMP DataXMP" + bytes([len(XMP)]) + XMP + b"\0"), gif),
         "gif, no end": (gif[:-1], gif),
-        "avif, EXIF of junk": (encode(picture, "AVIF", exif=b"Exif\0\0MM\0*" + JUNK), avif),
-        "avif, xmp": (encode(picture, "AVIF", xmp=XMP), avif),
-        "avif, profile of junk": (encode(picture, "AVIF", icc_profile=JUNK), avif),
-        "tiff, xmp": (encode(picture, "TIFF", tiffinfo={700: XMP}), tiff),
-        "tiff, profile of junk": (encode(picture, "TIFF", icc_profile=JUNK), tiff),
-        "tiff, EXIF outside the file": (encode(picture, "TIFF", tiffinfo={34665: 2**31}), tiff),
-        "tiff, odd resolution": (encode(picture, "TIFF", tiffinfo={282: 0, 296: 77}), tiff),
+        "avif, EXIF of junk": (encode(image, "AVIF", exif=b"Exif\0\0MM\0*" + JUNK), avif),
+        "avif, xmp": (encode(image, "AVIF", xmp=XMP), avif),
+        "avif, profile of junk": (encode(image, "AVIF", icc_profile=JUNK), avif),
+        "tiff, xmp": (encode(image, "TIFF", tiffinfo={700: XMP}), tiff),
+        "tiff, profile of junk": (encode(image, "TIFF", icc_profile=JUNK), tiff),
+        "tiff, EXIF outside the file": (encode(image, "TIFF", tiffinfo={34665: 2**31}), tiff),
+        "tiff, odd resolution": (encode(image, "TIFF", tiffinfo={282: 0, 296: 77}), tiff),
     }
     for name, segments in {
         "EXIF of junk": [(0xE1, exif.PREFIX + JUNK)],
@@ -98,7 +98,7 @@ BROKEN = broken()
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_whole_picture_is_read_whatever_its_metadata(name: str) -> None:
+def test_a_whole_image_is_read_whatever_its_metadata(name: str) -> None:
     content, clean = BROKEN[name]
     np.testing.assert_array_equal(read(content), read(clean))
 
@@ -112,7 +112,7 @@ TURNED = {
 
 @pytest.mark.parametrize("kind", TURNED)
 @pytest.mark.parametrize("junk", [b"", b"\0" * 300, b"\xff" * 300])
-def test_exif_turns_the_picture_whatever_follows_it(kind: str, junk: bytes) -> None:
+def test_exif_turns_the_image_whatever_follows_it(kind: str, junk: bytes) -> None:
     content = encode(scene(), kind)
     turned = TURNED[kind](content, exif_block(6) + junk)
     expected = np.rot90(read(content), -1)

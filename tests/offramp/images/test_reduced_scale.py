@@ -71,7 +71,7 @@ def test_the_result_is_within_a_level_of_that_at_full_scale(name: str, times: fl
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("side", [717, 1435])
 def test_odd_sizes_are_not_shifted_in_any_orientation(orientation: int, side: int) -> None:
-    """libjpeg rounds a reduced size up, so the last column and row are only partly of the picture."""
+    """libjpeg rounds a reduced size up, so the last column and row are only partly of the image."""
     content = enlarged("china.jpg", side, orientation)
     found = decode(content, ImageSpec(SIDE, SIDE), 10**8)
     assert np.abs(found.astype(int) - at_full_scale(content)).mean() < LEVELS

@@ -31,7 +31,7 @@ def model_card(
 # {markdown_text(manifest.name)}
 
 A multi-exit image classifier for {len(manifest.labels)} classes, version {markdown_text(manifest.version)}, exported by Offramp
-as one ONNX file per stage ({manifest.precision}). Inputs are RGB pictures, scaled to {manifest.input.width} x {manifest.input.height} ({markdown_text(manifest.input.resize)}).
+as one ONNX file per stage ({manifest.precision}). Inputs are RGB images, scaled to {manifest.input.width} x {manifest.input.height} ({markdown_text(manifest.input.resize)}).
 An image leaves at the first exit where the policy's measure of confidence reaches its threshold.{_image_stages(manifest)}
 
 ## Intended use

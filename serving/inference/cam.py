@@ -54,8 +54,8 @@ class CamGraph:
 
 
 class CamQueue:
-    """One thread that draws maps and pictures, one request after the other: classification keeps the other
-    cores."""
+    """One thread that draws maps and preprocessed images, one request after the other: classification keeps
+    the other cores."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offramp-cam")
@@ -65,7 +65,7 @@ class CamQueue:
         """Call `draw` in the thread. Raises OverCapacityError at once if too many requests wait."""
         if not self._slots.acquire(blocking=False):
             raise OverCapacityError(
-                "As many maps and pictures as allowed are waiting to be drawn.", 1
+                "As many maps and preprocessed images as allowed are waiting to be drawn.", 1
             )
         drawing = self._thread.submit(draw)
         # Not when the client goes: a call that has started still occupies the thread.

@@ -38,7 +38,7 @@ JUNK = b"\x01junk\xff\x00 that means nothing\xfe"
 class OddFile:
     """A file. `shown` is the file that Chromium shows in its place: it does not show TIFF and AVIF with a
     broken profile, does not turn WebP, and stretches the alpha of AVIF. `damaged` says that a part of the
-    picture is missing."""
+    image is missing."""
 
     name: str
     content: bytes
@@ -56,26 +56,26 @@ def corpus() -> Iterator[OddFile]:
 
 def _turned(kind: str, orientation: int, profile: bytes) -> tuple[bytes, bytes | None]:
     """A file of this kind, and what a browser shows in its place."""
-    picture, options = scene(), {"icc_profile": profile} if profile else {}
+    original, options = scene(), {"icc_profile": profile} if profile else {}
     turned = Image.Exif()
     turned[0x0112] = orientation
     block = exif_block(orientation)
     if kind == "JPEG":
-        content = encode(picture, kind, quality=90, progressive=orientation % 2 == 0, **options)
+        content = encode(original, kind, quality=90, progressive=orientation % 2 == 0, **options)
         return in_jpeg(content, (0xE1, exif.PREFIX + block)), None
-    png = in_png(encode(picture, "PNG", **options), png_chunk(b"eXIf", block))
+    png = in_png(encode(original, "PNG", **options), png_chunk(b"eXIf", block))
     if kind == "PNG":
         return png, None
     if kind == "AVIF":
-        plain = encode(picture, kind, exif=turned.tobytes())
-        content = encode(picture, kind, exif=turned.tobytes(), **options)
+        plain = encode(original, kind, exif=turned.tobytes())
+        content = encode(original, kind, exif=turned.tobytes(), **options)
         return content, plain if profile == PROFILES["junk"] else None
     if kind == "TIFF":
-        return encode(picture, kind, exif=turned.tobytes(), compression="tiff_lzw", **options), png
+        return encode(original, kind, exif=turned.tobytes(), compression="tiff_lzw", **options), png
     chunks = [(b"EXIF", block)]
     if profile:
         chunks.append((b"ICCP", profile))
-    return in_webp(encode(picture, "WEBP"), *chunks), png
+    return in_webp(encode(original, "WEBP"), *chunks), png
 
 
 def _profiles_and_orientations() -> Iterator[OddFile]:
@@ -87,16 +87,16 @@ def _profiles_and_orientations() -> Iterator[OddFile]:
 
 
 def _depths() -> Iterator[OddFile]:
-    picture = scene()
-    grey, clear = picture.convert("L"), picture.copy()
-    clear.putalpha(Image.linear_gradient("L").resize(picture.size))
+    original = scene()
+    grey, clear = original.convert("L"), original.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(original.size))
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     for name, image in {
-        "bilevel": picture.convert("1"),
+        "bilevel": original.convert("1"),
         "grey": grey,
         "grey and alpha": clear.convert("LA"),
-        "palette": picture.quantize(100),
-        "few colours": picture.quantize(4),
+        "palette": original.quantize(100),
+        "few colours": original.quantize(4),
         "alpha": clear,
         "16 bits": deep,
     }.items():
@@ -113,11 +113,11 @@ def _depths() -> Iterator[OddFile]:
         for compression in (None, "packbits", "tiff_lzw", "tiff_adobe_deflate"):
             content = encode(image, "TIFF", compression=compression)
             yield OddFile(f"TIFF {name} {compression}", content, png)
-    yield OddFile("GIF transparent", encode(picture.quantize(16), "GIF", transparency=3))
+    yield OddFile("GIF transparent", encode(original.quantize(16), "GIF", transparency=3))
     yield OddFile("PNG grey profile", encode(grey, "PNG", icc_profile=profiles.grey(1.8)))
     for gamma in (35_000, 45_455, 100_000):
         chunk = png_chunk(b"gAMA", gamma.to_bytes(4, "big"))
-        yield OddFile(f"PNG gamma {gamma}", in_png(encode(picture, "PNG"), chunk))
+        yield OddFile(f"PNG gamma {gamma}", in_png(encode(original, "PNG"), chunk))
     yield from _png_depths()
     for mode in ("L", "RGB", "CMYK"):
         for name, options in {
@@ -127,8 +127,8 @@ def _depths() -> Iterator[OddFile]:
             "4:2:0": {"subsampling": 2},
             "coarse": {"quality": 20},
         }.items():
-            yield OddFile(f"JPEG {mode} {name}", encode(picture.convert(mode), "JPEG", **options))
-    inks = encode(picture.convert("CMYK"), "JPEG", icc_profile=profiles.cmyk())
+            yield OddFile(f"JPEG {mode} {name}", encode(original.convert(mode), "JPEG", **options))
+    inks = encode(original.convert("CMYK"), "JPEG", icc_profile=profiles.cmyk())
     yield OddFile("JPEG CMYK profile", inks)
 
 
@@ -164,7 +164,7 @@ def _png_depths() -> Iterator[OddFile]:
 
 
 def _passes(width: int, height: int) -> list[tuple[int, int]]:
-    """The sizes of the seven reduced pictures of Adam7."""
+    """The sizes of the seven reduced images of Adam7."""
     starts_and_steps = (
         (0, 0, 8, 8),
         (4, 0, 8, 8),
@@ -178,22 +178,22 @@ def _passes(width: int, height: int) -> list[tuple[int, int]]:
 
 
 def _broken_metadata() -> Iterator[OddFile]:
-    picture = scene()
-    jpeg, png = encode(picture, "JPEG"), encode(picture, "PNG")
+    original = scene()
+    jpeg, png = encode(original, "JPEG"), encode(original, "PNG")
     for marker in (0xE1, 0xE2, 0xED, 0xEF, 0xFE):
         yield OddFile(f"JPEG junk in {marker:x}", in_jpeg(jpeg, (marker, JUNK)))
     yield OddFile("JPEG junk in EXIF", in_jpeg(jpeg, (0xE1, exif.PREFIX + JUNK)))
     for kind in (b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"tIME"):
         yield OddFile(f"PNG junk in {kind.decode()}", in_png(png, png_chunk(kind, JUNK)))
-    webp = encode(picture, "WEBP")
+    webp = encode(original, "WEBP")
     for kind in (b"EXIF", b"XMP ", b"JUNK"):
         yield OddFile(f"WEBP junk in {kind.decode()}", in_webp(webp, (kind, JUNK)))
 
 
 def _damage() -> Iterator[OddFile]:
-    picture = scene(120, 80)
+    original = scene(120, 80)
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
-        content = encode(picture.quantize(100) if kind == "GIF" else picture, kind)
+        content = encode(original.quantize(100) if kind == "GIF" else original, kind)
         for share in (0.2, 0.5, 0.8):
             cut = content[: int(len(content) * share)]
             yield OddFile(f"{kind} cut at {share}", cut, damaged=True)

@@ -85,26 +85,26 @@ def _watch(page: Page) -> None:
     names = page.locator("#samples li:not([hidden]) img").evaluate_all(
         "(all) => all.map((i) => i.alt)"
     )
-    pictures = [Image.open(SAMPLES / f"{name}.webp").convert("RGB") for name in names]
+    samples = [Image.open(SAMPLES / f"{name}.webp").convert("RGB") for name in names]
     address = page.url.split("#")[0] + "v1/classify"
     headers = {"Content-Type": "image/png"}
 
-    def ask(picture: bytes) -> None:
-        client.post(address, content=picture, headers=headers)
+    def ask(image: bytes) -> None:
+        client.post(address, content=image, headers=headers)
 
     with httpx.Client() as client, ThreadPoolExecutor(4) as threads:
         for step in range(STEPS):
             swell = BUSY[0] + (BUSY[1] - BUSY[0]) * (0.5 + 0.5 * np.sin(step / 14))
             count = int(rng.poisson(swell))
-            list(threads.map(ask, [_variant(pictures, rng) for _ in range(count)]))
+            list(threads.map(ask, [_variant(samples, rng) for _ in range(count)]))
             page.clock.run_for(EVERY_MS)
     expect(page.locator("#exits-table")).to_contain_text("ms")
 
 
-def _variant(pictures: list[Image.Image], rng: np.random.Generator) -> bytes:
+def _variant(samples: list[Image.Image], rng: np.random.Generator) -> bytes:
     """A sample, turned and noisy, so that some are easy and some are hard."""
-    picture = pictures[rng.integers(len(pictures))].resize((SIDE, SIDE))
-    turned = picture.rotate(float(rng.normal(0, 8)), expand=False)
+    image = samples[rng.integers(len(samples))].resize((SIDE, SIDE))
+    turned = image.rotate(float(rng.normal(0, 8)), expand=False)
     noisy = np.asarray(turned) + rng.normal(0, rng.uniform(0, 20), (SIDE, SIDE, 3))
     content = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(content, "PNG")

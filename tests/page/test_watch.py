@@ -60,11 +60,11 @@ def cell(page: Page, table: str, row: str, column: int) -> Any:
 
 
 def test_requests_appear_in_tiles_charts_and_tables(watch: Page, server: Server) -> None:
-    picture = (SAMPLES / "rocket.webp").read_bytes()
+    image = (SAMPLES / "rocket.webp").read_bytes()
     expect(cell(watch, "exits-table", "Exit 1", 0)).to_be_visible()
     for _ in range(8):
         httpx.post(
-            f"{server.url}/v1/classify", content=picture, headers={"Content-Type": "image/webp"}
+            f"{server.url}/v1/classify", content=image, headers={"Content-Type": "image/webp"}
         ).raise_for_status()
     httpx.post(f"{server.url}/v1/classify", content=b"-", headers={"Content-Type": "image/png"})
     expect(tile(watch, "Requests per second")).not_to_have_text("0.00")
@@ -236,10 +236,10 @@ def test_both_versions_are_shown_and_the_buttons_end_the_canary(
     key.write_text(KEY)
     flags = ("--api-key-file", str(key), "--canary", str(canary), "--canary-share", "1")
     with serve(bundle, *flags) as server:
-        picture = (SAMPLES / "rocket.webp").read_bytes()
+        image = (SAMPLES / "rocket.webp").read_bytes()
         for _ in range(3):
             answer = httpx.post(
-                f"{server.url}/v1/classify", content=picture, headers={"Content-Type": "image/webp"}
+                f"{server.url}/v1/classify", content=image, headers={"Content-Type": "image/webp"}
             )
             assert answer.json()["version"] == "2"
         page, record = open_page(f"{server.url}/#watch")

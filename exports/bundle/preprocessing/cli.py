@@ -45,7 +45,7 @@ def preprocess(
     from exports.bundle.preprocessing.run import Photograph, read_array
 
     if output is None and against is None:
-        raise PreprocessingError("there is nothing to do: give -o for a picture, or --against.")
+        raise PreprocessingError("there is nothing to do: give -o for an image, or --against.")
     if layout is not None and against is None:
         raise PreprocessingError("--layout is the order of an array's axes; add --against.")
     shown = Photograph.open(photo, bundle)

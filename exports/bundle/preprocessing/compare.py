@@ -22,7 +22,7 @@ COLOURS = 3
 MAX_MEAN_LEVELS = 0.5
 # A less likely explanation must leave less than this share of the difference, and this much less.
 BETTER_SHARE, BETTER_LEVELS = 0.8, 0.1
-# A fit that leaves more than this is of another picture.
+# A fit that leaves more than this is of another image.
 MAX_EXPLAINED_LEVELS = 25.0
 MIN_VARIANCE = 1e-3
 
@@ -68,8 +68,8 @@ def compare(
     causes = []
     if found != stage.layout:
         causes.append(f"{_AXES[found]} where {stage.layout.upper()} is expected")
-    pictures = iter(variants)
-    expected = next(pictures)
+    candidates = iter(variants)
+    expected = next(candidates)
     if values.shape != expected.pixels.shape:
         height, width, _ = expected.pixels.shape
         causes.append(
@@ -84,9 +84,9 @@ def compare(
     if np.ptp(values) == 0:
         causes.append("all values are the same")
         return Comparison(tuple(causes), largest, average, None, False)
-    best = _explain(values, itertools.chain([expected], pictures))
+    best = _explain(values, itertools.chain([expected], candidates))
     if best.levels > MAX_EXPLAINED_LEVELS:
-        causes.append("it is another picture, or made in a way that is not known")
+        causes.append("it is another image, or made in a way that is not known")
         return Comparison(tuple(causes), largest, average, None, False)
     if best.reversed:
         other = "BGR" if stage.channels == "rgb" else "RGB"
@@ -139,7 +139,7 @@ def _pixels_last(
 
 @dataclass(frozen=True)
 class _Explanation:
-    """A picture and an order of channels, and for each channel the mean and deviation, [3] of 0..255, with
+    """An image and an order of channels, and for each channel the mean and deviation, [3] of 0..255, with
     which they give the array but for `levels`, of 255 on average."""
 
     causes: tuple[str, ...]

@@ -54,7 +54,7 @@ class StageInput:
         pixels: Floats = self.preprocessing.pixels(image[None])[0]
         return pixels
 
-    def picture(self, image: NDArray[np.uint8]) -> bytes:
+    def png(self, image: NDArray[np.uint8]) -> bytes:
         """`pixels`, rounded, as a PNG file."""
         stream = io.BytesIO()
         pixels = np.round(self.pixels(image)).astype(np.uint8)

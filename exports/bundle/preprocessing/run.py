@@ -62,13 +62,13 @@ class Photograph:
         Returns the stages of each file. Raises WriteError, and PreprocessingError if `stage` takes no image.
         """
         shown = self.stages if stage is None else (stage_input(self.manifest, stage),)
-        pictures: dict[bytes, list[StageInput]] = {}
+        files: dict[bytes, list[StageInput]] = {}
         for one in shown:
-            pictures.setdefault(one.picture(self.image), []).append(one)
+            files.setdefault(one.png(self.image), []).append(one)
         written = []
-        for content, stages in pictures.items():
+        for content, stages in files.items():
             file = target
-            if len(pictures) > 1:
+            if len(files) > 1:
                 file = target.with_name(f"{target.stem}-stage{stages[0].stage}{target.suffix}")
             write_whole(file, content)
             written.append((stages, file))

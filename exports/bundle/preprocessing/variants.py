@@ -23,8 +23,8 @@ from offramp.images import Pixels
 Sides = tuple[int, int]  # height, width
 Resizer = Callable[[Pixels, int, int], NDArray[Any]]
 # Levels of 255, on average. Decoders of JPEG differ by less.
-SAME_PICTURE = 4.0
-# Of a picture resized before its centre is cropped. Panoramas that are longer are left out.
+SAME_IMAGE = 4.0
+# Of an image resized before its centre is cropped. Panoramas that are longer are left out.
 MAX_RESIZED_PIXELS = 1 << 24
 OTHER_STEPS = "resized in other steps"
 OTHER_FILTER = "resized with another filter"
@@ -32,7 +32,7 @@ OTHER_FILTER = "resized with another filter"
 
 @dataclass(frozen=True)
 class Variant:
-    """A picture as a client may have made it, float32 [h, w, 3], and how that differs from what is expected:
+    """An image as a client may have made it, float32 [h, w, 3], and how that differs from what is expected:
     `causes` in words, and `resized` for another resizing of the same kind."""
 
     causes: tuple[str, ...]
@@ -48,9 +48,9 @@ class Variant:
 def variants(
     content: bytes, whole: Pixels, image: Pixels, rule: ResizeRule, stage: StageInput
 ) -> Iterator[Variant]:
-    """The expected picture first, then others.
+    """The expected image first, then others.
 
-    `content` is the file, `whole` its picture at its own size, and `image` the bundle's input.
+    `content` is the file, `whole` its image at its own size, and `image` the bundle's input.
     """
     taken = stage.taken(image)
     yield Variant((), taken)
@@ -59,31 +59,31 @@ def variants(
     crops: list[tuple[str | None, Sides]] = [(None, kept)]
     if own is not None and own.resized != own.side:
         share = f"{own.side / own.resized:.0%}"
-        cause = f"all of the picture is kept where its central {share} are expected"
+        cause = f"all of the image is kept where its central {share} are expected"
         crops = [(None, (own.resized, own.resized)), (cause, kept)]
     expected = own.interpolation if own is not None and own.resized != len(image) else "bilinear"
     resizes = whole.shape != image.shape or (own is not None and own.resized != len(image))
     sources: list[tuple[str | None, Pixels]] = [(None, whole), *_as_stored(content, whole)]
     rules: list[tuple[str | None, ResizeRule]] = [(None, rule), _OTHER_RULE[rule]]
-    for (metadata, picture), (fitting, by), (crop, resized) in product(sources, rules, crops):
+    for (metadata, source), (fitting, by), (crop, resized) in product(sources, rules, crops):
         causes = tuple(cause for cause in (metadata, fitting, crop) if cause is not None)
-        target = _target(picture, resized, by)
-        if target == picture.shape[:2]:
-            yield Variant(causes, _centre(picture, kept), OTHER_STEPS if resizes else "")
+        target = _target(source, resized, by)
+        if target == source.shape[:2]:
+            yield Variant(causes, _centre(source, kept), OTHER_STEPS if resizes else "")
         elif math.prod(target) <= MAX_RESIZED_PIXELS:
             for name, resizer in RESIZERS.items():
                 how = OTHER_STEPS if name == expected else f"{OTHER_FILTER} ({name})"
-                yield Variant(causes, _centre(resizer(picture, *target), kept), how)
+                yield Variant(causes, _centre(resizer(source, *target), kept), how)
 
 
 _OTHER_RULE: dict[ResizeRule, tuple[str, ResizeRule]] = {
-    "center_crop": ("the picture is stretched where it is cropped to its centre", "stretch"),
-    "stretch": ("the picture is cropped to its centre where it is stretched", "center_crop"),
+    "center_crop": ("the image is stretched where it is cropped to its centre", "stretch"),
+    "stretch": ("the image is cropped to its centre where it is stretched", "center_crop"),
 }
 
 
 def _as_stored(content: bytes, whole: Pixels) -> Iterator[tuple[str, Pixels]]:
-    """The picture without what its metadata say, if that makes a difference."""
+    """The image without what its metadata say, if that makes a difference."""
     try:
         # Pillow warns about metadata that the decoder ignores, too.
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(content)) as opened:
@@ -103,31 +103,31 @@ def _as_stored(content: bytes, whole: Pixels) -> Iterator[tuple[str, Pixels]]:
 
 def _same(one: Pixels, other: Pixels) -> bool:
     return one.shape == other.shape and bool(
-        np.abs(one.astype(np.int16) - other).mean() < SAME_PICTURE
+        np.abs(one.astype(np.int16) - other).mean() < SAME_IMAGE
     )
 
 
-def _target(picture: Pixels, resized: Sides, rule: ResizeRule) -> Sides:
-    """The size to which `picture` is resized, so that it is or covers `resized`."""
+def _target(image: Pixels, resized: Sides, rule: ResizeRule) -> Sides:
+    """The size to which `image` is resized, so that it is or covers `resized`."""
     height, width = resized
     if rule == "stretch":
         return resized
-    scale = max(height / picture.shape[0], width / picture.shape[1])
+    scale = max(height / image.shape[0], width / image.shape[1])
     return (
-        max(round(picture.shape[0] * scale), height),
-        max(round(picture.shape[1] * scale), width),
+        max(round(image.shape[0] * scale), height),
+        max(round(image.shape[1] * scale), width),
     )
 
 
-def _centre(picture: NDArray[Any], kept: Sides) -> Floats:
-    top, left = crop_start(picture.shape[0], kept[0]), crop_start(picture.shape[1], kept[1])
-    centre: Floats = picture[top : top + kept[0], left : left + kept[1]].astype(np.float32)
+def _centre(image: NDArray[Any], kept: Sides) -> Floats:
+    top, left = crop_start(image.shape[0], kept[0]), crop_start(image.shape[1], kept[1])
+    centre: Floats = image[top : top + kept[0], left : left + kept[1]].astype(np.float32)
     return centre
 
 
 def _pillow(filter_: Image.Resampling) -> Resizer:
-    def resize(picture: Pixels, height: int, width: int) -> NDArray[Any]:
-        return np.asarray(Image.fromarray(picture).resize((width, height), filter_))
+    def resize(image: Pixels, height: int, width: int) -> NDArray[Any]:
+        return np.asarray(Image.fromarray(image).resize((width, height), filter_))
 
     return resize
 

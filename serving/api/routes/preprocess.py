@@ -60,10 +60,10 @@ async def preprocess(
     max_pixels = service.settings.max_pixels
     file = await read_one_image(request, service.settings, "Pixels")
     async with CancelOnDisconnect(request):
-        picture = await service.cam_queue.take(
-            lambda: stage.picture(decode(file, manifest.input, max_pixels))
+        png = await service.cam_queue.take(
+            lambda: stage.png(decode(file, manifest.input, max_pixels))
         )
-    return Response(picture, media_type="image/png")
+    return Response(png, media_type="image/png")
 
 
 def _stage_input(manifest: Manifest, number: int) -> StageInput:

@@ -22,7 +22,7 @@ from tests.serving.tiny_bundle import write_tiny_bundle
 
 def test_what_is_no_image_is_told_in_a_sentence(open_page: Open, server: Server) -> None:
     page, record = open_page(f"{server.url}/")
-    broken = {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
+    broken = {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"}
     page.set_input_files("#pick", [broken])  # type: ignore[list-item]
     expect(page.get_by_role("alert")).to_contain_text(re.compile(r"image.*\.$"))
     expect(page.locator("#result")).to_have_text("No answer")

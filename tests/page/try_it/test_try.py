@@ -35,7 +35,7 @@ AS_TRANSFER = """(content) => {
   transfer.items.add(new File([bytes], "dropped.webp", {type: "image/webp"}));
   return transfer;
 }"""
-COPY_PICTURE = """async (address) => {
+COPY_IMAGE = """async (address) => {
   const image = await createImageBitmap(await (await fetch(address)).blob());
   const canvas = new OffscreenCanvas(image.width, image.height);
   canvas.getContext("2d").drawImage(image, 0, 0);
@@ -67,7 +67,7 @@ def test_a_dropped_image_is_classified(page: Page) -> None:
 
 def test_a_pasted_image_is_classified(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.evaluate(COPY_PICTURE, "page/samples/mountain.webp")
+    page.evaluate(COPY_IMAGE, "page/samples/mountain.webp")
     page.keyboard.press("Control+V")
     expect_answer(page, "mountain")
 

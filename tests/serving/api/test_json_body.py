@@ -42,7 +42,7 @@ def test_what_is_allowed_is_parsed_soon_and_what_is_not_is_refused(unit: bytes) 
         parse_json(b"[" + unit * (count + 2) + b"0]")
 
 
-def test_a_picture_in_nested_lists_fits() -> None:
+def test_an_image_in_nested_lists_fits() -> None:
     assert parse_json(orjson.dumps([[[[0, 0, 0]] * 224] * 224]))
 
 

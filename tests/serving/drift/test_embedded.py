@@ -43,7 +43,7 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def pictures(cifar_test: tuple[Images, NDArray[np.int64]]) -> Images:
+def shuffled(cifar_test: tuple[Images, NDArray[np.int64]]) -> Images:
     """Test images of CIFAR-100, in an order of their own."""
     images, _ = cifar_test
     return images[np.random.default_rng(0).permutation(len(images))]
@@ -68,23 +68,23 @@ def first_alarm(state: DriftState, answers: Answers, step: int = 10) -> int:
 def test_changed_images_are_reported(
     shift: Callable[[Images], Images],
     within: int,
-    pictures: Images,
+    shuffled: Images,
     engine: Engine,
     policy: Policy,
     table: Table,
     manifest: Manifest,
 ) -> None:
     state = DriftState(Reference(table, policy, manifest), seed=0)
-    changed = answers_of(engine, policy, shift(pictures[CLEAN : CLEAN + within]))
+    changed = answers_of(engine, policy, shift(shuffled[CLEAN : CLEAN + within]))
     first_alarm(state, changed)
     assert "differ from the calibration table" in state.status().sentence
 
 
 def test_clean_images_are_not_reported(
-    pictures: Images, engine: Engine, policy: Policy, table: Table, manifest: Manifest
+    shuffled: Images, engine: Engine, policy: Policy, table: Table, manifest: Manifest
 ) -> None:
     state = DriftState(Reference(table, policy, manifest), seed=0)
-    assert state.update(answers_of(engine, policy, pictures[:CLEAN])) == []
+    assert state.update(answers_of(engine, policy, shuffled[:CLEAN])) == []
     assert "no drift" in state.status().sentence
 
 

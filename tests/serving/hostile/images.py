@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SIDE = 8
 
 
-def picture(side: int = SIDE, seed: int = 0) -> Image.Image:
+def noise(side: int = SIDE, seed: int = 0) -> Image.Image:
     """Noise, which does not compress."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
@@ -23,7 +23,7 @@ def picture(side: int = SIDE, seed: int = 0) -> Image.Image:
 
 def honest() -> dict[str, bytes]:
     """One small file of each format and kind of encoding."""
-    image = picture()
+    image = noise()
     return {
         "png": encode(image),
         "jpeg": encode(image, "JPEG"),
@@ -55,7 +55,7 @@ def segment(marker: int, data: bytes) -> bytes:
 
 def in_jpeg(part: bytes) -> bytes:
     """A JPEG with `part` as its first segments."""
-    content = encode(picture(), "JPEG")
+    content = encode(noise(), "JPEG")
     return content[:2] + part + content[2:]
 
 
@@ -108,7 +108,7 @@ def _webp(*chunks: bytes) -> bytes:
 
 
 def _animated(kind: str, frames: int) -> bytes:
-    first, *rest = (picture(seed=seed) for seed in range(frames))
+    first, *rest = (noise(seed=seed) for seed in range(frames))
     return encode(first, kind, save_all=True, append_images=rest)
 
 
@@ -163,7 +163,7 @@ def sloths() -> Iterator[tuple[str, bytes]]:
     yield "jpeg of escapes", in_jpeg(b"\xff\0" * 450_000)
     yield "bmp of rows", bmp(_run_lengths(60_000, 60), b"\1\1\0\0" * 60)
     yield "bmp of rows without pixels", bmp(_run_lengths(60_000, 16), b"\0\0" * 450_000)
-    gif = encode(picture().quantize(4), "GIF")
+    gif = encode(noise().quantize(4), "GIF")
     at = gif.index(b",\0\0\0\0")
     yield "gif of comments", gif[:at] + b"!\xfe" + b"\1a" * 450_000 + b"\0" + gif[at:]
     yield "tiff of tags", tiff({256: 8, 257: 8, 273: 8, 279: 192}, 60_000)
@@ -182,9 +182,9 @@ def burdens() -> Iterator[tuple[str, bytes]]:
     yield "jpeg of tags", in_jpeg(segment(0xE1, b"Exif\0\0" + exif(entries)))
     directory = exif([(tag, 7, 700_000, 8) for tag in range(1, 60_000)])
     yield "png of tags", png(SIDE, SIDE, [_rows(SIDE)], chunk(b"eXIf", directory))
-    yield "webp of tags", encode(picture(), "WEBP", exif=directory)
+    yield "webp of tags", encode(noise(), "WEBP", exif=directory)
     yield "bmp of short rows", bmp(_run_lengths(60_000, 16), b"\1\1\0\0" * 16)
-    gif = encode(picture().quantize(4), "GIF")
+    gif = encode(noise().quantize(4), "GIF")
     at = gif.index(b",\0\0\0\0")
     yield "gif of extensions", gif[:at] + b"!\xf9\4\0\0\0\0\0" * 110_000 + gif[at:]
     yield "gif of frames", _animated("GIF", 300)
@@ -205,7 +205,7 @@ def oddities() -> Iterator[tuple[str, bytes]]:
         block = exif([(0x0112, 3, 1, orientation << 16)])
         yield f"orientation {orientation}", in_jpeg(segment(0xE1, b"Exif\0\0" + block))
     yield "exif of nothing", in_jpeg(segment(0xE1, b"Exif\0\0"))
-    yield "mpo of two", encode(picture(), "MPO", save_all=True, append_images=[picture(seed=1)])
+    yield "mpo of two", encode(noise(), "MPO", save_all=True, append_images=[noise(seed=1)])
     index = b"MPF\0" + exif([(0xB001, 4, 1, 2**31), (0xB002, 7, 2**31, 50)])
     yield "mpo that counts wrong", in_jpeg(segment(0xE2, index))
     yield "jpeg and zip", files["jpeg"] + b"PK\x05\x06" + bytes(18)
@@ -215,14 +215,14 @@ def oddities() -> Iterator[tuple[str, bytes]]:
     yield "svg", b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"
     yield "a path", b"/etc/passwd"
     for kind in ("GIF", "TIFF", "BMP", "ICO", "PPM", "TGA"):
-        yield kind.lower(), encode(picture(), kind)
+        yield kind.lower(), encode(noise(), kind)
     yield "postscript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
     yield "nothing", b""
     yield "zeros", bytes(1000)
     signatures = (PNG, b"\xff\xd8\xff\xe0", b"RIFF\xff\xff\xff\xffWEBPVP8X")
     for signature in signatures:
         yield f"only {signature[:4]!r}", signature
-        yield f"{signature[:4]!r} and noise", signature + picture(64).tobytes()
+        yield f"{signature[:4]!r} and noise", signature + noise(64).tobytes()
 
 
 def cut() -> Iterator[tuple[str, bytes]]:

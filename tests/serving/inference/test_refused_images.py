@@ -23,7 +23,7 @@ def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"plain text, not a picture",
+        b"plain text, not an image",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"\0" * 64,
         b"\xff\xd8\xff",

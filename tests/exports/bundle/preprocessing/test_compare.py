@@ -26,14 +26,14 @@ Array = NDArray[Any]
 def photograph(exif: bytes = b"") -> bytes:
     """A file of 240 x 180 pixels with edges, fine lines and a gradient, other colours than grey."""
     ramp = np.linspace(0, 200, 240)[None].repeat(180, axis=0)
-    picture = Image.fromarray(np.dstack([ramp, 220 - ramp, ramp[:, ::-1] / 2]).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.fromarray(np.dstack([ramp, 220 - ramp, ramp[:, ::-1] / 2]).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
     draw.rectangle((30, 20, 110, 90), fill=(230, 60, 20))
     draw.ellipse((120, 60, 210, 150), fill=(20, 40, 200))
     for x in range(0, 240, 5):
         draw.line((x, 100, x + 20, 179), fill=(240, 240, 90))
     stream = io.BytesIO()
-    picture.save(stream, "PNG", exif=exif)
+    canvas.save(stream, "PNG", exif=exif)
     return stream.getvalue()
 
 
@@ -58,14 +58,14 @@ def own_pixels(
     upright: bool = True,
 ) -> Array:
     """What torchvision's Resize and CenterCrop make of the file, uint8 [56, 56, 3]."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    opened = Image.open(io.BytesIO(content)).convert("RGB")
     if upright:
-        picture = Image.fromarray(decode_whole(content, 10**6))
-    scale = resized / min(picture.size)
-    size = (resized,) * 2 if stretch else tuple(round(side * scale) for side in picture.size)
-    picture = picture.resize(size, filter_)
-    left, top = (round((side - SIDE) / 2) for side in picture.size)
-    return np.asarray(picture.crop((left, top, left + SIDE, top + SIDE)))
+        opened = Image.fromarray(decode_whole(content, 10**6))
+    scale = resized / min(opened.size)
+    size = (resized,) * 2 if stretch else tuple(round(side * scale) for side in opened.size)
+    opened = opened.resize(size, filter_)
+    left, top = (round((side - SIDE) / 2) for side in opened.size)
+    return np.asarray(opened.crop((left, top, left + SIDE, top + SIDE)))
 
 
 def normalised(pixels: Array, mean: Array = MEAN, std: Array = STD) -> Array:
@@ -130,13 +130,13 @@ MISTAKES: dict[str, Callable[[], Array]] = {
     "resized with another filter (bicubic)": lambda: normalised(
         own_pixels(filter_=Image.Resampling.BICUBIC)
     ),
-    "all of the picture is kept where its central 88% are expected": lambda: normalised(
+    "all of the image is kept where its central 88% are expected": lambda: normalised(
         own_pixels(resized=SIDE)
     ),
-    "the picture is stretched where it is cropped to its centre": lambda: normalised(
+    "the image is stretched where it is cropped to its centre": lambda: normalised(
         own_pixels(stretch=True)
     ),
-    "it is another picture": lambda: normalised(own_pixels()[::-1, ::-1]),
+    "it is another image": lambda: normalised(own_pixels()[::-1, ::-1]),
     "all values are the same": lambda: np.zeros((3, SIDE, SIDE)),
 }
 

@@ -104,7 +104,7 @@ def test_exactly_one_image_is_accepted(client: Client, pngs: list[bytes]) -> Non
 
 def test_what_is_no_image_is_refused(client: Client) -> None:
     for query in ({}, {"class": "dog"}):
-        answer = client.post(PATH, params=query, content=b"no picture", headers=PNG)
+        answer = client.post(PATH, params=query, content=b"no image", headers=PNG)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_image")
 
 

@@ -48,9 +48,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def seen(content: bytes) -> NDArray[np.uint8]:
-    picture = Image.open(io.BytesIO(content))
-    assert (picture.format, picture.mode) == ("PNG", "RGB")
-    return np.asarray(picture)
+    shown = Image.open(io.BytesIO(content))
+    assert (shown.format, shown.mode) == ("PNG", "RGB")
+    return np.asarray(shown)
 
 
 def test_the_first_stage_sees_the_decoded_image(
@@ -91,7 +91,7 @@ def test_the_limits_are_those_of_classification(client: Client, pngs: list[bytes
     assert several.json()["error"] == "Pixels are of one image at a time, not of 2."
     large = client.post(PATH, content=b"x" * 20_001, headers=PNG)
     assert (large.status_code, large.json()["code"]) == (413, "too_large")
-    broken = client.post(PATH, content=b"no picture", headers=PNG)
+    broken = client.post(PATH, content=b"no image", headers=PNG)
     assert (broken.status_code, broken.json()["code"]) == (400, "invalid_image")
     text = client.post(PATH, content=b"x", headers={"Content-Type": "text/plain"})
     assert (text.status_code, text.json()["code"]) == (415, "unsupported_type")
@@ -133,7 +133,7 @@ def test_a_bundle_that_does_not_say_what_a_stage_sees_is_answered_with_404(
     assert "does not say how its stages prepare their images" in answer.json()["error"]
 
 
-def test_the_answer_is_documented_as_a_picture(client: Client) -> None:
+def test_the_answer_is_documented_as_a_png(client: Client) -> None:
     operation = client.get("/openapi.json").json()["paths"][PATH]["post"]
     assert list(operation["responses"]["200"]["content"]) == ["image/png"]
     assert {p["name"] for p in operation["parameters"]} == {"model", "stage"}

@@ -78,7 +78,7 @@ def test_a_body_without_progress_is_refused(server: Server, pngs: list[bytes]) -
 
 
 def test_a_slow_body_that_makes_progress_is_answered(server: Server, pngs: list[bytes]) -> None:
-    body = pngs[0] + b"\0" * 18_000  # decoders stop at the picture's end
+    body = pngs[0] + b"\0" * 18_000  # decoders stop at the image's end
     with connected(server) as connection:
         connection.sendall(post(b"", len(body)))
         began = time.monotonic()

@@ -80,7 +80,7 @@ def export_bundle(
             written.manifest.exits[-1].held_out.single / 100,
             len(network.data.held_out),
             source,
-            f"give pictures that it was not trained on instead of {folders.calibrate}",
+            f"give images that it was not trained on instead of {folders.calibrate}",
             say,
         )
     written.report(target, say)

@@ -13,7 +13,7 @@ from offramp.file_names import is_utf8, shown_name
 from training.checkpoint import CONFIG, CheckpointConfig, read_config
 from training.data.dataset import DatasetInfo
 from training.data.image_folder import (
-    refuse_runs_among_pictures,
+    refuse_runs_among_images,
     spare_split,
     unread_folders,
 )
@@ -57,7 +57,7 @@ def plan_training(
     recipe.
     """
     survey = survey_folder(folder)
-    refuse_runs_among_pictures(folder, runs)
+    refuse_runs_among_images(folder, runs)
     path = folder.resolve()
     if not is_utf8(path):
         raise DataError(f"{shown_name(path)} has a name that is not UTF-8; rename it.")
@@ -186,7 +186,7 @@ def train_plan(
 def run_name(folder: str) -> str:
     """A recipe's name for a folder called `folder`: "My Photos" gives "my-photos"."""
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.lower()).strip("-._")
-    return name or "pictures"
+    return name or "images"
 
 
 def _recipe_file(runs: Path, recipe: Recipe) -> Path:
@@ -232,6 +232,8 @@ def _unread_reason(names: Sequence[str]) -> str:
 
 
 def _spare_reason(spare: Path, run: Path) -> str:
-    """How the pictures in `spare`, which no run reads, are used."""
+    """How the images in `spare`, which no run reads, are used."""
     command = shlex.join(("offramp", "export", str(run), "--calibrate", str(spare)))
-    return f"no run reads the pictures in {spare.name}: `{command} -o BUNDLE` chooses thresholds on them"
+    return (
+        f"no run reads the images in {spare.name}: `{command} -o BUNDLE` chooses thresholds on them"
+    )

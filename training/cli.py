@@ -66,8 +66,8 @@ def train(
         bool | None,
         typer.Option(
             "--refit/--no-refit",
-            help="Without a recipe: train once more on everything, held-out pictures included. "
-            "By default up to 5,000 pictures.",
+            help="Without a recipe: train once more on everything, held-out images included. "
+            "By default up to 5,000 images.",
             show_default=False,
         ),
     ] = None,

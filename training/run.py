@@ -30,7 +30,7 @@ from training.checkpoint import (
 )
 from training.data.batches import DeviceDataset
 from training.data.dataset import Dataset
-from training.data.image_folder import refuse_runs_among_pictures
+from training.data.image_folder import refuse_runs_among_images
 from training.data.load import load_dataset, split_held_out
 from training.distributed import DistContext, choose_device, sync_batch_norm
 from training.errors import CheckpointError
@@ -107,7 +107,7 @@ def _fit(
         check_resumable(directory, recipe, resume)
         return _read_finished(directory, recipe, dist, say)
     if recipe.data.name == "folder" and recipe.data.path is not None:
-        refuse_runs_among_pictures(data_root / recipe.data.path, runs)
+        refuse_runs_among_images(data_root / recipe.data.path, runs)
     with dist.main_process_first():
         dataset = load_dataset(recipe.data, data_root, download)
     if first is not None:

@@ -1,4 +1,4 @@
-"""The answers of a network to pictures in files, kept on disk so that none is asked for twice."""
+"""The answers of a network to images in files, kept on disk so that none is asked for twice."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from offramp.files import write_whole
 from offramp.progress import counting_bar
 from training.data.image_files import read_images
 
-# A killed process loses at most the answers to so many pictures.
+# A killed process loses at most the answers to so many images.
 CHUNK_IMAGES = 256
 KEY_LETTERS = 16
 UNREADABLE = -1
 
 
 class AnswerCache:
-    """Asks the stage of one network about pictures of `side` pixels, fitted by `rule`.
+    """Asks the stage of one network about images of `side` pixels, fitted by `rule`.
 
-    `directory` keeps the answers, and belongs to this stage and rule: a file for each CHUNK_IMAGES pictures,
+    `directory` keeps the answers, and belongs to this stage and rule: a file for each CHUNK_IMAGES images,
     named after a digest of their content.
     """
 
@@ -40,7 +40,7 @@ class AnswerCache:
 
     def ask(self, files: Sequence[Path]) -> NDArray[np.int64]:
         """The position of the class that the network names for each of `files`, int64 [N]; UNREADABLE for a
-        file that is no picture.
+        file that is no image.
 
         Raises ExportError if the network returns NaN or infinite values, WriteError.
         """
@@ -82,7 +82,7 @@ def _digest(files: Sequence[Path]) -> str:
         try:
             content = file.read_bytes()
         except OSError:
-            content = b""  # unreadable, as no picture is empty
+            content = b""  # unreadable, as no image is empty
         digest.update(f"{len(content)} ".encode() + content)
     return digest.hexdigest()
 

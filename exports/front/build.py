@@ -14,14 +14,14 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import Manifest
 from exports.front.answers import UNREADABLE, AnswerCache
 from exports.front.calibration import (
-    CalibrationPictures,
-    held_out_pictures,
+    CalibrationImages,
+    held_out_images,
     list_calibration,
     read_calibration,
 )
 from exports.front.large import Large, open_large
 from exports.front.plan import (
-    MIN_PICTURES,
+    MIN_IMAGES,
     AgreementGoal,
     plan_student,
     say_forecast,
@@ -46,8 +46,8 @@ KEY_LETTERS = 16
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """How a front is trained. With `unlabelled` the folders of the pictures mean nothing. `calibrate` is a
-    directory of pictures to calibrate on, instead of those that training holds out. `epochs` replaces the
+    """How a front is trained. With `unlabelled` the folders of the images mean nothing. `calibrate` is a
+    directory of images to calibrate on, instead of those that training holds out. `epochs` replaces the
     rule's. Runs and answers lie in `runs`; `resume` goes on with the run of a stopped command.
     """
 
@@ -72,10 +72,10 @@ def build_front(
     rule: ResizeRule | None = None,
     say: Callable[[str], None] = print,
 ) -> Manifest:
-    """Train a student from the answers of the ONNX classifier `path` to the pictures in `photos`, and write
+    """Train a student from the answers of the ONNX classifier `path` to the images in `photos`, and write
     the bundle `target`: the student's stages, then that network, which takes the image.
 
-    The default policy is chosen, and certified if the held-out pictures or those of `options.calibrate`
+    The default policy is chosen, and certified if the held-out images or those of `options.calibrate`
     support it, for the same answer as the network's (`options.goal`). Labels are not learnt from: subfolders
     with the names of classes give accuracies, too. The bundle is written completely or not at all.
 
@@ -83,15 +83,15 @@ def build_front(
     saves too little and `options.allow_no_saving` is not set. Raises what `train_plan` raises.
     """
     with new_directory(target) as folder:
-        pictures, large, given = _open(path, network_options, photos, options, rule, say)
-        place = options.runs / ANSWERS_OF_ALL / _key(large, pictures)
-        student = _plan(large, pictures, given, place, options, say)
-        answers = _ask(large, pictures, place, say)
-        if len(answers.pictures) < len(pictures.files):
-            readable = len(answers.pictures)
-            student = plan_student(large, pictures, readable, place, options.goal, options.epochs)
+        images, large, given = _open(path, network_options, photos, options, rule, say)
+        place = options.runs / ANSWERS_OF_ALL / _key(large, images)
+        student = _plan(large, images, given, place, options, say)
+        answers = _ask(large, images, place, say)
+        if len(answers.images) < len(images.files):
+            readable = len(answers.images)
+            student = plan_student(large, images, readable, place, options.goal, options.epochs)
         _train(student, options, say)
-        calibration = _calibration(large, student, pictures, answers, given, say)
+        calibration = _calibration(large, student, images, answers, given, say)
         source, milliseconds = trained_source(
             large, student, answers, calibration, options.runs, say
         )
@@ -127,9 +127,9 @@ def forecast_front(
     say: Callable[[str], None] = print,
 ) -> None:
     """Print what `build_front` would do and take; write nothing that stays. Raises what it raises."""
-    pictures, large, given = _open(path, network_options, photos, options, rule, say)
+    images, large, given = _open(path, network_options, photos, options, rule, say)
     with TemporaryDirectory() as scratch:
-        _plan(large, pictures, given, Path(scratch), options, say)
+        _plan(large, images, given, Path(scratch), options, say)
 
 
 def _open(
@@ -140,7 +140,7 @@ def _open(
     rule: ResizeRule | None,
     say: Callable[[str], None],
 ) -> tuple[PhotoFolder, Large, PhotoFolder | None]:
-    """The pictures to learn from, the network, and the pictures to calibrate on if they are others."""
+    """The images to learn from, the network, and the images to calibrate on if they are others."""
     folder = list_tree(photos) if options.unlabelled else list_photos(photos)
     if folder.classes is None and not options.unlabelled:
         raise ExportError(
@@ -154,59 +154,57 @@ def _open(
     return usable(folder, large.side, say), large, given
 
 
-def _key(large: Large, pictures: PhotoFolder) -> str:
-    """The name of the directory for the answers of this stage to these pictures."""
+def _key(large: Large, images: PhotoFolder) -> str:
+    """The name of the directory for the answers of this stage to these images."""
     digest = hashlib.sha256(large.imported.graph.onnx)
-    digest.update(f"\0{large.rule}\0{pictures.directory.resolve()}".encode())
+    digest.update(f"\0{large.rule}\0{images.directory.resolve()}".encode())
     return digest.hexdigest()[:KEY_LETTERS]
 
 
 def _plan(
     large: Large,
-    pictures: PhotoFolder,
+    images: PhotoFolder,
     given: PhotoFolder | None,
     place: Path,
     options: FrontOptions,
     say: Callable[[str], None],
 ) -> StudentChoice:
-    """The student for all pictures, with its reasons, what calibrates and the forecast printed. The stage
+    """The student for all images, with its reasons, what calibrates and the forecast printed. The stage
     that teaches it is written to `place`."""
-    count = len(pictures.files)
-    student = plan_student(large, pictures, count, place, options.goal, options.epochs)
+    count = len(images.files)
+    student = plan_student(large, images, count, place, options.goal, options.epochs)
     place.mkdir(parents=True, exist_ok=True)
     write_whole(place / large.path.name, large.imported.graph.onnx)
     say_forecast(large, student, count, options.runs, options.device, say)
     if given is not None:
         say(
-            f"{len(given.files):,} pictures in {given.directory} set temperatures and thresholds and "
+            f"{len(given.files):,} images in {given.directory} set temperatures and thresholds and "
             "certify, instead of those held out"
         )
     return student
 
 
-def _ask(large: Large, pictures: PhotoFolder, place: Path, say: Callable[[str], None]) -> Answers:
-    """The network's answers to the pictures that can be read, written to `place`."""
+def _ask(large: Large, images: PhotoFolder, place: Path, say: Callable[[str], None]) -> Answers:
+    """The network's answers to the images that can be read, written to `place`."""
     cache = AnswerCache(
         place / CHUNKS, large.path, large.imported.graph.onnx, large.side, large.rule
     )
-    found = cache.ask(pictures.files)
+    found = cache.ask(images.files)
     readable = np.flatnonzero(found != UNREADABLE)
     if len(readable) < len(found):
-        first = pictures.files[int(np.argmax(found == UNREADABLE))]
+        first = images.files[int(np.argmax(found == UNREADABLE))]
         say(f"{len(found) - len(readable)} files that cannot be read are passed over: {first} …")
-    if len(readable) < MIN_PICTURES:
+    if len(readable) < MIN_IMAGES:
         raise ExportError(
-            f"{len(readable)} pictures of {pictures.directory} can be read; at least {MIN_PICTURES} are "
+            f"{len(readable)} images of {images.directory} can be read; at least {MIN_IMAGES} are "
             "needed."
         )
     answers = Answers(
-        photos=str(pictures.directory.resolve()),
+        photos=str(images.directory.resolve()),
         side=large.side,
         resize=large.rule,
         classes=large.labels,
-        pictures=tuple(
-            pictures.files[n].relative_to(pictures.directory).as_posix() for n in readable
-        ),
+        images=tuple(images.files[n].relative_to(images.directory).as_posix() for n in readable),
         answers=tuple(found[readable].tolist()),
     )
     write_answers(place, answers)
@@ -216,14 +214,14 @@ def _ask(large: Large, pictures: PhotoFolder, place: Path, say: Callable[[str], 
 def _calibration(
     large: Large,
     student: StudentChoice,
-    pictures: PhotoFolder,
+    images: PhotoFolder,
     answers: Answers,
     given: PhotoFolder | None,
     say: Callable[[str], None],
-) -> CalibrationPictures:
-    """The pictures to calibrate on: those of `given`, else those that training holds out."""
+) -> CalibrationImages:
+    """The images to calibrate on: those of `given`, else those that training holds out."""
     if given is None:
-        return held_out_pictures(large, student, pictures, answers)
+        return held_out_images(large, student, images, answers)
     return read_calibration(given, large, say)
 
 

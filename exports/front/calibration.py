@@ -1,4 +1,4 @@
-"""The pictures that a front's temperatures, thresholds and certificate come from."""
+"""The images that a front's temperatures, thresholds and certificate come from."""
 
 from __future__ import annotations
 
@@ -30,74 +30,74 @@ MAX_EXITS = 8
 
 
 @dataclass(frozen=True)
-class CalibrationPictures:
-    """Pictures that the front was not trained on, with their labels where these are known. `name` is of the
+class CalibrationImages:
+    """Images that the front was not trained on, with their labels where these are known. `name` is of the
     directory."""
 
     name: str
     photos: Photos
 
 
-def held_out_pictures(
-    large: Large, student: StudentChoice, pictures: PhotoFolder, answers: Answers
-) -> CalibrationPictures:
-    """The pictures that the training of `student` held out, of `pictures`, which `answers` are of.
+def held_out_images(
+    large: Large, student: StudentChoice, images: PhotoFolder, answers: Answers
+) -> CalibrationImages:
+    """The images that the training of `student` held out, of `images`, which `answers` are of.
 
     Raises DataError if one cannot be read.
     """
     _, held_out = split_held_out(student.recipe.data, np.array(answers.answers, np.int64))
     read = read_images(
-        answers.paths(held_out.tolist()), large.side, "reading held-out pictures", large.rule
+        answers.paths(held_out.tolist()), large.side, "reading held-out images", large.rule
     )
     if read.failures:
         raise next(iter(read.failures.values()))
-    positions = label_positions(pictures, answers.classes)
+    positions = label_positions(images, answers.classes)
     labels = None
     if positions is not None:
-        by_picture = {
-            file.relative_to(pictures.directory).as_posix(): label
-            for file, label in zip(pictures.files, positions.tolist(), strict=True)
+        by_image = {
+            file.relative_to(images.directory).as_posix(): label
+            for file, label in zip(images.files, positions.tolist(), strict=True)
         }
-        labels = np.array([by_picture[answers.pictures[n]] for n in held_out], np.int64)
-    return CalibrationPictures(Path(answers.photos).name, Photos(read.pixels, labels))
+        labels = np.array([by_image[answers.images[n]] for n in held_out], np.int64)
+    return CalibrationImages(Path(answers.photos).name, Photos(read.pixels, labels))
 
 
 def list_calibration(
-    directory: Path, pictures: PhotoFolder, large: Large, unlabelled: bool
+    directory: Path, images: PhotoFolder, large: Large, unlabelled: bool
 ) -> PhotoFolder:
-    """The pictures in `directory` to calibrate on: all, or as many as a calibration table holds.
+    """The images in `directory` to calibrate on: all, or as many as a calibration table holds.
 
-    With `unlabelled` the names of folders mean nothing; without it the pictures may still be in no
+    With `unlabelled` the names of folders mean nothing; without it the images may still be in no
     subfolders. Raises ExportError if there are too few, if a subfolder has no class's name, or if a file has
-    the content of one of `pictures`, from which the front learns.
+    the content of one of `images`, from which the front learns.
     """
     folder = list_tree(directory) if unlabelled else list_photos(directory)
     label_positions(folder, large.labels)
-    _refuse_shared(folder, pictures)
+    _refuse_shared(folder, images)
     return folder.sample(MAX_TABLE_LOGITS // (MAX_EXITS * len(large.labels)))
 
 
 def read_calibration(
     folder: PhotoFolder, large: Large, say: Callable[[str], None]
-) -> CalibrationPictures:
-    """The pictures of `folder` that can be read. Raises ExportError if there are too few."""
+) -> CalibrationImages:
+    """The images of `folder` that can be read. Raises ExportError if there are too few."""
     photos = read_photos(folder, large.side, large.rule, large.labels, say)
-    return CalibrationPictures(folder.directory.resolve().name, photos)
+    return CalibrationImages(folder.directory.resolve().name, photos)
 
 
-def _refuse_shared(folder: PhotoFolder, pictures: PhotoFolder) -> None:
-    """Raise ExportError if a file of `folder` has the content of one of `pictures`."""
-    sizes = {_size(file) for file in pictures.files}
+def _refuse_shared(folder: PhotoFolder, images: PhotoFolder) -> None:
+    """Raise ExportError if a file of `folder` has the content of one of `images`."""
+    sizes = {_size(file) for file in images.files}
     suspects = [file for file in folder.files if _size(file) in sizes]
     if not suspects:
         return
     suspected = {_size(file) for file in suspects}
-    known = {_digest(file) for file in pictures.files if _size(file) in suspected}
+    known = {_digest(file) for file in images.files if _size(file) in suspected}
     shared = [file for file in suspects if _digest(file) in known]
     if shared:
         raise ExportError(
-            f"{len(shared)} of the {len(folder.files)} pictures in {folder.directory} are also in "
-            f"{pictures.directory}, from which the front learns: {shared[0]} …"
+            f"{len(shared)} of the {len(folder.files)} images in {folder.directory} are also in "
+            f"{images.directory}, from which the front learns: {shared[0]} …"
         )
 
 

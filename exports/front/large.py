@@ -15,7 +15,7 @@ from exports.imported.stage import Imported
 from exports.options import ResizeRule
 from exports.photos import PhotoFolder, read_photos
 
-# Pictures of the folder that are decoded to compare the stage with its file.
+# Images of the folder that are decoded to compare the stage with its file.
 SAMPLE_IMAGES = 64
 
 
@@ -41,7 +41,7 @@ def open_large(
     rule: ResizeRule | None,
     say: Callable[[str], None],
 ) -> Large:
-    """The ONNX classifier `path`, prepared and verified as `offramp cascade` does, on some of the pictures.
+    """The ONNX classifier `path`, prepared and verified as `offramp cascade` does, on some of the images.
 
     Raises ExportError as that does.
     """

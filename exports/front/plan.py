@@ -1,4 +1,4 @@
-"""What `offramp front` is going to do: which pictures, which student, and how long that takes."""
+"""What `offramp front` is going to do: which images, which student, and how long that takes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from training.planning.student import Given, StudentChoice, choose_student
 from training.report import clock
 
 # Fewer teach a student nothing.
-MIN_PICTURES = 100
-# Of the pixels of all pictures, which training holds three times.
-MAX_PICTURE_BYTES = 2 << 30
+MIN_IMAGES = 100
+# Of the pixels of all images, which training holds three times.
+MAX_IMAGE_BYTES = 2 << 30
 MAX_HELD_OUT_SHARE = 1 / 3
 
 
@@ -40,54 +40,54 @@ class AgreementGoal:
 
 
 def usable(folder: PhotoFolder, side: int, say: Callable[[str], None]) -> PhotoFolder:
-    """The pictures of `folder` that are used: all, or as many as fit into memory, spread over the folder.
+    """The images of `folder` that are used: all, or as many as fit into memory, spread over the folder.
 
-    Raises ExportError if there are fewer than MIN_PICTURES, or if a name cannot be written as JSON.
+    Raises ExportError if there are fewer than MIN_IMAGES, or if a name cannot be written as JSON.
     """
     for path in (folder.directory.resolve(), *folder.files):
         try:
             str(path).encode("utf-8")
         except UnicodeEncodeError as error:
             raise ExportError(f"the name of {str(path)!a} is not UTF-8: rename it.") from error
-    count, most = len(folder.files), MAX_PICTURE_BYTES // (3 * side * side)
-    if count < MIN_PICTURES:
+    count, most = len(folder.files), MAX_IMAGE_BYTES // (3 * side * side)
+    if count < MIN_IMAGES:
         raise ExportError(
-            f"{folder.directory} has {count} pictures; at least {MIN_PICTURES} are needed to train a front."
+            f"{folder.directory} has {count} images; at least {MIN_IMAGES} are needed to train a front."
         )
     if count > most:
         say(
-            f"{most:,} of the {count:,} pictures are used: at {side} x {side} pixels more of them take over "
-            f"{MAX_PICTURE_BYTES >> 30} GiB of memory each time that they are held"
+            f"{most:,} of the {count:,} images are used: at {side} x {side} pixels more of them take over "
+            f"{MAX_IMAGE_BYTES >> 30} GiB of memory each time that they are held"
         )
     return folder.sample(most)
 
 
-def held_out_count(pictures: int, classes: int, goal: AgreementGoal) -> int:
-    """How many pictures are held out of training.
+def held_out_count(images: int, classes: int, goal: AgreementGoal) -> int:
+    """How many images are held out of training.
 
     As many as certify, in one half, a front that disagrees half as often as `goal` permits, but at most a
-    third of `pictures`, and what a calibration table holds.
+    third of `images`, and what a calibration table holds.
     """
     needed = samples_needed(goal.disagreement / 2, 0.0, goal.disagreement, goal.confidence)
-    most = min(int(MAX_HELD_OUT_SHARE * pictures), MAX_TABLE_LOGITS // (8 * classes))
+    most = min(int(MAX_HELD_OUT_SHARE * images), MAX_TABLE_LOGITS // (8 * classes))
     return most if needed is None else min(2 * needed, most)
 
 
 def plan_student(
     large: Large,
     folder: PhotoFolder,
-    pictures: int,
+    images: int,
     place: Path,
     goal: AgreementGoal,
     epochs: int | None,
 ) -> StudentChoice:
-    """The student for `pictures` readable pictures of `folder`. The directory `place` is for the answers that
+    """The student for `images` readable images of `folder`. The directory `place` is for the answers that
     it learns from, and for the stage of `large`, which gives them. Raises RecipeError, DataError."""
     side, enlarged_from = survey_files(list(folder.files), folder.directory)
     given = Given(
         data=str(place.resolve()),
-        pictures=pictures,
-        held_out=held_out_count(pictures, len(large.labels), goal),
+        images=images,
+        held_out=held_out_count(images, len(large.labels), goal),
         side=large.side,
         content=side if enlarged_from is None else min(side, enlarged_from),
         network=str(place.resolve() / large.path.name),
@@ -100,7 +100,7 @@ def plan_student(
 def say_forecast(
     large: Large,
     student: StudentChoice,
-    pictures: int,
+    images: int,
     runs: Path,
     device: str,
     say: Callable[[str], None],
@@ -115,11 +115,11 @@ def say_forecast(
     if is_trained(runs / student.recipe.name, student.recipe):
         return
     fetch_weights(student.recipe)
-    seconds = pictures * large.milliseconds / 1e3
+    seconds = images * large.milliseconds / 1e3
     say(
-        f"forecast: the answers of {large.path.name} to {pictures:,} pictures take about {clock(seconds)} on "
+        f"forecast: the answers of {large.path.name} to {images:,} images take about {clock(seconds)} on "
         "one thread, unless they are kept from before"
     )
-    info = DatasetInfo(large.side, len(large.labels), pictures)
+    info = DatasetInfo(large.side, len(large.labels), images)
     recipe = student.recipe
     say(str(forecast([recipe], info, earlier=[recipe], runs=runs, device=device)))

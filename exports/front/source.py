@@ -11,7 +11,7 @@ import numpy as np
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import InputSpec
 from exports.cascade import TrainedRun
-from exports.front.calibration import CalibrationPictures
+from exports.front.calibration import CalibrationImages
 from exports.front.large import Large
 from exports.imported.calibration import calibration_data
 from exports.imported.cascade import recipe_of
@@ -27,7 +27,7 @@ def trained_source(
     large: Large,
     student: StudentChoice,
     answers: Answers,
-    calibration: CalibrationPictures,
+    calibration: CalibrationImages,
     runs: Path,
     say: Callable[[str], None],
 ) -> tuple[Source, tuple[float, ...]]:
@@ -37,7 +37,7 @@ def trained_source(
     network, config = load_checkpoint(runs / recipe.name)
     if config.fingerprint != answers.fingerprint:
         raise ExportError(
-            f"{runs / recipe.name} was trained on other pictures than {answers.photos} has now: move "
+            f"{runs / recipe.name} was trained on other images than {answers.photos} has now: move "
             "it away to train again."
         )
     trained_on, _ = split_held_out(recipe.data, np.array(answers.answers, np.int64))

@@ -95,7 +95,7 @@ def build_cascade(
                 written.manifest.exits[-1].held_out.single / 100,
                 len(source.data.held_out),
                 networks[-1],
-                f"give pictures that it was not trained on instead of {photos}",
+                f"give images that it was not trained on instead of {photos}",
                 say,
             )
         sentence = check_saving(

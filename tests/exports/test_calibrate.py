@@ -146,7 +146,7 @@ def test_images_that_the_network_knows_are_reported(
     done = call("export", digits_bundle, "-o", tmp_path / "b", "--calibrate", photos / "collected")
     assert done.code == 0, done.err
     assert "warning: " in done.out
-    assert f"give pictures that it was not trained on instead of {photos / 'collected'}" in done.out
+    assert f"give images that it was not trained on instead of {photos / 'collected'}" in done.out
 
 
 def test_bad_folders_and_numbers_are_refused_in_a_sentence_and_nothing_is_written(

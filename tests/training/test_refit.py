@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.auto.folders import pictures
+from tests.training.auto.folders import write_images
 from tests.training.runs import RECIPE, contents
 from training.checkpoint import CheckpointConfig, read_config
 from training.errors import CheckpointError, RecipeError
@@ -77,7 +77,7 @@ def test_a_finished_run_of_another_recipe_is_no_first_fit(tmp_path: Path, resume
 
 
 def test_a_run_is_not_repeated_on_other_images(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos", 10, (36, 36))
+    folder = write_images(tmp_path / "photos", 10, (36, 36))
     data = {"name": "folder", "path": str(folder), "side": 32, "held_out": 4}
     settings = {"epochs": 1, "batch_size": 8}
     train(tmp_path / "runs", recipe("tiny", data=data, train=settings))

@@ -1,6 +1,6 @@
-"""Pictures with the answers of a network in place of labels.
+"""Images with the answers of a network in place of labels.
 
-DIRECTORY/answers.json says where the pictures are, how they are brought to their side, and the class that the
+DIRECTORY/answers.json says where the images are, how they are brought to their side, and the class that the
 network names for each. `offramp front` writes it.
 """
 
@@ -26,8 +26,8 @@ ANSWERS = "answers.json"
 
 
 class Answers(BaseModel):
-    """The content of answers.json: for each of `pictures`, which are paths below the directory `photos`, the
-    position in `classes` of the network's answer. Pictures are brought to `side` pixels by the rule `resize`.
+    """The content of answers.json: for each of `images`, which are paths below the directory `photos`, the
+    position in `classes` of the network's answer. Images are brought to `side` pixels by the rule `resize`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,30 +36,30 @@ class Answers(BaseModel):
     side: Annotated[int, Field(gt=0)]
     resize: ResizeRule
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    pictures: Annotated[tuple[str, ...], Field(min_length=1)]
+    images: Annotated[tuple[str, ...], Field(min_length=1)]
     answers: tuple[Annotated[int, Field(ge=0)], ...]
 
     def paths(self, positions: Sequence[int]) -> list[Path]:
-        """The files of the pictures at `positions`."""
-        return [Path(self.photos, self.pictures[position]) for position in positions]
+        """The files of the images at `positions`."""
+        return [Path(self.photos, self.images[position]) for position in positions]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the paths and answers, in order; the held-out split depends on nothing else."""
         digest = hashlib.sha256()
-        for picture, answer in zip(self.pictures, self.answers, strict=True):
-            digest.update(f"{answer} ".encode() + os.fsencode(picture) + b"\0")
+        for image, answer in zip(self.images, self.answers, strict=True):
+            digest.update(f"{answer} ".encode() + os.fsencode(image) + b"\0")
         return digest.hexdigest()
 
 
 def write_answers(directory: Path, answers: Answers) -> None:
     """Write answers.json into `directory` in one step.
 
-    Raises WriteError, and DataError for a picture whose name cannot be written as text.
+    Raises WriteError, and DataError for an image whose name cannot be written as text.
     """
-    for picture in answers.pictures:
-        if not is_utf8(picture):
-            name = shown_name(Path(answers.photos, picture))
+    for image in answers.images:
+        if not is_utf8(image):
+            name = shown_name(Path(answers.photos, image))
             raise DataError(f"{name} has a name that is not UTF-8; rename it.")
     write_whole(directory / ANSWERS, answers.model_dump_json().encode())
 
@@ -73,24 +73,22 @@ def read_answers(directory: Path) -> Answers:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
         raise DataError(f"{path} is not valid: {first_problem(error)}.") from error
-    if len(answers.answers) != len(answers.pictures) or max(answers.answers) >= len(
-        answers.classes
-    ):
-        raise DataError(f"{path} is not valid: every picture needs the answer of one class.")
+    if len(answers.answers) != len(answers.images) or max(answers.answers) >= len(answers.classes):
+        raise DataError(f"{path} is not valid: every image needs the answer of one class.")
     return answers
 
 
 def load_answers(directory: Path, side: int) -> Dataset:
-    """The pictures of answers.json in `directory`, with the answers as labels and without a test split.
+    """The images of answers.json in `directory`, with the answers as labels and without a test split.
 
-    Raises DataError if the file is not valid, is of another `side`, or if a picture cannot be read: it
+    Raises DataError if the file is not valid, is of another `side`, or if an image cannot be read: it
     could when the network was asked.
     """
     answers = read_answers(directory)
     if answers.side != side:
         raise DataError(f"{directory / ANSWERS} is of {answers.side} pixels, not of {side}.")
     name = Path(answers.photos).name
-    paths = answers.paths(range(len(answers.pictures)))
+    paths = answers.paths(range(len(answers.images)))
     read = read_images(paths, side, f"reading {name}", answers.resize)
     if read.failures:
         raise next(iter(read.failures.values()))

@@ -191,12 +191,12 @@ def _refuse_split_names(directory: Path) -> None:
     if names and all(name.casefold() in SPLIT_NAMES for name in names):
         raise DataError(
             f"the folders of {shown_name(directory)} have names of splits, not of classes "
-            f"({', '.join(names)}): call the one with the training pictures train, the other test or val, "
+            f"({', '.join(names)}): call the one with the training images train, the other test or val, "
             "with a folder per class in each."
         )
 
 
-def refuse_runs_among_pictures(directory: Path, runs: Path) -> None:
+def refuse_runs_among_images(directory: Path, runs: Path) -> None:
     """Raise DataError if the directory `runs` would be taken for one of the classes in `directory`."""
     train_root, _ = _roots(directory)
     root, place = train_root.resolve(), runs.resolve()
@@ -204,7 +204,7 @@ def refuse_runs_among_pictures(directory: Path, runs: Path) -> None:
         return
     if not any(part.startswith(".") for part in place.relative_to(root).parts):
         raise DataError(
-            f"the runs would be written among the pictures, into {shown_name(place)}: give --runs a "
+            f"the runs would be written among the images, into {shown_name(place)}: give --runs a "
             "directory outside them."
         )
 

@@ -44,11 +44,11 @@ def split_held_out(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the samples to train on and of those held out, as `hold_out` chooses them.
 
-    `classes` are the classes' names, for errors. Of "answers" the samples are drawn from all pictures alike,
+    `classes` are the classes' names, for errors. Of "answers" the samples are drawn from all images alike,
     so that the held-out ones are a sample of them.
     """
     if recipe.name == "answers":
-        labels, classes = np.zeros_like(labels), ("all pictures",)
+        labels, classes = np.zeros_like(labels), ("all images",)
     return hold_out(labels, recipe.held_out, recipe.held_out_seed, classes)
 
 
@@ -63,6 +63,6 @@ def dataset_info(recipe: DataRecipe, root: Path) -> DatasetInfo:
     assert recipe.side is not None
     if recipe.name == "answers":
         answers = read_answers(root / recipe.path)
-        return DatasetInfo(recipe.side, len(answers.classes), len(answers.pictures))
+        return DatasetInfo(recipe.side, len(answers.classes), len(answers.images))
     classes = list_images(root / recipe.path).train
     return DatasetInfo(recipe.side, len(classes), sum(map(len, classes.values())))

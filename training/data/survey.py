@@ -1,9 +1,9 @@
 """Number, size and resolution of the images in an image folder; few of them are decoded.
 
-Enlarged pictures have files of 256 pixels that hold no more than 32 ever did. A picture is shrunk to m pixels
+Enlarged images have files of 256 pixels that hold no more than 32 ever did. An image is shrunk to m pixels
 and enlarged again; e(m) is the root mean square of the difference. In photographs detail goes on at every
-scale: e(m) is 0.57 to 0.75 of e(m / 2). Beyond the size that a picture had before it was enlarged there is no
-detail left, and the ratio falls: to 0.25 and less for pictures of 32 pixels enlarged to between 100 and 256
+scale: e(m) is 0.57 to 0.75 of e(m / 2). Beyond the size that an image had before it was enlarged there is no
+detail left, and the ratio falls: to 0.25 and less for images of 32 pixels enlarged to between 100 and 256
 by any usual method and saved as JPEG.
 """
 
@@ -28,9 +28,9 @@ MAX_SAMPLES = 1000
 MAX_DECODED = 40
 # The sides that are looked for, smallest first, each with the ratio up to which no detail lies beyond.
 LIMITS = ((32, 0.3), (48, 0.4), (64, 0.4))
-# Larger pictures are shrunk first, which keeps every side above.
+# Larger images are shrunk first, which keeps every side above.
 MAX_SIDE = 256
-# Below this error in grey levels a picture is as good as blank and says nothing.
+# Below this error in grey levels an image is as good as blank and says nothing.
 MIN_ERROR = 1.0
 # Nearest neighbours and interpolation, undone by the filter that loses least of each.
 _FILTERS = (
@@ -98,9 +98,9 @@ def _detail_ratios(path: Path, side: int) -> dict[int, float]:
 
 
 def effective_side(ratios: Sequence[dict[int, float]]) -> int | None:
-    """The side, one of `LIMITS`, that most pictures had before they were enlarged; None if they were not.
+    """The side, one of `LIMITS`, that most images had before they were enlarged; None if they were not.
 
-    `ratios` are those of `detail_ratios` of a sample of pictures.
+    `ratios` are those of `detail_ratios` of a sample of images.
     """
     for side, limit in LIMITS:
         found = [ratio[side] for ratio in ratios if side in ratio]
@@ -112,7 +112,7 @@ def effective_side(ratios: Sequence[dict[int, float]]) -> int | None:
 def detail_ratios(image: Image.Image) -> dict[int, float]:
     """e(m) / e(m / 2) for every side m of `LIMITS` below the shorter side of `image`.
 
-    Sides at which the picture shows nothing are left out.
+    Sides at which the image shows nothing are left out.
     """
     grey = image.convert("L")
     shorter = min(grey.size)

@@ -151,5 +151,5 @@ def _activation(channels: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _norm(channels: int) -> nn.Module:
-    # The published momentum of 0.01 needs hundreds of steps; runs on a user's pictures may be shorter.
+    # The published momentum of 0.01 needs hundreds of steps; runs on a user's images may be shorter.
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)

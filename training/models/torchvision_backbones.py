@@ -100,7 +100,7 @@ def _adapt(network: nn.Module) -> None:
             if isinstance(child, nn.Conv2d) and child.groups == child.in_channels > 1:
                 setattr(parent, name, _depthwise(child))
             elif isinstance(child, nn.BatchNorm2d):
-                # MobileNetV3's 0.01 needs hundreds of steps; runs on a user's pictures may be shorter.
+                # MobileNetV3's 0.01 needs hundreds of steps; runs on a user's images may be shorter.
                 child.momentum = 0.1
 
 

@@ -188,12 +188,12 @@ def _describe_views(
     cache = view_cache(recipe, images, info.classes, config, runs, device)
     if recipe.data.name in DATASET_INFO:
         return describe(recipe, cache)
-    # The key depends on the pictures, which are not read here.
+    # The key depends on the images, which are not read here.
     views = len(views_of_run(recipe))
     return (
         f"teacher's views: {views} of {size_text(cache.view_bytes)} each, "
         f"{size_text(views * cache.view_bytes)}; how many of them are filled already is known when the "
-        "pictures are read"
+        "images are read"
     )
 
 

@@ -52,7 +52,7 @@ def forecast(
     runs: Path,
     device: str = "auto",
 ) -> Forecast:
-    """Time two steps of every recipe on noise of the size of its pictures.
+    """Time two steps of every recipe on noise of the size of its images.
 
     `earlier` are the recipes of all runs that these need. Raises what `dry_run` raises.
     """
@@ -62,10 +62,10 @@ def forecast(
         for recipe in recipes
     }
     parts = tuple(_run_forecast(dry, tried, info) for dry in tried.values())
-    pictures = max(_picture_bytes(recipe, info) for recipe in recipes)
+    images = max(_image_bytes(recipe, info) for recipe in recipes)
     first = next(iter(tried.values()))
     measured = max(dry.peak_memory_bytes or 0 for dry in tried.values())
-    return Forecast(parts, (measured or _peak_memory()) + pictures, first.device)
+    return Forecast(parts, (measured or _peak_memory()) + images, first.device)
 
 
 def _run_forecast(dry: DryRun, tried: dict[str, DryRun], info: DatasetInfo) -> RunForecast:
@@ -88,8 +88,8 @@ def _run_forecast(dry: DryRun, tried: dict[str, DryRun], info: DatasetInfo) -> R
     return RunForecast(recipe.name, seconds, view_bytes)
 
 
-def _picture_bytes(recipe: Recipe, info: DatasetInfo) -> int:
-    """The pictures in memory: as they were read, the two splits, and the view of an epoch."""
+def _image_bytes(recipe: Recipe, info: DatasetInfo) -> int:
+    """The images in memory: as they were read, the two splits, and the view of an epoch."""
     views = recipe.teacher is not None and recipe.teacher.views is not None
     return (3 if views else 2) * info.train_images * info.side * info.side * 3
 

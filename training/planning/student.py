@@ -1,4 +1,4 @@
-"""The student that is placed before a given network: its recipe, chosen by the pictures and its cost."""
+"""The student that is placed before a given network: its recipe, chosen by the images and its cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.recipes.teacher import TeacherRecipe
 
 # Every image pays for the student, so it may cost up to this share of the network behind it.
 MAX_COST_SHARE = 0.25
-# The sides at which a pretrained student sees a picture, and where it answers: after its third stage, at
+# The sides at which a pretrained student sees an image, and where it answers: after its third stage, at
 # two thirds of its cost, and at its end.
 LITE_SIDES = (160, 128, 96, 64)
 LITE_EXITS = (3, 4)
@@ -36,16 +36,16 @@ SMALL_BLOCKS = (1, 1, 1)
 
 @dataclass(frozen=True)
 class Given:
-    """What a student is chosen for: the pictures, of which `held_out` are not trained on, and the network
+    """What a student is chosen for: the images, of which `held_out` are not trained on, and the network
     that answers them.
 
-    `data` is the directory of its answers (training/data/answers.py), whose pictures have `side` pixels;
+    `data` is the directory of its answers (training/data/answers.py), whose images have `side` pixels;
     `content` is the side up to which they show detail. `network` is its file, which takes uint8 images of
     that side and returns the logits of `classes`, at a cost of `macs` for one image.
     """
 
     data: str
-    pictures: int
+    images: int
     held_out: int
     side: int
     content: int
@@ -68,15 +68,15 @@ def choose_student(
 ) -> StudentChoice:
     """The recipe `name` of a student that learns from the answers of the network in `given` alone.
 
-    Pictures with content beyond 64 pixels get EfficientNet-Lite0 from ImageNet weights, at the largest of
-    LITE_SIDES at which it costs at most MAX_COST_SHARE of the network. Smaller pictures, and networks that
+    Images with content beyond 64 pixels get EfficientNet-Lite0 from ImageNet weights, at the largest of
+    LITE_SIDES at which it costs at most MAX_COST_SHARE of the network. Smaller images, and networks that
     are too cheap for that, get a residual network from scratch, with the most channels of WIDTHS that the
-    number of pictures allows at that cost. `epochs` replaces the rule's. Raises RecipeError if every student
+    number of images allows at that cost. `epochs` replaces the rule's. Raises RecipeError if every student
     costs more.
     """
     network, macs = _largest_affordable(given)
     pretrained = network.name == LITE0
-    train, schedule_reason = schedule(given.pictures - given.held_out, pretrained=pretrained)
+    train, schedule_reason = schedule(given.images - given.held_out, pretrained=pretrained)
     if epochs is not None:
         train = train.model_copy(update={"epochs": epochs})
         schedule_reason = f"{epochs} epochs as asked, in batches of {train.batch_size}"
@@ -108,10 +108,10 @@ def choose_student(
             _network_reason(given, network),
             f"it costs {macs / 1e6:.3g} M MACs, {macs / given.macs:.0%} of the network behind it "
             f"(at most {MAX_COST_SHARE:.0%})",
-            f"{given.held_out} of {given.pictures} pictures are held out: half of them set temperatures and "
+            f"{given.held_out} of {given.images} images are held out: half of them set temperatures and "
             "thresholds, the others certify",
             schedule_reason,
-            f"mskd: the given network's answers to {VIEWS} views of the pictures teach every exit",
+            f"mskd: the given network's answers to {VIEWS} views of the images teach every exit",
         ),
     )
 
@@ -132,7 +132,7 @@ def _largest_affordable(given: Given) -> tuple[NetworkRecipe, int]:
 
 
 def _candidates(given: Given) -> Iterator[NetworkRecipe]:
-    """The networks that suit the pictures, the best first."""
+    """The networks that suit the images, the best first."""
     content = min(given.content, given.side)
     if content > MAX_SMALL_SIDE:
         for side in LITE_SIDES:
@@ -140,7 +140,7 @@ def _candidates(given: Given) -> Iterator[NetworkRecipe]:
                 yield NetworkRecipe(name=LITE0, side=side, antialias=True, exits=LITE_EXITS)
     small = input_side_of(min(content, MAX_SMALL_SIDE))
     for width in WIDTHS:
-        if width <= width_for(given.pictures):
+        if width <= width_for(given.images):
             yield NetworkRecipe(
                 name="resnet",
                 channels=tuple(width << group for group in range(len(SMALL_BLOCKS))),
@@ -161,12 +161,12 @@ def _network_reason(given: Given, network: NetworkRecipe) -> str:
     exits = f"{len(network.exits)} exits"
     if network.name == LITE0:
         return (
-            f"{network.title} from ImageNet weights, {exits}: the pictures show detail beyond "
+            f"{network.title} from ImageNet weights, {exits}: the images show detail beyond "
             f"{MAX_SMALL_SIDE} pixels"
         )
     small = min(given.content, given.side) <= MAX_SMALL_SIDE
     why = (
-        f"the pictures show no detail beyond {MAX_SMALL_SIDE} pixels"
+        f"the images show no detail beyond {MAX_SMALL_SIDE} pixels"
         if small
         else f"{LITE0} costs too much beside the given network"
     )

@@ -19,18 +19,18 @@ from training.recipes.schema import (
 )
 from training.recipes.teacher import TeacherRecipe
 
-# Pictures with content up to this shorter side have an input of 32 or 64 pixels. From scratch they get a
+# Images with content up to this shorter side have an input of 32 or 64 pixels. From scratch they get a
 # network made for such images.
 MAX_SMALL_SIDE = 64
 LARGE_SIDES = (128, 160, 192, 224)
-# The sides at which the first and the second network of a pretrained cascade see a picture, for the largest
+# The sides at which the first and the second network of a pretrained cascade see an image, for the largest
 # input and for smaller ones. Cost grows with the square of the side. Random crops show objects larger, so
 # they are seen at a share of the side.
 LARGE_SIDES_SEEN, SIDES_SEEN = (128, 224), (96, 160)
 CROP_SHARE = 0.75
-# Up to this many pictures a run is repeated on all of them.
+# Up to this many images a run is repeated on all of them.
 MAX_REFIT_IMAGES = 5_000
-# A view of the teacher holds the pictures once more in memory.
+# A view of the teacher holds the images once more in memory.
 MAX_VIEW_BYTES = 1 << 30
 VIEWS = 4
 LITE0: LiteNetwork = "efficientnet-lite0"
@@ -97,11 +97,11 @@ def choose_recipes(
             counts_reason(counts, side, enlarged_from),
             _side_reason(content, input_side),
             *network_reasons,
-            f"{held_out} pictures are held out to set temperatures and thresholds",
+            f"{held_out} images are held out to set temperatures and thresholds",
             schedule_reason,
             *([_refit_reason(averaged=not from_scratch)] if repeated else []),
             flip_reason([recipe.name for recipe in recipes]),
-            f"{DEGRADE:.0%} of the pictures are compressed, blurred, rescaled or given other colours",
+            f"{DEGRADE:.0%} of the images are compressed, blurred, rescaled or given other colours",
         ),
     )
 
@@ -156,7 +156,7 @@ def _pretrained(
     share = (front_side / deep_side) ** 2
     reasons = [
         f"{LITE0} from ImageNet weights, twice: {name} at {front_side} pixels answers the easy "
-        f"pictures, {name}-deep at {deep_side} pixels sees the others",
+        f"images, {name}-deep at {deep_side} pixels sees the others",
         f"{name} costs {share:.0%} of {name}-deep, starts from its weights and learns from its answers",
     ]
     if teacher:
@@ -180,7 +180,7 @@ def _from_scratch(
         larger = NetworkRecipe(name="resnet50", width=width)
         reason = (
             f"resnet18 of width {width}, from scratch as asked: its first layers keep all of a small "
-            "picture, and its width goes with the number of pictures"
+            "image, and its width goes with the number of images"
         )
     else:
         network = NetworkRecipe(name="torchvision-resnet18")
@@ -224,7 +224,7 @@ def _held_out(images: int, classes: int) -> int:
 
 
 def input_side_of(content: int) -> int:
-    """The side at which pictures with content up to the side `content` are looked at."""
+    """The side at which images with content up to the side `content` are looked at."""
     if content <= MAX_SMALL_SIDE:
         return 32 if content < 48 else 64
     return max((large for large in LARGE_SIDES if large <= content), default=LARGE_SIDES[0])
@@ -233,7 +233,7 @@ def input_side_of(content: int) -> int:
 def _refit_reason(*, averaged: bool) -> str:
     mean = ", and its weights are the mean of both times" if averaged else ""
     return (
-        "afterwards every network is trained once more on all pictures, the held-out ones included"
+        "afterwards every network is trained once more on all images, the held-out ones included"
         f"{mean}; temperatures and thresholds stay those of the first time"
     )
 
@@ -243,7 +243,7 @@ def _side_reason(content: int, input_side: int) -> str:
         return f"side {input_side}: the nearer of 32 and 64 pixels"
     if input_side > content:
         return f"side {input_side}: the smallest that suits a network made for 224 pixels"
-    return f"side {input_side}: the largest of 128, 160, 192 and 224 that the pictures fill"
+    return f"side {input_side}: the largest of 128, 160, 192 and 224 that the images fill"
 
 
 def schedule(samples: int, *, pretrained: bool) -> tuple[TrainRecipe, str]:

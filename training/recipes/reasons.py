@@ -9,11 +9,11 @@ MAX_NAMED = 3
 
 
 def counts_reason(counts: Mapping[str, int], side: int, enlarged_from: int | None) -> str:
-    """How many pictures there are of which classes, and how large they are."""
+    """How many images there are of which classes, and how large they are."""
     low, high = min(counts.values()), max(counts.values())
     each = str(low) if low == high else f"{low} to {high}"
     reason = (
-        f"{sum(counts.values())} training pictures in {len(counts)} classes ({_named(counts)}), {each} a "
+        f"{sum(counts.values())} training images in {len(counts)} classes ({_named(counts)}), {each} a "
         "class; "
         f"half of them have a shorter side of {side} pixels or more"
     )
@@ -25,7 +25,9 @@ def counts_reason(counts: Mapping[str, int], side: int, enlarged_from: int | Non
 def flip_reason(names: Sequence[str]) -> str:
     """`names` are those of all recipes, each of which is to be changed."""
     where = "" if len(names) == 1 else f" in {' and '.join(f'{name}.toml' for name in names)}"
-    return f"pictures are mirrored at random: where left and right matter, set data.flip = false{where}"
+    return (
+        f"images are mirrored at random: where left and right matter, set data.flip = false{where}"
+    )
 
 
 def _named(counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from training.recipes.teacher import LAST_EXIT_METHODS, LOGIT_METHODS, TeacherRe
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-# A folder's pictures are held in memory at this side, in pixels.
+# A folder's images are held in memory at this side, in pixels.
 MAX_FOLDER_SIDE = 320
 # torch's generators take 64 bits; that of an epoch has (seed << 20) + epoch (training/data/batches.py).
 MAX_SEED = 2**43 - 1
@@ -45,7 +45,7 @@ class DataRecipe(RecipePart):
 
     `held_out` counts samples of the training split; a refit has 0. `path` and `side` belong to the sets
     "folder" and "answers": the directory, from the data root unless absolute, and the pixels of a side that
-    pictures are brought to. In "answers" pictures have a network's answers for labels
+    images are brought to. In "answers" images have a network's answers for labels
     (training/data/answers.py). Augmentation (training/data/augment.py): `scale` is the range of the share of
     the area that a resized crop shows, `padding` that of the random crops in pixels (4, or 0 where
     there is a `scale`), `rotation` the largest random turn in degrees, `cutout` the side of the
@@ -150,7 +150,7 @@ class Progressive(RecipePart):
     """Images shrunk to `side` pixels for the first `fraction` of the epochs, to save compute.
 
     With a fraction of 1 the network never sees its own side in training: random crops show objects larger
-    than they are when the whole picture is shown, by about as much (Touvron et al. 2019, "Fixing the
+    than they are when the whole image is shown, by about as much (Touvron et al. 2019, "Fixing the
     train-test resolution discrepancy").
     """
 

@@ -76,7 +76,7 @@ def read_multi_exit(
     path: Path, exits: int | None, folder: PhotoFolder, say: Callable[[str], None]
 ) -> MultiExitNetwork:
     """The first `exits` stages of the bundle or the run `path`, by default all. A run is compared with torch
-    on pictures of `folder`.
+    on images of `folder`.
 
     Raises ExportError if it has fewer, is no float32, was made of ONNX files, or takes an image that is not
     square. Raises BundleError, CheckpointError, MissingExtraError.

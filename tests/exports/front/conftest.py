@@ -8,16 +8,16 @@ import pytest
 from exports.bundle.reader import Bundle, load_bundle
 from tests.commands import call
 from tests.exports.front.stock import write_squeezenet
-from tests.exports.imported.classifiers import CLASSES, write_pictures
+from tests.exports.imported.classifiers import CLASSES, write_images
 
 SMALL_SIDE, LARGE_SIDE = 20, 40
-# The first exit of the student is trained in a few seconds; 600 pictures certify no more than this.
+# The first exit of the student is trained in a few seconds; 600 images certify no more than this.
 PROMISED = 0.95
 
 
 @dataclass(frozen=True)
 class Stock:
-    """Two networks of torchvision, the names of their classes, and pictures in a subfolder for each."""
+    """Two networks of torchvision, the names of their classes, and images in a subfolder for each."""
 
     small: Path
     large: Path
@@ -26,7 +26,7 @@ class Stock:
 
     @property
     def options(self) -> tuple[object, ...]:
-        """The arguments of `offramp front` for the large network, without its pictures."""
+        """The arguments of `offramp front` for the large network, without its images."""
         return ("front", self.large, "--labels", self.labels, "--preprocess", "imagenet")
 
 
@@ -46,7 +46,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
     large = write_squeezenet(place / "large.onnx", LARGE_SIDE)
     labels = place / "labels.txt"
     labels.write_text("\n".join(CLASSES))
-    return Stock(small, large, labels, write_pictures(place / "photos", 150))
+    return Stock(small, large, labels, write_images(place / "photos", 150))
 
 
 @pytest.fixture(scope="package")

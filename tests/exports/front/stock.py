@@ -1,6 +1,6 @@
 """SqueezeNet of torchvision as ONNX files: a stock architecture, with weights that take no training.
 
-The layers have torchvision's random first weights. The last convolution is fitted to pictures of
+The layers have torchvision's random first weights. The last convolution is fitted to images of
 `tests.exports.imported.classifiers` by least squares.
 """
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tests.exports.imported.classifiers import CLASSES, IMAGENET, pictures
+from tests.exports.imported.classifiers import CLASSES, IMAGENET, coloured_images
 
-FITTED_PICTURES = 150  # of each class
+FITTED_IMAGES = 150  # of each class
 
 
 def write_squeezenet(path: Path, side: int) -> Path:
@@ -52,10 +52,10 @@ def prepared(images: NDArray[np.uint8], side: int) -> Tensor:
 @torch.no_grad()
 def fit(features: nn.Module, classifier: nn.Module, side: int) -> None:
     """Ridge regression of `classifier`, whose logits are to be 15 for the class and 5 for the others."""
-    images = pictures(FITTED_PICTURES, seed=7)
+    images = coloured_images(FITTED_IMAGES, seed=7)
     values = features(prepared(images, side)).mean((2, 3)).double()
     centred = values - values.mean(0)
-    labels = torch.arange(len(CLASSES)).repeat_interleave(FITTED_PICTURES)
+    labels = torch.arange(len(CLASSES)).repeat_interleave(FITTED_IMAGES)
     wanted = 10 * torch.eye(len(CLASSES), dtype=torch.float64)[labels] - 2.5
     gram = centred.T @ centred
     ridge = 0.1 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A network is asked about each picture once."""
+"""A network is asked about each image once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import exports.front.answers
 from exports.bundle.errors import ExportError
 from exports.bundle.reader import IMAGE
 from exports.front.answers import UNREADABLE, AnswerCache
-from tests.exports.imported.classifiers import SIDE, write_pictures
+from tests.exports.imported.classifiers import SIDE, write_images
 
 NETWORK = Path("large.onnx")
 
@@ -34,11 +34,11 @@ class Runner:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Twelve pictures, which are asked about in chunks of five."""
+    """Twelve images, which are asked about in chunks of five."""
     monkeypatch.setattr(exports.front.answers, "StageRunner", Runner)
     monkeypatch.setattr(exports.front.answers, "CHUNK_IMAGES", 5)
     monkeypatch.setattr(Runner, "asked", 0)
-    folder = write_pictures(tmp_path / "photos", 3, labelled=False)
+    folder = write_images(tmp_path / "photos", 3, labelled=False)
     assert IMAGE == "image"
     return sorted(folder.iterdir())
 
@@ -48,7 +48,7 @@ def ask(tmp_path: Path, files: list[Path]) -> list[int]:
     return cache.ask(files).tolist()
 
 
-def test_answers_are_kept_and_no_picture_is_asked_about_twice(
+def test_answers_are_kept_and_no_image_is_asked_about_twice(
     files: list[Path], tmp_path: Path
 ) -> None:
     first = ask(tmp_path, files)
@@ -66,7 +66,7 @@ def test_a_stopped_command_keeps_the_chunks_that_it_finished(
     assert Runner.asked == 12
 
 
-def test_a_changed_picture_and_a_damaged_file_are_asked_about_again(
+def test_a_changed_image_and_a_damaged_file_are_asked_about_again(
     files: list[Path], tmp_path: Path
 ) -> None:
     first = ask(tmp_path, files)
@@ -80,8 +80,8 @@ def test_a_changed_picture_and_a_damaged_file_are_asked_about_again(
     assert Runner.asked == 14 + 12
 
 
-def test_files_that_are_no_pictures_have_no_answer(files: list[Path], tmp_path: Path) -> None:
-    files[2].write_bytes(b"no picture")
+def test_files_that_are_no_images_have_no_answer(files: list[Path], tmp_path: Path) -> None:
+    files[2].write_bytes(b"no image")
     files[3].unlink()
     answers = ask(tmp_path, files)
     assert [n for n, answer in enumerate(answers) if answer == UNREADABLE] == [2, 3]

@@ -19,7 +19,7 @@ from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine
 from tests.commands import call
 from tests.exports.front.conftest import LARGE_SIDE, PROMISED, Made, Stock
-from tests.exports.imported.classifiers import CLASSES, IMAGENET, write_pictures
+from tests.exports.imported.classifiers import CLASSES, IMAGENET, write_images
 from tests.training.runs import Killed, empty_curves
 from training import report
 from training.checkpoint import read_config
@@ -100,16 +100,16 @@ def test_it_saves_compute_and_says_how_much_and_what_that_takes_in_memory(made: 
 
 def test_labels_give_accuracy_too(stock: Stock, made: Made) -> None:
     stated = re.search(
-        r"on 100 held-out pictures: ([\d.]+) % by the default policy, ([\d.]+) % by large\.onnx alone",
+        r"on 100 held-out images: ([\d.]+) % by the default policy, ([\d.]+) % by large\.onnx alone",
         made.said,
     )
     assert stated is not None
     recipe = read_config(made.runs / "large-front").recipe
     answers = read_answers(Path(recipe.data.path))
     rng = np.random.default_rng(recipe.data.held_out_seed)
-    held_out = np.sort(rng.permutation(len(answers.pictures))[:200])
+    held_out = np.sort(rng.permutation(len(answers.images))[:200])
     _, unused = halves(200)
-    labels = np.array([CLASSES.index(answers.pictures[n].split("/")[0]) for n in held_out[unused]])
+    labels = np.array([CLASSES.index(answers.images[n].split("/")[0]) for n in held_out[unused]])
     table = load_table(made.bundle.path, made.bundle.manifest).take(unused)
     policy, scaling = made.bundle.policy, made.bundle.manifest.scaling
     by_policy = simulate(policy, table.logits, scaling).accuracy(labels)
@@ -144,15 +144,15 @@ def test_the_card_names_the_student_and_the_file(made: Made) -> None:
     assert "knowledge-distillation" in card
 
 
-def test_other_pictures_calibrate_without_another_training(
+def test_other_images_calibrate_without_another_training(
     stock: Stock, made: Made, tmp_path: Path
 ) -> None:
-    others = write_pictures(tmp_path / "others", 60, seed=5)
+    others = write_images(tmp_path / "others", 60, seed=5)
     options = ("--runs", made.runs, "--epochs", 7, "--agreement", 0.9, "--calibrate", others)
     done = call(*stock.options, "--data", stock.photos, "-o", tmp_path / "bundle", *options)
     assert done.code == 0, done.err
     assert "large-front: finished already" in done.out
-    assert f"240 pictures in {others} set temperatures and thresholds and certify" in done.out
+    assert f"240 images in {others} set temperatures and thresholds and certify" in done.out
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.stages == made.bundle.stages
     assert bundle.manifest.provenance.splits == {"train": 400, "held_out": 240, "test": 0}
@@ -164,7 +164,7 @@ def test_other_pictures_calibrate_without_another_training(
     np.testing.assert_allclose(table.logits, logits, atol=0.05)
     assert np.array_equal(table.labels, table.logits[-1].argmax(axis=1))
     assert "% by the default policy" in done.out
-    assert "on 120 held-out pictures" in done.out
+    assert "on 120 held-out images" in done.out
 
 
 def test_it_is_converted_by_the_command_that_made_it(made: Made, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_dry_run_prints_the_choice_and_a_forecast_and_writes_nothing(
     done = call(*stock.options, "--data", stock.photos, "--runs", runs, "--dry-run")
     assert done.code == 0, done.err
     assert "- resnet of channels 4-8-16 and blocks 1-1-1" in done.out
-    assert "200 of 600 pictures are held out" in done.out
-    assert "forecast: the answers of large.onnx to 600 pictures take about 0:00:" in done.out
+    assert "200 of 600 images are held out" in done.out
+    assert "forecast: the answers of large.onnx to 600 images take about 0:00:" in done.out
     assert re.search(r"forecast: about \d+:\d\d:\d\d on this cpu \(large-front", done.out)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,12 +189,12 @@ def test_a_dry_run_prints_the_choice_and_a_forecast_and_writes_nothing(
 def test_a_killed_command_goes_on_and_one_that_saves_nothing_says_no(
     stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With pictures in folders that mean nothing, one of which is no picture."""
-    photos = write_pictures(tmp_path / "tree", 40, labelled=False)
+    """With images in folders that mean nothing, one of which is no image."""
+    photos = write_images(tmp_path / "tree", 40, labelled=False)
     (photos / "2026" / "a").mkdir(parents=True)
     for number in range(60):
         shutil.move(photos / f"{number:05}.png", photos / "2026" / "a")
-    (photos / "2026" / "broken.png").write_bytes(b"no picture")
+    (photos / "2026" / "broken.png").write_bytes(b"no image")
     target, runs = tmp_path / "bundle", tmp_path / "runs"
     command = (
         *(*stock.options, "--data", photos, "--unlabelled", "-o", target, "--runs", runs),

@@ -8,13 +8,13 @@ import pytest
 
 from tests.commands import call
 from tests.exports.front.conftest import Stock
-from tests.exports.imported.classifiers import CLASSES, write_classifier, write_pictures
+from tests.exports.imported.classifiers import CLASSES, write_classifier, write_images
 
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pictures in no subfolder."""
-    return write_pictures(tmp_path_factory.mktemp("flat") / "photos", 30, labelled=False)
+    """120 images in no subfolder."""
+    return write_images(tmp_path_factory.mktemp("flat") / "photos", 30, labelled=False)
 
 
 def refused(where: Path, *arguments: object) -> str:
@@ -39,7 +39,7 @@ def test_a_network_that_is_too_cheap_for_any_front(flat: Path, tmp_path: Path) -
     )
 
 
-def test_pictures_without_folders_and_without_the_option(
+def test_images_without_folders_and_without_the_option(
     stock: Stock, flat: Path, tmp_path: Path
 ) -> None:
     assert "add --unlabelled" in refused(tmp_path, *stock.options, "--data", flat)
@@ -47,17 +47,17 @@ def test_pictures_without_folders_and_without_the_option(
 
 def test_folders_that_are_no_classes(stock: Stock, flat: Path, tmp_path: Path) -> None:
     (flat / "2026").mkdir(exist_ok=True)
-    write_pictures(flat.parent / "other" / "2026", 30, labelled=False)
+    write_images(flat.parent / "other" / "2026", 30, labelled=False)
     error = refused(tmp_path, *stock.options, "--data", flat.parent / "other")
     assert "2026 has the name of no class" in error
 
 
-def test_too_few_pictures(stock: Stock, tmp_path: Path) -> None:
-    few = write_pictures(tmp_path / "few", 10, labelled=False)
+def test_too_few_images(stock: Stock, tmp_path: Path) -> None:
+    few = write_images(tmp_path / "few", 10, labelled=False)
     where = tmp_path / "out"
     where.mkdir()
     error = refused(where, *stock.options, "--data", few, "--unlabelled")
-    assert "40 pictures; at least 100 are needed" in error
+    assert "40 images; at least 100 are needed" in error
 
 
 def test_a_directory_that_does_not_exist(stock: Stock, tmp_path: Path) -> None:
@@ -65,17 +65,17 @@ def test_a_directory_that_does_not_exist(stock: Stock, tmp_path: Path) -> None:
     assert "none is not a directory" in error
 
 
-def test_pictures_to_calibrate_on_that_the_front_learns_from(
+def test_images_to_calibrate_on_that_the_front_learns_from(
     stock: Stock, flat: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "others"
-    others = write_pictures(place, 30, seed=5, labelled=False)
+    others = write_images(place, 30, seed=5, labelled=False)
     (others / "copied.png").write_bytes((flat / "00007.png").read_bytes())
     where = tmp_path / "out"
     where.mkdir()
     options = ("--data", flat, "--unlabelled", "--calibrate", others)
     error = refused(where, *stock.options, *options)
-    assert f"1 of the 121 pictures in {others} are also in {flat}" in error
+    assert f"1 of the 121 images in {others} are also in {flat}" in error
     assert "copied.png" in error
 
 

@@ -1,4 +1,4 @@
-"""What a network returns for pictures that Pillow and numpy prepare, as one does it without Offramp."""
+"""What a network returns for images that Pillow and numpy prepare, as one does it without Offramp."""
 
 from __future__ import annotations
 

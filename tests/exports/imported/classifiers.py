@@ -1,4 +1,4 @@
-"""ONNX classifiers of colours, generated without training, and pictures for them."""
+"""ONNX classifiers of colours, generated without training, and images for them."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def scaled(model: onnx.ModelProto, factor: float, offset: float) -> None:
     model.graph.node.append(helper.make_node("Add", ["larger", "offset"], ["out"]))
 
 
-def pictures(count: int, jitter: float = 0.05, seed: int = 0) -> NDArray[np.uint8]:
-    """`count` pictures of each colour, uint8 [4 x count, SIDE, SIDE, 3], sorted by class."""
+def coloured_images(count: int, jitter: float = 0.05, seed: int = 0) -> NDArray[np.uint8]:
+    """`count` images of each colour, uint8 [4 x count, SIDE, SIDE, 3], sorted by class."""
     rng = np.random.default_rng(seed)
     shape = (len(CLASSES), count)
     means = np.array([COLOURS[name] for name in CLASSES])[:, None] + rng.normal(
@@ -126,10 +126,10 @@ def pictures(count: int, jitter: float = 0.05, seed: int = 0) -> NDArray[np.uint
     return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 3)
 
 
-def write_pictures(folder: Path, count: int, labelled: bool = True, seed: int = 0) -> Path:
-    """`count` pictures of each colour as files of the bundle's size, in a subfolder per class or, without
+def write_images(folder: Path, count: int, labelled: bool = True, seed: int = 0) -> Path:
+    """`count` images of each colour as files of the bundle's size, in a subfolder per class or, without
     labels, in none."""
-    for number, pixels in enumerate(pictures(count, seed=seed)):
+    for number, pixels in enumerate(coloured_images(count, seed=seed)):
         name = CLASSES[number // count]
         file = folder / name / f"{number:05}.png" if labelled else folder / f"{number:05}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

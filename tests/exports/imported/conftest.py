@@ -12,10 +12,10 @@ from tests.exports.imported.classifiers import (
     SIDE,
     ZERO_ONE,
     write_classifier,
-    write_pictures,
+    write_images,
 )
 
-# Another order, and a class that is none of the pictures'.
+# Another order, and a class that is none of the images'.
 OTHER_ORDER = ("background", "red", "grey", "blue", "green")
 SMALL_SIDE = 20
 SMALL_CROP = 20 / 24
@@ -23,7 +23,7 @@ SMALL_CROP = 20 / 24
 
 @dataclass(frozen=True)
 class Given:
-    """What a user has: two classifiers, their labels, and pictures with and without labels."""
+    """What a user has: two classifiers, their labels, and images with and without labels."""
 
     small: Path
     large: Path
@@ -34,7 +34,7 @@ class Given:
 
     @property
     def options(self) -> tuple[object, ...]:
-        """The arguments of `offramp cascade` for both networks, without the pictures and the output."""
+        """The arguments of `offramp cascade` for both networks, without the images and the output."""
         return (
             *(self.small, self.large),
             *("--labels", self.labels, "--labels", self.other_labels),
@@ -61,15 +61,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     labels, other = place / "labels.txt", place / "other.txt"
     labels.write_text("\n".join(CLASSES))
     other.write_text("\n".join(OTHER_ORDER))
-    photos = write_pictures(place / "photos", 350)
-    unlabelled = write_pictures(place / "unlabelled", 300, labelled=False)
+    photos = write_images(place / "photos", 350)
+    unlabelled = write_images(place / "unlabelled", 300, labelled=False)
     return Given(small, large, labels, other, photos, unlabelled)
 
 
 @pytest.fixture(scope="package")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Few pictures with labels: too few for any promise."""
-    return write_pictures(tmp_path_factory.mktemp("few") / "photos", 8)
+    """Few images with labels: too few for any promise."""
+    return write_images(tmp_path_factory.mktemp("few") / "photos", 8)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from exports.pipeline import write_bundle
 from exports.source import Source
 from exports.tuning.certificate import halves
 from offramp.files import new_directory
-from tests.exports.imported.classifiers import CLASSES, COLOURS, pictures
+from tests.exports.imported.classifiers import CLASSES, COLOURS, coloured_images
 from training.data.dataset import Split
 
 SIDE = 16
@@ -95,7 +95,7 @@ def stage(number: int) -> StageGraph:
 
 def write_multi_exit(path: Path) -> Path:
     """A bundle of three stages for images of 16 pixels and CLASSES in alphabetical order."""
-    images = pictures(10, seed=2)[:, ::2, ::2]
+    images = coloured_images(10, seed=2)[:, ::2, ::2]
     split = Split(np.ascontiguousarray(images), np.repeat(np.arange(len(CLASSES)), 10))
     _, unused = halves(len(split))
     stages = tuple(stage(number) for number in range(1, EXITS + 1))

@@ -19,7 +19,7 @@ from tests.exports.imported.by_hand import large_logits, small_logits
 from tests.exports.imported.classifiers import (
     CLASSES,
     SIDE,
-    pictures,
+    coloured_images,
 )
 from tests.exports.imported.conftest import OTHER_ORDER, Given, Made
 
@@ -39,7 +39,7 @@ def test_every_stage_takes_the_image_and_the_labels_are_without_the_background(m
 
 
 def test_every_exit_has_the_logits_of_its_file(given: Given, made: Made) -> None:
-    images = pictures(5, seed=1)
+    images = coloured_images(5, seed=1)
     small, large = StageRunner(made.bundle.stages).logits(images)
     order = [CLASSES.index(label) for label in BUNDLE_LABELS]
     np.testing.assert_allclose(small, small_logits(given, images)[:, order], atol=1e-3)
@@ -143,7 +143,7 @@ def test_a_conversion_to_int8_is_one_option(given: Given, few: Path, tmp_path: P
     assert done.code == 0, done.err
     bundle = load_bundle(tmp_path / "int8")
     assert bundle.manifest.precision == "int8"
-    images = pictures(5, seed=1)
+    images = coloured_images(5, seed=1)
     order = [CLASSES.index(label) for label in BUNDLE_LABELS]
     labels = np.repeat(np.argsort(order), 5)
     small, large = StageRunner(bundle.stages).logits(images)

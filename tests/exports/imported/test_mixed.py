@@ -27,7 +27,7 @@ from serving.settings import Settings
 from tests.commands import call
 from tests.exports.bundles import INT8
 from tests.exports.imported.by_hand import large_logits, resized
-from tests.exports.imported.classifiers import CLASSES, SIDE, pictures, write_classifier
+from tests.exports.imported.classifiers import CLASSES, SIDE, coloured_images, write_classifier
 from tests.exports.imported.conftest import OTHER_ORDER, Given
 from tests.exports.imported.multi_exit_bundle import SIDE as FRONT_SIDE
 from tests.exports.imported.multi_exit_bundle import write_multi_exit
@@ -94,7 +94,7 @@ def test_stages_take_features_and_the_last_one_takes_the_image(mixed: Mixed) -> 
 
 
 def test_its_logits_are_those_of_the_parts_run_by_hand(given: Given, mixed: Mixed) -> None:
-    images = pictures(5, seed=1)
+    images = coloured_images(5, seed=1)
     logits = StageRunner(mixed.bundle.stages).logits(images)
     np.testing.assert_allclose(logits[:2], front_logits(mixed.front, images)[:2], atol=2e-3)
     np.testing.assert_allclose(logits[2], large_logits(given, images), atol=1e-3)
@@ -132,7 +132,7 @@ def test_it_is_certified_tuned_and_inspected(mixed: Mixed) -> None:
 
 def test_the_routed_graph_answers_as_the_stages(mixed: Mixed) -> None:
     """The networks have opsets of their own, and one graph needs one."""
-    images = pictures(5, seed=3)
+    images = coloured_images(5, seed=3)
     session = ort.InferenceSession(
         mixed.bundle.path / "routed.onnx", providers=["CPUExecutionProvider"]
     )
@@ -149,7 +149,7 @@ def test_the_routed_graph_answers_as_the_stages(mixed: Mixed) -> None:
 
 
 def test_each_network_sees_its_own_pixels(mixed: Mixed, tmp_path: Path) -> None:
-    pixels = pictures(1, seed=4)[0]
+    pixels = coloured_images(1, seed=4)[0]
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     done = call(
         *("preprocess", tmp_path / "photo.png", "--bundle", mixed.bundle.path),
@@ -171,7 +171,7 @@ def test_served_answers_are_those_of_the_parts_run_by_hand(
     given: Given, mixed: Mixed, client: Client
 ) -> None:
     """Logits leave the server as calibrated probabilities, which determine them but for a constant."""
-    images = pictures(2, seed=6)
+    images = coloured_images(2, seed=6)
     by_hand = [*front_logits(mixed.front, images)[:2], large_logits(given, images)]
     for k, (logits, entry) in enumerate(zip(by_hand, mixed.bundle.manifest.exits, strict=True), 1):
         expected = softmax(logits / np.float32(entry.temperature))
@@ -191,18 +191,18 @@ def test_served_answers_are_those_of_the_parts_run_by_hand(
 def test_streams_pixels_unsure_answers_the_page_and_metrics_work(
     mixed: Mixed, client: Client
 ) -> None:
-    pixels = pictures(1, seed=8)[0]
-    picture: dict[str, Any] = {
+    pixels = coloured_images(1, seed=8)[0]
+    body: dict[str, Any] = {
         "content": encode(Image.fromarray(pixels)),
         "headers": {"Content-Type": "image/png"},
     }
-    stream = client.post("/v1/classify/stream?run_all_exits=true", **picture)
+    stream = client.post("/v1/classify/stream?run_all_exits=true", **body)
     assert stream.text.count("event: exit") == 3
-    seen = client.post("/v1/preprocess?stage=3", **picture)
+    seen = client.post("/v1/preprocess?stage=3", **body)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen.content))), pixels)
     between = np.full((SIDE, SIDE, 3), (96, 96, 134), np.uint8)  # blue and grey
-    picture["content"] = encode(Image.fromarray(between))
-    unsure = client.post("/v1/classify?reject_below=0.9", **picture).json()["predictions"][0]
+    body["content"] = encode(Image.fromarray(between))
+    unsure = client.post("/v1/classify?reject_below=0.9", **body).json()["predictions"][0]
     assert (unsure["label"], unsure["reason"]) == (None, "unsure")
     assert client.get("/").status_code == 200
     assert client.get("/v1/models/front-large/tradeoff").json()["exit_accuracy"][-1] > 95

@@ -14,10 +14,10 @@ from exports.bundle.preprocessing.inputs import stage_inputs
 from tests.commands import CommandResult, call
 from tests.exports.bundles import INT8
 from tests.exports.imported.by_hand import normalised, resized
-from tests.exports.imported.classifiers import IMAGENET, ZERO_ONE, pictures
+from tests.exports.imported.classifiers import IMAGENET, ZERO_ONE, coloured_images
 from tests.exports.imported.conftest import SMALL_SIDE, Made
 
-PIXELS = pictures(1, seed=9)[0]
+PIXELS = coloured_images(1, seed=9)[0]
 START = (24 - SMALL_SIDE) // 2
 KEPT = slice(START, START + SMALL_SIDE)
 SMALL = resized(PIXELS, 24, Image.Resampling.BILINEAR)[KEPT, KEPT]
@@ -38,7 +38,7 @@ def saved(folder: Path, array: np.ndarray) -> Path:
     return folder / "array.npy"
 
 
-def test_stages_that_see_different_pixels_get_a_picture_each(photo: Path, made: Made) -> None:
+def test_stages_that_see_different_pixels_get_an_image_each(photo: Path, made: Made) -> None:
     done = preprocess(photo, made, "-o", photo.parent / "seen.png")
     assert done.code == 0, done.err
     assert "seen-stage1.png: 20 x 20 pixels, as seen by stage 1 (small.onnx)" in done.out
@@ -95,7 +95,7 @@ def test_a_tensor_of_ones_own_is_compared_with_the_stage_of_its_size(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ((), "there is nothing to do: give -o for a picture, or --against"),
+        ((), "there is nothing to do: give -o for an image, or --against"),
         (("-o", "x.png", "--layout", "nchw"), "--layout is the order of an array's axes"),
         (("-o", "x.png", "--stage", 3), "there is no stage 3; the stages are 1 to 2"),
         (("--against", "missing.npy"), "missing.npy cannot be read: No such file"),

@@ -19,7 +19,7 @@ from exports.bundle.preprocessing.spec import Preprocessing
 from exports.imported.config import find_config
 from exports.imported.normalisation import read_normalisations
 from exports.imported.preprocessing import preprocessing_nodes
-from tests.exports.imported.classifiers import pictures
+from tests.exports.imported.classifiers import coloured_images
 
 IMAGENET_PIXELS = (123.675, 116.28, 103.53)
 FILTERS: dict[Interpolation, Image.Resampling] = {
@@ -44,7 +44,7 @@ def preprocessing(**fields: Any) -> Preprocessing:
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("resized", [7, 24, 32, 50])
 def test_the_matrix_resizes_as_pillow_does(interpolation: Interpolation, resized: int) -> None:
-    plane = pictures(1)[0, ..., 0].astype(np.float32)
+    plane = coloured_images(1)[0, ..., 0].astype(np.float32)
     matrix = resampling_matrix(32, resized, resized, interpolation)
     expected = Image.fromarray(plane).resize((resized, resized), FILTERS[interpolation])
     np.testing.assert_allclose(matrix @ plane @ matrix.T, np.asarray(expected), atol=1e-2)
@@ -65,7 +65,7 @@ def test_the_matrix_keeps_the_centre() -> None:
 def test_the_graph_computes_what_numpy_does(
     layout: str, channels: str, source: int, half: bool
 ) -> None:
-    images = pictures(1)[:, :source, :source]
+    images = coloured_images(1)[:, :source, :source]
     resized = 16 if source == 16 else 20
     own = preprocessing(layout=layout, channels=channels, resized=resized, half=half)
     nodes, constants = preprocessing_nodes(own, source, "target")

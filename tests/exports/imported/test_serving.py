@@ -15,12 +15,12 @@ from PIL import Image
 
 from exports.tuning.requests.recorded import record_files, whole_lines
 from tests.exports.imported.by_hand import large_logits, small_logits
-from tests.exports.imported.classifiers import CLASSES, pictures
+from tests.exports.imported.classifiers import CLASSES, coloured_images
 from tests.exports.imported.conftest import OTHER_ORDER, Given, Made
 from tests.servers import SERVE, Server, started
 
 LABELS = OTHER_ORDER[1:]
-IMAGES = pictures(3, seed=5)
+IMAGES = coloured_images(3, seed=5)
 TRUE = [CLASSES[number // 3] for number in range(len(IMAGES))]
 
 

@@ -13,7 +13,7 @@ from training.recipes.auto import Choice, choose_recipes
 from training.recipes.network import NetworkRecipe
 
 
-def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
     """Write `count` images of each of two classes, of `size` (width, height), below `folder`."""
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180)):

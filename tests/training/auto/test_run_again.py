@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call
-from tests.training.auto.folders import killed, pictures
+from tests.training.auto.folders import killed, write_images
 from tests.training.runs import Killed, contents
 from training.auto_train import auto_train
 from training.checkpoint import CheckpointConfig
@@ -20,7 +20,7 @@ from training.recipes.files import load_recipe
 def test_a_stopped_refit_is_finished_by_resume_and_not_exported_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(**options: bool) -> CheckpointConfig:
         return auto_train(
@@ -46,7 +46,7 @@ def test_a_stopped_refit_is_finished_by_resume_and_not_exported_before(
 def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(resume: bool) -> None:
         auto_train(
@@ -84,7 +84,7 @@ def test_a_stopped_run_is_not_resumed_on_other_images_and_nothing_is_written(
 
 @pytest.mark.usefixtures("_brief")
 def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train() -> None:
         auto_train(
@@ -109,7 +109,7 @@ def test_after_a_change_of_the_folder_export_and_teaching_are_refused(tmp_path: 
 
 @pytest.mark.usefixtures("_brief")
 def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
     options = {"device": "cpu", "from_scratch": True, "say": lambda _: None}
     auto_train(folder, runs=runs, **options)  # type: ignore[arg-type]
     (runs / "photos").rename(tmp_path / "before")
@@ -123,7 +123,7 @@ def test_an_edited_recipe_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_brief")
 def test_a_run_without_a_refit_gets_one_by_resume(tmp_path: Path) -> None:
-    folder, runs = pictures(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
+    folder, runs = write_images(tmp_path / "photos", 10, (36, 36)), tmp_path / "runs"
 
     def train(**options: bool) -> CheckpointConfig:
         return auto_train(

@@ -1,4 +1,4 @@
-"""Pictures with the answers of a network for labels are a data set."""
+"""Images with the answers of a network for labels are a data set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(place: Path, side: int = 20) -> Dataset:
 
 @pytest.fixture
 def answered(tmp_path: Path) -> Answers:
-    """Twelve pictures whose red is their number, half of them one folder further down."""
+    """Twelve images whose red is their number, half of them one folder further down."""
     photos = tmp_path / "photos"
     (photos / "below").mkdir(parents=True)
     names = [f"below/{n}.png" if n % 2 else f"{n}.png" for n in range(COUNT)]
@@ -39,7 +39,7 @@ def answered(tmp_path: Path) -> Answers:
         side=20,
         resize="stretch",
         classes=("a", "b", "c"),
-        pictures=tuple(names),
+        images=tuple(names),
         answers=(2, *[0] * (COUNT - 1)),
     )
     write_answers(tmp_path, answers)
@@ -51,7 +51,7 @@ def test_the_answers_are_the_labels_and_there_is_no_test_split(
 ) -> None:
     found = load(tmp_path)
     assert found.name == "photos"
-    assert found.classes == ("a", "b", "c")  # b is no picture's
+    assert found.classes == ("a", "b", "c")  # b is no image's
     assert found.train.images.shape == (COUNT, 20, 20, 3)
     assert found.train.images[:, 10, 10, 0].tolist() == list(range(COUNT))
     assert found.train.labels.tolist() == list(answered.answers)
@@ -60,8 +60,8 @@ def test_the_answers_are_the_labels_and_there_is_no_test_split(
     assert dataset_info(recipe(tmp_path), Path()) == DatasetInfo(20, 3, COUNT)
 
 
-def test_held_out_pictures_are_drawn_from_all_alike(answered: Answers, tmp_path: Path) -> None:
-    """As many of each class would be others than a server sees; a class of one picture is no fault."""
+def test_held_out_images_are_drawn_from_all_alike(answered: Answers, tmp_path: Path) -> None:
+    """As many of each class would be others than a server sees; a class of one image is no fault."""
     labels = load(tmp_path).train.labels
     kept, held_out = split_held_out(recipe(tmp_path), labels)
     assert len(held_out) == 4
@@ -70,12 +70,12 @@ def test_held_out_pictures_are_drawn_from_all_alike(answered: Answers, tmp_path:
     assert np.array_equal(split_held_out(recipe(tmp_path), other)[1], held_out)
 
 
-def test_another_answer_or_another_picture_is_another_fingerprint(answered: Answers) -> None:
+def test_another_answer_or_another_image_is_another_fingerprint(answered: Answers) -> None:
     answers = answered.model_copy(update={"answers": (1, *answered.answers[1:])})
-    pictures = answered.model_copy(update={"pictures": ("x.png", *answered.pictures[1:])})
+    renamed = answered.model_copy(update={"images": ("x.png", *answered.images[1:])})
     moved = answered.model_copy(update={"photos": "/elsewhere"})
     assert answers.fingerprint != answered.fingerprint
-    assert pictures.fingerprint != answered.fingerprint
+    assert renamed.fingerprint != answered.fingerprint
     assert moved.fingerprint == answered.fingerprint
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"answers": (0,)}, {"answers": (3,) * COUNT}, {"side": 0}, {"pictures": ()}]
+    "change", [{"answers": (0,)}, {"answers": (3,) * COUNT}, {"side": 0}, {"images": ()}]
 )
 def test_a_file_that_is_not_valid_is_refused(
     answered: Answers, tmp_path: Path, change: dict[str, object]
@@ -101,9 +101,9 @@ def test_a_file_that_is_not_valid_is_refused(
         read_answers(tmp_path)
 
 
-def test_a_picture_whose_name_is_not_utf8_is_refused_by_name(
+def test_an_image_whose_name_is_not_utf8_is_refused_by_name(
     answered: Answers, tmp_path: Path
 ) -> None:
-    odd = answered.model_copy(update={"pictures": (os.fsdecode(b"K\xe4se.png"),) * COUNT})
+    odd = answered.model_copy(update={"images": (os.fsdecode(b"K\xe4se.png"),) * COUNT})
     with pytest.raises(DataError, match=r"K\\xe4se\.png has a name that is not UTF-8; rename it"):
         write_answers(tmp_path, odd)

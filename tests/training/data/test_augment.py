@@ -22,8 +22,8 @@ def noise(*shape: int) -> torch.Tensor:
 def smooth(count: int, side: int) -> torch.Tensor:
     """Images without sharp edges, where interpolation anywhere gives about the same value."""
     wave = torch.sin(torch.linspace(0, 3, side))
-    pictures = 120 + 100 * wave[:, None] * torch.linspace(-1, 1, side)[None]
-    return pictures.to(torch.uint8)[None, ..., None].expand(count, side, side, 3).contiguous()
+    pixels = 120 + 100 * wave[:, None] * torch.linspace(-1, 1, side)[None]
+    return pixels.to(torch.uint8)[None, ..., None].expand(count, side, side, 3).contiguous()
 
 
 def test_every_crop_is_a_shifted_or_mirrored_original() -> None:

@@ -14,7 +14,7 @@ from training.data.autoaugment import autoaugment
 COUNT = 250
 
 
-def pictures() -> torch.Tensor:
+def noisy_and_smooth() -> torch.Tensor:
     """Half noise, half with few and smooth values, which equalising and autocontrast treat differently."""
     images = torch.randint(
         0, 256, (COUNT, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
@@ -60,7 +60,7 @@ def alone(
 
 @pytest.mark.parametrize("policy", ["cifar10", "imagenet"])
 def test_every_image_equals_torchvisions_result(policy: str) -> None:
-    images = pictures()
+    images = noisy_and_smooth()
     found = autoaugment(images, policy, torch.Generator().manual_seed(3))  # type: ignore[arg-type]
     transform = v2.AutoAugment(v2.AutoAugmentPolicy(policy))
     for position, drawn in enumerate(zip(*draws(3), strict=True)):
@@ -69,6 +69,6 @@ def test_every_image_equals_torchvisions_result(policy: str) -> None:
 
 
 def test_the_input_is_not_changed() -> None:
-    images = pictures()
+    images = noisy_and_smooth()
     autoaugment(images, "cifar10", torch.Generator())
-    assert torch.equal(images, pictures())
+    assert torch.equal(images, noisy_and_smooth())

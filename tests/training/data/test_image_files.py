@@ -98,7 +98,7 @@ def claims_to_be_huge(path: Path) -> None:
         ("half.png", truncated),
         ("half.webp", truncated),
         ("huge.png", claims_to_be_huge),
-        ("text.jpg", lambda path: path.write_text("no picture")),
+        ("text.jpg", lambda path: path.write_text("no image")),
         ("empty.jpg", lambda path: path.touch()),
         ("missing.jpg", lambda path: None),
     ],
@@ -119,7 +119,7 @@ def test_an_unreadable_image_is_passed_over_and_named_in_one_sentence(
     assert "\n" not in str(read.failures[1])
 
 
-def test_pictures_may_have_more_pixels_than_pillow_permits(
+def test_images_may_have_more_pixels_than_pillow_permits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)

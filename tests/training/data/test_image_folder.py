@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.data.picture_folders import fill, load, picture
+from tests.training.data.image_folders import fill, load, save_image
 from training.errors import DataError
 
 
@@ -37,13 +37,13 @@ def test_the_fingerprint_depends_on_the_files_of_the_split_and_nothing_else(
     for name in "ab":
         fill(tmp_path / "photos" / name, 6, 1)
     before = load(tmp_path / "photos")
-    picture(tmp_path / "photos" / "a" / "000.png", (9, 9, 9))
+    save_image(tmp_path / "photos" / "a" / "000.png", (9, 9, 9))
     moved = (tmp_path / "photos").rename(tmp_path / "elsewhere")
     assert before.matches(load(moved).fingerprint)
     for change in (
         lambda: (moved / "a" / "000.png").rename(moved / "a" / "900.png"),
         lambda: (moved / "a" / "900.png").rename(moved / "b" / "900.png"),
-        lambda: picture(moved / "a" / "000.png", (9, 9, 9)),
+        lambda: save_image(moved / "a" / "000.png", (9, 9, 9)),
     ):
         change()
         assert not before.matches(load(moved).fingerprint)
@@ -115,8 +115,8 @@ def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_passed_over_can_be_named_whatever_its_name(tmp_path: Path) -> None:
     for name in "ab":
         fill(tmp_path / name, 5, 1)
-        (tmp_path / name / f"{NOT_UTF8}.txt").write_text("not a picture")
-        (tmp_path / name / f"{NOT_UTF8}.png").write_text("not a picture")
+        (tmp_path / name / f"{NOT_UTF8}.txt").write_text("not an image")
+        (tmp_path / name / f"{NOT_UTF8}.png").write_text("not an image")
     passed_over = load(tmp_path).passed_over
     assert passed_over is not None
     assert passed_over.count("K\\xe4se") == 4
@@ -129,10 +129,10 @@ def test_hidden_files_are_ignored_others_counted_and_all_image_suffixes_are_read
     for name in "ab":
         for suffix in ("png", "JPG", "jpeg", "webp", "PNG", "JPEG"):
             fill(tmp_path / name / suffix, 1, 1, suffix)
-        (tmp_path / name / ".hidden.png").write_text("not a picture")
+        (tmp_path / name / ".hidden.png").write_text("not an image")
         (tmp_path / name / ".trash").mkdir()
-        (tmp_path / name / ".trash" / "old.png").write_text("not a picture")
-        (tmp_path / name / "Thumbs.db").write_text("not a picture")
+        (tmp_path / name / ".trash" / "old.png").write_text("not an image")
+        (tmp_path / name / "Thumbs.db").write_text("not an image")
     (tmp_path / ".git").mkdir()
     (tmp_path / "readme.txt").write_text("what these are")
     found = load(tmp_path)

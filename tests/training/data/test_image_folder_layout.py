@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.data.picture_folders import fill, load, picture
-from training.data.image_folder import refuse_runs_among_pictures, unread_folders
+from tests.training.data.image_folders import fill, load, save_image
+from training.data.image_folder import refuse_runs_among_images, unread_folders
 from training.errors import DataError
 
 
@@ -16,7 +16,7 @@ def test_an_image_beside_the_classes_of_a_split_makes_train_no_class(tmp_path: P
     for split in ("train", "test"):
         for name in "ab":
             fill(tmp_path / split / name, 5, 1)
-    picture(tmp_path / "train" / "preview.png", (9, 9, 9))
+    save_image(tmp_path / "train" / "preview.png", (9, 9, 9))
     found = load(tmp_path)
     assert found.classes == ("a", "b")
     assert (len(found.train), len(found.test)) == (10, 10)
@@ -60,10 +60,10 @@ def test_runs_are_not_written_among_the_classes(tmp_path: Path) -> None:
         ("split", "split/train/runs"),
     ):
         with pytest.raises(DataError, match="give --runs a directory outside"):
-            refuse_runs_among_pictures(tmp_path / folder, tmp_path / runs)
-    refuse_runs_among_pictures(tmp_path / "split", tmp_path / "split" / "runs")
-    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "plain" / ".runs")
-    refuse_runs_among_pictures(tmp_path / "plain", tmp_path / "runs")
+            refuse_runs_among_images(tmp_path / folder, tmp_path / runs)
+    refuse_runs_among_images(tmp_path / "split", tmp_path / "split" / "runs")
+    refuse_runs_among_images(tmp_path / "plain", tmp_path / "plain" / ".runs")
+    refuse_runs_among_images(tmp_path / "plain", tmp_path / "runs")
 
 
 def test_links_to_folders_inside_a_class_are_followed_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Enlarged pictures are told from photographs by the detail they lack."""
+"""Enlarged images are told from photographs by the detail they lack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from training.data.survey import detail_ratios, effective_side, survey_folder
 from training.errors import DataError
 
-PICTURES = 6
+IMAGES = 6
 
 
 def scene(side: int, seed: int) -> Image.Image:
@@ -43,12 +43,10 @@ def found(images: list[Image.Image]) -> int | None:
 
 @pytest.mark.parametrize("method", list(Image.Resampling)[:3])
 @pytest.mark.parametrize(("before", "after"), [(32, 128), (32, 256), (32, 224), (64, 256)])
-def test_enlarged_pictures_show_the_side_they_had(
+def test_enlarged_images_show_the_side_they_had(
     method: Image.Resampling, before: int, after: int
 ) -> None:
-    images = [
-        as_jpeg(scene(before, seed).resize((after, after), method)) for seed in range(PICTURES)
-    ]
+    images = [as_jpeg(scene(before, seed).resize((after, after), method)) for seed in range(IMAGES)]
     side = found(images)
     assert side is not None
     assert side <= before
@@ -57,10 +55,10 @@ def test_enlarged_pictures_show_the_side_they_had(
 
 @pytest.mark.parametrize("side", [96, 256, 700])
 def test_photographs_of_any_size_have_detail_at_their_own_side(side: int) -> None:
-    assert found([as_jpeg(scene(side, seed)) for seed in range(PICTURES)]) is None
+    assert found([as_jpeg(scene(side, seed)) for seed in range(IMAGES)]) is None
 
 
-def test_a_few_enlarged_pictures_and_blank_ones_decide_nothing() -> None:
+def test_a_few_enlarged_images_and_blank_ones_decide_nothing() -> None:
     enlarged = [scene(32, seed).resize((256, 256)) for seed in range(2)]
     assert found([*enlarged, *(scene(256, seed) for seed in range(4))]) is None
     blank = Image.new("RGB", (256, 256), (90, 90, 90))
@@ -71,17 +69,17 @@ def test_a_few_enlarged_pictures_and_blank_ones_decide_nothing() -> None:
 def test_a_survey_names_the_side_before_the_enlargement(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             large = scene(32, number).resize((256, 300), Image.Resampling.BICUBIC)
             large.save(tmp_path / name / f"{number}.png")
-    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
     survey = survey_folder(tmp_path)
     assert (survey.side, survey.enlarged_from) == (256, 32)
-    assert survey.counts == {"a": PICTURES + 1, "b": PICTURES}
+    assert survey.counts == {"a": IMAGES + 1, "b": IMAGES}
 
 
-def test_a_folder_of_heic_pictures_is_surveyed_in_a_new_process(tmp_path: Path) -> None:
-    """Where no other picture was decoded before, Pillow does not know the format yet."""
+def test_a_folder_of_heic_images_is_surveyed_in_a_new_process(tmp_path: Path) -> None:
+    """Where no other image was decoded before, Pillow does not know the format yet."""
     for name in "ab":
         (tmp_path / name).mkdir()
         for number in range(5):
@@ -96,7 +94,7 @@ print(survey_folder(Path({str(tmp_path)!r})).side)
     assert (done.stdout, done.stderr) == ("64\n", "")
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_whatever_is_wrong(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_passed_over_whatever_is_wrong(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         for number in range(5):
@@ -110,7 +108,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_whatever_is_wrong(tmp_path
     assert survey_folder(tmp_path).side == 48
 
 
-def test_if_no_picture_can_be_read_the_first_ones_fault_is_told(tmp_path: Path) -> None:
+def test_if_no_image_can_be_read_the_first_ones_fault_is_told(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         for number in range(5):

@@ -134,8 +134,8 @@ def test_a_loss_that_is_not_finite_fails_the_dry_run() -> None:
 
 def test_an_image_folder_has_no_dry_run() -> None:
     recipe = load_recipe("digits-teacher")
-    pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
-    folder = recipe.model_copy(update={"data": pictures})
+    images = DataRecipe(name="folder", path="photos", side=32, held_out=10)
+    folder = recipe.model_copy(update={"data": images})
     with pytest.raises(RecipeError, match="is unknown before"):
         dry_run(folder, device="cpu")
 
@@ -174,15 +174,15 @@ def test_earlier_runs_are_found_among_the_finished_ones_and_the_recipe_files(
     assert dry_run(recipe, runs=tmp_path, device="cpu").teacher_parameters == from_file > 0
 
 
-def test_of_pictures_it_is_not_said_how_many_views_are_filled(tmp_path: Path) -> None:
+def test_of_images_it_is_not_said_how_many_views_are_filled(tmp_path: Path) -> None:
     recipe = student(epochs=4)
     run(tmp_path, teacher())
-    pictures = DataRecipe(name="folder", path="photos", side=32, held_out=10)
+    images = DataRecipe(name="folder", path="photos", side=32, held_out=10)
     seen = dry_run(
-        recipe.model_copy(update={"data": pictures}),
+        recipe.model_copy(update={"data": images}),
         runs=tmp_path,
         device="cpu",
         info=DatasetInfo(32, 10, 1397),
     )
     assert seen.views is not None
-    assert seen.views.endswith("filled already is known when the pictures are read")
+    assert seen.views.endswith("filled already is known when the images are read")

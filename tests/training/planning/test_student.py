@@ -1,4 +1,4 @@
-"""The student before a given network follows from the pictures and from what that network costs."""
+"""The student before a given network follows from the images and from what that network costs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LITE = "efficientnet-lite0"
 
 
 def choose(
-    macs: float, side: int = 256, content: int = 224, pictures: int = 2_000, **options: int
+    macs: float, side: int = 256, content: int = 224, images: int = 2_000, **options: int
 ) -> StudentChoice:
     given = Given(
         data="/runs/answers/1",
-        pictures=pictures,
-        held_out=pictures // 3,
+        images=images,
+        held_out=images // 3,
         side=side,
         content=content,
         network="/runs/answers/1/large.onnx",
@@ -48,25 +48,25 @@ def test_a_student_sees_fewer_pixels_than_the_network_behind_it() -> None:
     assert choose(4.1e9, side=160, content=160).recipe.network.side == 128
 
 
-@pytest.mark.parametrize(("pictures", "width"), [(900, 16), (9_000, 32), (20_000, 64)])
-def test_the_width_of_a_student_from_scratch_goes_with_the_number_of_pictures(
-    pictures: int, width: int
+@pytest.mark.parametrize(("images", "width"), [(900, 16), (9_000, 32), (20_000, 64)])
+def test_the_width_of_a_student_from_scratch_goes_with_the_number_of_images(
+    images: int, width: int
 ) -> None:
-    network = choose(1e10, side=64, content=64, pictures=pictures).recipe.network
+    network = choose(1e10, side=64, content=64, images=images).recipe.network
     assert network.channels == (width, 2 * width, 4 * width)
     assert network.exits == (1, 2, 3)
     assert network.side is None
 
 
 def test_and_with_what_the_network_costs() -> None:
-    choice = choose(3e7, side=64, content=64, pictures=20_000)
+    choice = choose(3e7, side=64, content=64, images=20_000)
     assert choice.recipe.network.name == "resnet"
     assert choice.macs <= MAX_COST_SHARE * 3e7
-    assert choose(3e8, side=64, content=64, pictures=20_000).macs > choice.macs
+    assert choose(3e8, side=64, content=64, images=20_000).macs > choice.macs
 
 
 @pytest.mark.parametrize(("content", "side"), [(30, 32), (60, 64)])
-def test_small_pictures_that_a_network_enlarges_are_seen_small(content: int, side: int) -> None:
+def test_small_images_that_a_network_enlarges_are_seen_small(content: int, side: int) -> None:
     network = choose(1e9, content=content).recipe.network
     assert (network.name, network.side) == ("resnet", side)
 
@@ -82,7 +82,7 @@ def test_a_network_that_is_too_cheap_for_any_is_refused() -> None:
         choose(1e6)
 
 
-def test_the_recipe_learns_from_the_network_alone_by_views_of_the_answered_pictures() -> None:
+def test_the_recipe_learns_from_the_network_alone_by_views_of_the_answered_images() -> None:
     choice = choose(9e8)
     recipe, teacher = choice.recipe, choice.recipe.teacher
     assert (recipe.objective.method, recipe.objective.alpha) == ("mskd", 1.0)
@@ -99,5 +99,5 @@ def test_every_choice_has_a_reason_and_epochs_can_be_given() -> None:
     assert choice.recipe.train.epochs == 3
     assert len(choice.reasons) == 5
     assert "3 epochs as asked" in choice.reasons[3]
-    assert "666 of 2000 pictures are held out" in choice.reasons[2]
+    assert "666 of 2000 images are held out" in choice.reasons[2]
     assert "22% of the network behind it (at most 25%)" in choice.reasons[1]

@@ -12,14 +12,14 @@ from training.recipes.schema import Recipe
 
 
 def choose(
-    pictures: int, side: int, classes: int = 4, enlarged_from: int | None = None, **options: bool
+    images: int, side: int, classes: int = 4, enlarged_from: int | None = None, **options: bool
 ) -> Choice:
-    counts = {f"class {k}": pictures // classes for k in range(classes)}
+    counts = {f"class {k}": images // classes for k in range(classes)}
     return choose_recipes("mine", "/photos", counts, side, enlarged_from=enlarged_from, **options)
 
 
-def chosen(pictures: int, side: int, **options: bool) -> Recipe:
-    return choose(pictures, side, **options).recipes[-1]
+def chosen(images: int, side: int, **options: bool) -> Recipe:
+    return choose(images, side, **options).recipes[-1]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_low_resolution_comes_first_and_learns_from_the_network_that_follows_i
 
 
 @pytest.mark.parametrize(
-    ("pictures", "side", "network", "width", "input_side"),
+    ("images", "side", "network", "width", "input_side"),
     [
         (400, 20, "resnet18", 16, 32),
         (400, 48, "resnet18", 16, 64),
@@ -77,9 +77,9 @@ def test_a_low_resolution_comes_first_and_learns_from_the_network_that_follows_i
     ],
 )
 def test_from_scratch_there_is_one_network_made_for_the_size(
-    pictures: int, side: int, network: str, width: int | None, input_side: int
+    images: int, side: int, network: str, width: int | None, input_side: int
 ) -> None:
-    (recipe,) = choose(pictures, side, from_scratch=True).recipes
+    (recipe,) = choose(images, side, from_scratch=True).recipes
     assert (recipe.network.name, recipe.network.width) == (network, width)
     assert recipe.data.side == input_side
     assert recipe.objective.method == "self_distillation"
@@ -88,7 +88,7 @@ def test_from_scratch_there_is_one_network_made_for_the_size(
 
 
 @pytest.mark.parametrize(
-    ("pictures", "held_out", "batch", "epochs", "pretrained"),
+    ("images", "held_out", "batch", "epochs", "pretrained"),
     [
         # One of each class is held out; the rest is a single batch, so there are as many epochs as steps.
         (10, 4, 4, 200, (4, 200)),
@@ -99,10 +99,10 @@ def test_from_scratch_there_is_one_network_made_for_the_size(
     ],
 )
 def test_the_number_of_images_decides_held_out_share_batch_and_epochs(
-    pictures: int, held_out: int, batch: int, epochs: int, pretrained: tuple[int, int]
+    images: int, held_out: int, batch: int, epochs: int, pretrained: tuple[int, int]
 ) -> None:
     counts = {f"class {k}": 0 for k in range(4)}
-    counts["class 0"] = pictures
+    counts["class 0"] = images
     scratch = choose_recipes("mine", "/photos", counts, 32, from_scratch=True).recipes[-1]
     started = choose_recipes("mine", "/photos", counts, 32).recipes[-1]
     assert scratch.data.held_out == started.data.held_out == held_out
@@ -112,7 +112,7 @@ def test_the_number_of_images_decides_held_out_share_batch_and_epochs(
 
 
 @pytest.mark.parametrize(
-    ("pictures", "wish", "refit"),
+    ("images", "wish", "refit"),
     [
         (5_000, {}, True),
         (5_004, {}, False),
@@ -120,15 +120,15 @@ def test_the_number_of_images_decides_held_out_share_batch_and_epochs(
         (9_000, {"refit": True}, True),
     ],
 )
-def test_up_to_5000_pictures_every_run_is_repeated_on_everything(
-    pictures: int, wish: dict[str, bool], refit: bool
+def test_up_to_5000_images_every_run_is_repeated_on_everything(
+    images: int, wish: dict[str, bool], refit: bool
 ) -> None:
-    choice = choose(pictures, 224, **wish)
+    choice = choose(images, 224, **wish)
     assert [recipe.refit for recipe in choice.recipes] == [refit] * 2
-    assert ("once more on all pictures" in "\n".join(choice.reasons)) is refit
+    assert ("once more on all images" in "\n".join(choice.reasons)) is refit
 
 
-def test_views_of_the_teacher_are_kept_while_the_pictures_fit_into_memory_once_more() -> None:
+def test_views_of_the_teacher_are_kept_while_the_images_fit_into_memory_once_more() -> None:
     most = MAX_VIEW_BYTES // (3 * 224 * 224)
     few, many = chosen(most // 4 * 4, 224), chosen(most + 4, 224)
     assert few.teacher is not None
@@ -160,7 +160,7 @@ def test_from_scratch_each_exit_of_the_teacher_teaches_one(side: int, larger: st
 def test_the_first_classes_are_named_in_one_line() -> None:
     counts = dict.fromkeys(("a\nb", "c", "d", "e"), 50)
     first, *_ = choose_recipes("mine", "/photos", counts, 100).reasons
-    assert first.startswith("200 training pictures in 4 classes ('a\\nb', c, d, …), 50 a class")
+    assert first.startswith("200 training images in 4 classes ('a\\nb', c, d, …), 50 a class")
 
 
 def test_every_choice_has_a_reason_of_one_line() -> None:
@@ -168,12 +168,12 @@ def test_every_choice_has_a_reason_of_one_line() -> None:
     text = "\n".join(reasons)
     assert text.count("\n") == len(reasons) - 1
     for part in (
-        "110 training pictures in 2 classes (a, b), 50 to 60",
+        "110 training images in 2 classes (a, b), 50 to 60",
         "were enlarged from about 48",
         "side 64",
         "efficientnet-lite0 from ImageNet weights, twice",
         "mine costs 36% of mine-deep",
-        "22 pictures are held out",
+        "22 images are held out",
         "epochs",
         "data.flip = false in mine-deep.toml and mine.toml",
         "compressed, blurred",

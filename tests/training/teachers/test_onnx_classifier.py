@@ -71,7 +71,7 @@ def classifier(*paths: str, classes: int = CLASSES, **fields: object) -> OnnxCla
     return OnnxClassifier(recipe, classes, CPU)
 
 
-def pictures(count: int = 5, side: int = 8) -> Tensor:
+def noise(count: int = 5, side: int = 8) -> Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
 
@@ -82,7 +82,7 @@ NORMALISED: dict[str, object] = {"onnx_mean": [0.5, 0.4, 0.3], "onnx_std": [0.2,
 
 def test_a_model_of_uint8_images_gets_them_as_they_are(tmp_path: Path) -> None:
     path = mean_colours(tmp_path / "a.onnx", ["n", "h", "w", 3], uint8=True)
-    images = pictures()
+    images = noise()
     logits = classifier(path, **UINT8).logits(images)
     assert logits.shape == (1, 5, 3)
     torch.testing.assert_close(logits[0], images.float().mean((1, 2)))
@@ -90,7 +90,7 @@ def test_a_model_of_uint8_images_gets_them_as_they_are(tmp_path: Path) -> None:
 
 def test_a_model_of_floats_gets_them_normalised(tmp_path: Path) -> None:
     path = mean_colours(tmp_path / "a.onnx", ["n", 3, "h", "w"], uint8=False)
-    images = pictures()
+    images = noise()
     logits = classifier(path, **NORMALISED).logits(images)
     means = images.float().mean((1, 2)) / 255
     expected = (means - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.2, 0.1])
@@ -109,13 +109,13 @@ def test_images_are_resized_to_the_models_own_side(tmp_path: Path, uint8: bool) 
 
 def test_a_model_of_one_batch_size_gets_batches_of_that_size(tmp_path: Path) -> None:
     path = mean_colours(tmp_path / "a.onnx", [2, 8, 8, 3], uint8=True)
-    images = pictures(5)
+    images = noise(5)
     logits = classifier(path, **UINT8).logits(images)
     torch.testing.assert_close(logits[0], images.float().mean((1, 2)))
 
 
 def test_several_models_teach_the_mean_of_their_probabilities(tmp_path: Path) -> None:
-    images = pictures(3)
+    images = noise(3)
     path = mean_colours(tmp_path / "a.onnx", ["n", 3, "h", "w"], uint8=False)
     narrow: dict[str, object] = {**NORMALISED, "onnx_std": [0.2, 0.2, 0.2]}
     first = classifier(path, **narrow).logits(images)[0].softmax(1)
@@ -128,7 +128,7 @@ def test_several_models_teach_the_mean_of_their_probabilities(tmp_path: Path) ->
 
 
 def test_probabilities_become_logits_with_the_same_softmax(tmp_path: Path) -> None:
-    images = pictures(3)
+    images = noise(3)
     logits_path = mean_colours(tmp_path / "a.onnx", ["n", 3, "h", "w"], uint8=False)
     path = mean_colours(tmp_path / "b.onnx", ["n", 3, "h", "w"], uint8=False, softmax=True)
     expected = classifier(logits_path, **NORMALISED).logits(images).softmax(2)
@@ -148,7 +148,7 @@ def test_a_probability_of_zero_gives_a_finite_logit(tmp_path: Path) -> None:
 def test_a_model_with_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     path = mean_colours(tmp_path / "a.onnx", ["n", "h", "w", 3], uint8=True)
     with pytest.raises(RecipeError, match=r"returns \[5, 3\].*each of the 4 classes"):
-        classifier(path, classes=4, **UINT8).logits(pictures())
+        classifier(path, classes=4, **UINT8).logits(noise())
 
 
 def test_a_model_with_another_input_than_the_recipes_is_refused(tmp_path: Path) -> None:

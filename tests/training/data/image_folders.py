@@ -11,16 +11,16 @@ from training.data.load import load_dataset
 from training.recipes.schema import DataRecipe
 
 
-def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> None:
-    """Save a picture of one colour, and make its folder."""
+def save_image(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> None:
+    """Save an image of one colour, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
 
 def fill(folder: Path, count: int, red: int, suffix: str = "png") -> None:
-    """Save `count` pictures whose green is their number."""
+    """Save `count` images whose green is their number."""
     for number in range(count):
-        picture(folder / f"{number:03}.{suffix}", (red, number, 0))
+        save_image(folder / f"{number:03}.{suffix}", (red, number, 0))
 
 
 def load(directory: Path, root: Path = Path("elsewhere")) -> Dataset:

@@ -1,12 +1,12 @@
 """Compares `offramp train --data FOLDER` and `offramp export`, with their defaults, with a short script that
-fine-tunes the same backbone: accuracy on FOLDER/test, and the mean time of a picture.
+fine-tunes the same backbone: accuracy on FOLDER/test, and the mean time of an image.
 
     python -m benchmarks.photographs grocery=data/grocery --work runs-photographs
 
-FOLDER has `train` and `test`. Both start from the same ImageNet weights and see the same pictures for the
-same number of epochs; the script trains at 224 pixels, or --side. Times are of one picture on one thread of
+FOLDER has `train` and `test`. Both start from the same ImageNet weights and see the same images for the
+same number of epochs; the script trains at 224 pixels, or --side. Times are of one image on one thread of
 onnxruntime, decoding left out: the script's float32 network, and our stages weighted by the share of test
-pictures that reach them under the default policy. They are CPU times, both alternate, and the medians are
+images that reach them under the default policy. They are CPU times, both alternate, and the medians are
 reported, so that ratios hold on a machine with other work. What is trained already in --work is used again,
 so a stopped benchmark goes on where it was. Seeds that the JSON file has are not measured again, on whatever
 machine they were; `--again` begins anew. Writes one JSON file with every seed and the medians; `--write-docs`
@@ -29,7 +29,7 @@ import torch
 from benchmarks.harness.docs import DOCS, fill_in, table
 from benchmarks.harness.graphs import run_on_one_thread
 from benchmarks.harness.server import machine
-from benchmarks.short_script import fine_tune, pictures_to_test
+from benchmarks.short_script import fine_tune, test_images
 from exports.bundle.manifest import MANIFEST, Manifest
 from exports.bundle.reader import load_bundle
 from exports.options import ExportOptions
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
-    """Both networks of one seed: accuracy in percent and mean milliseconds a picture."""
+    """Both networks of one seed: accuracy in percent and mean milliseconds an image."""
     work.mkdir(parents=True, exist_ok=True)
     runs = work / "runs"
     name = run_name(folder.resolve().name)
@@ -111,7 +111,7 @@ def measure(folder: Path, work: Path, side: int, seed: int) -> Result:
 
 
 def sides(manifest: Manifest) -> list[int]:
-    """The sides at which the networks see a picture, in pixels."""
+    """The sides at which the networks see an image, in pixels."""
     recipes = (manifest.provenance.recipe, *manifest.provenance.followers)
     return [recipe["network"]["side"] or manifest.input.height for recipe in recipes]
 
@@ -150,7 +150,7 @@ def section(result: Result) -> str:
         rows.append([name, "median", "", *_cells(medians_of["script"], medians_of)])
     machines = {one["machine"]: None for of in result["folders"].values() for one in of["seeds"]}
     about = (
-        "The default policy's accuracy on the test split, and mean times of a picture on one thread, "
+        "The default policy's accuracy on the test split, and mean times of an image on one thread, "
         f"decoding left out, on {' and '.join(machines)}. `offramp export` writes int8."
     )
     return f"{table(head, rows)}\n\n{about}\n"
@@ -171,14 +171,14 @@ def _gain(measured: Result, precision: str) -> float:
 
 def milliseconds(script: Path, side: int, bundles: dict[str, Path]) -> Result:
     """The median CPU time of the script's network, and of every stage of the bundles, in milliseconds."""
-    pictures = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     calls: dict[tuple[str, int], Callable[[], object]] = {}
-    floats = pictures.standard_normal((1, 3, side, side)).astype(np.float32)
+    floats = rng.standard_normal((1, 3, side, side)).astype(np.float32)
     calls["script", 0] = run_on_one_thread(script.read_bytes(), floats)
     for name, path in bundles.items():
         bundle = load_bundle(path)
         size = bundle.manifest.input
-        image = pictures.integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
+        image = rng.integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
         if any(entry.input != "image" for entry in bundle.manifest.exits):
             raise ValueError(f"{path} has stages that take features")
         for k, stage in enumerate(bundle.stages):
@@ -210,12 +210,12 @@ def _script(folder: Path, work: Path, side: int, epochs: int, seed: int) -> floa
         (work / "script.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
     )
     (name,) = (entry.name for entry in session.get_inputs())
-    pictures = pictures_to_test(folder, side)
+    images = test_images(folder, side)
     right = sum(
         int(session.run(None, {name: image[None].numpy()})[0].argmax() == label)
-        for image, label in pictures
+        for image, label in images
     )
-    accuracy = round(100 * right / len(pictures), 2)
+    accuracy = round(100 * right / len(images), 2)
     with replacing(done) as part:
         part.write_text(json.dumps({"settings": settings, "accuracy": accuracy}), "utf-8")
     return accuracy
@@ -230,7 +230,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=_folder, metavar="NAME=FOLDER")
     parser.add_argument("--work", type=Path, help="directory of runs and bundles")
-    parser.add_argument("--side", type=int, default=224, help="side of the script's pictures")
+    parser.add_argument("--side", type=int, default=224, help="side of the script's images")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", type=Path, default=HERE / "photographs.json")
     parser.add_argument("--again", action="store_true", help="measure what the JSON file has too")

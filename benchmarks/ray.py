@@ -30,7 +30,7 @@ from benchmarks.harness.docs import publish, table
 from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
 from benchmarks.harness.processes import cpu, tree
-from benchmarks.harness.server import machine, pictures, serving
+from benchmarks.harness.server import generated_images, machine, serving
 from exports.bundle.reader import load_bundle
 from exports.bundle.resolve import CIFAR100
 from serving.ray.app import build
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "images.npz"
-        pack(pictures(bundle.manifest.input, 200), packed)
+        pack(generated_images(bundle.manifest.input, 200), packed)
         with serving(bundle.path, **SETTINGS) as (port, process):
             row = measure(port, packed, arguments.seconds, lambda: tree(process))
             rows.append({"layout": "one process", **row})

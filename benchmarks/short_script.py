@@ -26,12 +26,12 @@ def fine_tune(folder: Path, side: int, epochs: int, seed: int) -> nn.Module:
     crops = transforms.Compose(
         [transforms.RandomResizedCrop(side), transforms.RandomHorizontalFlip(), *FINISH]
     )
-    pictures = ImageFolder(str(folder / "train"), crops)
-    loader = DataLoader(pictures, batch_size=32, shuffle=True, drop_last=True)
+    training_set = ImageFolder(str(folder / "train"), crops)
+    loader = DataLoader(training_set, batch_size=32, shuffle=True, drop_last=True)
     backbone = nn.Sequential(*lite_backbone("efficientnet-lite0").stages)
     with torch.no_grad():
         load_pretrained(backbone, "efficientnet-lite0", "imagenet")
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, len(pictures.classes))]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, len(training_set.classes))]
     network = nn.Sequential(backbone, *head).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
@@ -48,7 +48,7 @@ def fine_tune(folder: Path, side: int, epochs: int, seed: int) -> nn.Module:
     return network.eval()
 
 
-def pictures_to_test(folder: Path, side: int) -> ImageFolder:
-    """The pictures of `folder`/test as the network takes them, with torchvision's usual resize and crop."""
+def test_images(folder: Path, side: int) -> ImageFolder:
+    """The images of `folder`/test as the network takes them, with torchvision's usual resize and crop."""
     resize = [transforms.Resize(round(side * 8 / 7)), transforms.CenterCrop(side)]
     return ImageFolder(str(folder / "test"), transforms.Compose([*resize, *FINISH]))

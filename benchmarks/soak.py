@@ -50,7 +50,7 @@ class Soak:
     model: str
     exits: int
     end: float
-    pictures: list[bytes]
+    files: list[bytes]
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -59,9 +59,9 @@ class Soak:
         rng = random.Random(seed)
         connection = http.client.HTTPConnection(*self.address, timeout=60)
         requests = (
-            self.picture,
-            self.picture,
-            self.picture,
+            self.single,
+            self.single,
+            self.single,
             self.several,
             self.nonsense,
             self.scrape,
@@ -88,18 +88,18 @@ class Soak:
             self.ask(connection, "POST", f"{url}/policy/preview", body, kind, 200, "preview")
             time.sleep(max(0.0, min(seconds, self.end - time.monotonic())))
 
-    def picture(self, connection: http.client.HTTPConnection, rng: random.Random) -> None:
-        body = rng.choice(self.pictures)
+    def single(self, connection: http.client.HTTPConnection, rng: random.Random) -> None:
+        body = rng.choice(self.files)
         self.classify(connection, body, {"Content-Type": "image/png"}, 1)
 
     def several(self, connection: http.client.HTTPConnection, rng: random.Random) -> None:
         count = rng.randint(2, 8)
-        files = [base64.b64encode(rng.choice(self.pictures)).decode() for _ in range(count)]
+        files = [base64.b64encode(rng.choice(self.files)).decode() for _ in range(count)]
         body = json.dumps({"images": files}).encode()
         self.classify(connection, body, {"Content-Type": "application/json"}, count)
 
     def nonsense(self, connection: http.client.HTTPConnection, rng: random.Random) -> None:
-        body = rng.choice(self.pictures)[: rng.randint(0, 60)]
+        body = rng.choice(self.files)[: rng.randint(0, 60)]
         kind = {"Content-Type": "image/png"}
         self.ask(connection, "POST", "/v1/classify", body, kind, 400, "bad image")
         self.ask(connection, "GET", f"/{rng.random()}", b"", {}, 404, "unknown address")
@@ -109,7 +109,7 @@ class Soak:
 
     def give_up(self, rng: random.Random) -> None:
         """Leave in the middle of a request, or after it and before its answer."""
-        body = rng.choice(self.pictures)
+        body = rng.choice(self.files)
         head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         request = f"{head}Content-Type: image/png\r\n\r\n".encode() + body
         with socket.create_connection(self.address) as connection:
@@ -184,7 +184,7 @@ def _soak(
     assert port is not None
     seconds = 60 * options.minutes
     soak = Soak(
-        ("127.0.0.1", int(port.group(1))), model, exits, time.monotonic() + seconds, _pictures()
+        ("127.0.0.1", int(port.group(1))), model, exits, time.monotonic() + seconds, _files()
     )
     threads = [
         threading.Thread(target=soak.client, args=(seed,)) for seed in range(options.connections)
@@ -215,7 +215,7 @@ def _resident(pid: int) -> int:
     return pages * 4096
 
 
-def _pictures() -> list[bytes]:
+def _files() -> list[bytes]:
     rng = np.random.default_rng(0)
     found = []
     for side in SIDES:

@@ -28,7 +28,7 @@ import orjson
 from benchmarks.harness.load import pack
 from benchmarks.harness.networks import random_bundle
 from benchmarks.harness.overload import overload
-from benchmarks.harness.server import halves, machine, pictures, serving
+from benchmarks.harness.server import generated_images, halves, machine, serving
 from benchmarks.harness.wire import Connection
 from exports.bundle.policy import Policy
 from exports.bundle.reader import Bundle, load_bundle
@@ -219,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
     bundle = load_bundle(arguments.bundle)
-    files = pictures(bundle.manifest.input, IMAGES)
+    files = generated_images(bundle.manifest.input, IMAGES)
     expected = Expected.of(bundle, files)
     result: dict[str, Any] = {"machine": machine(), "bundle": bundle.manifest.name}
     # No request is refused here: 64 connections have at most 64 requests under way.

@@ -1,4 +1,4 @@
-"""Draws the web page's sample pictures of groceries: generated, public domain.
+"""Draws the web page's sample images of groceries: generated, public domain.
 
     python examples/draw_groceries.py [FOLDER]
 
@@ -106,7 +106,7 @@ def long_thing(
     return _sprite(colours, inside, size * 0.004)
 
 
-def _place(picture: Image.Image, sprite: Image.Image, x: float, y: float, shadow: float) -> None:
+def _place(canvas: Image.Image, sprite: Image.Image, x: float, y: float, shadow: float) -> None:
     """Put the middle of `sprite` at (x, y) pixels, with a shadow of `shadow` of its size beside it."""
     size = sprite.width
     alpha = sprite.getchannel("A")
@@ -115,31 +115,31 @@ def _place(picture: Image.Image, sprite: Image.Image, x: float, y: float, shadow
     )
     left, top = int(x - size / 2), int(y - size / 2)
     shift = int(size * shadow)
-    picture.paste(Image.new("RGB", sprite.size, (9, 7, 4)), (left + shift, top + shift // 2), soft)
-    picture.paste(sprite.convert("RGB"), (left, top), alpha)
+    canvas.paste(Image.new("RGB", sprite.size, (9, 7, 4)), (left + shift, top + shift // 2), soft)
+    canvas.paste(sprite.convert("RGB"), (left, top), alpha)
 
 
 def crate(draw: Draw, step: float) -> Image.Image:
-    """Rows of fruit that are `step` of the picture apart."""
+    """Rows of fruit that are `step` of the image apart."""
     rng = np.random.default_rng(0)
-    picture = Image.new("RGB", (FULL, FULL), (70, 55, 40))
+    canvas = Image.new("RGB", (FULL, FULL), (70, 55, 40))
     for row in range(int(1 / step / 0.8) + 2):
         for column in range(int(1 / step) + 2):
             x = (column + (row % 2) / 2 - 0.5 + rng.normal(0, 0.08)) * step
             y = (row * 0.8 - 0.3 + rng.normal(0, 0.08)) * step
-            _place(picture, draw(int(FULL * step * 1.35), rng), x * FULL, y * FULL, 0.03)
-    return picture
+            _place(canvas, draw(int(FULL * step * 1.35), rng), x * FULL, y * FULL, 0.03)
+    return canvas
 
 
 def heap(draw: Draw) -> Image.Image:
     """Vegetables on top of each other."""
     rng = np.random.default_rng(0)
-    picture = Image.new("RGB", (FULL, FULL), (60, 60, 50))
+    canvas = Image.new("RGB", (FULL, FULL), (60, 60, 50))
     count = 45
     for number in range(count):
         x, y = rng.uniform(-0.1, 1.1), number / count * 1.3 - 0.15 + rng.normal(0, 0.04)
-        _place(picture, draw(int(0.9 * FULL), rng), x * FULL, y * FULL, 0.015)
-    return picture
+        _place(canvas, draw(int(0.9 * FULL), rng), x * FULL, y * FULL, 0.015)
+    return canvas
 
 
 def orange(size: int, rng: np.random.Generator) -> Image.Image:

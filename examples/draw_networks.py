@@ -1,4 +1,4 @@
-"""Writes two ONNX classifiers of colours, their labels and pictures, to try `offramp cascade` on.
+"""Writes two ONNX classifiers of colours, their labels and images, to try `offramp cascade` on.
 
     python examples/draw_networks.py DIRECTORY
 
@@ -22,7 +22,7 @@ COLOURS = {
     "grey": (0.45, 0.45, 0.45),
     "red": (0.6, 0.3, 0.3),
 }
-PICTURES = 250  # of each colour
+IMAGES = 250  # of each colour
 SIDE = 32
 GAIN = 150.0
 
@@ -87,11 +87,11 @@ def save(path, content, shape, classes):
 
 
 def draw(folder):
-    """Noisy pictures of each colour, some of them near another colour."""
+    """Noisy images of each colour, some of them near another colour."""
     rng = np.random.default_rng(1)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             tint = np.array(colour) + rng.normal(0, 0.05, 3)
             pixels = np.clip(255 * (tint + rng.normal(0, 0.1, (SIDE, SIDE, 3))), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:04}.png")

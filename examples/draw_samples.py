@@ -1,4 +1,4 @@
-"""Draws the web page's sample pictures: generated, public domain.
+"""Draws the web page's sample images: generated, public domain.
 
     python examples/draw_samples.py [FOLDER]
 
@@ -26,7 +26,7 @@ Points = list[tuple[float, float]]
 
 
 class Canvas:
-    """A square picture whose coordinates run from 0 to 1, from the top left."""
+    """A square image whose coordinates run from 0 to 1, from the top left."""
 
     def __init__(self, top: Colour, bottom: Colour) -> None:
         ramp = np.linspace(0, 1, FULL)[:, None, None]
@@ -60,7 +60,7 @@ class Canvas:
         self.image = self.image.filter(ImageFilter.GaussianBlur(radius * SCALE))
 
     def finished(self) -> Image.Image:
-        """The picture at its final size, with a little grain."""
+        """The image at its final size, with a little grain."""
         small = np.asarray(self.image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
         grain = np.random.default_rng(0).normal(0, 3, (SIDE, SIDE, 1))
         return Image.fromarray((small + grain).clip(0, 255).astype(np.uint8))

@@ -16,7 +16,7 @@ from training.checkpoint import CONFIG
 
 LARGE, SMALL, FRONT = "grocery-lite2", "grocery-lite0", "lite2-front"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-ALONE, FRONTED, CASCADE, UNCHECKED = "alone", "front", "cascade", "front-on-training-pictures"
+ALONE, FRONTED, CASCADE, UNCHECKED = "alone", "front", "cascade", "front-on-training-images"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.grocery.pictures import Pictures, link_by_class, random_halves, read_folder
+from benchmarks.grocery.images import ImageFiles, link_by_class, random_halves, read_folder
 from exports.photos import list_photos
 
 # Of decoded images, which are not needed here.
@@ -28,7 +28,9 @@ def divide(photos: Path, work: Path, seed: int) -> dict[str, int]:
     """Make the two folders in `work`; the number of photographs in each."""
     labels = list_photos(photos / "train").names
     val, test = (read_folder(photos / name, labels, SIDE) for name in ("val", "test"))
-    both = Pictures("both", val.files + test.files, np.concatenate([val.labels, test.labels]), SIDE)
+    both = ImageFiles(
+        "both", val.files + test.files, np.concatenate([val.labels, test.labels]), SIDE
+    )
     first = len(val.files)
     chosen_on, judged_on = random_halves(len(test.files), seed)
     calibrate = np.concatenate([np.arange(first), first + chosen_on])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.grocery.pictures import random_halves
+from benchmarks.grocery.images import random_halves
 from benchmarks.grocery.policies import Aim, calibration_table, choose, judge, points_lost
 from exports.bundle.reader import Table
 

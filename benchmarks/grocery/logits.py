@@ -1,4 +1,4 @@
-"""The logits of a bundle on pictures, kept on disk so that no network sees a picture twice."""
+"""The logits of a bundle on images, kept on disk so that no network sees an image twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.grocery.pictures import Pictures
+from benchmarks.grocery.images import ImageFiles
 from exports.bundle.policy import Floats
 from exports.bundle.reader import Bundle, sha256
 from exports.stage_runner import StageRunner
@@ -16,11 +16,11 @@ BATCH_IMAGES = 32
 KEY_LETTERS = 16
 
 
-def logits_of(bundle: Bundle, pictures: Pictures, directory: Path) -> Floats:
+def logits_of(bundle: Bundle, images: ImageFiles, directory: Path) -> Floats:
     """Logits of every exit, float32 [K, N, C], on one thread. `directory` keeps those of each network, which
     bundles may share."""
     directory.mkdir(parents=True, exist_ok=True)
-    return np.concatenate([_of_network(stages, pictures, directory) for stages in networks(bundle)])
+    return np.concatenate([_of_network(stages, images, directory) for stages in networks(bundle)])
 
 
 def networks(bundle: Bundle) -> list[list[bytes]]:
@@ -33,15 +33,15 @@ def networks(bundle: Bundle) -> list[list[bytes]]:
     return found
 
 
-def _of_network(stages: list[bytes], pictures: Pictures, directory: Path) -> Floats:
-    files = "".join(f"{file}\n" for file in pictures.files)
+def _of_network(stages: list[bytes], images: ImageFiles, directory: Path) -> Floats:
+    files = "".join(f"{file}\n" for file in images.files)
     key = sha256(b"".join([*stages, files.encode()]))[:KEY_LETTERS]
-    kept = directory / f"{pictures.name}-{key}.npy"
+    kept = directory / f"{images.name}-{key}.npy"
     if kept.is_file():
         logits: Floats = np.load(kept)
         return logits
-    print(f"{len(pictures.files)} pictures of {pictures.name}, {len(stages)} stages", flush=True)
-    logits = StageRunner(stages, threads=1).logits(pictures.images, BATCH_IMAGES)
+    print(f"{len(images.files)} images of {images.name}, {len(stages)} stages", flush=True)
+    logits = StageRunner(stages, threads=1).logits(images.pixels, BATCH_IMAGES)
     with replacing(kept) as part, part.open("wb") as file:
         np.save(file, logits)
     return logits

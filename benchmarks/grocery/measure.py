@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.grocery.bundles import ALONE, CASCADE, FRONTED, UNCHECKED, Workplace
 from benchmarks.grocery.divisions import over_divisions
+from benchmarks.grocery.images import ImageFiles, link_by_class, random_halves, read_folder
 from benchmarks.grocery.logits import logits_of
-from benchmarks.grocery.pictures import Pictures, link_by_class, random_halves, read_folder
 from benchmarks.grocery.policies import (
     TARGETS,
     calibration_table,
@@ -35,9 +35,9 @@ DIVISIONS = 10
 
 
 class Evaluation:
-    """The pictures, and the logits of bundles on them, which are kept in `directory`."""
+    """The images, and the logits of bundles on them, which are kept in `directory`."""
 
-    def __init__(self, val: Pictures, test: Pictures, directory: Path, seed: int) -> None:
+    def __init__(self, val: ImageFiles, test: ImageFiles, directory: Path, seed: int) -> None:
         self.val, self.test = val, test
         self._directory = directory
         self.tuned_on, self.judged_on = random_halves(len(test.files), seed)
@@ -60,7 +60,7 @@ class Evaluation:
         return Table(test[:, self.judged_on], self.test.labels[self.judged_on])
 
     def calibration(self, bundle: Bundle) -> dict[str, tuple[Floats, np.ndarray]]:
-        """Logits and labels of the pictures that policies can be chosen on, by their name."""
+        """Logits and labels of the images that policies can be chosen on, by their name."""
         val, test = self.logits(bundle)
         half, labels = test[:, self.tuned_on], self.test.labels[self.tuned_on]
         both = np.concatenate([val, half], axis=1)
@@ -84,11 +84,11 @@ def measure(
     val, test = (
         read_folder(place.photos / name, spec.labels, spec.input.height) for name in ("val", "test")
     )
-    pictures = Evaluation(val, test, place.work / "logits", seed)
-    link_by_class(test, pictures.judged_on, spec.labels, place.work / "judged")
+    evaluation = Evaluation(val, test, place.work / "logits", seed)
+    link_by_class(test, evaluation.judged_on, spec.labels, place.work / "judged")
     tuned = place.work / "tuned"
     shutil.rmtree(tuned, ignore_errors=True)
-    rows, served = tuned_rows(bundles, pictures, tuned)
+    rows, served = tuned_rows(bundles, evaluation, tuned)
     named = {" ".join(key): bundle for key, bundle in bundles.items()}
     milliseconds = stage_milliseconds(named, val.images[:1])
     for row in rows:
@@ -97,8 +97,8 @@ def measure(
         row["rate"] = None
     if seconds:
         packed = place.work / "judged.npz"
-        # By class, a slow server would get other pictures than a fast one.
-        order = np.random.default_rng(seed).permutation(pictures.judged_on)
+        # By class, a slow server would get other images than a fast one.
+        order = np.random.default_rng(seed).permutation(evaluation.judged_on)
         pack([test.files[n].read_bytes() for n in order.tolist()], packed)
         rates = answers_per_second(served, packed, seconds, rounds)
         for row in rows:
@@ -108,27 +108,27 @@ def measure(
         "small": place.small_run,
         "pictures": {
             "val": len(val.files),
-            "tuned_on": len(pictures.tuned_on),
-            "judged_on": len(pictures.judged_on),
+            "tuned_on": len(evaluation.tuned_on),
+            "judged_on": len(evaluation.judged_on),
         },
         "seconds": seconds,
         "rounds": rounds,
         "stage_ms": milliseconds,
-        "calibrations": calibrations(place, load_bundle(place.bundle(FRONTED, "fp32")), pictures),
+        "calibrations": calibrations(place, load_bundle(place.bundle(FRONTED, "fp32")), evaluation),
         "rows": rows,
-        "limits": limits(bundles, pictures),
+        "limits": limits(bundles, evaluation),
     }
 
 
 def tuned_rows(
-    bundles: dict[tuple[str, str], Bundle], pictures: Evaluation, place: Path
+    bundles: dict[tuple[str, str], Bundle], evaluation: Evaluation, place: Path
 ) -> tuple[list[Result], dict[str, Path]]:
     """Every bundle for every aim, judged; and the bundles with these policies, by the row's name."""
     place.mkdir(parents=True)
     rows: list[Result] = []
     served: dict[str, Path] = {}
     for (kind, precision), bundle in bundles.items():
-        logits, labels = pictures.calibration(bundle)["val and half of test"]
+        logits, labels = evaluation.calibration(bundle)["val and half of test"]
         for aim in TARGETS:
             if kind == ALONE and aim != "accuracy":
                 continue
@@ -137,22 +137,22 @@ def tuned_rows(
             table = calibration_table(logits, labels, aim)
             chosen = write_tuned(bundle, table, aim, path)
             row["certified"] = chosen.policy.certificate is not None
-            row |= judge(chosen.policy, chosen.scaling, pictures.judged(bundle), _costs(bundle))
+            row |= judge(chosen.policy, chosen.scaling, evaluation.judged(bundle), _costs(bundle))
             if aim == "half":
-                both = pictures.val_and_test(bundle)
+                both = evaluation.val_and_test(bundle)
                 row["divisions"] = over_divisions(*both, _costs(bundle), aim, DIVISIONS)
             rows.append(row)
             served[_name(row)] = path
     return rows, served
 
 
-def calibrations(place: Workplace, bundle: Bundle, pictures: Evaluation) -> list[Result]:
-    """The front for agreement, chosen on different pictures, and what is then true of the judged ones."""
+def calibrations(place: Workplace, bundle: Bundle, evaluation: Evaluation) -> list[Result]:
+    """The front for agreement, chosen on different images, and what is then true of the judged ones."""
     made = load_bundle(place.bundle(UNCHECKED, "fp32"))
     seen = load_table(made.path, made.manifest)
     choices = {"held out of train": (made, seen.logits, seen.labels)} | {
         name: (bundle, logits, labels)
-        for name, (logits, labels) in pictures.calibration(bundle).items()
+        for name, (logits, labels) in evaluation.calibration(bundle).items()
     }
     rows = []
     for name, (own, logits, labels) in choices.items():
@@ -168,22 +168,22 @@ def calibrations(place: Workplace, bundle: Bundle, pictures: Evaluation) -> list
                     "agreement": round(100 * (1 - stats.drop), 2),
                     "cost": round(stats.mean_cost(costs) / cost_alone(costs), 4),
                 },
-                "found": judge(chosen.policy, chosen.scaling, pictures.judged(own), costs),
+                "found": judge(chosen.policy, chosen.scaling, evaluation.judged(own), costs),
             }
         )
     return rows
 
 
-def limits(bundles: dict[tuple[str, str], Bundle], pictures: Evaluation) -> list[Result]:
+def limits(bundles: dict[tuple[str, str], Bundle], evaluation: Evaluation) -> list[Result]:
     """What the best threshold in hindsight reaches, of every bundle with a smaller network."""
     rows = []
     for (kind, precision), bundle in bundles.items():
         if kind == ALONE:
             continue
-        logits, labels = pictures.calibration(bundle)["val and half of test"]
+        logits, labels = evaluation.calibration(bundle)["val and half of test"]
         costs = _costs(bundle)
         scaling = choose(calibration_table(logits, labels, "half"), costs, "half").scaling
-        found = in_hindsight(scaling, pictures.judged(bundle), costs)
+        found = in_hindsight(scaling, evaluation.judged(bundle), costs)
         rows.append({"configuration": kind, "precision": precision, **found})
     return rows
 

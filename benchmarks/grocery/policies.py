@@ -1,4 +1,4 @@
-"""Policies chosen on some pictures, and judged on others."""
+"""Policies chosen on some images, and judged on others."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ AIMS = {
 
 
 def section(result: dict[str, Any]) -> str:
-    """What each configuration does, what it costs, which pictures policies need, and how near the goal is."""
+    """What each configuration does, what it costs, which images policies need, and how near the goal is."""
     counts = result["pictures"]
     small = (
         "Lite0 is fine-tuned on the labels (`benchmarks/grocery/lite0.toml`)."
@@ -27,22 +27,22 @@ def section(result: dict[str, Any]) -> str:
     parts = [
         "EfficientNet-Lite2 at 260 pixels, fine-tuned on the Grocery photographs, alone, behind a front that "
         "`offramp front` distilled from it, and as a cascade with EfficientNet-Lite0 at 160. "
-        f"{small} Policies are chosen on val ({counts['val']:,} pictures) and a random half of the official "
+        f"{small} Policies are chosen on val ({counts['val']:,} images) and a random half of the official "
         f"test split ({counts['tuned_on']:,}), and judged on the other half ({counts['judged_on']:,}), on "
-        "which nothing was trained or chosen. Random halves are alike; pictures of other shops may differ.",
+        "which nothing was trained or chosen. Random halves are alike; images of other shops may differ.",
         "*99 % agreement* is the goal of `offramp front`; *0.5 points*, below the ensemble of all exits, is "
         "that of `offramp cascade` with labels; *half the cost* is the most accurate policy at half of "
         "Lite2's MACs, `offramp tune --budget`. *Lost* answers are right with Lite2 alone and wrong with the "
         "policy; *gained* ones are the other way round.",
         rows(result),
         verdict(result),
-        "The front in fp32 for 99 % agreement, by the pictures that its policy is chosen on. *Expected* is "
-        "measured on those pictures, *found* on the judged ones:",
+        "The front in fp32 for 99 % agreement, by the images that its policy is chosen on. *Expected* is "
+        "measured on those images, *found* on the judged ones:",
         calibrations(result),
-        "The limit: the best threshold in hindsight, chosen on the judged pictures themselves:",
+        "The limit: the best threshold in hindsight, chosen on the judged images themselves:",
         limits(result),
         f"{result['machine']}. Cost: mean MACs as a share of Lite2's. ms: CPU time of the networks for one "
-        "picture on one thread, without decoding. Answers/s: JPEG files over HTTP, server and load on "
+        "image on one thread, without decoding. Answers/s: JPEG files over HTTP, server and load on "
         "separate cores"
         + (
             f", {result['seconds']:g} s, median of {result['rounds']} rounds. "
@@ -116,11 +116,11 @@ def verdict(result: dict[str, Any]) -> str:
 
 
 def calibrations(result: dict[str, Any]) -> str:
-    """The front's policy by the pictures that it is chosen on."""
+    """The front's policy by the images that it is chosen on."""
     return table(
         (
             "chosen on",
-            "pictures",
+            "images",
             "certified",
             "agreement, % (expected, found)",
             "cost (expected, found)",

@@ -1,4 +1,4 @@
-"""A bundle with another calibration table, as its command would have written it for these pictures."""
+"""A bundle with another calibration table, as its command would have written it for these images."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness.load import pack
-from benchmarks.harness.server import pictures, png
+from benchmarks.harness.server import generated_images, png
 from exports.bundle.reader import Bundle
 from offramp.errors import OfframpError
 
@@ -48,7 +48,7 @@ def images_for(bundle: Bundle, arguments: argparse.Namespace, packed: Path) -> I
 def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
     """IMAGES of the test split of the bundle's data set below `root`, else generated ones. Those of a folder
     are its files as they are, others PNG."""
-    files, labels, about = pictures(bundle.manifest.input, 200), None, "generated"
+    files, labels, about = generated_images(bundle.manifest.input, 200), None, "generated"
     if root is not None:
         try:
             files, labels = _of_data_set(bundle, root)
@@ -60,14 +60,14 @@ def test_images(bundle: Bundle, root: Path | None, packed: Path) -> Images:
 
 
 def photographs(bundle: Bundle, folder: Path, side: int, packed: Path) -> Images:
-    """The pictures in the subfolders of `folder`, which are named after classes, in random order, as JPEG of
+    """The images in the subfolders of `folder`, which are named after classes, in random order, as JPEG of
     quality JPEG_QUALITY whose longer side has `side` pixels, as cameras and browsers send them."""
     # Imported here because it loads torch.
     from exports.photos import label_positions, list_photos
 
     listed = list_photos(folder)
     positions = label_positions(listed, bundle.manifest.labels)
-    # By class, a slow server would get other pictures than a fast one.
+    # By class, a slow server would get other images than a fast one.
     order = np.random.default_rng(0).permutation(len(listed.files)).tolist()
     files = [_as_sent(listed.files[n], side) for n in order]
     labels = None if positions is None else positions[order].tolist()

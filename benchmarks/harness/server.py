@@ -89,7 +89,7 @@ def on_cores(cores: Sequence[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
-def pictures(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:
+def generated_images(spec: InputSpec, count: int, seed: int = 0) -> list[bytes]:
     """PNG files of the network's input size: smooth images with increasing noise, so that confidences
     differ."""
     random = np.random.default_rng(seed)

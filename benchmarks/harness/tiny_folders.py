@@ -2,8 +2,8 @@
 
     python -m benchmarks.harness.tiny_folders data/tiny-imagenet-200 folders
 
-folders/tiny-a and folders/tiny-b have 40 classes each, none in common: 40 of a class's 50 pictures in
-`train`, 10 in `test`. They have 64 pixels, so they are small pictures, not photographs.
+folders/tiny-a and folders/tiny-b have 40 classes each, none in common: 40 of a class's 50 images in
+`train`, 10 in `test`. They have 64 pixels, so they are small images, not photographs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-CLASSES, TRAIN, PICTURES = 40, 40, 50
+CLASSES, TRAIN, IMAGES = 40, 40, 50
 NAMES = ("tiny-a", "tiny-b")
 
 
@@ -41,7 +41,7 @@ def by_class(source: Path) -> dict[str, list[Path]]:
     for line in (source / "val" / "val_annotations.txt").read_text("utf-8").splitlines():
         name, label, *_ = line.split("\t")
         files[label].append(source / "val" / "images" / name)
-    return {label: paths[:PICTURES] for label, paths in files.items()}
+    return {label: paths[:IMAGES] for label, paths in files.items()}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.bundles import note_on
 from benchmarks.harness.docs import publish, table
 from benchmarks.harness.networks import random_bundle
-from benchmarks.harness.server import machine, pictures, serving
+from benchmarks.harness.server import generated_images, machine, serving
 from exports.bundle.manifest import MANIFEST
 from exports.bundle.reader import Bundle, load_bundle
 from exports.bundle.resolve import CIFAR100
@@ -75,7 +75,7 @@ def by_copies(bundle: Bundle, counts: Sequence[int], folder: Path) -> dict[str, 
         with serving(*copies[:count], workers=1) as (port, process):
             started = resident(process)
             for path in copies[:count]:
-                exercise(port, path.name, pictures(bundle.manifest.input, BATCH))
+                exercise(port, path.name, generated_images(bundle.manifest.input, BATCH))
             rows.append({"copies": count, "started": started, "answered": resident(process)})
         print(name, rows[-1], flush=True)
     files = sum(file.stat().st_size for file in bundle.path.glob("*.onnx"))
@@ -111,7 +111,7 @@ def by_image(pixels: int) -> list[dict[str, Any]]:
     rows = []
     for kind, content in files.items():
         with serving(workers=1) as (port, process):
-            post(port, "/v1/classify", pictures(load_bundle(CIFAR100).manifest.input, 1)[0])
+            post(port, "/v1/classify", generated_images(load_bundle(CIFAR100).manifest.input, 1)[0])
             before = resident(process)
             post(port, "/v1/classify", content)
             rows.append({"image": kind, "before": before, "peak": peak(process)})

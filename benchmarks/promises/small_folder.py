@@ -1,12 +1,12 @@
 """Takes a small folder of photographs through train, export, tune and serve, and compares every figure that
-these print with what pictures that none of them saw show.
+these print with what images show that none of them saw.
 
     python -m benchmarks.promises.small_folder data/grocery/train --pictures 600 --work runs-promises
 
-Draws `--pictures` of FOLDER, trains on them with the defaults, exports, runs `offramp tune`, and asks the
-server about all other pictures of FOLDER, with the bundle's policy and at full depth. What is done already in
---work is used again, so a stopped benchmark goes on where it was. Writes a JSON file; `--write-docs` puts it
-into the guide and measures nothing.
+Draws `--pictures` images of FOLDER, trains on them with the defaults, exports, runs `offramp tune`, and asks
+the server about all other images of FOLDER, with the bundle's policy and at full depth. What is done already
+in --work is used again, so a stopped benchmark goes on where it was. Writes a JSON file; `--write-docs` puts
+it into the guide and measures nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON; or fill in the docs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="with a folder for each class")
-    parser.add_argument("--pictures", type=int, default=600, help="to train on")
+    parser.add_argument("--pictures", type=int, default=600, help="images to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs-promises"))
     parser.add_argument("--json", type=Path, default=RESULTS / "small-folder.json")
@@ -75,14 +75,14 @@ def run(arguments: argparse.Namespace) -> Result:
     }
 
 
-def divide(folder: Path, work: Path, pictures: int, seed: int) -> Path:
-    """`work`/photos with `pictures` of `folder` drawn at random, `work`/unseen with the others."""
+def divide(folder: Path, work: Path, count: int, seed: int) -> Path:
+    """`work`/photos with `count` images of `folder` drawn at random, `work`/unseen with the others."""
     photos, unseen = work / "photos", work / "unseen"
     if unseen.is_dir():
         return photos
     files = sorted(file for file in folder.glob("*/*") if file.is_file())
     order = np.random.default_rng(seed).permutation(len(files))
-    for place, chosen in ((photos, order[:pictures]), (unseen, order[pictures:])):
+    for place, chosen in ((photos, order[:count]), (unseen, order[count:])):
         part = place.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         for number in chosen:
@@ -112,7 +112,7 @@ def _forecast_s(printed: str) -> float:
 
 
 def ask(port: int, unseen: Path) -> dict[str, list[Any]]:
-    """What the server answers about every picture of `unseen`, with its policy and with the ensemble."""
+    """What the server answers about every image of `unseen`, with its policy and with the ensemble."""
     found: dict[str, list[Any]] = {
         key: [] for key in ("early_right", "full_right", "exit", "confidence")
     }
@@ -143,7 +143,7 @@ def compare(
     tuned: Result, answers: dict[str, list[Any]], macs: Sequence[float]
 ) -> list[dict[str, Any]]:
     """A row for each statement about the policy: what `offramp tune` and the server say, what the unseen
-    pictures show, whether it was kept."""
+    images show, whether it was kept."""
     early, full = np.array(answers["early_right"]), np.array(answers["full_right"])
     lost = full.astype(float) - early
     drop, error = 100 * lost.mean(), 100 * lost.std() / np.sqrt(len(lost))
@@ -166,7 +166,7 @@ def compare(
         ),
         (
             "accuracy, %",
-            f"{chosen['accuracy']:.1f} on {samples} pictures",
+            f"{chosen['accuracy']:.1f} on {samples} images",
             f"{accuracy:.1f} ± {accuracy_error:.1f}",
             abs(accuracy - chosen["accuracy"]) <= room or accuracy > chosen["accuracy"],
         ),
@@ -206,7 +206,7 @@ def section(result: Result) -> str:
         "to the server (`python -m benchmarks.promises.small_folder`). "
         f"On {result['machine']}; training was forecast to take {seconds['forecast'] / 60:.0f} minutes "
         f"and took {seconds['train'] / 60:.0f}.\n\n"
-        f"{table(('statement', 'stated', 'unseen pictures', 'kept'), rows)}\n"
+        f"{table(('statement', 'stated', 'unseen images', 'kept'), rows)}\n"
     )
 
 

@@ -13,8 +13,8 @@ import torch
 from benchmarks.grocery import bundles, divide
 from benchmarks.grocery.classifier import write_classifier
 from benchmarks.grocery.divisions import over_divisions
+from benchmarks.grocery.images import ImageFiles, random_halves
 from benchmarks.grocery.logits import logits_of, networks
-from benchmarks.grocery.pictures import Pictures, random_halves
 from benchmarks.grocery.policies import calibration_table, choose, in_hindsight, judge
 from benchmarks.grocery.section import verdict
 from benchmarks.grocery.times import mean_milliseconds, stage_milliseconds
@@ -52,10 +52,10 @@ SURE = Policy(combine="single", thresholds=(0.99,), max_exit=2)
 def test_a_policy_is_judged_beside_the_large_network_alone() -> None:
     found = judge(SURE, EVEN, FIVE, COSTS)
     assert found == {
-        "accuracy": 60.0,  # pictures 1, 3 and 4
-        "agreement": 60.0,  # pictures 1, 4 and 5
-        "lost": 1,  # picture 2
-        "gained": 1,  # picture 3
+        "accuracy": 60.0,  # images 1, 3 and 4
+        "agreement": 60.0,  # images 1, 4 and 5
+        "lost": 1,  # image 2
+        "gained": 1,  # image 3
         "cost": 0.4,  # (4 x 20 + 120) / 5 of 100
         "shares": [0.8, 0.2],
     }
@@ -65,7 +65,7 @@ def test_in_hindsight_the_cheapest_threshold_within_the_limits_is_known() -> Non
     sure = table([(0, 8)] * 6 + [(0, 1)] * 4, [0] * 6 + [1] * 4, [0] * 6 + [1] * 4)
     found = in_hindsight(EVEN, sure, COSTS)
     assert found["cost_at_agreement"] == found["cost_at_accuracy"] == 0.6
-    # At half of the cost at most 7 in 10 pictures leave early, and no threshold is between 6 and 10.
+    # At half of the cost at most 7 in 10 images leave early, and no threshold is between 6 and 10.
     assert found["agreement_at_half"] == 60.0
     assert found["loss_at_half"] == 40.0
 
@@ -87,7 +87,7 @@ def test_agreement_is_with_the_large_network_and_accuracy_with_the_labels() -> N
     assert np.array_equal(agreement.labels, agreement.logits[-1].argmax(axis=1))
 
 
-def test_half_the_cost_is_kept_and_agreement_is_certified_where_pictures_support_it() -> None:
+def test_half_the_cost_is_kept_and_agreement_is_certified_where_images_support_it() -> None:
     logits, labels = some_logits(3000)
     half = choose(calibration_table(logits, labels, "half"), COSTS, "half")
     assert judge(half.policy, half.scaling, Table(logits, labels), COSTS)["cost"] <= 0.5
@@ -98,7 +98,7 @@ def test_half_the_cost_is_kept_and_agreement_is_certified_where_pictures_support
     assert found["cost"] < 1
 
 
-def test_divisions_are_judged_on_the_pictures_that_were_not_chosen_on() -> None:
+def test_divisions_are_judged_on_the_images_that_were_not_chosen_on() -> None:
     val, test = Table(*some_logits(100)), Table(*some_logits(600))
     found = over_divisions(val, test, COSTS, "half", divisions=2)
     single = []
@@ -148,16 +148,16 @@ def test_the_logits_of_a_network_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert [len(stages) for stages in networks(bundle_with_image_stages)] == [2, 1]
-    pictures = Pictures("tiny", (Path("a"),), np.zeros(len(images), np.int64), SIZE)
-    pictures.__dict__["images"] = images
-    found = logits_of(bundle_with_image_stages, pictures, tmp_path)
+    files = ImageFiles("tiny", (Path("a"),), np.zeros(len(images), np.int64), SIZE)
+    files.__dict__["pixels"] = images
+    found = logits_of(bundle_with_image_stages, files, tmp_path)
     whole = StageRunner(bundle_with_image_stages.stages).logits(images)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
     monkeypatch.delattr(StageRunner, "logits")
-    assert np.array_equal(logits_of(bundle_with_image_stages, pictures, tmp_path), found)
+    assert np.array_equal(logits_of(bundle_with_image_stages, files, tmp_path), found)
 
 
-def test_a_bundle_is_written_with_the_policy_of_other_pictures(
+def test_a_bundle_is_written_with_the_policy_of_other_images(
     bundle: Bundle, images: np.ndarray, tmp_path: Path
 ) -> None:
     logits = StageRunner(bundle.stages).logits(images)

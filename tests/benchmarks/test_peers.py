@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from benchmarks.harness.forms import FORMS
 from benchmarks.harness.processes import alive, tree
-from benchmarks.harness.server import pictures
+from benchmarks.harness.server import generated_images
 from benchmarks.harness.wire import Connection, Reply
 from benchmarks.peers import __main__ as comparison
 from benchmarks.peers.environment import INSTALLED, REQUIREMENTS, environment, versions
@@ -41,7 +41,7 @@ def test_a_peer_answers_what_the_engine_does_at_full_depth_and_leaves_nothing_be
     engine = Engine(bundle)
     policy = bundle.policy.override(mode="exit", max_exit=engine.exits)
     spec = ImageSpec(bundle.manifest.input.height, bundle.manifest.input.width)
-    files = pictures(bundle.manifest.input, 20)
+    files = generated_images(bundle.manifest.input, 20)
     model = write_model(bundle, tmp_path / "model")
     with started(PROCESSES, sys.executable, model, files[0], 50) as (port, process):
         found = [reply.json()["predictions"] for reply in asyncio.run(_ask(port, files))]
@@ -71,7 +71,7 @@ def test_the_cascade_answers_what_its_two_exits_do_by_the_confidence_of_the_firs
     assert 0 <= loss <= PERMITTED_DROP + 1e-9
     assert 0.1 < (confidence >= chosen.threshold).mean() < 0.9
 
-    files = pictures(bundle.manifest.input, 30)
+    files = generated_images(bundle.manifest.input, 30)
     model = write_model(bundle, tmp_path / "model")
     with started(CASCADE_PEER, sys.executable, model, files[0], 50) as (port, process):
         found = [reply.json()["predictions"] for reply in asyncio.run(_ask(port, files))]

@@ -66,7 +66,7 @@ def test_three_commands_lead_from_a_folder_to_a_server() -> None:
 def test_the_chosen_recipe_is_printed_with_its_reasons_and_written(done: Followed) -> None:
     (printed,) = (text for block, text in done.printed.items() if "train" in block)
     recipe = load_recipe(str(done.place / "runs" / "photos.toml"))
-    assert "240 training pictures in 3 classes" in printed
+    assert "240 training images in 3 classes" in printed
     assert "recipe: runs/photos.toml" in printed
     assert f"{recipe.train.epochs} epochs" in printed
     assert load_checkpoint(done.place / "runs" / "photos")[1].recipe == recipe

@@ -59,7 +59,7 @@ def test_the_front_is_written_and_certified_as_the_page_says(
     ]
 
 
-def test_a_picture_is_answered(followed: tuple[Path, list[str]]) -> None:
+def test_an_image_is_answered(followed: tuple[Path, list[str]]) -> None:
     (prediction,) = json.loads(followed[1][4])["predictions"]
     assert prediction["label"] == "red"
 

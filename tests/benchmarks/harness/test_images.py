@@ -1,4 +1,4 @@
-"""The photographs that servers are compared with: a folder's pictures at the size in which they are sent."""
+"""The photographs that servers are compared with: a folder's images at the size in which they are sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.grocery.pictures import link_by_class, read_folder
+from benchmarks.grocery.images import link_by_class, read_folder
 from benchmarks.harness.images import photographs
 from exports.bundle.reader import Bundle, load_bundle
 from tests.serving.tiny_bundle import LABELS, write_tiny_bundle
@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 12 pictures, 40 pixels wide and 30 high."""
+    """Two classes of 12 images, 40 pixels wide and 30 high."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for label in LABELS[:2]:
@@ -47,11 +47,11 @@ def test_photographs_are_enlarged_and_sent_as_jpeg_with_their_classes(
     assert images.about.startswith("24 photographs, JPEG of 120 pixels and ")
 
 
-def test_some_of_a_folders_pictures_are_linked_by_class(folder: Path, tmp_path: Path) -> None:
-    pictures = read_folder(folder, LABELS, 8)
+def test_some_of_a_folders_images_are_linked_by_class(folder: Path, tmp_path: Path) -> None:
+    listed = read_folder(folder, LABELS, 8)
     for chosen in ([0, 5, 13], [23]):
-        link_by_class(pictures, np.array(chosen), LABELS, tmp_path / "some")
+        link_by_class(listed, np.array(chosen), LABELS, tmp_path / "some")
         found = sorted((tmp_path / "some").rglob("*.png"))
         assert [(file.parent.name, file.resolve()) for file in found] == [
-            (LABELS[pictures.labels[n]], pictures.files[n].resolve()) for n in chosen
+            (LABELS[listed.labels[n]], listed.files[n].resolve()) for n in chosen
         ]

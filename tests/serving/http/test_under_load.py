@@ -12,7 +12,7 @@ import pytest
 from benchmarks import torture
 from benchmarks.harness.generator import load
 from benchmarks.harness.load import pack
-from benchmarks.harness.server import pictures, serving
+from benchmarks.harness.server import generated_images, serving
 from benchmarks.harness.wire import Connection, request
 from exports.bundle.reader import Bundle
 from serving.inference.engine import Engine
@@ -108,7 +108,7 @@ def test_readiness_waits_for_warm_and_measured_models(settings: Settings) -> Non
 
 
 def test_no_answer_reaches_another_request(bundle_path: Any, bundle: Bundle) -> None:
-    files = pictures(bundle.manifest.input, 40)
+    files = generated_images(bundle.manifest.input, 40)
     expected = torture.Expected.of(bundle, files)
     with serving(bundle_path, max_queue_ms=60_000, max_images=8) as (port, _):
         tally = asyncio.run(torture.torture(port, files, expected, requests=3000, connections=64))

@@ -16,7 +16,7 @@ from training.data.image_files import read_images
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageFiles:
     """Files with their labels, int64 [N], and the side that they are decoded to."""
 
     name: str
@@ -25,7 +25,7 @@ class Pictures:
     side: int
 
     @cached_property
-    def images(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """The pixels, uint8 [N, side, side, 3]."""
         read = read_images(self.files, self.side, f"reading {self.name}")
         if read.failures:
@@ -33,24 +33,24 @@ class Pictures:
         return read.pixels
 
 
-def read_folder(directory: Path, labels: Sequence[str], side: int) -> Pictures:
-    """The pictures in the subfolders of `directory`, which are named after classes."""
+def read_folder(directory: Path, labels: Sequence[str], side: int) -> ImageFiles:
+    """The images in the subfolders of `directory`, which are named after classes."""
     folder = list_photos(directory)
     positions = label_positions(folder, labels)
     if positions is None:
         raise SystemExit(f"{directory} has no subfolders with the names of classes")
-    return Pictures(directory.name, folder.files, positions, side)
+    return ImageFiles(directory.name, folder.files, positions, side)
 
 
 def link_by_class(
-    pictures: Pictures, chosen: NDArray[np.int64], labels: Sequence[str], folder: Path
+    images: ImageFiles, chosen: NDArray[np.int64], labels: Sequence[str], folder: Path
 ) -> None:
     """Make `folder` anew, with a subfolder of links to the files at the positions `chosen` for each class."""
     shutil.rmtree(folder, ignore_errors=True)
     for position in chosen.tolist():
-        place = folder / labels[pictures.labels[position]]
+        place = folder / labels[images.labels[position]]
         place.mkdir(parents=True, exist_ok=True)
-        file = pictures.files[position]
+        file = images.files[position]
         (place / f"{position}{file.suffix}").symlink_to(file.absolute())
 
 

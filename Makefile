@@ -77,7 +77,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Makes the images of docs/guide/page.md.
+# Makes the pictures of docs/guide/page.md.
 screenshots: $(VENV)/.test
 	$(BIN)/python -m tests.page.screenshots docs/images/page
 

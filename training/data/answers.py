@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.file_names import is_utf8, shown_name
 from offramp.files import write_whole
@@ -23,6 +23,10 @@ from training.data.image_files import ResizeRule, read_images
 from training.errors import DataError
 
 ANSWERS = "answers.json"
+# Earlier versions wrote it as `pictures`.
+Images = Annotated[
+    tuple[str, ...], Field(min_length=1, validation_alias=AliasChoices("images", "pictures"))
+]
 
 
 class Answers(BaseModel):
@@ -36,7 +40,7 @@ class Answers(BaseModel):
     side: Annotated[int, Field(gt=0)]
     resize: ResizeRule
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    images: Annotated[tuple[str, ...], Field(min_length=1)]
+    images: Images
     answers: tuple[Annotated[int, Field(ge=0)], ...]
 
     def paths(self, positions: Sequence[int]) -> list[Path]:

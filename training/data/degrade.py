@@ -15,6 +15,8 @@ from torchvision.transforms.v2 import functional
 
 # Each kind and its levels are drawn with the same probability. The range is that of ordinary uploads.
 JPEG_QUALITIES = (30, 40, 50, 60, 70, 80, 90)
+# Those of `data.jpeg`, which is for many images: lower ones cost a network of small images much accuracy.
+UPLOAD_QUALITIES = (60, 70, 75, 80, 85, 90, 95)
 # Standard deviation of the blur and the side of the rescaled image, as shares of the image's side.
 BLURS = (0.01, 0.015, 0.02, 0.03, 0.04)
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -46,14 +48,14 @@ def degrade(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def recompress(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Compress about `share` of the images as JPEG, each with one of JPEG_QUALITIES.
+    """Compress about `share` of the images as JPEG, each with one of UPLOAD_QUALITIES.
 
     uint8 [N, H, W, 3] -> the same shape and type. `generator` is a CPU one.
     """
     chosen = torch.rand(len(images), generator=generator) < share
-    level = torch.randint(0, len(JPEG_QUALITIES), (len(images),), generator=generator)
+    level = torch.randint(0, len(UPLOAD_QUALITIES), (len(images),), generator=generator)
     compressed = images.clone()
-    for n, quality in enumerate(JPEG_QUALITIES):
+    for n, quality in enumerate(UPLOAD_QUALITIES):
         index = torch.nonzero(chosen & (level == n)).flatten().to(images.device)
         if len(index):
             pixels = images[index].permute(0, 3, 1, 2).contiguous()

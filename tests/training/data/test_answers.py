@@ -46,6 +46,12 @@ def answered(tmp_path: Path) -> Answers:
     return answers
 
 
+def test_a_file_that_calls_images_pictures_is_read(answered: Answers, tmp_path: Path) -> None:
+    file = tmp_path / ANSWERS
+    file.write_text(file.read_text().replace('"images"', '"pictures"'))
+    assert read_answers(tmp_path) == answered
+
+
 def test_the_answers_are_the_labels_and_there_is_no_test_split(
     answered: Answers, tmp_path: Path
 ) -> None:

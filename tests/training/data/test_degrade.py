@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from training.data.augment import augment
-from training.data.degrade import JPEG_QUALITIES, blur, compress, degrade, recompress, rescale
+from training.data.degrade import UPLOAD_QUALITIES, blur, compress, degrade, recompress, rescale
 from training.recipes.schema import DataRecipe
 
 
@@ -73,12 +73,12 @@ def test_about_the_given_share_of_images_is_compressed(share: float) -> None:
 def test_an_image_is_compressed_with_one_of_the_qualities() -> None:
     images = noise(1).expand(60, 32, 32, 3)
     pixels = images[:1].permute(0, 3, 1, 2)
-    known = [compress(pixels, quality)[0].permute(1, 2, 0) for quality in JPEG_QUALITIES]
+    known = [compress(pixels, quality)[0].permute(1, 2, 0) for quality in UPLOAD_QUALITIES]
     found = {
         next(n for n, each in enumerate(known) if torch.equal(each, image))
         for image in recompress(images, 1.0, seeded())
     }
-    assert len(found) > len(JPEG_QUALITIES) / 2
+    assert len(found) > len(UPLOAD_QUALITIES) / 2
 
 
 def test_blur_and_rescaling_keep_flat_images_and_smooth_edges() -> None:

@@ -1,0 +1,68 @@
+"""A network made from an int8 stage answers as the stage does, and can be trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.teaching.dequantised import dequantise
+from exports.bundle.reader import load_bundle
+from exports.bundle.resolve import CIFAR100
+from exports.stage_runner import StageRunner
+from training.models.build import build_network, network_from_recipe
+from training.models.multi_exit import MultiExit, Normalize
+from training.models.pretrained import pixel_statistics
+from training.recipes.files import load_recipe
+
+RECIPE = "cifar100-lite0"
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    """uint8 [64, 32, 32, 3]: parts of a photograph."""
+    photo = sklearn.datasets.load_sample_image("flower.jpg")
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (photo.shape[0] - 32, photo.shape[1] - 32), (64, 2))
+    return np.stack([photo[y : y + 32, x : x + 32] for y, x in corners])
+
+
+@pytest.fixture(scope="module")
+def stage() -> bytes:
+    return load_bundle(CIFAR100).stages[0]
+
+
+@pytest.fixture(scope="module")
+def normalised(images: NDArray[np.uint8]) -> torch.Tensor:
+    normalize = Normalize(*pixel_statistics(load_recipe(RECIPE).network.name))
+    return normalize(torch.from_numpy(images))
+
+
+@pytest.fixture(scope="module")
+def network(stage: bytes, normalised: torch.Tensor) -> MultiExit:
+    network = network_from_recipe(load_recipe(RECIPE).network, 100)
+    dequantise(stage, network, normalised)
+    return network
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_answers_as_the_stage_does(
+    network: MultiExit,
+    stage: bytes,
+    images: NDArray[np.uint8],
+    normalised: torch.Tensor,
+    training: bool,
+) -> None:
+    # In training, batch norm goes by the batch, which is what its statistics were taken from.
+    with torch.no_grad():
+        found = network.train(training)(normalised)[0].numpy()
+    expected = StageRunner([stage]).logits(images)[0]
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_a_network_of_other_layers_is_refused(stage: bytes, normalised: torch.Tensor) -> None:
+    other = build_network("resnet10", 4, 100, [4])
+    with pytest.raises(ValueError, match="layers are not those of the network"):
+        dequantise(stage, other, normalised)

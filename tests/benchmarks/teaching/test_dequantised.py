@@ -14,7 +14,7 @@ from exports.bundle.resolve import CIFAR100
 from exports.stage_runner import StageRunner
 from training.models.build import build_network, network_from_recipe
 from training.models.multi_exit import MultiExit, Normalize
-from training.models.pretrained import pixel_statistics
+from training.models.pretrained import load_pretrained, pixel_statistics
 from training.recipes.files import load_recipe
 
 RECIPE = "cifar100-lite0"
@@ -42,8 +42,15 @@ def normalised(images: NDArray[np.uint8]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def network(stage: bytes, normalised: torch.Tensor) -> MultiExit:
-    network = network_from_recipe(load_recipe(RECIPE).network, 100)
+    network = pretrained()
     dequantise(stage, network, normalised)
+    return network
+
+
+def pretrained() -> MultiExit:
+    recipe = load_recipe(RECIPE)
+    network = network_from_recipe(recipe.network, 100)
+    load_pretrained(network.stages, recipe.network.name, "imagenet")
     return network
 
 
@@ -60,6 +67,16 @@ def test_the_network_answers_as_the_stage_does(
         found = network.train(training)(normalised)[0].numpy()
     expected = StageRunner([stage]).logits(images)[0]
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_weights_before_a_batch_norm_are_of_the_pretrained_size(network: MultiExit) -> None:
+    for ours, theirs in zip(
+        network.stages.parameters(), pretrained().stages.parameters(), strict=True
+    ):
+        if ours.dim() == 4:
+            norms, wanted = (w.detach().flatten(1).norm(dim=1) for w in (ours, theirs))
+            alive = (norms > 0) & (wanted > 0)
+            torch.testing.assert_close(norms[alive], wanted[alive])
 
 
 def test_a_network_of_other_layers_is_refused(stage: bytes, normalised: torch.Tensor) -> None:

@@ -42,7 +42,7 @@ def section(result: dict[str, Any]) -> str:
     parts = [
         "![Answers a second by version, and p99, while a canary runs](../images/canary.png)",
         table(HEAD, rows),
-        f"{result['machine']}, server with one worker and load on a core each, beside other work; "
+        f"{result['machine']}, server with one worker and load on a core each; "
         f"{result['rate']:g} requests a second, share {result['share']:g}, every request of the canary "
         f"mirrored, min_agreement {result['min_agreement']:g}; {result['bundle']}; "
         f"images: {result['images']}; `python -m benchmarks.canary`.{note_on([result['bundle']])}",
@@ -64,6 +64,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         p99s = [float("nan") if value is None else value for value in found["p99"]]
         slow.plot(found["second"], p99s, color=GREY, lw=1.4)
         slow.set_yscale("log")
+        for formatter in (slow.yaxis.set_major_formatter, slow.yaxis.set_minor_formatter):
+            formatter("{x:g}")
         slow.set_xlabel("seconds")
         counts.set_title(f"{run['canary']}: {run['outcome']}", fontsize=10)
     axes[0][0].set_ylabel("requests a second")

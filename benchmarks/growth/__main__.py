@@ -1,6 +1,6 @@
 """How serving grows with cores, batch size, exits, image size and load, and how far it is from its limits.
 
-    OFFRAMP_DATA=data python -m benchmarks.growth       # about six minutes on two cores
+    OFFRAMP_DATA=data python -m benchmarks.growth       # about nine minutes on two cores
 
 - Cores: full depth in process by 1, 2, … threads, decoding included; over HTTP on the server's half.
 - Batch size: images a second, in process and in one request.

@@ -18,7 +18,7 @@ from exports.bundle.reader import Bundle
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SIDES = (32, 64, 96, 128, 224)
-SHARES = (0.1, 0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2)
+SHARES = (0.1, 0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2, 1.5, 1.8, 2.2)
 BATCH_CONNECTIONS = 4
 NETWORK = "efficientnet-lite0"
 # Requests wait for no longer; what would wait longer is refused.

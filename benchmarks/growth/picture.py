@@ -25,6 +25,7 @@ def draw(result: dict[str, Any], memory: dict[str, Any], path: Path) -> None:
     _rates(cores, result["cores"], "cores")
     _rates(batch, result["batch"], "batch")
     batch.set_xscale("log", base=2)
+    batch.xaxis.set_major_formatter("{x:g}")
     exits.plot(
         [row["exits"] for row in result["exits"]],
         [row["ms"] for row in result["exits"]],
@@ -50,6 +51,7 @@ def draw(result: dict[str, Any], memory: dict[str, Any], path: Path) -> None:
                 label=f"{mode}, {percentile}",
             )
     load.set(xlabel="offered, images a second", ylabel="ms", yscale="log")
+    load.yaxis.set_major_formatter("{x:g}")
     for one in memory["models"]:
         models.plot(
             [row["copies"] for row in one["rows"]],

@@ -174,6 +174,7 @@ def _plain_options(runtime: Any, threads: int, pool: str) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

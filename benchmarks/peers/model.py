@@ -56,6 +56,8 @@ class FullNetwork:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # As ours: without it int8 answers are wrong on x86 without VNNI.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = ort.InferenceSession(
             folder / GRAPH, options, providers=["CPUExecutionProvider"]
         )

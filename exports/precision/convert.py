@@ -21,7 +21,6 @@ from exports.precision.quantize import (
     Scheme,
     prepare_all,
     quantize,
-    saturates,
     to_float16,
 )
 from exports.precision.sensitivity import (
@@ -82,13 +81,12 @@ def convert(
         images = len(calibration)
         say(f"calibrating {len(stages)} stages on {images} held-out images")
         prepared = prepare_all(stages, calibration)
-        reduced = saturates()
-        scheme = _faster(prepared, reduced, calibration[0], say) if target == "auto" else target
-        quantizer = StageQuantizer(tuple(stages), prepared, scheme, reduced)
+        scheme = _faster(prepared, calibration[0], say) if target == "auto" else target
+        quantizer = StageQuantizer(tuple(stages), prepared, scheme)
         kept = keep_sensitive(quantizer, held_out, float_logits, say)
         converted = quantizer.build(kept)
         if served is not None:
-            alike = StageQuantizer(tuple(served), prepare_all(served, calibration), scheme, reduced)
+            alike = StageQuantizer(tuple(served), prepare_all(served, calibration), scheme)
             converted_served = alike.build(kept)
     after = measure(converted, data, converted_served)
     same = before.test.logits.argmax(axis=2) == after.test.logits.argmax(axis=2)
@@ -132,16 +130,13 @@ def comparison(precision: Precision, converted: Converted) -> str:
 
 def _faster(
     prepared: Sequence[Prepared],
-    reduced: bool,
     image: NDArray[np.uint8],
     say: Callable[[str], None],
 ) -> Scheme:
     """The scheme whose stages are faster on this machine, for one image on one thread, timed
     alternately."""
     runners = {
-        scheme: StageRunner(
-            connect_stages([quantize(stage, scheme, reduced=reduced) for stage in prepared]), 1
-        )
+        scheme: StageRunner(connect_stages([quantize(stage, scheme) for stage in prepared]), 1)
         for scheme in get_args(Scheme)
     }
     times: dict[Scheme, list[float]] = {scheme: [] for scheme in runners}

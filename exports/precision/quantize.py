@@ -101,19 +101,16 @@ def prepare_all(stages: Sequence[bytes], images: NDArray[np.uint8]) -> tuple[Pre
     return tuple(prepared)
 
 
-def quantize(
-    prepared: Prepared, scheme: Scheme, kept: frozenset[str] = frozenset(), reduced: bool = False
-) -> bytes:
+def quantize(prepared: Prepared, scheme: Scheme, kept: frozenset[str] = frozenset()) -> bytes:
     """The stage in int8, except for the nodes `kept`, which stay in float32. `scheme` is the type of
-    activations and weights; `reduced` limits weights to seven bits, for processors whose int8 sums
-    saturate."""
+    activations and weights."""
     model = ModelProto()
     model.CopyFrom(prepared.model)
     with _quiet():
         quantizer = QDQQuantizer(
             model,
             True,  # a scale per channel
-            reduced,
+            False,  # weights of eight bits, not seven: sums do not saturate (offramp/onnx_runtime.py)
             QuantType.QInt8,
             ACTIVATIONS[scheme],
             prepared.ranges,
@@ -135,19 +132,6 @@ def to_float16(stage: bytes) -> bytes:
             model, keep_io_types=True, node_block_list=list(_normalisation(model))
         )
     return _sorted(converted)
-
-
-def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this x86 processor lacks VNNI, so that sums of two u8 x s8 products saturate at 16 bits.
-
-    False if /proc/cpuinfo does not list the processor's features.
-    """
-    if not cpuinfo.is_file():
-        return False
-    flags = next(
-        (line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), ""
-    )
-    return bool(flags) and not {"avx512_vnni", "avx_vnni"} & set(flags.split())
 
 
 def _sorted(model: ModelProto) -> bytes:

@@ -31,7 +31,6 @@ class StageQuantizer:
     stages: tuple[bytes, ...]
     prepared: tuple[Prepared, ...]
     scheme: Scheme
-    reduced: bool
     cache: dict[tuple[int, frozenset[str]], bytes] = field(default_factory=dict)
 
     def build(self, kept: Kept) -> tuple[bytes, ...]:
@@ -43,7 +42,7 @@ class StageQuantizer:
         if nodes.issuperset(self.prepared[k].weighted):
             return self.stages[k]
         if (k, nodes) not in self.cache:
-            quantised = quantize(self.prepared[k], self.scheme, nodes, self.reduced)
+            quantised = quantize(self.prepared[k], self.scheme, nodes)
             self.cache[k, nodes] = quantised
         return self.cache[k, nodes]
 

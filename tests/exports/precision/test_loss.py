@@ -123,7 +123,7 @@ def test_the_node_that_loses_accuracy_stays_in_float32() -> None:
         prepare(stage, inputs) for stage, inputs in zip(stages, runner.inputs(images), strict=True)
     ]
     messages: list[str] = []
-    quantizer = StageQuantizer(stages, tuple(prepared), "u8s8", reduced=False)
+    quantizer = StageQuantizer(stages, tuple(prepared), "u8s8")
     kept = keep_sensitive(quantizer, split, runner.logits(images), messages.append)
     assert "conv" in kept[0]
     assert kept[1] == frozenset()

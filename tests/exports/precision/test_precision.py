@@ -11,10 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
 
 from exports.bundle.reader import Bundle, load_bundle
-from exports.precision.quantize import prepare, quantize, saturates
 from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.commands import CommandResult, call
@@ -150,26 +148,6 @@ def test_invalid_options_are_refused(
 def assert_refused(result: CommandResult, says: str) -> None:
     assert result.refused_in_one_sentence, result
     assert says in result.err
-
-
-def test_weights_have_seven_bits_if_sums_would_saturate(
-    tmp_path: Path, digits_bundle: Path
-) -> None:
-    for flags, expected in (("fma avx2", True), ("avx2 avx512_vnni", False), ("avx_vnni", False)):
-        (tmp_path / "cpuinfo").write_text(f"model name : x\nflags\t\t: {flags}\n")
-        assert saturates(tmp_path / "cpuinfo") == expected
-    assert not saturates(tmp_path / "absent")
-    bundle = load_bundle(digits_bundle)
-    data = load_dataset(DataRecipe(name="digits", held_out=300), Path("unused"))
-    prepared = prepare(bundle.stages[0], data.test.images[:32])
-    for reduced, most in ((False, 127), (True, 64)):
-        model = onnx.load_from_string(quantize(prepared, "u8s8", reduced=reduced))
-        weights = [
-            numpy_helper.to_array(tensor)
-            for tensor in model.graph.initializer
-            if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 4
-        ]
-        assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= most
 
 
 def test_the_int8_bundle_is_the_fp32_bundle_converted() -> None:

@@ -17,14 +17,13 @@ def int8_stages(
 ) -> list[bytes]:
     """The float32 `stages` in int8, their ranges set by `images` [N, H, W, 3].
 
-    Weights have seven bits, so that no processor's sums saturate. With `keep_depthwise` the depthwise
-    convolutions stay in float32.
+    With `keep_depthwise` the depthwise convolutions stay in float32.
     """
     made = []
     for ready in prepare_all(stages, images):
         nodes = ready.model.graph.node
         kept = frozenset(node.name for node in nodes if keep_depthwise and _is_depthwise(node))
-        made.append(quantize(ready, "u8s8", kept, reduced=True))
+        made.append(quantize(ready, "u8s8", kept))
     return made
 
 

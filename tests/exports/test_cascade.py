@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from exports.bundle.errors import ExportError
@@ -24,6 +23,7 @@ from exports.tuning.timing import exit_milliseconds
 from serving.inference.engine import Engine
 from tests.commands import call
 from tests.exports.cascades import EXITS, Workshop, build_workshop
+from tests.sessions import plain_session
 from training.checkpoint import load_checkpoint
 from training.data.dataset import Split
 from training.data.load import load_dataset
@@ -46,10 +46,6 @@ def test_split() -> Split:
 def bundle(request: pytest.FixtureRequest, workshop: Workshop) -> Bundle:
     found: Bundle = getattr(workshop, request.param)
     return found
-
-
-def opened(content: bytes) -> ort.InferenceSession:
-    return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
 def test_the_bundle_has_the_stages_of_both_networks_the_second_at_the_image(bundle: Bundle) -> None:
@@ -123,7 +119,7 @@ def test_the_graph_of_an_exit_has_its_logits_and_its_network_alone(
     entry = next(graph for graph in bundle.manifest.graphs if graph.exit == exit_)
     content = read_graph(bundle.path, entry)
     images = test_split.images[:20]
-    (logits,) = opened(content).run(None, {"image": images})
+    (logits,) = plain_session(content).run(None, {"image": images})
     expected = StageRunner(bundle.stages).logits(images)[exit_ - 1]
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     graph = onnx.load_from_string(content).graph
@@ -145,7 +141,7 @@ def test_the_routed_graph_answers_as_the_engine(
         for k in range(1, EXITS)
     )
     policy = policy.model_copy(update={"thresholds": medians})
-    routed = opened(routed_graph(bundle.stages, policy, bundle.manifest.scaling))
+    routed = plain_session(routed_graph(bundle.stages, policy, bundle.manifest.scaling))
     expected = Engine(bundle).classify(images, policy)
     assert len({answer.exit for answer in expected}) > 2
     feeds = {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
@@ -159,7 +155,7 @@ def test_maps_of_every_exit_average_to_its_logits(workshop: Workshop, test_split
     entry = bundle.manifest.cam
     assert entry is not None
     images = test_split.images[:8]
-    maps = opened(read_graph(bundle.path, entry)).run(None, {"image": images})
+    maps = plain_session(read_graph(bundle.path, entry)).run(None, {"image": images})
     logits = StageRunner(bundle.stages).logits(images)
     for own, expected in zip(maps, logits, strict=True):
         # The bias is the same for all images.

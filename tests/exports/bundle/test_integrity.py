@@ -33,6 +33,7 @@ from tests.exports.bundle.damage import (
     with_external_data,
 )
 from tests.serving.tiny_bundle import EXITS, LABELS, write_tiny_bundle
+from tests.sessions import plain_session
 
 
 @pytest.fixture
@@ -257,7 +258,6 @@ def test_onnxruntime_itself_would_read_the_external_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why external data is refused: onnxruntime loads it from the working directory."""
-    import onnxruntime as ort
 
     weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
     inputs, outputs = (
@@ -272,7 +272,7 @@ def test_onnxruntime_itself_would_read_the_external_file(
     file = tmp_path / "graph.onnx"
     onnx.save(model, file, save_as_external_data=True, location="w.bin", size_threshold=0)
     monkeypatch.chdir(tmp_path)
-    session = ort.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.read_bytes())
     assert session.run(None, {"x": np.ones((1, 4), np.float32)})[0].tolist() == [[4.0] * 4]
     bundle = write_tiny_bundle(tmp_path / "b", stages={1: file.read_bytes()})
     with pytest.raises(BundleError, match="keeps weights in another file"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
@@ -19,6 +18,7 @@ from exports.stage_runner import StageRunner
 from tests.commands import call
 from tests.exports.bundles import FP32, INT8
 from tests.serving.tiny_bundle import EXITS, stage_bytes, write_tiny_bundle
+from tests.sessions import plain_session
 
 
 def images_for(bundle: Bundle) -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def images_for(bundle: Bundle) -> NDArray[np.uint8]:
 
 
 def cams_of(graph: bytes, images: NDArray[np.uint8]) -> list[Floats]:
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = plain_session(graph)
     assert [one.name for one in session.get_inputs()] == ["image"]
     names = [one.name for one in session.get_outputs()]
     assert names == [f"maps{k}" for k in range(1, len(names) + 1)]

@@ -26,6 +26,7 @@ from exports.stage_runner import StageRunner
 from serving.inference.engine import Engine
 from tests.exports.bundles import INT8
 from tests.serving.tiny_bundle import EXITS, SIZE, write_tiny_bundle
+from tests.sessions import plain_session
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "routed.py"
 # Both add the same float32 numbers in a different order, so a measure this close to its threshold may
@@ -49,10 +50,6 @@ def images() -> NDArray[np.uint8]:
     """From dark to bright, so that measures differ."""
     noise = np.random.default_rng(7).integers(0, 256, (40, SIZE, SIZE, 3))
     return (noise * np.linspace(0.05, 1, 40)[:, None, None, None]).astype(np.uint8)
-
-
-def opened(graph: bytes | Path) -> ort.InferenceSession:
-    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 
 def differences(
@@ -97,7 +94,7 @@ def test_every_kind_of_policy_answers_as_the_engine(
     policy = Policy(
         mode=mode, measure=measure, combine=combine, thresholds=thresholds, max_exit=max_exit
     )
-    session = opened(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
+    session = plain_session(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
     for batch in (1, 40):
         exits, classes, probability, confidence = differences(
             session, engine, policy, images, batch
@@ -139,7 +136,7 @@ def test_a_policy_with_reject_below_has_an_output_for_it(
     # Between two confidences, so that rounding does not matter.
     confidences = sorted(one.confidence for one in plain)
     policy = tiny.policy.override(reject_below=float(np.mean(confidences[19:21])))
-    session = opened(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
+    session = plain_session(routed_graph(tiny.stages, policy, tiny.manifest.scaling))
     feeds = {"image": images, "thresholds": np.array(policy.thresholds, np.float32)}
     (unsure,) = session.run(["unsure"], feeds)
     assert unsure.tolist() == [one.unsure for one in engine.classify(images, policy)]
@@ -148,7 +145,7 @@ def test_a_policy_with_reject_below_has_an_output_for_it(
 
 @pytest.fixture(scope="module")
 def routed(tiny: Bundle) -> ort.InferenceSession:
-    return opened(routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling))
+    return plain_session(routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling))
 
 
 def test_stages_accept_an_empty_batch(
@@ -177,7 +174,7 @@ def test_an_exit_graph_gives_the_logits_of_its_exit(
     tiny: Bundle, images: NDArray[np.uint8], exit_: int
 ) -> None:
     content = exit_graph(tiny.stages, exit_)
-    (logits,) = opened(content).run(["logits"], {"image": images})
+    (logits,) = plain_session(content).run(["logits"], {"image": images})
     expected = StageRunner(tiny.stages).logits(images)[exit_ - 1]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     heads = [n for n in onnx.load_from_string(content).graph.node if n.op_type == "MatMul"]
@@ -197,9 +194,9 @@ def test_stages_of_different_opsets_are_converted_to_the_newest(
     content = routed_graph(of_another_opset(tiny, before + 1), tiny.policy, tiny.manifest.scaling)
     inputs = {"image": images, "thresholds": np.array(tiny.policy.thresholds, np.float32)}
     names = ["probabilities", "exit"]
-    converted = opened(content).run(names, inputs)
+    converted = plain_session(content).run(names, inputs)
     own = routed_graph(tiny.stages, tiny.policy, tiny.manifest.scaling)
-    for found, expected in zip(converted, opened(own).run(names, inputs), strict=True):
+    for found, expected in zip(converted, plain_session(own).run(names, inputs), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -267,7 +264,7 @@ def test_the_routed_file_answers_as_the_engine_on_the_test_set(
     """Every tenth image in batches, and every 40th alone."""
     bundle = load_bundle(INT8)
     images = cifar_test[0][:: 10 if batch > 1 else 40]
-    session = opened(INT8 / "routed.onnx")
+    session = plain_session(INT8 / "routed.onnx")
     exits, classes, probability, confidence = differences(
         session, Engine(bundle), bundle.policy, images, batch
     )

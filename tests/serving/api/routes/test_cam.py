@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,6 +20,7 @@ from serving.service import Service
 from serving.settings import Settings
 from tests.serving.conftest import Client, encode, running
 from tests.serving.tiny_bundle import EXITS, LABELS, SIZE, write_tiny_bundle
+from tests.sessions import plain_session
 
 PATH = "/v1/classify/maps"
 PNG = {"Content-Type": "image/png"}
@@ -44,7 +44,7 @@ def service_of(client: Client) -> Service:
 
 
 def expected_maps(bundle: Path, image: NDArray[np.uint8], index: int) -> list[NDArray[np.float32]]:
-    session = ort.InferenceSession(bundle / "maps.onnx", providers=["CPUExecutionProvider"])
+    session = plain_session(bundle / "maps.onnx")
     positive = [np.maximum(one[0, index], 0) for one in session.run(None, {"image": image[None]})]
     return [one / max(one.max(), 1e-9) for one in positive]
 

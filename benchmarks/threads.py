@@ -32,6 +32,7 @@ from benchmarks.harness.docs import publish, table
 from benchmarks.harness.networks import random_bundle, whole_network
 from benchmarks.harness.server import ROOT, machine
 from exports.bundle.reader import Bundle, load_bundle
+from offramp.onnx_runtime import make_int8_exact
 from serving.inference import sessions
 from serving.inference.engine import Engine
 from serving.settings import available_cores
@@ -174,7 +175,7 @@ def _plain_options(runtime: Any, threads: int, pool: str) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    make_int8_exact(options)
     return options
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import onnxruntime as ort
 
+from offramp.onnx_runtime import make_int8_exact
+
 
 def plain_session(graph: bytes | Path) -> Any:
     """A session for `graph` on the CPU, exact in int8 on every processor."""
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    make_int8_exact(options)
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

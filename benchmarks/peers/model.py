@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from offramp.images import ImageSpec, Pixels, decode
+from offramp.onnx_runtime import make_int8_exact
 
 GRAPH, ABOUT = "model.onnx", "model.json"
 # The two networks of a cascade, folders in that of the model, and the threshold between them.
@@ -56,8 +57,7 @@ class FullNetwork:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # As ours: without it int8 answers are wrong on x86 without VNNI.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        make_int8_exact(options)
         self._session = ort.InferenceSession(
             folder / GRAPH, options, providers=["CPUExecutionProvider"]
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from offramp.onnx_runtime import load_onnxruntime, session_options
+from offramp.onnx_runtime import load_onnxruntime, session_options, sums_saturate
 
 CHANNELS, OUTPUTS = 64, 16
 LARGEST = 127
@@ -50,3 +53,19 @@ def test_sums_of_uint8_and_int8_do_not_saturate(weight: int) -> None:
     )
     (found,) = session.run(None, {"x": np.full((1, CHANNELS, 4, 4), 255, np.uint8)})
     assert (found == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fma avx2", True), ("avx2 avx512_vnni", False), ("avx2 avx_vnni", False)],
+)
+def test_only_x86_without_vnni_needs_other_weights(
+    flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"model name : x\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert sums_saturate(cpuinfo) == expected
+    assert sums_saturate(tmp_path / "absent")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not sums_saturate(cpuinfo)

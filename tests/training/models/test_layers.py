@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from training.models.layers import Pointwise
+from training.models.layers import Depthwise, Pointwise
 
 # A process of its own: where memory is overwritten, the process dies.
 TRAIN_A_NARROW_NETWORK = """
@@ -43,14 +43,32 @@ def test_a_strided_pointwise_convolution_trains_as_torchs_own(channels: int, sid
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(3, channels, side, side)
 
-    def gradients(layer: nn.Conv2d) -> tuple[Tensor, ...]:
-        seen = images.clone().requires_grad_()
-        output = layer(seen)
-        output.square().sum().backward()
-        assert seen.grad is not None
-        assert layer.weight.grad is not None
-        return output.detach(), seen.grad, layer.weight.grad
-
-    for found, expected in zip(gradients(ours), gradients(theirs), strict=True):
+    for found, expected in zip(gradients(ours, images), gradients(theirs, images), strict=True):
         assert_close(found, expected)
     assert_close(copy.deepcopy(ours).eval()(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "height", "width"),
+    [(5, 3, 3), (5, 4, 4), (5, 2, 7), (5, 6, 4), (3, 2, 2), (5, 1, 1)],
+)
+def test_a_depthwise_convolution_of_a_small_map_trains_as_torchs_own(
+    kernel: int, height: int, width: int
+) -> None:
+    torch.manual_seed(0)
+    ours = Depthwise(6, 1, kernel)
+    theirs = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(3, 6, height, width)
+    for found, expected in zip(gradients(ours, images), gradients(theirs, images), strict=True):
+        assert_close(found, expected)
+
+
+def gradients(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, ...]:
+    """The output of `layer`, and the gradients of its squares by the images and by the weights."""
+    seen = images.clone().requires_grad_()
+    output = layer(seen)
+    output.square().sum().backward()
+    assert seen.grad is not None
+    assert layer.weight.grad is not None
+    return output.detach(), seen.grad, layer.weight.grad

@@ -6,7 +6,8 @@ Server and load run on a core each. CPU time is measured, not wall time, so othe
 matters: the server's of a request, less that of decoding and of onnxruntime, with 32 busy connections and
 with one; and the load generator's own. `--against` measures the server of another checkout in turns with
 this one. The latency that the server adds to a lone request at full depth is compared with what FastAPI and
-uvicorn add around one session of the same network (`benchmarks.peers.plain`). Medians of `--repeats` turns.
+uvicorn add around one session of the same network (`benchmarks.peers.plain`), one request on each in turn.
+CPU times are medians of `--repeats` turns.
 With `--photos` the requests are the photographs of a folder in place of the bundle's test split.
 """
 
@@ -32,6 +33,7 @@ from benchmarks.harness.images import Images, add_photos, images_for, label
 from benchmarks.harness.processes import cpu, main_thread_cpu
 from benchmarks.harness.server import ROOT, halves, machine, on_cores, serving
 from benchmarks.hot_path import clocked
+from benchmarks.hot_path.lone import medians_in_turns
 from benchmarks.peers.model import FullNetwork
 from benchmarks.peers.networks import write_model
 from benchmarks.peers.servers import PEERS, started
@@ -42,6 +44,8 @@ from exports.bundle.resolve import CIFAR100
 from serving.inference.engine import Engine
 
 CONNECTIONS = (32, 1)
+# Of each server, to measure lone ones.
+LONE_REQUESTS = 500
 HEAD = (
     *("server", "connections", "requests/s", "CPU, ms a request", "besides decode and stages"),
     *("event loop", "runs of stages a request", "generator"),
@@ -113,19 +117,6 @@ def in_process(bundle: Bundle, images: Images, plain: Path) -> dict[str, float]:
     return {name: 1000 * seconds for name, seconds in found.items()}
 
 
-def lone(
-    ports: dict[str, tuple[int, str]], images: Images, seconds: float, repeats: int
-) -> dict[str, float]:
-    """Median milliseconds of a request alone on each server, given as port and path."""
-    found: dict[str, list[float]] = {name: [] for name in ports}
-    for _ in range(repeats):
-        for name, (port, path) in ports.items():
-            options = ("--closed", "1", "--path", path)
-            report = load(port, images.packed, seconds, *options, cores=halves()[1])
-            found[name].append(float(np.median(report["latencies"])))
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 @contextlib.contextmanager
 def plain_server(plain: Path, file: bytes) -> Iterator[int]:
     """FastAPI and uvicorn around the model in `plain`, on the servers' half of the cores: its port."""
@@ -164,7 +155,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             **{name: (server.port, FULL_DEPTH) for name, server in servers.items()},
             "FastAPI": (port, PEERS[0].address),
         }
-        alone = lone(ports, images, arguments.seconds / 2, arguments.repeats)
+        alone = medians_in_turns(ports, images.files, halves()[1], LONE_REQUESTS)
         bound = in_process(bundle, images, plain)
     return {
         "machine": machine(),

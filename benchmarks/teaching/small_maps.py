@@ -51,7 +51,7 @@ def main() -> None:
 
 def _layers(kernel: int, side: int) -> tuple[str, nn.Module, nn.Module, Tensor]:
     plain, ours = (kind(CHANNELS, 1, kernel) for kind in (Plain, Depthwise))
-    images = torch.randn(64, CHANNELS, side, side).requires_grad_()
+    images = torch.randn(64, CHANNELS, side, side)
     return f"{kernel}x{kernel}, maps of {side} pixels, {CHANNELS} channels", plain, ours, images
 
 
@@ -65,7 +65,8 @@ def _networks(name: str, side: int, count: int) -> tuple[str, nn.Module, nn.Modu
 
 
 def _row(name: str, plain: nn.Module, ours: nn.Module, images: Tensor) -> list[object]:
-    images = images.detach().contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+    # Inside a network the input of a layer has a gradient, that of the network has none.
     images.requires_grad_(isinstance(ours, Depthwise))
     steps = [_step(network, images) for network in (plain, ours)]
     times = [[_milliseconds(step) for step in steps] for _ in range(1 + REPEATS)][1:]

@@ -20,7 +20,7 @@ class Depthwise(nn.Conv2d):
     hundred times slower there in bfloat16 (docs/design/decisions.md). The output is bfloat16.
 
     Training on a CPU adds zeros below and to the right of maps smaller than the kernel, and cuts the outputs
-    off again, with the same result: the gradient of the weights takes up to three times as long there.
+    off again, with the same result: oneDNN computes the gradient of the weights slowly there.
     """
 
     def __init__(self, channels: int, stride: int, kernel: int = 3, *, padded: bool = True) -> None:

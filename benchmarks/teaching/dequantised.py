@@ -3,10 +3,11 @@
     python -m benchmarks.teaching.dequantised BUNDLE/stage1.onnx RECIPE runs/cifar100-lite0-clean --data data
 
 RECIPE is that of the stage's network: a pretrained one with one exit, at its end. Its run starts from the
-dequantised weights. An exported convolution has its batch norm inside; here batch norm gets the mean and
-variance that its input has on training images, and the scale and shift that take them away again. Weights get
-the norm, channel by channel, of the pretrained ones: before a batch norm, a step changes small weights more
-than large ones. Prints the accuracy of both on test images.
+dequantised weights. `--followed-by` names the run beside it whose network comes next, so that `offramp
+export` makes one float32 bundle of both. An exported convolution has its batch norm inside; here batch norm
+gets the mean and variance that its input has on training images, and the scale and shift that take them away
+again. Weights get the norm, channel by channel, of the pretrained ones: before a batch norm, a step changes
+small weights more than large ones. Prints the accuracy of both on test images.
 """
 
 from __future__ import annotations
@@ -110,10 +111,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("stage", type=Path)
     parser.add_argument("recipe", help="name or file of the recipe of the stage's network")
     parser.add_argument("run", type=Path, help="the directory to write; its name is the run's")
+    parser.add_argument("--followed-by", help="the run of the next network, in the same directory")
     parser.add_argument("--data", type=Path, default=Path("data"))
     arguments = parser.parse_args(argv)
     recipe = load_recipe(arguments.recipe)
-    recipe = recipe.model_copy(update={"name": arguments.run.name, "followed_by": None})
+    recipe = recipe.model_copy(
+        update={"name": arguments.run.name, "followed_by": arguments.followed_by, "refit": False}
+    )
     data = load_dataset(recipe.data, arguments.data)
     network = network_from_recipe(recipe.network, len(data.classes))
     load_pretrained(network.stages, recipe.network.name, "imagenet")

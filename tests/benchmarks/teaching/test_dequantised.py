@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sklearn.datasets
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.teaching import dequantised
 from benchmarks.teaching.dequantised import dequantise
+from exports.bundle.errors import ExportError
 from exports.bundle.reader import load_bundle
 from exports.bundle.resolve import CIFAR100
+from exports.cascade import load_cascade
 from exports.stage_runner import StageRunner
 from training.models.build import build_network, network_from_recipe
 from training.models.multi_exit import MultiExit, Normalize
@@ -83,3 +88,14 @@ def test_a_network_of_other_layers_is_refused(stage: bytes, normalised: torch.Te
     other = build_network("resnet10", 4, 100, [4])
     with pytest.raises(ValueError, match="layers are not those of the network"):
         dequantise(stage, other, normalised)
+
+
+def test_the_run_names_the_one_that_follows_it(
+    cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dequantised, "FITTED_ON", 64)
+    monkeypatch.setattr(dequantised, "TESTED_ON", 8)
+    stage, run = str(CIFAR100 / "stage1.onnx"), str(tmp_path / "first")
+    dequantised.main([stage, RECIPE, run, "--followed-by", "second", "--data", str(cifar_root)])
+    with pytest.raises(ExportError, match="second, which follows first, is not trained yet"):
+        load_cascade(tmp_path / "first")

@@ -10,7 +10,7 @@ from exports.bundle.certificate import Reference, Target
 from exports.bundle.errors import ExportError
 from exports.bundle.manifest import InputSpec
 from exports.photos import list_photos, read_photos
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from training.data.dataset import Split
 from training.data.load import load_dataset, split_held_out
 from training.recipes.schema import DataRecipe
@@ -21,7 +21,7 @@ class EvaluationData:
     """The splits that were not trained on; `counts` has the sizes of train, held_out and test, or of
     calibration and test for images that are no part of the data set.
 
-    Without a test split, `test` is the half of the held-out split on which no temperature is fitted, and its
+    Without a test split, `test` is the part of the held-out split on which no temperature is fitted, and its
     count is 0. Under the target `agreement` the labels are the answers of `reference`.
     """
 
@@ -103,5 +103,5 @@ def read_evaluation_data(
 
 
 def unfitted(held_out: Split) -> Split:
-    """The half of the held-out split on which no temperature is fitted."""
-    return held_out.take(halves(len(held_out))[1])
+    """The part of the held-out split on which no temperature is fitted."""
+    return held_out.take(divide(len(held_out))[1])

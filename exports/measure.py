@@ -10,7 +10,7 @@ from exports.bundle.policy import Floats, Scaling, running_ensemble
 from exports.bundle.reader import Table, as_stored
 from exports.evaluation_data import EvaluationData
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.scaling import fit_agreement, fit_scaling
 from exports.tuning.search import full_depth
 from exports.tuning.simulation import simulate
@@ -18,7 +18,7 @@ from exports.tuning.simulation import simulate
 
 @dataclass(frozen=True)
 class Measurement:
-    """The logits of every exit on both splits, and the temperatures and weights fitted on the half of
+    """The logits of every exit on both splits, and the temperatures and weights fitted on the part of
     the held-out split on which no policy is certified."""
 
     held_out: Table
@@ -63,7 +63,7 @@ def measure(
     if served is not None and data.counts["test"]:
         runner = StageRunner(served)
     test = Table(runner.logits(data.test.images), data.test.labels)
-    first, _ = halves(len(held_out.labels))
+    first, _ = divide(len(held_out.labels))
     fitted_on = held_out.take(first)
     labelled = data.target == "labels"
     scaling = fit_scaling(fitted_on) if labelled else fit_agreement(fitted_on, data.reference)

@@ -39,6 +39,7 @@ from exports.precision.boundaries import feature_type
 from exports.precision.convert import Converted, comparison, convert, loss
 from exports.seen import warn_if_seen
 from exports.source import Source, open_source
+from exports.tuning.certificate import selection_size
 from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Choice
 from exports.tuning.select import default_policy
 from exports.tuning.simulation import simulate
@@ -58,11 +59,11 @@ def export_bundle(
     """Write the bundle `target` from the run directory or the float32 bundle `source`.
 
     A run that is followed by others (`followed_by` of its recipe) becomes one bundle with them.
-    Temperatures, weights and a certified default policy come from one half of the held-out split of the
-    data set, which must be under `data_root`, and the policy's certificate from the other half. A split
+    Temperatures, weights and a certified default policy come from a part of the held-out split of the
+    data set, which must be under `data_root`, and the policy's certificate from the rest. A split
     that supports no certificate gives a policy that is cross-validated on all of it. Accuracies
-    are measured in onnxruntime on the stages as written, on the test split or, without one, on that other
-    half. Of a run with a refit the refit's weights are written; everything that needs the held-out split
+    are measured in onnxruntime on the stages as written, on the test split or, without one, on that rest.
+    Of a run with a refit the refit's weights are written; everything that needs the held-out split
     is measured with those of the first fit. The bundle is written completely or not at all.
 
     With `folders` the data set is not read: their images take the place of its splits, and the weights that
@@ -176,6 +177,7 @@ def write_bundle(
             split="held_out",
             target=data.target,
             reference=data.reference,
+            chosen_on=selection_size(len(measurement.held_out.labels)),
         ),
         provenance=_provenance(network, policy, measurement, entries),
     )

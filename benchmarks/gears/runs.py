@@ -76,12 +76,7 @@ def prepare(bundle: Path, folder: Path) -> tuple[Path, Path, GearPlan]:
     """Copies of `bundle` in `folder` with full depth and with its own policy, and its plan of gears."""
     full, own = (Path(shutil.copytree(bundle, folder / name)) for name in ("full", "own"))
     manifest = read_manifest(full)
-    data = TuningData.from_table(
-        load_table(full, manifest),
-        manifest.scaling,
-        manifest.calibration.sha256,
-        manifest.calibration.target,
-    )
+    data = TuningData.from_bundle(load_table(full, manifest), manifest)
     plan = plan_gears(data, manifest)
     write_gears(full, plan)
     write_policy(full, full_depth(len(manifest.exits)))

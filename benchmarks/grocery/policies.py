@@ -11,7 +11,7 @@ import numpy as np
 from exports.bundle.certificate import Target
 from exports.bundle.policy import Combine, Floats, Policy, Scaling
 from exports.bundle.reader import Table, as_stored
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.goal import Choice, Goal, TuningData
 from exports.tuning.scaling import fit_agreement, fit_scaling
 from exports.tuning.select import choose as choose_policy
@@ -62,7 +62,7 @@ def choose(table: Table, costs: Sequence[int], aim: Aim, digest: str = "") -> Ch
     most accurate at half of the last network's cost.
     """
     target = TARGETS[aim]
-    first, _ = halves(len(table.labels))
+    first, _ = divide(len(table.labels))
     fitted_on = table.take(first)
     scaling = fit_scaling(fitted_on) if target == "labels" else fit_agreement(fitted_on, "last")
     if aim == "half" and len(costs) > 1:

@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.bundles import RESNET18_INT8, RESNET18_LINK
 from benchmarks.harness.docs import publish, table
 from exports.bundle.reader import load_table, read_manifest
+from exports.tuning.certificate import selection_size
 from exports.tuning.search import PolicyEvaluator, never_early
 from exports.tuning.selective.certificate import find_certified
 from exports.tuning.selective.rejection import find_reject_below
@@ -61,7 +62,8 @@ def row(answers: Answers, samples: int, goal: float, draws: int) -> dict[str, An
         if found is not None:
             plain += taken(answers, order[samples:]).above(np.array([found[0]]))
         drawn = random.integers(0, answers.samples, samples)
-        first, second = drawn[: samples // 2], drawn[samples // 2 :]
+        chosen_on = selection_size(samples)
+        first, second = drawn[:chosen_on], drawn[chosen_on:]
         found = find_certified(taken(answers, first), taken(answers, second), goal, CONFIDENCE)
         if found is not None:
             certified += answers.above(np.array([found[0]]))

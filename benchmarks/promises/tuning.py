@@ -23,6 +23,7 @@ from benchmarks.harness.docs import publish, table
 from exports.bundle.errors import TuningError
 from exports.bundle.reader import Table, load_bundle, load_table
 from exports.stage_runner import StageRunner
+from exports.tuning.certificate import selection_size
 from exports.tuning.goal import Goal, TuningData
 from exports.tuning.search import PolicyEvaluator
 from exports.tuning.select import choose
@@ -60,11 +61,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"draws": arguments.draws, "samples": population.samples, "rows": rows}
 
 
-def prepare(data: Path) -> tuple[PolicyEvaluator, list[float]]:
-    """All samples, with the data set's files under `data`, and the cost of leaving at each exit, as a share
-    of full depth's."""
-    bundle = load_bundle(RESNET18_INT8)
-    held_out = load_table(RESNET18_INT8, bundle.manifest)
+def prepare(data: Path, path: Path = RESNET18_INT8) -> tuple[PolicyEvaluator, list[float]]:
+    """All samples of the bundle in `path`, with the data set's files under `data`, and the cost of leaving at
+    each exit, as a share of full depth's."""
+    bundle = load_bundle(path)
+    held_out = load_table(path, bundle.manifest)
     test = load_dataset(DataRecipe(name="cifar100", held_out=1), data).test
     logits = StageRunner(bundle.stages).logits(test.images)
     pooled = Table(
@@ -92,12 +93,15 @@ def draw(
     size: int,
     goals: Sequence[Goal],
     seed: int,
+    chosen_on: int | None = None,
 ) -> list[Outcome]:
-    """The outcome of every goal, chosen from one draw of `size` samples."""
+    """The outcome of every goal, chosen from one draw of `size` samples, of which the policies that are
+    certified are chosen on `chosen_on`."""
     order = np.random.default_rng((size, seed)).permutation(population.samples)
     drawn, rest = population.take(order[:size]), population.take(order[size:])
-    first, second = np.arange(size // 2), np.arange(size // 2, size)
-    data = TuningData(drawn, drawn.take(first), drawn.take(second), "0" * 64, "labels")
+    first = selection_size(size) if chosen_on is None else chosen_on
+    selection, certification = drawn.take(np.arange(first)), drawn.take(np.arange(first, size))
+    data = TuningData(drawn, selection, certification, "0" * 64, "labels")
     outcomes = []
     for goal in goals:
         try:

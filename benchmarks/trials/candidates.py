@@ -12,7 +12,7 @@ import numpy as np
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.goal import DEFAULT_CONFIDENCE, DEFAULT_DROP, Goal, TuningData
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import full_depth
@@ -69,7 +69,7 @@ def pairs(networks: Sequence[Candidate]) -> list[Candidate]:
 def certified_policy(candidate: Candidate, scaling: Scaling) -> Policy:
     """The cheapest policy of early exits that is certified at PERMITTED_DROP on the held-out split.
 
-    `scaling` is fitted on the half on which nothing is certified. Costs are multiply-accumulates, as in an
+    `scaling` is fitted on the samples on which nothing is certified. Costs are multiply-accumulates, as in an
     export, so that timing does not change the choice. Raises TuningError if none is certified.
     """
     data = TuningData.from_table(candidate.held_out, scaling, NO_FILE)
@@ -80,7 +80,7 @@ def certified_policy(candidate: Candidate, scaling: Scaling) -> Policy:
 def row(candidate: Candidate) -> dict[str, Any]:
     """The figures of `candidate` on the test split: its exits, full depth (the ensemble of all exits), and
     the certified policy, None where there is none, with the reason in `note`."""
-    chosen_on, _ = halves(len(candidate.held_out.labels))
+    chosen_on, _ = divide(len(candidate.held_out.labels))
     scaling = fit_scaling(candidate.held_out.take(chosen_on))
     certified, note = None, ""
     try:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -114,6 +115,8 @@ class CalibrationEntry(Part):
 
     Under the target `agreement` the samples had no labels. The table has the answers of `reference` in their
     place, the last network's or the ensemble's, and every figure called accuracy is the agreement with them.
+    `chosen_on` is the number of samples that temperatures and weights were fitted on and policies are chosen
+    on, half or a third of all; the others certify. Bundles of earlier versions lack it, and half it is.
     """
 
     file: FileName
@@ -122,6 +125,21 @@ class CalibrationEntry(Part):
     split: str
     target: Target = "labels"
     reference: Reference = "last"
+    chosen_on: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("chosen_on")
+    @classmethod
+    def _is_half_or_a_third(cls, chosen_on: int | None, info: ValidationInfo) -> int | None:
+        """Other divisions are refused, so that nobody can try many and keep the luckiest."""
+        samples = info.data.get("samples", 0)
+        if chosen_on not in (None, samples // 2, samples // 3):
+            raise ValueError(f"must be half or a third of the {samples} samples, rounded down")
+        return chosen_on
+
+    @property
+    def selection_size(self) -> int:
+        """How many samples are chosen on."""
+        return self.samples // 2 if self.chosen_on is None else self.chosen_on
 
 
 class Manifest(Part):
@@ -213,6 +231,8 @@ class Manifest(Part):
             del content["calibration"]["target"]
         if self.calibration.reference == "last":
             del content["calibration"]["reference"]
+        if self.calibration.selection_size == self.calibration.samples // 2:
+            del content["calibration"]["chosen_on"]
         return content
 
     @property

@@ -23,7 +23,7 @@ class Provenance(Part):
 
     `recipe` is of the network of stage 1, `followers` are those of the networks after it; of a network
     that was imported it has the file and its preprocessing, below `onnx`. Where `splits` has no test
-    images, all figures called `test` are of the half of the held-out split on which no temperature was
+    images, all figures called `test` are of the part of the held-out split on which no temperature was
     fitted; and if the recipe has a `refit`, of the weights before it.
     """
 
@@ -46,7 +46,7 @@ class Provenance(Part):
         """The images that the figures called `test` are of, in words."""
         if self.has_test:
             return "test split"
-        return "half of the held-out split on which no temperature was fitted"
+        return "part of the held-out split on which no temperature was fitted"
 
     @property
     def imported(self) -> bool:

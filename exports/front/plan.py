@@ -10,7 +10,7 @@ from exports.bundle.errors import ExportError
 from exports.bundle.manifest import MAX_TABLE_LOGITS
 from exports.front.large import Large
 from exports.photos import PhotoFolder
-from exports.tuning.certificate import samples_needed
+from exports.tuning.certificate import samples_for, samples_needed
 from training.auto_train import fetch_weights, is_trained, run_name
 from training.data.dataset import DatasetInfo
 from training.data.survey import survey_files
@@ -65,12 +65,12 @@ def usable(folder: PhotoFolder, side: int, say: Callable[[str], None]) -> PhotoF
 def held_out_count(images: int, classes: int, goal: AgreementGoal) -> int:
     """How many images are held out of training.
 
-    As many as certify, in one half, a front that disagrees half as often as `goal` permits, but at most a
-    third of `images`, and what a calibration table holds.
+    Enough to certify a front that disagrees half as often as `goal` permits, but at most a third of `images`,
+    and what a calibration table holds.
     """
     needed = samples_needed(goal.disagreement / 2, 0.0, goal.disagreement, goal.confidence)
     most = min(int(MAX_HELD_OUT_SHARE * images), MAX_TABLE_LOGITS // (8 * classes))
-    return most if needed is None else min(2 * needed, most)
+    return most if needed is None else min(samples_for(needed), most)
 
 
 def plan_student(

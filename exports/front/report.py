@@ -10,7 +10,7 @@ from exports.front.calibration import CalibrationImages
 from exports.front.plan import AgreementGoal
 from exports.pipeline import Written
 from exports.seen import warn_if_seen
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.simulation import simulate
 
 
@@ -32,7 +32,7 @@ def accuracy_by_folders(
         "add --calibrate with images that it was not trained on; the front is not trained again"
     )
     warn_if_seen(right, len(labels), network, remedy, say)
-    _, unused = halves(len(labels))
+    _, unused = divide(len(labels))
     labels = labels[unused]
     table = table.take(unused)
     policy, scaling = written.choice.policy, written.manifest.scaling

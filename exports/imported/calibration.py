@@ -13,7 +13,7 @@ from exports.bundle.reader import Table, as_stored
 from exports.evaluation_data import EvaluationData, unfitted
 from exports.photos import Photos
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.scaling import agreement_weights
 from exports.tuning.search import full_depth
 from exports.tuning.simulation import simulate
@@ -38,8 +38,8 @@ def _answers(logits: Floats, reference: Reference) -> NDArray[np.int64]:
     """The answers of `reference` int64 [N] for the logits [K, N, C] of all exits."""
     exits, samples, _ = logits.shape
     table = as_stored(Table(logits, np.zeros(samples, np.int64)))
-    # The half that `measure` fits on, so that the weights are the bundle's.
-    first, _ = halves(samples)
+    # Those that `measure` fits on, so that the weights are the bundle's.
+    first, _ = divide(samples)
     weights = agreement_weights(table.take(first).logits, reference)
     scaling = Scaling((1.0,) * exits, (1.0,) * exits, weights)
     return simulate(full_depth(exits), table.logits, scaling).predictions

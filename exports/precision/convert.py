@@ -32,7 +32,7 @@ from exports.precision.sensitivity import (
 )
 from exports.spread import evenly_spread
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 
 CALIBRATION_IMAGES = 256
 # onnxruntime's kernels are fastest with u8s8 on nearly every machine. The other scheme must win by more
@@ -62,8 +62,8 @@ def convert(
 ) -> Converted:
     """Convert the float32 `stages`, measured as `before`, to int8 or fp16.
 
-    For int8, images of the first half of the held-out split determine the activations' ranges. Nodes
-    stay in float32 if the ensemble's accuracy on that half requires it. If others are `served`, stages of
+    For int8, the images of the held-out split that are chosen on determine the activations' ranges. Nodes
+    stay in float32 if the ensemble's accuracy on them requires it. If others are `served`, stages of
     the same networks trained on the held-out split too, these are converted in the same way.
     """
     scheme: Scheme | None = None
@@ -74,8 +74,8 @@ def convert(
         if served is not None:
             converted_served = tuple(to_float16(stage) for stage in served)
     else:
-        # Only the first half: a policy will be certified on the other.
-        first, _ = halves(len(data.held_out))
+        # Not the others: a policy will be certified on them.
+        first, _ = divide(len(data.held_out))
         held_out, float_logits = data.held_out.take(first), before.held_out.take(first).logits
         calibration = held_out.images[evenly_spread(len(held_out), CALIBRATION_IMAGES)]
         images = len(calibration)

@@ -24,15 +24,33 @@ Index = NDArray[np.int64]
 MAX_SAMPLES = 10**9
 # Exact tails are slow for more samples, and the normal approximation then gives the same number.
 MAX_EXACT_SAMPLES = 20_000
+# From here on a third of the samples is chosen on, before it half of them. The others are then 602, the
+# fewest that can certify the default of half a point. Of fewer samples, temperatures need the half.
+MIN_SAMPLES_FOR_THIRD = 903
 
 
-def halves(count: int) -> tuple[Index, Index]:
-    """The samples to choose on and those to certify on, int64, each half of 0..count-1, ascending.
+def selection_size(count: int) -> int:
+    """How many of `count` samples are chosen on; the others certify."""
+    return count // 3 if count >= MIN_SAMPLES_FOR_THIRD else count // 2
 
-    The split depends on `count` alone, so that nobody can try several and keep the luckiest.
+
+def samples_for(certified_on: int) -> int:
+    """The fewest samples of which `certified_on` certify."""
+    count = 2 * certified_on - 1
+    if count < MIN_SAMPLES_FOR_THIRD:
+        return count
+    return max(MIN_SAMPLES_FOR_THIRD, (3 * certified_on - 1) // 2)
+
+
+def divide(count: int, chosen_on: int | None = None) -> tuple[Index, Index]:
+    """The samples to choose on and those to certify on, int64, together 0..count-1, each ascending.
+
+    `chosen_on` is how many are chosen on, `selection_size` unless a bundle says otherwise. The samples depend
+    on these numbers alone, so that nobody can try several divisions and keep the luckiest.
     """
+    first = selection_size(count) if chosen_on is None else chosen_on
     order = np.random.Generator(np.random.PCG64(0)).permutation(count)
-    return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+    return np.sort(order[:first]), np.sort(order[first:])
 
 
 def split_sha256(source_sha256: str, certified_on: Index) -> str:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from exports.bundle.certificate import Target
 from exports.bundle.errors import TuningError
+from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
-from exports.tuning.certificate import halves, split_sha256
+from exports.tuning.certificate import divide, split_sha256
 from exports.tuning.path import Candidate, cross_validated_path
 from exports.tuning.search import PolicyEvaluator
 from exports.tuning.statistics.answers import AnsweredStats
@@ -96,7 +97,7 @@ class PrecisionGoal:
 
 @dataclass(frozen=True)
 class TuningData:
-    """A table prepared for the search, whole and in halves.
+    """A table prepared for the search, whole and divided.
 
     Without a confidence policies are chosen on the whole. With one they are chosen on the samples in
     `selection` and certified on those in `certification`, which `split_sha256` names. Under the target
@@ -114,21 +115,35 @@ class TuningData:
 
     @classmethod
     def from_table(
-        cls, table: Table, scaling: Scaling, source_sha256: str, target: Target = "labels"
+        cls,
+        table: Table,
+        scaling: Scaling,
+        source_sha256: str,
+        target: Target = "labels",
+        chosen_on: int | None = None,
     ) -> TuningData:
-        """Halve `table`, read from a file with the hash `source_sha256`.
+        """Divide `table`, read from a file with the hash `source_sha256`, as `divide` does with `chosen_on`.
 
-        Raises TuningError if it has fewer than two samples.
+        `scaling` must not have been fitted on the samples that certify. Raises TuningError if there are fewer
+        than two samples.
         """
         if len(table.labels) < 2:
             raise TuningError("There must be at least two samples: to choose on and to check on.")
         whole = PolicyEvaluator.from_table(table, scaling)
-        chosen_on, certified_on = halves(whole.samples)
-        split = split_sha256(source_sha256, certified_on)
-        return cls(whole, whole.take(chosen_on), whole.take(certified_on), split, target)
+        selection, certification = divide(whole.samples, chosen_on)
+        split = split_sha256(source_sha256, certification)
+        return cls(whole, whole.take(selection), whole.take(certification), split, target)
+
+    @classmethod
+    def from_bundle(cls, table: Table, manifest: Manifest) -> TuningData:
+        """Divide the calibration table of the bundle with `manifest`. Raises TuningError as `from_table`."""
+        entry = manifest.calibration
+        return cls.from_table(
+            table, manifest.scaling, entry.sha256, entry.target, entry.selection_size
+        )
 
     @property
-    def first_half(self) -> TuningData:
+    def without_certification(self) -> TuningData:
         """The samples to choose on, where nothing may be chosen on those that certify."""
         return replace(self, whole=self.selection, _paths={})
 
@@ -144,7 +159,7 @@ class TuningData:
 class Choice:
     """A policy for `goal`; its answers are judged on samples that it was not chosen on.
 
-    These are the certification half if anything is certified, else all samples, by cross-validation.
+    These are those that certify if anything is certified, else all samples, by cross-validation.
     `alternatives` are the policies among which it was chosen, on the same samples, cheapest first.
     `notes` are sentences on what the samples do not support, each with what to type next. `answered` is
     what the policy answers, on such samples, if its `reject_below` was chosen for a PrecisionGoal.
@@ -159,7 +174,7 @@ class Choice:
 
     @property
     def certified(self) -> bool:
-        """Whether the policy was chosen on one half of the samples and certified on the other, for its drop
+        """Whether the policy was chosen on a part of the samples and certified on the others, for its drop
         or its precision."""
         policy = self.policy
         return policy.certificate is not None or policy.precision_certificate is not None

@@ -29,9 +29,9 @@ from exports.tuning.selective.curve import (
 )
 from exports.tuning.statistics.policy_stats import PolicyStats
 
-# The samples of an estimate: the whole table, the half that certifies the policy, or the whole table by
+# The samples of an estimate: the whole table, those of it that certify the policy, or the whole table by
 # cross-validation of the search that finds the policy.
-Estimate = Literal["table", "certification_half", "cross_validated"]
+Estimate = Literal["table", "certification", "cross_validated"]
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ class PolicyPreview:
 
     @property
     def tuning_data(self) -> TuningData:
-        """The table in halves, as policies are chosen and certified on it."""
+        """The table, divided into what policies are chosen and certified on."""
         return self._data
 
     def coverage(self, policy: Policy) -> Coverage:
         """What `policy` answers at its `reject_below`, and at every other one."""
         promise = policy.certificate or policy.precision_certificate
         if promise is not None and promise.split_sha256 == self._data.split_sha256:
-            return draw_coverage(self._data.certification, policy, "certification_half")
+            return draw_coverage(self._data.certification, policy, "certification")
         return draw_coverage(self._evaluator, policy, "table")
 
     @cached_property
@@ -161,8 +161,7 @@ class PolicyPreview:
 
     @cached_property
     def _data(self) -> TuningData:
-        manifest, entry = self._manifest, self._manifest.calibration
-        return TuningData.from_table(self._table, manifest.scaling, entry.sha256, entry.target)
+        return TuningData.from_bundle(self._table, self._manifest)
 
     @property
     def _full_depth(self) -> float:
@@ -172,7 +171,7 @@ class PolicyPreview:
         """The results of `policy` on samples that it was not chosen on, as far as the table knows."""
         certificate = policy.certificate or policy.precision_certificate
         if certificate is not None and certificate.split_sha256 == self._data.split_sha256:
-            return self._data.certification.evaluate(policy), "certification_half"
+            return self._data.certification.evaluate(policy), "certification"
         # Policies of one shared threshold are no result of the search.
         if policy.mode == "early_exit" and len(set(policy.thresholds)) > 1:
             for candidate in self._data.candidates(self._macs):

@@ -11,7 +11,7 @@ from pathlib import Path
 from exports.bundle.manifest import Manifest
 from exports.bundle.policy import Policy
 from exports.bundle.reader import load_table, read_manifest, read_policy
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.goal import (
     INTERVAL_CONFIDENCE,
     Choice,
@@ -66,13 +66,13 @@ class Proposal:
 class Tuning:
     """A chosen policy, and the policies it is compared with.
 
-    If anything is certified, all results are of the certification half. If not, they are of all samples:
+    If anything is certified, all results are of the samples that certify. If not, they are of all samples:
     those of the choice and of `frontier`, its alternatives, are cross-validated. `precision` is the goal
     for `reject_below`, None if that was kept.
 
     `costs` holds the cost of leaving at each exit: `macs` always, `ms` if it was measured. The goal's
     unit is the one that was minimised. `single` and `running` are the quality of the confidence of
-    every exit and running ensemble on the certification half, None without labels. `proposal` is None for
+    every exit and running ensemble on the samples that certify, None without labels. `proposal` is None for
     the calibration table.
     """
 
@@ -99,7 +99,7 @@ class Tuning:
 
     @property
     def certified(self) -> bool:
-        """Whether the choice was made on one half of the samples and certified on the other."""
+        """Whether the choice was made on a part of the samples and certified on the others."""
         return self.choice.certified
 
     @property
@@ -140,11 +140,12 @@ def run_tuning(
     current = read_policy(bundle, manifest) if in_force is None else in_force
     default = Default()
     log: RequestLog | None = None
+    chosen_on: int | None = None
     if requests is None:
         table = load_table(bundle, manifest)
         split = manifest.calibration.split.replace("_", "-")
         source, sha256 = f"calibration table ({split} split)", manifest.calibration.sha256
-        target = manifest.calibration.target
+        target, chosen_on = manifest.calibration.target, manifest.calibration.selection_size
     else:
         if current.certificate is not None:
             permitted = current.certificate.permitted_drop / 100
@@ -152,7 +153,7 @@ def run_tuning(
         needed = _labels_needed(goal, precision, default.drop)
         log = _read_requests(bundle, manifest, requests, needed)
         table, source, sha256, target = log.table, log.source, log.sha256, log.target
-    data = TuningData.from_table(table, manifest.scaling, sha256, target)
+    data = TuningData.from_table(table, manifest.scaling, sha256, target, chosen_on)
     last_alone = may_answer_alone(manifest.inputs, target, manifest.scaling)
     default = replace(default, last_alone=last_alone)
     costs: dict[Unit, tuple[float, ...]] = {
@@ -183,7 +184,7 @@ def run_tuning(
     ensemble = full_depth(exits)
     single = running = None
     if data.target == "labels":
-        _, certified_on = halves(len(table.labels))
+        _, certified_on = divide(len(table.labels), data.selection.samples)
         single, running = confidence_quality(table.take(certified_on), manifest.scaling)
     return Tuning(
         manifest=manifest,

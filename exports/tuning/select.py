@@ -11,7 +11,7 @@ from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy, Scaling
 from exports.bundle.reader import Table
 from exports.tuning.certificate import holds, make_certificate
-from exports.tuning.certified.choose import choose_certified, path_of_first_half, round_up
+from exports.tuning.certified.choose import choose_certified, round_up, tested_path
 from exports.tuning.goal import (
     DEFAULT_CONFIDENCE,
     DEFAULT_DROP,
@@ -46,7 +46,7 @@ def choose(
     """
     if goal.confidence is not None:
         try:
-            return choose_certified(data, path_of_first_half(data, costs), goal, goal.confidence)
+            return choose_certified(data, tested_path(data, costs), goal, goal.confidence)
         except TuningError as error:
             option = f"--max-accuracy-drop {100 * goal.value:g}"
             raise TuningError(
@@ -66,7 +66,7 @@ def choose_default(
     command: str = "offramp tune BUNDLE",
 ) -> Choice:
     """The policy of `default`: certified if the samples support that, else by cross-validation."""
-    path = path_of_first_half(data, costs)
+    path = tested_path(data, costs)
     try:
         return choose_certified(data, path, default.goal(unit), default.confidence)
     except TuningError as error:
@@ -96,7 +96,7 @@ def default_policy(
     inputs: Sequence[str] = (),
 ) -> Choice:
     """The policy a bundle is exported with, whose stages take `inputs`. `scaling` must not have been fitted
-    on the samples of the second of `halves`."""
+    on the samples that certify, the second of `divide`."""
     data = TuningData.from_table(table, scaling, source_sha256, target)
     default = Default(drop, confidence, may_answer_alone(inputs, target, scaling))
     return choose_default(data, costs, default, command=command)

@@ -55,8 +55,8 @@ class CertificateVerifier:
 
 
 def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float], default: Default) -> bool:
-    """Whether the certificates of `policy` follow from the half of `table` that certifies, and `policy` is
-    what the other half chooses at these `costs`, by its goals or by `default`.
+    """Whether the certificates of `policy` follow from the samples of `table` that certify, and `policy` is
+    what the others choose at these `costs`, by its goals or by `default`.
 
     False if that cannot be checked here: a certificate is of other samples, or another choice was made,
     for example by milliseconds, by an earlier version or by hand.
@@ -64,7 +64,7 @@ def _redo(policy: Policy, table: PolicyPreview, costs: Sequence[float], default:
     try:
         data = table.tuning_data
     except TuningError:
-        return False  # a table of one sample has no halves
+        return False  # a table of one sample cannot be divided
     drop, precision = verify_certificate(policy, data), verify_precision(policy, data)
     if drop is False or precision is False:
         raise CertificateError(

@@ -103,7 +103,7 @@ def verified_gears(plan: GearPlan, manifest: Manifest, table: PolicyPreview) -> 
     try:
         return verify_gears(plan, table.tuning_data, manifest)
     except TuningError:
-        return False  # one sample has no halves
+        return False  # one sample cannot be divided
 
 
 def _gear_box(

@@ -15,7 +15,7 @@ from benchmarks.trials.networks import exit_milliseconds, open_network, without_
 from benchmarks.trials.picture import draw
 from benchmarks.trials.section import section, undominated
 from exports.bundle.reader import Table, sha256
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy
 from exports.tuning.simulation import simulate
@@ -93,7 +93,7 @@ def test_the_cheaper_network_is_first_and_has_another_side() -> None:
 
 def test_the_policy_is_that_of_an_export(judged: dict[str, Any]) -> None:
     pair = SMALL.before(LARGE)
-    scaling = fit_scaling(pair.held_out.take(halves(HELD_OUT)[0]))
+    scaling = fit_scaling(pair.held_out.take(divide(HELD_OUT)[0]))
     policy = default_policy(pair.held_out, scaling, pair.macs, "0" * 64).policy
     assert policy.certificate is not None
     assert policy.certificate.permitted_drop == 0.5

@@ -11,7 +11,7 @@ from PIL import Image
 
 from exports.bundle.reader import load_bundle, load_table
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.scaling import fit_scaling
 from tests.commands import call
 from tests.training.runs import RECIPE
@@ -62,7 +62,7 @@ def test_the_table_temperatures_and_weights_are_of_the_given_images(
     table = load_table(calibrated, bundle.manifest)
     given = digits.labels[:CALIBRATED]
     assert sorted(table.labels) == sorted(given)
-    first, _ = halves(CALIBRATED)
+    first, _ = divide(CALIBRATED)
     assert bundle.manifest.scaling == fit_scaling(table.take(first))
     assert bundle.manifest.calibration.samples == CALIBRATED
 
@@ -98,7 +98,7 @@ def test_the_default_policy_may_lose_what_was_allowed(
     assert cost(calibrated) < cost(strict)
 
 
-def test_without_a_test_folder_half_of_the_images_stand_for_it(
+def test_without_a_test_folder_a_part_of_the_images_stands_for_it(
     workplace: Path, photos: Path, tmp_path: Path
 ) -> None:
     run = workplace / "runs" / "digits-oto"
@@ -106,7 +106,7 @@ def test_without_a_test_folder_half_of_the_images_stand_for_it(
     assert done.code == 0, done.err
     origin = load_bundle(tmp_path / "b").manifest.provenance
     assert origin.splits == {"calibration": CALIBRATED, "test": 0}
-    assert "half of the held-out split" in origin.evaluated_on
+    assert "part of the held-out split" in origin.evaluated_on
 
 
 def test_a_float32_bundle_is_calibrated_anew_and_converted(

@@ -15,7 +15,7 @@ from exports.bundle.resolve import CIFAR100
 from exports.graphs.stages import StageGraph, export_stages
 from exports.pipeline import export_bundle
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.select import default_policy
 from exports.tuning.simulation import simulate
@@ -130,10 +130,12 @@ def test_a_split_too_small_for_a_certificate_gives_an_uncertified_policy(workpla
     assert choice.promise in card
 
 
-def test_temperatures_and_weights_are_fitted_on_the_selection_half_alone(workplace: Path) -> None:
+def test_temperatures_and_weights_are_fitted_on_the_samples_chosen_on_alone(
+    workplace: Path,
+) -> None:
     bundle = load_bundle(workplace / "digits")
     table = load_table(bundle.path, bundle.manifest)
-    first, _ = halves(len(table.labels))
+    first, _ = divide(len(table.labels))
     assert fit_scaling(table.take(first)) == bundle.manifest.scaling
 
 

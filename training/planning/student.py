@@ -108,7 +108,7 @@ def choose_student(
             _network_reason(given, network),
             f"it costs {macs / 1e6:.3g} M MACs, {macs / given.macs:.0%} of the network behind it "
             f"(at most {MAX_COST_SHARE:.0%})",
-            f"{given.held_out} of {given.images} images are held out: half of them set temperatures and "
+            f"{given.held_out} of {given.images} images are held out: some set temperatures and "
             "thresholds, the others certify",
             schedule_reason,
             f"mskd: the given network's answers to {VIEWS} views of the images teach every exit",

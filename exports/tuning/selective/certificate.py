@@ -1,6 +1,6 @@
 """Certificates of precision: at least so many of the answers that are given are right.
 
-Selective risk with guaranteed control (Geifman and El-Yaniv 2017), by fixed-sequence testing: one half of the
+Selective risk with guaranteed control (Geifman and El-Yaniv 2017), by fixed-sequence testing: a part of the
 samples gives the limits and their order, the other tests them. docs/guide/tuning.md explains it.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from exports.bundle.errors import TuningError
 from exports.bundle.policy import Policy
-from exports.tuning.certified.choose import choose_certified, path_of_first_half
+from exports.tuning.certified.choose import choose_certified, tested_path
 from exports.tuning.goal import Choice, Default, Goal, PrecisionGoal, TuningData, Unit
 from exports.tuning.path import Candidate, left_out_answers
 from exports.tuning.search import FrontierPoint, PolicyEvaluator
@@ -23,8 +23,8 @@ from exports.tuning.selective.rejection import find_reject_below
 from exports.tuning.statistics.answers import Answers
 
 MIN_CERTIFIED_SAMPLES = 4
-# Standard errors added to a drop on the half that is chosen on. With fewer, more policies need a precision,
-# and less is answered; with more, some are left out whose drop the other half would certify.
+# Standard errors added to a drop on the samples chosen on. With fewer, more policies need a precision,
+# and less is answered; with more, some are left out whose drop the other samples would certify.
 PERMITTED_CAUTION = 1.0
 
 
@@ -40,8 +40,8 @@ def choose_precise(
     """The policy for `goal`, or the `default`, with the `reject_below` of largest coverage for `precision`.
 
     Thresholds are chosen first, as if every answer had a label: `goal` is about the likeliest class of every
-    sample. With a confidence thresholds and `reject_below` are chosen on the selection half, and the
-    precision is certified on the other; the confidence of `default` is then that of `precision`. Raises
+    sample. With a confidence thresholds and `reject_below` are chosen on the selection samples, and the
+    precision is certified on the others; the confidence of `default` is then that of `precision`. Raises
     TuningError, which says what is possible, if the samples do not support one of the goals.
     """
     if data.target == "agreement":
@@ -147,9 +147,9 @@ def _choose_thresholds(
     command: str | None,
     default: Default,
 ) -> tuple[Choice, list[Policy]]:
-    """The choice for `goal` or `default`, and the policies that could have been chosen: the first half has
-    fixed these, but if a drop is certified, the half that certifies decides among them."""
-    first = data.first_half
+    """The choice for `goal` or `default`, and the policies that could have been chosen: the samples chosen on
+    have fixed these, but if a drop is certified, the samples that certify decide among them."""
+    first = data.without_certification
     if goal is None:
         promised, confidence = default.goal(unit), default.confidence
     elif goal.confidence is None:
@@ -157,7 +157,7 @@ def _choose_thresholds(
         return choice, [choice.policy]
     else:
         promised, confidence = goal, goal.confidence
-    path = path_of_first_half(data, costs)
+    path = tested_path(data, costs)
     permitted = _permitted(path, data.selection, promised.value)
     policies = [point.policy for point in permitted]
     # No command certifies the precision, but not this drop.
@@ -198,7 +198,7 @@ def _with_precision(
     confidence: float,
 ) -> Choice | None:
     """`choice`, which is one of `policies`, with the limit and the certificate of its precision; None if none
-    is certified. All results are of the certification half, as where the drop is certified."""
+    is certified. All results are of the samples that certify, as where the drop is certified."""
     found = find_certified_for_all(
         [data.selection.answers(policy) for policy in policies],
         [data.certification.answers(policy) for policy in policies],

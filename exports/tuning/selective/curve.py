@@ -35,13 +35,13 @@ class Coverage:
     the calibration table, `samples` how many these are; `policy` is at the policy's own `reject_below`."""
 
     samples: int
-    estimate: Literal["table", "certification_half"]
+    estimate: Literal["table", "certification"]
     policy: CoveragePoint
     points: list[CoveragePoint]
 
 
 def draw_coverage(
-    evaluator: PolicyEvaluator, policy: Policy, estimate: Literal["table", "certification_half"]
+    evaluator: PolicyEvaluator, policy: Policy, estimate: Literal["table", "certification"]
 ) -> Coverage:
     """The curve of `policy` on the samples of `evaluator`, which `estimate` names."""
     answers = evaluator.answers(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from exports.tuning.certificate import samples_for
 from exports.tuning.certified.choose import round_up
 from exports.tuning.goal import PrecisionGoal
 from exports.tuning.select import MIN_PERMITTED_ERRORS
@@ -31,8 +32,8 @@ def why_not_supported(answers: Answers, min_precision: float, command: str) -> s
 def why_not_certified(
     selection: Answers, samples: int, precision: PrecisionGoal, confidence: float
 ) -> str:
-    """Why no limit was certified, and how many samples would be enough. The half that certifies is not looked
-    at: a goal that was set after that would be certified more often than stated."""
+    """Why no limit was certified, and how many samples would be enough. The samples that certify are not
+    looked at: a goal that was set after that would be certified more often than stated."""
     goal = precision.min_precision
     reason = (
         f"No reject_below can be promised with {100 * confidence:g} % confidence to make {100 * goal:g} % of "
@@ -44,7 +45,9 @@ def why_not_certified(
     needed = _answers_needed(surest, goal, confidence)
     if needed is None:
         return f"{reason}: of the surest answers {100 * (surest.precision or 0):.1f} % are right"
-    return f"{reason}; about {round_up(math.ceil(2 * needed / surest.coverage)):,} would do"
+    return (
+        f"{reason}; about {round_up(samples_for(math.ceil(needed / surest.coverage))):,} would do"
+    )
 
 
 def _answers_needed(stats: AnsweredStats, min_precision: float, confidence: float) -> int | None:

@@ -31,7 +31,7 @@ const drop = (value) =>
 
 const MEASURED = {
   table: (samples) => `on ${samples}`,
-  certification_half: (samples) => `on the ${samples} that certify it`,
+  certification: (samples) => `on the ${samples} that certify it`,
   cross_validated: (samples) => `cross-validated on ${samples}`,
 };
 

@@ -115,3 +115,23 @@ def test_format_1_has_no_followers(content: Content) -> None:
     provenance = content["provenance"] | {"followers": [{"name": "other"}]}
     with pytest.raises(ValueError, match="format 1 has no followers"):
         Manifest.model_validate(content | {"provenance": provenance})
+
+
+def with_division(content: Content, samples: int, **fields: int) -> Content:
+    return content | {"calibration": content["calibration"] | {"samples": samples} | fields}
+
+
+@pytest.mark.parametrize(("fields", "size"), [({}, 50), ({"chosen_on": 33}, 33)])
+def test_half_of_the_samples_is_chosen_on_unless_the_manifest_says_a_third(
+    content: Content, fields: dict[str, int], size: int
+) -> None:
+    manifest = Manifest.model_validate(with_division(content, 100, **fields))
+    assert manifest.calibration.selection_size == size
+    # Earlier versions read a manifest that does not say it.
+    assert ("chosen_on" in manifest.model_dump()["calibration"]) == bool(fields)
+
+
+@pytest.mark.parametrize("chosen_on", [0, 32, 34, 49, 99, 100])
+def test_other_divisions_are_refused(content: Content, chosen_on: int) -> None:
+    with pytest.raises(ValueError, match="must be half or a third of the 100 samples"):
+        Manifest.model_validate(with_division(content, 100, chosen_on=chosen_on))

@@ -14,7 +14,7 @@ from exports.bundle.reader import load_bundle, load_table
 from exports.card.markup import markdown_text
 from exports.front.answers import AnswerCache
 from exports.stage_runner import StageRunner
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from exports.tuning.simulation import simulate
 from serving.inference.engine import Engine
 from tests.commands import call
@@ -108,7 +108,7 @@ def test_labels_give_accuracy_too(stock: Stock, made: Made) -> None:
     answers = read_answers(Path(recipe.data.path))
     rng = np.random.default_rng(recipe.data.held_out_seed)
     held_out = np.sort(rng.permutation(len(answers.images))[:200])
-    _, unused = halves(200)
+    _, unused = divide(200)
     labels = np.array([CLASSES.index(answers.images[n].split("/")[0]) for n in held_out[unused]])
     table = load_table(made.bundle.path, made.bundle.manifest).take(unused)
     policy, scaling = made.bundle.policy, made.bundle.manifest.scaling

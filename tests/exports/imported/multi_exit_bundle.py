@@ -15,7 +15,7 @@ from exports.graphs.stage_graph import StageGraph
 from exports.options import ExportOptions
 from exports.pipeline import write_bundle
 from exports.source import Source
-from exports.tuning.certificate import halves
+from exports.tuning.certificate import divide
 from offramp.files import new_directory
 from tests.exports.imported.classifiers import CLASSES, COLOURS, coloured_images
 from training.data.dataset import Split
@@ -97,7 +97,7 @@ def write_multi_exit(path: Path) -> Path:
     """A bundle of three stages for images of 16 pixels and CLASSES in alphabetical order."""
     images = coloured_images(10, seed=2)[:, ::2, ::2]
     split = Split(np.ascontiguousarray(images), np.repeat(np.arange(len(CLASSES)), 10))
-    _, unused = halves(len(split))
+    _, unused = divide(len(split))
     stages = tuple(stage(number) for number in range(1, EXITS + 1))
     source = Source(
         name="colours",

@@ -68,7 +68,7 @@ def test_the_manifest_records_the_cost_of_a_conversion(
     assert record.held_out == tuple(entry.held_out for entry in exact.exits)
     assert record.held_out[-1].running - bundle.exits[-1].held_out.running <= 0.5
     assert min(record.agreement) > 95
-    # All images of the selection half.
+    # All images that are chosen on.
     assert (record.scheme, record.images) == ({"int8": ("u8s8", 150), "fp16": (None, 0)}[precision])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from exports.bundle.reader import Table
+from exports.tuning.certificate import selection_size
 from exports.tuning.goal import TuningData
 from exports.tuning.search import PolicyEvaluator
 
@@ -31,7 +32,7 @@ def one_measure(whole: PolicyEvaluator) -> PolicyEvaluator:
     )
 
 
-def halved(whole: PolicyEvaluator, target: str = "labels") -> TuningData:
-    """Samples in random order, in halves."""
-    first, second = np.split(np.arange(whole.samples), [whole.samples // 2])
+def divided(whole: PolicyEvaluator, target: str = "labels") -> TuningData:
+    """Samples in random order, those to choose on and those to certify on."""
+    first, second = np.split(np.arange(whole.samples), [selection_size(whole.samples)])
     return TuningData(whole, whole.take(first), whole.take(second), SOURCE, target)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import FrontierPoint, PolicyEvaluator, frontier, full_depth
 from exports.tuning.select import choose
 from exports.tuning.simulation import simulate
-from tests.exports.tuning.exits import COSTS, halved, one_measure, table
+from tests.exports.tuning.exits import COSTS, divided, one_measure, table
 
 
 def true_drops(
@@ -34,7 +34,7 @@ def true_drops(
     found = []
     for _ in range(draws):
         order = random.permutation(population.samples)
-        policy = choose(halved(population.take(order[:samples])), costs, goal).policy
+        policy = choose(divided(population.take(order[:samples])), costs, goal).policy
         found.append(population.take(order[samples:]).evaluate(policy).drop)
     return np.array(found)
 
@@ -80,7 +80,7 @@ def test_a_minimum_accuracy_and_a_budget_are_met_on_other_images(
     least, most = 0.67, 0.6 * costs[-1]
     for _ in range(30):
         order = random.permutation(population.samples)
-        data, rest = halved(population.take(order[:1000])), population.take(order[1000:])
+        data, rest = divided(population.take(order[:1000])), population.take(order[1000:])
         accurate = choose(data, costs, Goal("min_accuracy", least))
         accuracy.append(rest.evaluate(accurate.policy).accuracy)
         cheap = choose(data, costs, Goal("budget", most))
@@ -98,7 +98,7 @@ def test_the_estimate_is_close_to_the_truth_and_its_interval_contains_it(
     errors, covered = [], []
     for _ in range(120):
         order = random.permutation(population.samples)
-        choice = choose(halved(population.take(order[:800])), costs, Goal("max_drop", 0.01))
+        choice = choose(divided(population.take(order[:800])), costs, Goal("max_drop", 0.01))
         truth = population.take(order[800:]).evaluate(choice.policy).drop
         low, high = choice.stats.drop_interval(0.95)
         errors.append(choice.stats.drop - truth)
@@ -141,7 +141,7 @@ def test_certificates_fail_no_more_often_than_stated_and_uncertified_thresholds_
     random = np.random.default_rng(0)
     certified = failures = naive = 0
     for _ in range(trials):
-        drawn = halved(population.take(random.integers(0, population.samples, size)), target)
+        drawn = divided(population.take(random.integers(0, population.samples, size)), target)
         points = searched(drawn.selection, COSTS)
         naive += fails(next(point.policy for point in points if point.drop <= permitted))
         try:

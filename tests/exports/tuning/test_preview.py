@@ -20,9 +20,7 @@ def preview() -> PolicyPreview:
 @pytest.fixture(scope="module")
 def data() -> TuningData:
     manifest = read_manifest(INT8)
-    return TuningData.from_table(
-        load_table(INT8, manifest), manifest.scaling, manifest.calibration.sha256
-    )
+    return TuningData.from_bundle(load_table(INT8, manifest), manifest)
 
 
 def above(data: TuningData) -> float:
@@ -32,13 +30,13 @@ def above(data: TuningData) -> float:
     return float(100 * max(last - ensemble, 0))
 
 
-def test_a_certified_policy_is_judged_on_the_half_that_certifies_it(
+def test_a_certified_policy_is_judged_on_the_samples_that_certify_it(
     preview: PolicyPreview, data: TuningData
 ) -> None:
     policy = read_policy(INT8, read_manifest(INT8))
     found = preview.preview(policy)
     stats = data.certification.evaluate(policy)
-    assert (found.estimate, found.samples) == ("certification_half", 2500)
+    assert (found.estimate, found.samples) == ("certification", 2500)
     assert found.drop == pytest.approx(100 * stats.drop + above(data), abs=1e-3)
     # Costs and shares are those of the whole table, as the curve's.
     assert found.exit_shares == pytest.approx(data.whole.evaluate(policy).exit_shares, abs=1e-5)

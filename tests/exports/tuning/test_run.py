@@ -63,9 +63,7 @@ def test_without_a_goal_the_policy_is_certified_and_written(bundle: Path) -> Non
     policy = read_policy(bundle, manifest)
     assert policy.certificate is not None
     table = load_table(bundle, manifest)
-    assert verify_certificate(
-        policy, TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
-    )
+    assert verify_certificate(policy, TuningData.from_bundle(table, manifest))
     assert sorted(p.name for p in bundle.iterdir()) == sorted(p.name for p in INT8.iterdir())
 
 
@@ -129,12 +127,12 @@ def test_the_table_shows_every_exit_and_calibration(bundle: Path) -> None:
     assert "AUROC" in result.out
 
 
-def test_the_certified_half_is_what_a_certified_policy_is_measured_on(bundle: Path) -> None:
+def test_a_certified_policy_is_measured_on_the_samples_that_certify(bundle: Path) -> None:
     found = tuned(bundle)
     manifest = read_manifest(bundle)
     policy = read_policy(bundle, manifest)
     table = load_table(bundle, manifest)
-    data = TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
+    data = TuningData.from_bundle(table, manifest)
     stats = data.certification.evaluate(policy)
     assert found["chosen"]["accuracy"] == pytest.approx(100 * stats.accuracy, abs=1e-3)
     assert found["chosen"]["exit_shares"] == pytest.approx(stats.exit_shares, abs=1e-5)
@@ -267,7 +265,7 @@ def test_a_request_log_can_replace_the_table(bundle: Path, labelled: bool) -> No
     assert certificate is not None
     target = "labels" if labelled else "agreement"
     assert certificate.target == found["source"]["target"] == target
-    assert certificate.samples == 1500
+    assert (certificate.chosen_on, certificate.samples) == (1000, 2000)
     assert (found["calibration"]["single"] is not None) == labelled
     if not labelled:
         assert certificate.method == "clopper-pearson"

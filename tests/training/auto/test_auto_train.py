@@ -121,7 +121,7 @@ def test_two_networks_and_their_refits_become_one_bundle(tmp_path: Path) -> None
     origin = bundle.manifest.provenance
     assert [entry.input for entry in bundle.manifest.exits] == ["image", "image"]
     assert origin.splits == {"train": 16, "held_out": 4, "test": 0}
-    assert origin.evaluated_on == "half of the held-out split on which no temperature was fitted"
+    assert origin.evaluated_on == "part of the held-out split on which no temperature was fitted"
     assert origin.refit
     # The weights are the refit's, the calibration table is the first fit's.
     dataset = load_dataset(read_config(runs / "photos").recipe.data, folder)

@@ -11,7 +11,7 @@ from exports.tuning.proposal.effect import expected_effect, interval_of
 from exports.tuning.scaling import fit_scaling
 from exports.tuning.search import PolicyEvaluator
 from exports.tuning.select import choose
-from tests.exports.tuning.exits import COSTS, SOURCE, halved, table
+from tests.exports.tuning.exits import COSTS, SOURCE, divided, table
 
 IN_FORCE = Policy(combine="running", thresholds=(0.8, 0.7), max_exit=3)
 UNIT = {"macs": COSTS}
@@ -20,7 +20,7 @@ INPUTS = ("image", "features", "features")
 
 def drawn(population: PolicyEvaluator, count: int, seed: int = 0) -> TuningData:
     rows = np.random.default_rng(seed).choice(population.samples, count, replace=False)
-    return halved(population.take(rows))
+    return divided(population.take(rows))
 
 
 @pytest.mark.parametrize("goal", [Goal("max_drop", 0.02), Goal("max_drop", 0.03, 0.9)])

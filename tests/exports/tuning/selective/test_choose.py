@@ -21,7 +21,7 @@ from exports.tuning.select import choose, choose_default, verify_certificate
 from exports.tuning.selective.certificate import find_certified, verify_precision
 from exports.tuning.selective.choose import choose_precise, reproduces_precision
 from exports.tuning.simulation import simulate
-from tests.exports.tuning.exits import COSTS, SOURCE, halved, table
+from tests.exports.tuning.exits import COSTS, SOURCE, divided, table
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +83,14 @@ def test_without_another_goal_the_default_is_chosen_and_keeps_its_certificate(
     choice = choose_precise(data, COSTS, None, PrecisionGoal(0.8))
     assert choice.policy.certificate is not None
     assert verify_certificate(choice.policy, data) is True
-    # The half that certifies the drop has not seen the thresholds, and the drop no reject_below.
+    # The samples that certify the drop have not seen the thresholds, and the drop no reject_below.
     (answered,) = data.certification.answers(choice.policy).above(
         np.array([choice.policy.reject_below])
     )
     assert choice.answered == replace(answered, correct=answered.correct - 1)
 
 
-def test_a_certified_precision_is_of_the_half_that_nothing_was_chosen_on(
+def test_a_certified_precision_is_of_the_samples_that_nothing_was_chosen_on(
     data: TuningData,
 ) -> None:
     for goal in (None, Goal("max_drop", 0.02, 0.9), Goal("min_accuracy", 0.6), Goal("budget", 2)):
@@ -98,7 +98,7 @@ def test_a_certified_precision_is_of_the_half_that_nothing_was_chosen_on(
         certificate = choice.policy.precision_certificate
         assert certificate is not None
         assert (certificate.min_precision, certificate.confidence) == (0.8, 0.9)
-        assert (certificate.chosen_on, certificate.samples) == (2000, 2000)
+        assert (certificate.chosen_on, certificate.samples) == (1333, 2667)
         assert certificate.reject_below == choice.policy.reject_below
         assert 0.8 <= certificate.bound < choice.answered.precision  # type: ignore
         assert choice.stats == data.certification.evaluate(choice.policy)
@@ -109,9 +109,9 @@ def test_a_certified_precision_is_of_the_half_that_nothing_was_chosen_on(
         assert promised == (goal is None or goal.confidence is not None)
         if not promised:
             # Nothing that certifies was looked at before.
-            first = choose(data.first_half, COSTS, goal or Goal())
+            first = choose(data.without_certification, COSTS, goal or Goal())
             assert choice.policy.without_rejection == first.policy
-            assert choice.promise.startswith("On 2,000 samples the policy is")
+            assert choice.promise.startswith("On 2,667 samples the policy is")
         assert choice.rejection[1] == certificate.sentence
         assert "With probability 90 %, at least 80 % of the answers" in certificate.sentence
 
@@ -133,7 +133,7 @@ def test_a_precision_certificate_is_verified_with_the_table(data: TuningData) ->
         assert verify_precision(with_certificate(**change), data) is False
     other = policy.model_copy(update={"thresholds": (0.0, 0.0)})
     assert verify_precision(other, data) is False
-    # True, but not what the first half leads to.
+    # True, but not what the samples chosen on lead to.
     higher = certificate.reject_below + 0.01
     (stats,) = data.certification.answers(policy).above(np.array([higher]))
     moved = with_certificate(reject_below=higher, answered=int(stats.answered))
@@ -200,7 +200,7 @@ def test_the_mean_precision_of_whole_choices_is_at_least_the_goal(
     found = []
     for _ in range(draws):
         order = random.permutation(population.samples)
-        drawn, rest = halved(population.take(order[:samples])), population.take(order[samples:])
+        drawn, rest = divided(population.take(order[:samples])), population.take(order[samples:])
         try:
             policy = choose_precise(drawn, costs, goal, PrecisionGoal(precision)).policy
         except TuningError:
@@ -212,9 +212,10 @@ def test_the_mean_precision_of_whole_choices_is_at_least_the_goal(
     assert np.mean(found) >= precision - 2 * np.std(found) / np.sqrt(len(found))
 
 
-def test_where_the_same_half_picks_the_policy_all_that_it_could_pick_are_precise(
-    data: TuningData,
+def test_where_the_same_samples_pick_the_policy_all_that_they_could_pick_are_precise(
+    samples: Table,
 ) -> None:
+    data = TuningData.from_table(samples, fit_scaling(samples), SOURCE, chosen_on=2000)
     for goal in (None, Goal("max_drop", 0.02, 0.9)):
         choice = choose_precise(data, COSTS, goal, PrecisionGoal(0.8, 0.9))
         policy = choice.policy
@@ -223,14 +224,14 @@ def test_where_the_same_half_picks_the_policy_all_that_it_could_pick_are_precise
         assert policy.reject_below > limit  # type: ignore[operator]
         assert choice.answered is not None
         assert 0.8 * stats.coverage < choice.answered.coverage < stats.coverage
-        # Policies that the first half finds too far below the ensemble are not among them.
+        # Policies that the samples chosen on find too far below the ensemble are not among them.
         assert any(data.selection.evaluate(c.policy).drop > 0.02 for c in choice.alternatives)
 
 
 def test_certified_choices_fail_no_more_often_than_stated(
     synthetic: PolicyEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drop and precision, both certified on one half: each fails by itself as often as stated at most."""
+    """Drop and precision, certified on the same samples: each fails by itself as often as stated at most."""
     monkeypatch.setattr("exports.tuning.path.frontier", partial(frontier, max_policies=49))
     # The sentence of a refusal needs a search of its own.
     monkeypatch.setattr("exports.tuning.selective.choose._without_promise", lambda *_: "")
@@ -239,7 +240,7 @@ def test_certified_choices_fail_no_more_often_than_stated(
     certified = failures = drops = 0
     trials = 100
     for _ in range(trials):
-        drawn = halved(synthetic.take(random.integers(0, synthetic.samples, 600)))
+        drawn = divided(synthetic.take(random.integers(0, synthetic.samples, 600)))
         try:
             found = choose_precise(drawn, COSTS, goal, precision).policy
         except TuningError:

@@ -60,9 +60,7 @@ def test_a_certified_precision_is_kept_until_the_thresholds_change(bundle: Path)
     assert found["precision"]["samples"] == promise.samples == 2500
     assert found["precision"]["answered"] == promise.answered
     manifest = read_manifest(bundle)
-    data = TuningData.from_table(
-        load_table(bundle, manifest), manifest.scaling, manifest.calibration.sha256
-    )
+    data = TuningData.from_bundle(load_table(bundle, manifest), manifest)
     assert verify_precision(policy, data) is True
     assert reproduces_precision(policy, data, [entry.macs for entry in manifest.exits], Default())
     # The same thresholds again.

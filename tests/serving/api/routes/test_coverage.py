@@ -69,19 +69,19 @@ def test_a_certified_policy_is_measured_on_the_half_that_certifies_it(
     assert answer.status_code == 200, answer.json()
     assert answer.json()["policy"]["precision_certificate"] == policy["precision_certificate"]
     found = served.post(COVERAGE, json=policy).json()
-    assert found["estimate"] == "certification_half"
+    assert found["estimate"] == "certification"
     assert found["samples"] == policy["precision_certificate"]["samples"]
     answered = policy["precision_certificate"]["answered"]
     assert found["policy"]["coverage"] == pytest.approx(100 * answered / found["samples"])
     preview = served.post(f"{POLICY}/preview", json=policy).json()
-    assert preview["estimate"] == "certification_half"
+    assert preview["estimate"] == "certification"
 
 
 def certified(bundle_dir: Path) -> dict[str, Any]:
     """A policy with a promise that the table of the bundle supports, however weak."""
     manifest = read_manifest(bundle_dir)
     table = load_table(bundle_dir, manifest)
-    data = TuningData.from_table(table, manifest.scaling, manifest.calibration.sha256)
+    data = TuningData.from_bundle(table, manifest)
     policy = Policy.model_validate({**OTHER, "reject_below": 0.0})
     (stats,) = data.certification.answers(policy).above(np.zeros(1))
     assert stats.correct > 0

@@ -98,9 +98,7 @@ def test_an_invalid_policy_is_refused_in_a_sentence(
 
 def test_a_certificate_that_the_table_refutes_is_refused(served: Client, bundle_dir: Path) -> None:
     manifest = read_manifest(bundle_dir)
-    data = TuningData.from_table(
-        load_table(bundle_dir, manifest), manifest.scaling, manifest.calibration.sha256
-    )
+    data = TuningData.from_bundle(load_table(bundle_dir, manifest), manifest)
     invented = {
         "method": "exact-trinomial",
         "permitted_drop": 0.5,

@@ -17,8 +17,8 @@ from exports.tuning.statistics.policy_stats import PolicyStats
 
 # A policy counts as cheaper than full depth if it is so by more than rounding.
 CHEAPER_THAN_FULL_DEPTH = 1 - 1e-9
-# Policies between the dearest of the frontier and full depth.
-SAFER_STEPS = 8
+# Steps from a policy of the frontier to full depth.
+SAFER_STEPS = 16
 FOLDS = 5
 REPEATS = 4
 
@@ -37,23 +37,25 @@ class Candidate:
 
 
 def cautious_path(evaluator: PolicyEvaluator, costs: Sequence[float]) -> list[FrontierPoint]:
-    """The frontier, cheapest first, continued towards full depth by policies with higher thresholds.
+    """The frontier, cheapest first, with safer policies between its own and between the last and full depth.
 
-    On few samples the frontier ends far from full depth, at policies that no sample speaks against. Of
-    the dearest of these that is cheaper than full depth, ever smaller shares of the samples that leave at
-    an exit are then let go.
+    On few samples the frontier has wide gaps, where a cheap policy was lucky, and ends far from full depth,
+    at policies that no sample speaks against. Up to the cost of the next policy, ever smaller shares of the
+    samples that leave at an exit are then let go.
     """
     points = frontier(evaluator, costs)
-    cheaper = [point for point in points if point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]]
-    if not cheaper:
-        return points
-    path = list(cheaper)
-    for policy in _safer(evaluator, cheaper[-1].policy):
-        stats = evaluator.evaluate(policy)
-        point = FrontierPoint(policy, stats.mean_cost(costs), stats.drop)
-        if path[-1].cost < point.cost < CHEAPER_THAN_FULL_DEPTH * costs[-1]:
-            path.append(point)
-    return path + points[len(cheaper) :]
+    path: list[FrontierPoint] = []
+    for point, dearer in zip(points, [*(p.cost for p in points[1:]), costs[-1]], strict=True):
+        path.append(point)
+        limit = min(dearer, CHEAPER_THAN_FULL_DEPTH * costs[-1])
+        for policy in _safer(evaluator, point.policy):
+            stats = evaluator.evaluate(policy)
+            cost = stats.mean_cost(costs)
+            if cost >= limit:
+                break
+            if cost > path[-1].cost:
+                path.append(FrontierPoint(policy, cost, stats.drop))
+    return path
 
 
 def cross_validated_path(
@@ -104,22 +106,23 @@ def left_out_answers(evaluator: PolicyEvaluator, candidate: Candidate) -> Answer
 
 
 def _safer(evaluator: PolicyEvaluator, policy: Policy) -> Iterator[Policy]:
-    """`policy` with ever higher thresholds: step by step a smaller share of the samples at or above the
-    present ones reaches them."""
+    """Running ensembles with ever higher thresholds: step by step a smaller share of the samples that reach
+    those of `policy`. At full depth they answer as the ensemble, which policies of single exits do not."""
     shares = 1 - np.arange(1, SAFER_STEPS) / SAFER_STEPS
     per_exit = []
-    for confidence, threshold in zip(
-        evaluator.confidence[policy.measure, policy.combine][:-1], policy.thresholds, strict=True
+    for own, running, threshold in zip(
+        evaluator.confidence[policy.measure, policy.combine][:-1],
+        evaluator.confidence[policy.measure, "running"][:-1],
+        policy.thresholds,
+        strict=True,
     ):
-        reached = float((confidence >= np.float32(min(threshold, NEVER))).mean())
+        reached = float((own >= np.float32(min(threshold, NEVER))).mean())
         higher = (
-            np.quantile(confidence, 1 - shares * reached)
-            if reached
-            else np.full(len(shares), NEVER)
+            np.quantile(running, 1 - shares * reached) if reached else np.full(len(shares), NEVER)
         )
-        per_exit.append([max(round(float(value), 6), threshold) for value in higher])
+        per_exit.append([round(float(value), 6) for value in higher])
     for thresholds in zip(*per_exit, strict=True):
-        yield policy.model_copy(update={"thresholds": thresholds})
+        yield policy.model_copy(update={"combine": "running", "thresholds": thresholds})
 
 
 def _divisions(samples: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

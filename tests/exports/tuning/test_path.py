@@ -177,3 +177,17 @@ def test_the_path_goes_on_to_full_depth_where_few_samples_end_the_frontier(
     for point in path:
         stats = few.evaluate(point.policy)
         assert (stats.mean_cost(costs), stats.drop) == pytest.approx((point.cost, point.drop))
+
+
+def test_a_path_begins_where_nothing_is_lost_and_has_no_wide_gaps() -> None:
+    """Luck makes gaps in the frontier, and lets the last exit alone look better than the ensemble."""
+    both = table(6000)
+    two_exits = Table(both.logits[[0, 2]], both.labels)
+    population = PolicyEvaluator.from_table(two_exits, fit_scaling(two_exits))
+    costs = (1.0, 4.0)
+    for seed in range(20):
+        few = population.take(np.random.default_rng(seed).permutation(6000)[:300])
+        path = [point for point in cautious_path(few, costs) if point.cost < costs[-1]]
+        assert few.evaluate(path[-1].policy).losses == 0
+        spent = [*(point.cost for point in path), costs[-1]]
+        assert max(np.diff(spent)) < 0.25

@@ -212,20 +212,26 @@ def test_the_mean_precision_of_whole_choices_is_at_least_the_goal(
     assert np.mean(found) >= precision - 2 * np.std(found) / np.sqrt(len(found))
 
 
+@pytest.mark.parametrize("goal", [None, Goal("max_drop", 0.02, 0.9)])
 def test_where_the_same_samples_pick_the_policy_all_that_they_could_pick_are_precise(
-    samples: Table,
+    goal: Goal | None,
 ) -> None:
-    data = TuningData.from_table(samples, fit_scaling(samples), SOURCE, chosen_on=2000)
-    for goal in (None, Goal("max_drop", 0.02, 0.9)):
+    """More is withheld for that: up to a fifth of the answers, in the mean of four draws."""
+    answered, alone = [], []
+    for seed in range(4):
+        samples = table(seed=seed)
+        data = TuningData.from_table(samples, fit_scaling(samples), SOURCE)
         choice = choose_precise(data, COSTS, goal, PrecisionGoal(0.8, 0.9))
         policy = choice.policy
-        alone = data.selection.answers(policy), data.certification.answers(policy)
-        limit, stats = find_certified(*alone, 0.8, 0.9)  # type: ignore[misc]
-        assert policy.reject_below > limit  # type: ignore[operator]
+        own = data.selection.answers(policy), data.certification.answers(policy)
+        limit, stats = find_certified(*own, 0.8, 0.9)  # type: ignore[misc]
+        assert policy.reject_below >= limit  # type: ignore[operator]
         assert choice.answered is not None
-        assert 0.8 * stats.coverage < choice.answered.coverage < stats.coverage
+        answered.append(choice.answered.coverage)
+        alone.append(stats.coverage)
         # Policies that the samples chosen on find too far below the ensemble are not among them.
         assert any(data.selection.evaluate(c.policy).drop > 0.02 for c in choice.alternatives)
+    assert 0.8 * np.mean(alone) < np.mean(answered) < np.mean(alone)
 
 
 def test_certified_choices_fail_no_more_often_than_stated(

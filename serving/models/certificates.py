@@ -42,12 +42,12 @@ class CertificateVerifier:
         costs = tuple(entry.macs for entry in manifest.exits)
         # Only a certificate of the precision depends on `reject_below`.
         rule = policy.without_rejection if policy.precision_certificate is None else policy
-        key = (manifest.calibration.sha256, manifest.scaling, costs, rule)
+        entry = manifest.calibration
+        key = (entry.sha256, entry.selection_size, manifest.scaling, costs, rule)
         with self._lock:
             known = self._known.get(key)
         if known is None:
-            target = manifest.calibration.target
-            last_alone = may_answer_alone(manifest.inputs, target, manifest.scaling)
+            last_alone = may_answer_alone(manifest.inputs, entry.target, manifest.scaling)
             known = _redo(rule, table, costs, Default(last_alone=last_alone))
             with self._lock:
                 self._known.put(key, known)

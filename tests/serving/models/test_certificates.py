@@ -87,6 +87,16 @@ def test_a_certificate_of_other_samples_is_not_verified(
     assert verifier.verify(other, manifest, preview(manifest)) is False
 
 
+def test_the_same_policy_is_not_verified_by_another_division_of_the_table(
+    verifier: CertificateVerifier, manifest: Manifest, policy: Policy
+) -> None:
+    assert verifier.verify(policy, manifest, preview(manifest)) is True
+    entry = manifest.calibration
+    third = entry.model_copy(update={"chosen_on": entry.samples // 3})
+    divided = manifest.model_copy(update={"calibration": third})
+    assert verifier.verify(policy, divided, preview(divided)) is False
+
+
 def test_a_policy_that_was_chosen_otherwise_is_not_verified(
     verifier: CertificateVerifier, manifest: Manifest, policy: Policy
 ) -> None:
